@@ -1,0 +1,158 @@
+/* recipe.h - everything a run depends on, as one table.
+ *
+ * Each row below is the struct field, its YAML key, its flag (--set section.key=value), its default, its range, its line in
+ * --help, the manual page and docs/recipes.md. Add an option by adding a row, and nowhere else.
+ *
+ * Row kinds:  INT(field, default, low, high, help)   REAL(field, default, low, high, help)   BOOL(field, default, help)
+ *             TEXT(field, default, help)             ENUM(field, default, "a|b|c", help): stored as the index of the word
+ *             LIST(field, help): a list of strings   INTS(field, help): a list of integers
+ * A default of 0 written as "0: ..." in the help means: derived (from the teacher, the stage, the machine). */
+#ifndef CAB_DISTILL_RECIPE_H
+#define CAB_DISTILL_RECIPE_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
+    ENUM(method, 0, "custom|vanilla|soft|cab|cab-joint|weight-reuse|cab-best",                                         \
+         "start from a published method's initialisation, bridge and stages; keys given beside it win")                \
+    INT(seed, 1, 0, INT64_MAX, "seed of everything random: parameters, data order, subset")                            \
+    TEXT(device, "cpu", "cpu or cuda")                                                                                 \
+    ENUM(precision, 0, "auto|fp32|bf16", "activations and matrix inputs; auto: bf16 where the processor multiplies it")\
+    INT(threads, 0, 0, 1024, "processor threads; 0: all this process may use")                                         \
+    TEXT(out, "", "directory of the run: log, checkpoints, exported student")
+
+#define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS) TEXT(path, "", "Hugging Face directory of the teacher")
+
+#define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
+    TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
+    ENUM(architecture, 0, "phi-mamba", "student architecture")                                                         \
+    INT(n_layer, 0, 0, 1024, "layers; 0: as the teacher")                                                              \
+    INT(d_model, 0, 0, 65536, "width; 0: as the teacher")                                                              \
+    INT(n_head, 0, 0, 1024, "mixer heads; 0: as the teacher")                                                          \
+    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width")                                       \
+    INT(d_conv, 4, 1, 16, "taps of the causal convolution")                                                            \
+    INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")
+
+#define CAB_RECIPE_DATA(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
+    LIST(train, "training files: .txt, .jsonl, either .gz / .xz / .zst, or token files .npy / .bin")                   \
+    LIST(eval, "validation files of the same kinds")                                                                   \
+    TEXT(separator, "<|endoftext|>", "line that ends a document in .txt files")                                        \
+    TEXT(text_field, "text", "field of .jsonl lines that holds the document")                                          \
+    ENUM(bin_type, 0, "uint16|uint32", "element type of .bin token files")                                             \
+    REAL(fraction, 1, 0, 1, "seeded share of the training documents that is used")                                     \
+    INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \
+    TEXT(cache, "", "directory of the token cache; empty: <out>/../cache or $XDG_CACHE_HOME/cab")
+
+#define CAB_RECIPE_INIT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
+    ENUM(weights, 0, "scratch|teacher", "teacher: embedding, head, norms, MLP, V/K/Q -> x/B/C, output projection")     \
+    BOOL(near_identity, false, "decay starts near 1: the student starts as linear attention")                          \
+    REAL(decay, 0.99, 0, 1, "decay a[t] at the start when near_identity is on")                                        \
+    BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
+    BOOL(gate_open, false, "gate starts at about 1 (z rows small, z_bias where silu is 1)")                            \
+    BOOL(qk_scale, false, "copied Q and K are scaled so that linear attention starts at the teacher's scale")          \
+    REAL(std, 0.02, 0, 10, "standard deviation of fresh matrices")
+
+#define CAB_RECIPE_BRIDGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                     \
+    INT(n_layer, 2, 1, 3, "linear layers of each bridge MLP")                                                          \
+    INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width")                                                   \
+    ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
+    ENUM(feature_map, 0, "none|softmax|relu|exp", "map applied to the teacher's Q and K before comparison")            \
+    ENUM(layer_map, 0, "proportional|uniform-last|first|list", "which teacher layer teaches which student layer")      \
+    INTS(layers, "with layer_map: list, the teacher layer of each student layer (-1: none)")
+
+#define CAB_RECIPE_TRAIN(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
+    INT(tokens, 0, 0, INT64_MAX, "training tokens over all stages; 0: sum of the stages' own lengths")                 \
+    INT(batch, 8, 1, 1048576, "sequences per optimizer step")                                                          \
+    INT(micro_batch, 0, 0, 1048576, "sequences in memory at once; 0: the whole batch")                                 \
+    REAL(lr, 1e-3, 0, 10, "peak learning rate; a stage may have its own")                                              \
+    REAL(min_lr, 0.05, 0, 1, "final learning rate as a share of the peak")                                             \
+    ENUM(schedule, 0, "cosine|linear|wsd|constant", "shape after warm-up; wsd: constant, then linear decay in the last fifth") \
+    REAL(warmup, 0.1, 0, 1, "share of each stage's steps spent warming up")                                            \
+    REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D")                                               \
+    REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
+    REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
+    REAL(eps, 1e-8, 0, 1, "AdamW")                                                                                     \
+    REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never")                                         \
+    REAL(ema, 0, 0, 1, "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: none") \
+    BOOL(recompute, false, "recompute each block in the backward pass instead of keeping its activations")             \
+    INT(eval_every, 0, 0, INT64_MAX, "steps between evaluations; 0: a tenth of the run")                               \
+    INT(eval_tokens, 0, 0, INT64_MAX, "validation tokens of a periodic evaluation; 0: 16384; the last one uses all")   \
+    INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \
+    INT(log_every, 1, 1, INT64_MAX, "steps between log lines")
+
+/* One stage. The whole list replaces a preset's stages. */
+#define CAB_RECIPE_STAGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
+    TEXT(name, "train", "shown in the log")                                                                            \
+    REAL(share, 0, 0, 1, "share of train.tokens; 0: what the others leave")                                            \
+    INT(tokens, 0, 0, INT64_MAX, "length in tokens; 0: by share or steps")                                             \
+    INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by share or tokens")                                    \
+    REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
+    REAL(ce, 0, 0, 1e6, "weight of the cross-entropy")                                                                 \
+    REAL(ce_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                               \
+    REAL(kl, 0, 0, 1e6, "weight of KL(teacher || student)")                                                            \
+    REAL(kl_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                               \
+    REAL(temperature, 1, 0.01, 100, "of the KL")                                                                       \
+    REAL(align, 0, 0, 1e6, "weight of the alignment loss")                                                             \
+    REAL(align_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                            \
+    ENUM(weights_shape, 0, "linear|cosine", "how weights move from start to end")                                      \
+    LIST(freeze, "parameter name patterns (shell wildcards) that do not train in this stage")
+
+typedef struct cab_list {
+    char **items;
+    unsigned count;
+} cab_list;
+typedef struct cab_int_list {
+    int64_t *items;
+    unsigned count;
+} cab_int_list;
+
+#define CAB_FIELD_INT(field, ...) int64_t field;
+#define CAB_FIELD_REAL(field, ...) double field;
+#define CAB_FIELD_BOOL(field, ...) bool field;
+#define CAB_FIELD_TEXT(field, ...) char *field;
+#define CAB_FIELD_ENUM(field, ...) int64_t field;
+#define CAB_FIELD_LIST(field, ...) cab_list field;
+#define CAB_FIELD_INTS(field, ...) cab_int_list field;
+#define CAB_FIELDS(SECTION)                                                                                            \
+    SECTION(CAB_FIELD_INT, CAB_FIELD_REAL, CAB_FIELD_BOOL, CAB_FIELD_TEXT, CAB_FIELD_ENUM, CAB_FIELD_LIST, CAB_FIELD_INTS)
+
+typedef struct cab_stage {
+    CAB_FIELDS(CAB_RECIPE_STAGE)
+} cab_stage;
+
+struct cab_recipe {
+    CAB_FIELDS(CAB_RECIPE_TOP)
+    struct { CAB_FIELDS(CAB_RECIPE_TEACHER) } teacher;
+    struct { CAB_FIELDS(CAB_RECIPE_STUDENT) } student;
+    struct { CAB_FIELDS(CAB_RECIPE_DATA) } data;
+    struct { CAB_FIELDS(CAB_RECIPE_INIT) } init;
+    struct { CAB_FIELDS(CAB_RECIPE_BRIDGE) } bridge;
+    struct { CAB_FIELDS(CAB_RECIPE_TRAIN) } train;
+    cab_stage *stages;
+    unsigned stages_count;
+};
+
+/* Values of the ENUM rows above, in the order of their words. */
+enum { CAB_METHOD_CUSTOM, CAB_METHOD_VANILLA, CAB_METHOD_SOFT, CAB_METHOD_CAB, CAB_METHOD_CAB_JOINT, CAB_METHOD_WEIGHT_REUSE, CAB_METHOD_CAB_BEST };
+enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
+enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
+enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };
+enum { CAB_BRIDGE_MAP_NONE, CAB_BRIDGE_MAP_SOFTMAX, CAB_BRIDGE_MAP_RELU, CAB_BRIDGE_MAP_EXP };
+enum { CAB_LAYERS_PROPORTIONAL, CAB_LAYERS_UNIFORM_LAST, CAB_LAYERS_FIRST, CAB_LAYERS_LIST };
+enum { CAB_SCHEDULE_COSINE, CAB_SCHEDULE_LINEAR, CAB_SCHEDULE_WSD, CAB_SCHEDULE_CONSTANT };
+enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
+
+/* Besides the public calls (cab.h): */
+
+typedef struct cab_recipe cab_recipe_t;
+/* A recipe of defaults with no stages. */
+cab_status cab_recipe_new(struct cab_recipe **recipe);
+/* Fills initialisation, bridge, stages and learning rate with the method's (methods.c). */
+cab_status cab_recipe_apply_method(struct cab_recipe *recipe, int method);
+/* The recipe as YAML that loads back to the same values. Written beside a run as recipe.yaml. */
+cab_status cab_recipe_save(const struct cab_recipe *recipe, const char *path);
+
+#endif

@@ -1,0 +1,28 @@
+/* backend.h - what the graph asks of a device. src/device implements it; the graph knows nothing else of devices. */
+#ifndef CAB_TENSOR_BACKEND_H
+#define CAB_TENSOR_BACKEND_H
+
+#include "base/error.h"
+
+typedef enum cab_backend_id { CAB_CPU, CAB_CUDA, CAB_BACKENDS } cab_backend_id;
+
+typedef struct cab_backend cab_backend;
+struct cab_backend {
+    cab_backend_id id;
+    const char *name;
+    int threads; /* CPU: OpenMP threads kernels use */
+    /* Zeroed device memory, 64-byte aligned (256 on a GPU). `what` names it in the error. */
+    cab_status (*allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);
+    void (*release)(cab_backend *backend, void *block);
+    /* Host <-> device; complete on return. */
+    cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t bytes);
+    /* Bytes that can still be allocated. */
+    double (*available)(cab_backend *backend);
+    /* Kernels' own lasting things (primitive caches, library handles); freed with the backend. */
+    void *library;
+    void *context;
+};
+
+#endif

@@ -1,0 +1,50 @@
+/* params.h - the parameters of one model (or bridge): they outlive graphs, own their gradients and bf16 copies. */
+#ifndef CAB_TENSOR_PARAMS_H
+#define CAB_TENSOR_PARAMS_H
+
+#include "tensor/backend.h"
+#include "tensor/tensor.h"
+
+#include <stdio.h>
+
+typedef struct cab_params cab_params;
+
+/* How the optimizer treats one. */
+typedef enum cab_decay { CAB_DECAY, CAB_NO_DECAY } cab_decay;
+
+cab_status cab_params_new(cab_backend *backend, cab_params **params);
+void cab_params_free(cab_params *params);
+
+/* Adds a parameter under its public name ("backbone.layers.0.mixer.D"). Values are zero until written. dtype is F32 for
+ * anything that may be trained. The tensor belongs to the store. */
+cab_status cab_params_add(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                          cab_decay decay, cab_tensor **out);
+/* The same over memory that outlives the store (a mapped file); never trainable. CPU only. */
+cab_status cab_params_add_mapped(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                                 const void *data, cab_tensor **out);
+
+size_t cab_params_count(const cab_params *params);
+cab_tensor *cab_params_at(const cab_params *params, size_t index);
+cab_decay cab_params_decay(const cab_params *params, size_t index);
+/* NULL when absent. */
+cab_tensor *cab_params_find(const cab_params *params, const char *name);
+uint64_t cab_params_elements(const cab_params *params);
+/* Bytes of values, gradients and bf16 copies now allocated. */
+size_t cab_params_bytes(const cab_params *params);
+
+/* Makes parameters whose name matches `pattern` (shell wildcards, fnmatch) trainable or frozen, and allocates gradients
+ * for the trainable ones. Returns the number matched in *matched (may be NULL). */
+cab_status cab_params_set_trainable(cab_params *params, const char *pattern, bool trainable, size_t *matched);
+
+/* Host access: fp32 values in, whatever the parameter's dtype; bumps the version and refreshes the bf16 copy. */
+cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values);
+cab_status cab_params_read(const cab_params *params, const cab_tensor *parameter, float *values);
+cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *parameter, float *values);
+cab_status cab_params_zero_grad(cab_params *params);
+
+/* The bf16 copy of a matrix, made on first demand (cab_graph_weight). */
+cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low);
+/* Refreshes every bf16 copy from its master: after an optimizer step or a load. */
+cab_status cab_params_refresh(cab_params *params);
+
+#endif
