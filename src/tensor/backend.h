@@ -17,7 +17,8 @@ struct cab_backend {
     /* Host <-> device; complete on return. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
-    cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t bytes);
+    /* Sets `rows` runs of `width` bytes, `pitch` bytes apart. */
+    cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows);
     /* Bytes that can still be allocated. */
     double (*available)(cab_backend *backend);
     /* Kernels' own lasting things (primitive caches, library handles); freed with the backend. */

@@ -53,9 +53,12 @@ struct cab_node {
     int segment;            /* recompute segment, -1 for none */
     cab_tensor *in[CAB_MAX_IN];
     cab_tensor *out[CAB_MAX_OUT];
-    cab_tensor *gout[CAB_MAX_OUT]; /* backward: gradient of out[i]; NULL when nothing flows back through it (zero) */
-    cab_tensor *gin[CAB_MAX_IN];   /* backward: where the gradient of in[i] goes; NULL when nobody wants it */
-    uint32_t accumulate;           /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
+    cab_tensor *gout[CAB_MAX_OUT]; /* backward: gradient of out[i], may be a view; NULL: nothing flows back (zero) */
+    /* backward: where the gradient of in[i] goes; NULL when nobody wants it. Same shape as in[i]. Of an activation: same
+     * dtype, and when in[i] is a column view so is gin[i] (mind gin[i]->ld, which need not equal in[i]->ld). Of a
+     * parameter: fp32, dense. */
+    cab_tensor *gin[CAB_MAX_IN];
+    uint32_t accumulate; /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
     const void *attributes;        /* the op's own struct, copied when recorded */
     size_t scratch_bytes;
     void *scratch;

@@ -1,0 +1,77 @@
+#include "tensor/dtype.h"
+
+static const struct {
+    const char *name;
+    size_t size;
+} dtypes[CAB_DTYPES] = {
+    [CAB_F32] = {"F32", 4}, [CAB_BF16] = {"BF16", 2}, [CAB_F16] = {"F16", 2}, [CAB_F64] = {"F64", 8},
+    [CAB_I32] = {"I32", 4}, [CAB_I64] = {"I64", 8},   [CAB_U16] = {"U16", 2}, [CAB_U8] = {"U8", 1},
+};
+
+size_t cab_dtype_size(cab_dtype dtype)
+{
+    return dtypes[dtype].size;
+}
+
+const char *cab_dtype_name(cab_dtype dtype)
+{
+    return dtypes[dtype].name;
+}
+
+/* IEEE half: 5 exponent bits, 10 of mantissa. Multiplying by 2^112 moves the exponent bias from 15 to 127 and
+ * normalises subnormals on the way. */
+static float f16_to_f32(uint16_t value)
+{
+    uint32_t magnitude = (uint32_t)(value & 0x7fffu) << 13;
+    uint32_t sign = (uint32_t)(value & 0x8000u) << 16;
+    float result;
+    if ((value & 0x7c00u) == 0x7c00u) { /* infinity and NaN */
+        magnitude |= 0x7f800000u;
+        memcpy(&result, &magnitude, sizeof result);
+    } else {
+        memcpy(&result, &magnitude, sizeof result);
+        result *= 0x1p112f;
+    }
+    uint32_t bits;
+    memcpy(&bits, &result, sizeof bits);
+    bits |= sign;
+    memcpy(&result, &bits, sizeof result);
+    return result;
+}
+
+static float load(const void *from, cab_dtype dtype, size_t i)
+{
+    switch (dtype) {
+    case CAB_F32:
+        return ((const float *)from)[i];
+    case CAB_BF16:
+        return cab_bf16_to_f32(((const cab_bf16 *)from)[i]);
+    case CAB_F16:
+        return f16_to_f32(((const uint16_t *)from)[i]);
+    case CAB_F64:
+        return (float)((const double *)from)[i];
+    case CAB_I32:
+        return (float)((const int32_t *)from)[i];
+    case CAB_I64:
+        return (float)((const int64_t *)from)[i];
+    case CAB_U16:
+        return (float)((const uint16_t *)from)[i];
+    case CAB_U8:
+    case CAB_DTYPES:
+        break;
+    }
+    return (float)((const uint8_t *)from)[i];
+}
+
+void cab_convert(void *to, cab_dtype to_dtype, const void *from, cab_dtype from_dtype, size_t count)
+{
+    if (to_dtype == from_dtype) {
+        memcpy(to, from, count * cab_dtype_size(to_dtype));
+    } else if (to_dtype == CAB_F32) {
+        for (size_t i = 0; i < count; i++)
+            ((float *)to)[i] = load(from, from_dtype, i);
+    } else {
+        for (size_t i = 0; i < count; i++)
+            ((cab_bf16 *)to)[i] = cab_bf16_from_f32(load(from, from_dtype, i));
+    }
+}

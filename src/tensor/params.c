@@ -1,0 +1,279 @@
+#define _GNU_SOURCE
+#include "tensor/params.h"
+
+#include "base/memory.h"
+
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <string.h>
+
+typedef struct entry {
+    cab_tensor tensor;
+    cab_tensor grad;
+    cab_tensor low;
+    cab_decay decay;
+    bool mapped; /* values belong to somebody else */
+} entry;
+
+struct cab_params {
+    cab_backend *backend;
+    entry **entries; /* each stays where it is: graphs hold pointers into it */
+    size_t count, capacity;
+    size_t bytes;
+};
+
+cab_status cab_params_new(cab_backend *backend, cab_params **params)
+{
+    CAB_TRY(CAB_NEW(params, 1, "a parameter store"));
+    (*params)->backend = backend;
+    return CAB_OK;
+}
+
+void cab_params_free(cab_params *params)
+{
+    if (params == NULL)
+        return;
+    for (size_t i = 0; i < params->count; i++) {
+        entry *e = params->entries[i];
+        if (!e->mapped)
+            params->backend->release(params->backend, e->tensor.data);
+        params->backend->release(params->backend, e->grad.data);
+        params->backend->release(params->backend, e->low.data);
+        cab_free(e);
+    }
+    cab_free(params->entries);
+    cab_free(params);
+}
+
+static cab_status check_new(const cab_params *params, const char *name, int n_dim, const int64_t *shape)
+{
+    if (cab_params_find(params, name) != NULL)
+        return cab_fail(CAB_EARG, "parameter \"%s\" is declared twice", name);
+    if (strlen(name) >= CAB_NAME_MAX)
+        return cab_fail(CAB_EARG, "parameter name \"%s\" is longer than %d characters", name, CAB_NAME_MAX - 1);
+    if (n_dim < 1 || n_dim > CAB_MAX_DIMS)
+        return cab_fail(CAB_ESHAPE, "parameter \"%s\" has %d dimensions, expected 1 to %d", name, n_dim, CAB_MAX_DIMS);
+    int64_t elements = 1;
+    for (int i = 0; i < n_dim; i++)
+        if (shape[i] < 1 || __builtin_mul_overflow(elements, shape[i], &elements) || elements > INT64_MAX / 8)
+            return cab_fail(CAB_ESHAPE, "parameter \"%s\": dimension %d is %" PRId64 ", too small or too large", name, i,
+                            shape[i]);
+    return CAB_OK;
+}
+
+static void describe(cab_tensor *t, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape)
+{
+    memcpy(t->name, name, strlen(name) + 1);
+    t->kind = CAB_PARAMETER;
+    t->dtype = dtype;
+    t->n_dim = n_dim;
+    memcpy(t->shape, shape, (size_t)n_dim * sizeof *shape);
+    t->ld = shape[n_dim - 1];
+    t->id = -1;
+    t->producer = -1;
+}
+
+static cab_status add(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape, entry **out)
+{
+    CAB_TRY(check_new(params, name, n_dim, shape));
+    CAB_TRY(CAB_GROW(&params->entries, &params->capacity, params->count + 1, "a parameter list"));
+    CAB_TRY(CAB_NEW(out, 1, name));
+    describe(&(*out)->tensor, name, dtype, n_dim, shape);
+    (*out)->tensor.owner = params;
+    return CAB_OK;
+}
+
+cab_status cab_params_add(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                          cab_decay decay, cab_tensor **out)
+{
+    entry *e = NULL;
+    CAB_TRY(add(params, name, dtype, n_dim, shape, &e));
+    e->decay = decay;
+    size_t bytes = cab_bytes(&e->tensor);
+    cab_status status = params->backend->allocate(params->backend, bytes, name, &e->tensor.data);
+    if (status != CAB_OK) {
+        cab_free(e);
+        return status;
+    }
+    params->bytes += bytes;
+    params->entries[params->count++] = e;
+    *out = &e->tensor;
+    return CAB_OK;
+}
+
+cab_status cab_params_add_mapped(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                                 const void *data, cab_tensor **out)
+{
+    entry *e = NULL;
+    CAB_TRY(add(params, name, dtype, n_dim, shape, &e));
+    e->decay = CAB_NO_DECAY;
+    e->mapped = true;
+    e->tensor.data = (void *)data; /* never written: mapped parameters cannot be made trainable */
+    params->entries[params->count++] = e;
+    *out = &e->tensor;
+    return CAB_OK;
+}
+
+size_t cab_params_count(const cab_params *params)
+{
+    return params->count;
+}
+
+cab_tensor *cab_params_at(const cab_params *params, size_t index)
+{
+    return &params->entries[index]->tensor;
+}
+
+cab_decay cab_params_decay(const cab_params *params, size_t index)
+{
+    return params->entries[index]->decay;
+}
+
+cab_tensor *cab_params_find(const cab_params *params, const char *name)
+{
+    for (size_t i = 0; i < params->count; i++)
+        if (strcmp(params->entries[i]->tensor.name, name) == 0)
+            return &params->entries[i]->tensor;
+    return NULL;
+}
+
+uint64_t cab_params_elements(const cab_params *params)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < params->count; i++)
+        n += (uint64_t)cab_elements(&params->entries[i]->tensor);
+    return n;
+}
+
+size_t cab_params_bytes(const cab_params *params)
+{
+    return params->bytes;
+}
+
+static cab_status make_trainable(cab_params *params, entry *e)
+{
+    if (e->mapped || e->tensor.dtype != CAB_F32)
+        return cab_fail(CAB_EARG, "parameter \"%s\" was loaded frozen and cannot train", e->tensor.name);
+    e->tensor.trainable = true;
+    if (e->tensor.grad != NULL)
+        return CAB_OK;
+    describe(&e->grad, e->tensor.name, CAB_F32, e->tensor.n_dim, e->tensor.shape);
+    CAB_TRY(params->backend->allocate(params->backend, cab_bytes(&e->grad), e->tensor.name, &e->grad.data));
+    params->bytes += cab_bytes(&e->grad);
+    e->tensor.grad = &e->grad;
+    return CAB_OK;
+}
+
+cab_status cab_params_set_trainable(cab_params *params, const char *pattern, bool trainable, size_t *matched)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < params->count; i++) {
+        entry *e = params->entries[i];
+        if (fnmatch(pattern, e->tensor.name, 0) != 0)
+            continue;
+        n++;
+        if (trainable)
+            CAB_TRY(make_trainable(params, e));
+        else
+            e->tensor.trainable = false;
+    }
+    if (matched != NULL)
+        *matched = n;
+    return CAB_OK;
+}
+
+static cab_status upload_as(cab_params *params, cab_tensor *t, const float *values)
+{
+    if (t->dtype == CAB_F32)
+        return params->backend->upload(params->backend, t->data, values, cab_bytes(t));
+    void *converted = NULL;
+    CAB_TRY(cab_alloc(&converted, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
+    cab_convert(converted, t->dtype, values, CAB_F32, (size_t)cab_elements(t));
+    cab_status status = params->backend->upload(params->backend, t->data, converted, cab_bytes(t));
+    cab_free(converted);
+    return status;
+}
+
+cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values)
+{
+    CAB_TRY(upload_as(params, parameter, values));
+    parameter->version++;
+    if (parameter->low != NULL) {
+        CAB_TRY(upload_as(params, parameter->low, values));
+        parameter->low->version++;
+    }
+    return CAB_OK;
+}
+
+static cab_status download_as(const cab_params *params, const cab_tensor *t, float *values)
+{
+    if (t->dtype == CAB_F32)
+        return params->backend->download(params->backend, values, t->data, cab_bytes(t));
+    void *raw = NULL;
+    CAB_TRY(cab_alloc(&raw, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
+    cab_status status = params->backend->download(params->backend, raw, t->data, cab_bytes(t));
+    if (status == CAB_OK)
+        cab_convert(values, CAB_F32, raw, t->dtype, (size_t)cab_elements(t));
+    cab_free(raw);
+    return status;
+}
+
+cab_status cab_params_read(const cab_params *params, const cab_tensor *parameter, float *values)
+{
+    return download_as(params, parameter, values);
+}
+
+cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *parameter, float *values)
+{
+    if (parameter->grad == NULL)
+        return cab_fail(CAB_EARG, "parameter \"%s\" does not train and has no gradient", parameter->name);
+    return download_as(params, parameter->grad, values);
+}
+
+cab_status cab_params_zero_grad(cab_params *params)
+{
+    for (size_t i = 0; i < params->count; i++) {
+        cab_tensor *grad = params->entries[i]->tensor.grad;
+        if (grad != NULL)
+            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_bytes(grad), cab_bytes(grad), 1));
+    }
+    return CAB_OK;
+}
+
+static cab_status refresh(cab_params *params, entry *e)
+{
+    float *values = NULL;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(&e->tensor), e->tensor.name));
+    cab_status status = download_as(params, &e->tensor, values);
+    if (status == CAB_OK)
+        status = upload_as(params, &e->low, values);
+    e->low.version++;
+    cab_free(values);
+    return status;
+}
+
+cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low)
+{
+    if (parameter->low == NULL) {
+        entry *e = (entry *)((char *)parameter - offsetof(entry, tensor));
+        describe(&e->low, parameter->name, CAB_BF16, parameter->n_dim, parameter->shape);
+        e->low.owner = params;
+        e->low.master = parameter;
+        CAB_TRY(params->backend->allocate(params->backend, cab_bytes(&e->low), parameter->name, &e->low.data));
+        params->bytes += cab_bytes(&e->low);
+        parameter->low = &e->low;
+        CAB_TRY(refresh(params, e));
+    }
+    *low = parameter->low;
+    return CAB_OK;
+}
+
+cab_status cab_params_refresh(cab_params *params)
+{
+    for (size_t i = 0; i < params->count; i++) {
+        params->entries[i]->tensor.version++;
+        if (params->entries[i]->tensor.low != NULL)
+            CAB_TRY(refresh(params, params->entries[i]));
+    }
+    return CAB_OK;
+}
