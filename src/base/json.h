@@ -20,6 +20,9 @@ cab_status cab_json_load(const char *path, size_t max_bytes, cab_json *out);
 cab_status cab_json_parse(const char *text, size_t size, const char *name, cab_json *out);
 void cab_json_close(cab_json *json);
 
+/* Writes `object` as indented JSON, atomically. Keys keep their order. */
+cab_status cab_json_save(json_object *object, const char *path);
+
 /* Typed getters: the key must exist in `object` and have the type; the error names file, key, what was found. `object`
  * NULL means the root. The _or forms give `fallback` when the key is absent or null, and still check the type. */
 cab_status cab_json_int(const cab_json *json, json_object *object, const char *key, int64_t low, int64_t high, int64_t *out);

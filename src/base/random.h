@@ -25,7 +25,8 @@ typedef struct cab_random {
 /* Four independent 32-bit words for counter (index, sub, stream) under key seed. */
 void cab_philox(uint64_t seed, uint32_t stream, uint32_t sub, uint64_t index, uint32_t out[4]);
 
-/* Sequential views over the counter; each call advances index by one. */
+/* Sequential views over the counter; each call advances index by one (cab_random_below: once more per rejected
+ * draw, of probability below n / 2^64). */
 uint32_t cab_random_u32(cab_random *random);
 /* Uniform in [0, n), without bias. n > 0. */
 uint64_t cab_random_below(cab_random *random, uint64_t n);

@@ -1,0 +1,256 @@
+/* file.c - mapping, whole-file reads, atomic replacement, paths. */
+#include "base/file.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { READ_STEP = 1 << 16, FILE_MODE = 0666, DIRECTORY_MODE = 0777 };
+
+/* An open descriptor of a regular file and its size. */
+static cab_status open_regular(const char *path, int *descriptor, size_t *size)
+{
+    struct stat info;
+    /* O_NONBLOCK: a FIFO without a writer would block here, before fstat can refuse it */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot open", path);
+    if (fstat(fd, &info) != 0) {
+        int reason = errno;
+        close(fd);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot read its size", path);
+    }
+    if (!S_ISREG(info.st_mode)) {
+        close(fd);
+        return cab_fail(CAB_EIO, "%s: is %s, expected a regular file", path,
+                        S_ISDIR(info.st_mode) ? "a directory" : "a device, pipe or socket");
+    }
+    *descriptor = fd;
+    *size = (size_t)info.st_size;
+    return CAB_OK;
+}
+
+cab_status cab_map_open(const char *path, cab_map *map)
+{
+    int fd = -1;
+    size_t size = 0;
+    *map = (cab_map){0};
+    CAB_TRY(open_regular(path, &fd, &size));
+    if (size > 0) {
+        void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            int reason = errno;
+            close(fd);
+            return cab_fail_errno(CAB_EIO, reason, "%s: cannot map %zu bytes", path, size);
+        }
+        map->data = data;
+        map->size = size;
+    }
+    close(fd);
+    return CAB_OK;
+}
+
+void cab_map_close(cab_map *map)
+{
+    if (map->data != NULL)
+        munmap((void *)map->data, map->size);
+    *map = (cab_map){0};
+}
+
+/* The size at open is not trusted: files under /proc say 0, others may grow. One byte is kept for the final NUL. */
+cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size)
+{
+    cab_status status = CAB_OK;
+    char *buffer = NULL;
+    size_t capacity = 0, length = 0;
+    *text = NULL;
+    *size = 0;
+    FILE *stream = fopen(path, "rb");
+    if (stream == NULL)
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot open", path);
+    for (;;) {
+        CAB_GOTO(CAB_GROW(&buffer, &capacity, length + READ_STEP + 1, "a file's text"));
+        size_t got = fread(buffer + length, 1, capacity - length - 1, stream);
+        length += got;
+        if (length > max_bytes) {
+            status = cab_fail(CAB_EFORMAT, "%s: larger than the %zu bytes allowed for it", path, max_bytes);
+            goto done;
+        }
+        if (got == 0)
+            break;
+    }
+    if (ferror(stream)) {
+        status = cab_fail_errno(CAB_EIO, errno, "%s: cannot read", path);
+        goto done;
+    }
+    buffer[length] = '\0';
+    *text = buffer;
+    *size = length;
+    buffer = NULL;
+done:
+    cab_free(buffer);
+    fclose(stream);
+    return status;
+}
+
+cab_status cab_writer_open(cab_writer *writer, const char *path)
+{
+    *writer = (cab_writer){0};
+    int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
+    if (length < 0 || (size_t)length >= sizeof writer->temporary)
+        return cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
+    memcpy(writer->path, path, strlen(path) + 1);
+    int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+    if (fd < 0)
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create", writer->temporary);
+    writer->stream = fdopen(fd, "wb");
+    if (writer->stream == NULL) {
+        int reason = errno;
+        close(fd);
+        unlink(writer->temporary);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot create", writer->temporary);
+    }
+    return CAB_OK;
+}
+
+cab_status cab_writer_write(cab_writer *writer, const void *data, size_t size)
+{
+    if (size > 0 && fwrite(data, 1, size, writer->stream) != size)
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot write", writer->path);
+    return CAB_OK;
+}
+
+/* Makes the rename itself durable. Some file systems cannot sync directories; the file's data is safe all the same. */
+static void sync_parent(const char *path)
+{
+    char parent[CAB_PATH_MAX];
+    size_t length = (size_t)(cab_path_name(path) - path);
+    memcpy(parent, path, length);
+    memcpy(parent + length, ".", 2); /* "dir/." or "." */
+    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    close(fd);
+}
+
+cab_status cab_writer_commit(cab_writer *writer)
+{
+    FILE *stream = writer->stream;
+    bool written = !ferror(stream) && fflush(stream) == 0 && fsync(fileno(stream)) == 0;
+    int reason = errno;
+    writer->stream = NULL;
+    if (fclose(stream) != 0 && written) {
+        written = false;
+        reason = errno;
+    }
+    if (!written) {
+        unlink(writer->temporary);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot write", writer->path);
+    }
+    if (rename(writer->temporary, writer->path) != 0) {
+        reason = errno;
+        unlink(writer->temporary);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot replace", writer->path);
+    }
+    sync_parent(writer->path);
+    return CAB_OK;
+}
+
+void cab_writer_abort(cab_writer *writer)
+{
+    if (writer->stream == NULL)
+        return;
+    fclose(writer->stream);
+    writer->stream = NULL;
+    unlink(writer->temporary);
+}
+
+cab_status cab_file_write(const char *path, const void *data, size_t size)
+{
+    cab_writer writer;
+    CAB_TRY(cab_writer_open(&writer, path));
+    cab_status status = cab_writer_write(&writer, data, size);
+    if (status == CAB_OK)
+        status = cab_writer_commit(&writer);
+    cab_writer_abort(&writer);
+    return status;
+}
+
+cab_status cab_file_copy(const char *from, const char *to)
+{
+    cab_map map;
+    CAB_TRY(cab_map_open(from, &map));
+    cab_status status = cab_file_write(to, map.data, map.size);
+    cab_map_close(&map);
+    return status;
+}
+
+cab_status cab_path_join(char *out, const char *directory, const char *name)
+{
+    size_t length = strlen(directory);
+    const char *slash = length > 0 && directory[length - 1] != '/' ? "/" : "";
+    int written = snprintf(out, CAB_PATH_MAX, "%s%s%s", directory, slash, name);
+    if (written < 0 || written >= CAB_PATH_MAX)
+        return cab_fail(CAB_EARG, "%.64s.../%.64s: path is longer than %d bytes", directory, name, CAB_PATH_MAX);
+    return CAB_OK;
+}
+
+const char *cab_path_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+bool cab_path_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+bool cab_path_is_directory(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* Each prefix that ends before a '/' in turn, then the whole; those that exist already are fine. */
+cab_status cab_directory_make(const char *path)
+{
+    char prefix[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(prefix, path, ""));
+    for (char *slash = strchr(prefix + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(prefix, DIRECTORY_MODE) != 0 && !cab_path_is_directory(prefix))
+            return cab_fail_errno(CAB_EIO, errno == EEXIST ? ENOTDIR : errno, "%s: cannot make the directory", prefix);
+        *slash = '/';
+    }
+    return CAB_OK;
+}
+
+/* Permission bits do not tell (read-only mounts, quotas, root): creating a file does. */
+cab_status cab_directory_check_writable(const char *path)
+{
+    char probe[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(probe, path, ".cab-XXXXXX"));
+    int fd = mkstemp(probe);
+    if (fd < 0)
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create files in this directory", path);
+    close(fd);
+    unlink(probe);
+    return CAB_OK;
+}
+
+uint64_t cab_hash(uint64_t hash, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
