@@ -1,0 +1,19 @@
+/* cpu.h - what CPU kernels may ask of their backend. */
+#ifndef CAB_DEVICE_CPU_H
+#define CAB_DEVICE_CPU_H
+
+#include "tensor/backend.h"
+
+/* The instruction sets kernels are compiled for: baseline x86-64, AVX2 with FMA, AVX-512 (F, BW, CD, DQ, VL). */
+typedef enum cab_isa { CAB_ISA_V1, CAB_ISA_V3, CAB_ISA_V4, CAB_ISAS } cab_isa;
+
+/* The best one this processor has, found when the backend was opened. CAB_CPU_ISA=v1|v3|v4 in the environment at that
+ * time lowers it. */
+cab_isa cab_cpu_isa(const cab_backend *backend);
+
+/* Anything kernels keep in backend->library begins with this; closing the backend calls free. */
+typedef struct cab_library {
+    void (*free)(struct cab_library *library);
+} cab_library;
+
+#endif

@@ -1,0 +1,22 @@
+/* device.c - a backend by its name. */
+#include "device/device.h"
+
+#include "device/open.h"
+
+#include <string.h>
+
+cab_status cab_backend_open(const char *name, cab_backend **backend)
+{
+    *backend = NULL;
+    if (strcmp(name, "cpu") == 0)
+        return cab_cpu_open(backend);
+    if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
+        return cab_fail(CAB_EBACKEND, "device \"%s\": this build has no CUDA", name);
+    return cab_fail(CAB_EARG, "device \"%s\": expected cpu, cuda or cuda:N", name);
+}
+
+void cab_backend_close(cab_backend *backend)
+{
+    if (backend)
+        cab_cpu_close(backend);
+}
