@@ -4,8 +4,8 @@
  * that journey in under 60 lines.
  *
  * Conventions.
- *  - Every function that can fail returns cab_status; cab_error_text() then holds one line saying which file, where in it,
- *    what was found and what was expected. The text is per thread and lives until that thread's next failure.
+ *  - Every function that can fail returns cab_status; cab_error_text() then holds one line saying which file, where in
+ * it, what was found and what was expected. The text is per thread and lives until that thread's next failure.
  *  - Objects are opaque and owned by whoever received them; each has one _free, which accepts NULL.
  *  - Strings are UTF-8 and NUL-terminated. Sizes are in bytes, times in seconds, losses in nats per token.
  *  - The library never exits, never prints to stdout, and keeps no global state. Objects may be used from one thread at
@@ -98,7 +98,8 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
 /* Asks the run of this process to checkpoint and return at the next step. Async-signal-safe. */
 void cab_distill_stop(void);
 
-/* ---- generation --------------------------------------------------------------------------------------------------- */
+/* ---- generation ---------------------------------------------------------------------------------------------------
+ */
 
 typedef struct cab_generate_options {
     uint64_t max_tokens;

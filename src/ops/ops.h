@@ -23,8 +23,8 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
 
 /* ---- embedding.c ----------------------------------------------------------------------------------------------- */
 
-/* ids (B, L) I32, table (V, D), positions (max, D) or NULL -> (B, L, D) in `dtype`; row l gets positions[first + l], where
- * `first` is an I32 scalar input, or NULL for 0. Ids outside the table are an error at run time (CAB_EARG). */
+/* ids (B, L) I32, table (V, D), positions (max, D) or NULL -> (B, L, D) in `dtype`; row l gets positions[first + l],
+ * where `first` is an I32 scalar input, or NULL for 0. Ids outside the table are an error at run time (CAB_EARG). */
 cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
                           cab_dtype dtype);
 
@@ -35,7 +35,8 @@ cab_tensor *cab_layer_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tenso
 /* x / sqrt(mean(x^2) + eps) * w */
 cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps);
 
-/* ---- elementwise.c ------------------------------------------------------------------------------------------------ */
+/* ---- elementwise.c ------------------------------------------------------------------------------------------------
+ */
 
 typedef enum cab_activation_kind { CAB_GELU_TANH, CAB_GELU_ERF, CAB_SILU, CAB_RELU, CAB_TANH } cab_activation_kind;
 
@@ -47,7 +48,8 @@ cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs);
 /* y * silu(z + z_bias): the Mamba gate. y, z (B, L, E), z_bias (E) fp32 or NULL. */
 cab_tensor *cab_gate(cab_graph *g, cab_tensor *y, cab_tensor *z, cab_tensor *z_bias);
 
-/* ---- attention.c ---------------------------------------------------------------------------------------------------- */
+/* ---- attention.c ----------------------------------------------------------------------------------------------------
+ */
 
 typedef struct cab_attention_shape {
     int n_head, n_kv_head; /* q has n_head, k and v n_kv_head; n_head is a multiple */
@@ -62,16 +64,17 @@ typedef struct cab_attention_shape {
  * inv_freq (rotary_dim / 2) F32 input or parameter; first: I32 scalar input or NULL for 0. */
 cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head);
 
-/* softmax(scale * q k^T) v per head, q (B, L, n_head * head_dim), k and v (B, L, n_kv_head * head_dim) -> like q. Works in
- * blocks of rows: no L x L matrix for more than one head and block at a time. */
+/* softmax(scale * q k^T) v per head, q (B, L, n_head * head_dim), k and v (B, L, n_kv_head * head_dim) -> like q. Works
+ * in blocks of rows: no L x L matrix for more than one head and block at a time. */
 cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, const cab_attention_shape *shape);
 
-/* One decoding step, no backward: q, k, v (B, 1, ...); k_cache, v_cache (B, max, n_kv_head * head_dim) states; `position` an
- * I32 scalar input. Stores k, v at position and attends to 0..position. */
+/* One decoding step, no backward: q, k, v (B, 1, ...); k_cache, v_cache (B, max, n_kv_head * head_dim) states;
+ * `position` an I32 scalar input. Stores k, v at position and attends to 0..position. */
 cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *k_cache,
                                cab_tensor *v_cache, cab_tensor *position, const cab_attention_shape *shape);
 
-/* ---- conv1d.c -------------------------------------------------------------------------------------------------------- */
+/* ---- conv1d.c
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Causal, depthwise: y[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e], then SiLU if asked. x (B, L, E),
  * w (E, 1, K), bias (E) or NULL, fp32. */
@@ -79,18 +82,21 @@ cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
 /* One token, no backward: x (B, 1, E), state (B, K - 1, E) F32 holds the last K - 1 inputs, oldest first. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);
 
-/* ---- ssd.c: the discrete Mamba-2 recurrence of Phi-Mamba ------------------------------------------------------------- */
+/* ---- ssd.c: the discrete Mamba-2 recurrence of Phi-Mamba
+ * ------------------------------------------------------------- */
 
-/* Per head:  h[t] = a[t] h[t-1] + x[t] B[t]^T    y[t] = h[t] C[t] + D x[t]    a[t] = sigmoid(-a_log[t]) = exp(-softplus(a_log[t]))
- * x (B, L, H*P), Bm and Cm (B, L, G*N), a_log (B, L, H), D (H) fp32 -> (B, L, H*P). Head h reads group h / (H / G).
- * Training form: chunks of 64, matrix products within, the state carried between; h is fp32 (P, N) per head. */
-cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D, int n_head,
-                    int n_group);
+/* Per head:  h[t] = a[t] h[t-1] + x[t] B[t]^T    y[t] = h[t] C[t] + D x[t]    a[t] = sigmoid(-a_log[t]) =
+ * exp(-softplus(a_log[t])) x (B, L, H*P), Bm and Cm (B, L, G*N), a_log (B, L, H), D (H) fp32 -> (B, L, H*P). Head h
+ * reads group h / (H / G). Training form: chunks of 64, matrix products within, the state carried between; h is fp32
+ * (P, N) per head. */
+cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
+                    int n_head, int n_group);
 /* One token, no backward: the recurrence itself. state (B, H, P * N) F32. */
 cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
                          cab_tensor *state, int n_head, int n_group);
 
-/* ---- feature.c: feature maps and the alignment loss -------------------------------------------------------------------- */
+/* ---- feature.c: feature maps and the alignment loss
+ * -------------------------------------------------------------------- */
 
 typedef enum cab_feature_map {
     CAB_MAP_NONE,
@@ -100,11 +106,12 @@ typedef enum cab_feature_map {
     CAB_MAP_EXP
 } cab_feature_map;
 
-/* mean over all elements of (pred - psi(target))^2 -> scalar F32. pred, target (B, L, D). No gradient goes to the target and
- * no copy of it is made. Value and gradient come from one pass (backward_computes_outputs). */
+/* mean over all elements of (pred - psi(target))^2 -> scalar F32. pred, target (B, L, D). No gradient goes to the
+ * target and no copy of it is made. Value and gradient come from one pass (backward_computes_outputs). */
 cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map);
 
-/* ---- head_loss.c: vocabulary losses -------------------------------------------------------------------------------------- */
+/* ---- head_loss.c: vocabulary losses
+ * -------------------------------------------------------------------------------------- */
 
 typedef struct cab_head_side {
     cab_tensor *hidden; /* (B, L, D) after the final norm; student and teacher may differ in D */
@@ -113,19 +120,22 @@ typedef struct cab_head_side {
 } cab_head_side;
 
 typedef struct cab_head_losses {
-    cab_tensor *ce;        /* mean over rows with label >= 0 of -log p_student(label) */
-    cab_tensor *kl;        /* mean over valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)); NULL without a teacher */
-    cab_tensor *agreement; /* fraction of valid rows where the arg max of both is the same; NULL without a teacher. No gradient */
+    cab_tensor *ce; /* mean over rows with label >= 0 of -log p_student(label) */
+    cab_tensor
+        *kl; /* mean over valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)); NULL without a teacher */
+    cab_tensor *agreement; /* fraction of valid rows where the arg max of both is the same; NULL without a teacher. No
+                              gradient */
     cab_tensor *count;     /* (2): rows with label >= 0, valid rows. No gradient */
 } cab_head_losses;
 
-/* Head, cross-entropy and KL of both models in one pass over chunks of rows: neither (B, L, V) exists. labels (B, L) I32,
- * -1: no label. valid (B, L) I32, 0: the row takes no part in KL; NULL: all do. teacher may be NULL. Gradients go to the
- * student's hidden, w and b, scaled by the seeds of ce and kl. All outputs scalar F32 (count has 2 elements). */
-cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher, cab_tensor *labels,
-                              cab_tensor *valid, float temperature);
+/* Head, cross-entropy and KL of both models in one pass over chunks of rows: neither (B, L, V) exists. labels (B, L)
+ * I32, -1: no label. valid (B, L) I32, 0: the row takes no part in KL; NULL: all do. teacher may be NULL. Gradients go
+ * to the student's hidden, w and b, scaled by the seeds of ce and kl. All outputs scalar F32 (count has 2 elements). */
+cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
+                              cab_tensor *labels, cab_tensor *valid, float temperature);
 
-/* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters --------------------------------------------- */
+/* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters
+ * --------------------------------------------- */
 
 typedef struct cab_optimized {
     cab_tensor *parameter; /* F32 with ->grad; its ->low, if any, is refreshed as well */
@@ -142,10 +152,10 @@ typedef struct cab_adamw_options {
 
 /* Records: global gradient norm (fixed order, fp32 partial sums in fp64), clipping, AdamW with decoupled decay
  *   p -= lr * (m_hat / (sqrt(v_hat) + eps) + decay * p),
- * EMA, refresh of bf16 copies, version bumps, and clearing of the gradients. `list` must outlive the graph. lr is a scalar
- * input, step an I32 scalar input (1 for the first update). Returns the gradient norm before clipping, scalar F32, kept; a
- * norm that is not finite leaves parameters, moments and averages untouched. No backward. */
-cab_tensor *cab_adamw(cab_graph *g, const cab_optimized *list, size_t n, const cab_adamw_options *options, cab_tensor *lr,
-                      cab_tensor *step);
+ * EMA, refresh of bf16 copies, version bumps, and clearing of the gradients. `list` must outlive the graph. lr is a
+ * scalar input, step an I32 scalar input (1 for the first update). Returns the gradient norm before clipping, scalar
+ * F32, kept; a norm that is not finite leaves parameters, moments and averages untouched. No backward. */
+cab_tensor *cab_adamw(cab_graph *g, const cab_optimized *list, size_t n, const cab_adamw_options *options,
+                      cab_tensor *lr, cab_tensor *step);
 
 #endif

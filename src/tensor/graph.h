@@ -3,11 +3,11 @@
  *   cab_graph *g;  cab_graph_new(backend, &g);
  *   ... model code records ops (src/ops/ops.h); nothing runs, the first shape error sticks to the graph ...
  *   cab_graph_backward(g, ...);          appends one fused backward node per node that needs one
- *   cab_graph_plan(g, &plan);            lifetimes -> offsets in one arena; the plan can be printed before anything runs
- *   cab_graph_run(g);                    as often as wanted; inputs may be rewritten between runs
+ *   cab_graph_plan(g, &plan);            lifetimes -> offsets in one arena; the plan can be printed before anything
+ * runs cab_graph_run(g);                    as often as wanted; inputs may be rewritten between runs
  *
- * Recorders return NULL once the graph has failed and accept NULL, so model code stays free of checks; the failure comes
- * out of cab_graph_plan(). */
+ * Recorders return NULL once the graph has failed and accept NULL, so model code stays free of checks; the failure
+ * comes out of cab_graph_plan(). */
 #ifndef CAB_TENSOR_GRAPH_H
 #define CAB_TENSOR_GRAPH_H
 
@@ -38,8 +38,8 @@ struct cab_op {
     /* Scratch bytes of the forward / backward node; NULL for none. */
     size_t (*forward_scratch)(const cab_node *node, const cab_backend *backend);
     size_t (*backward_scratch)(const cab_node *node, const cab_backend *backend);
-    /* Floating-point operations of the forward node's matrix products (2 per multiply-add), for benchmarks; NULL: none.
-     * The backward's count is twice that unless backward_flops is given. */
+    /* Floating-point operations of this node's matrix products (2 per multiply-add), forward or backward as
+     * node->backward says, counting only the gradients asked for; for benchmarks. NULL: none. */
     double (*flops)(const cab_node *node);
 };
 #define CAB_SAVE_IN(i) (UINT32_C(1) << (i))
@@ -48,18 +48,19 @@ struct cab_op {
 struct cab_node {
     const cab_op *op;
     bool backward;
-    bool skip;              /* dead, or its outputs are computed by its backward node */
+    bool skip; /* dead, or its outputs are computed by its backward node */
     int n_in, n_out;
-    int segment;            /* recompute segment, -1 for none */
+    int segment; /* recompute segment, -1 for none */
     cab_tensor *in[CAB_MAX_IN];
     cab_tensor *out[CAB_MAX_OUT];
     cab_tensor *gout[CAB_MAX_OUT]; /* backward: gradient of out[i], may be a view; NULL: nothing flows back (zero) */
-    /* backward: where the gradient of in[i] goes; NULL when nobody wants it. Same shape as in[i]. Of an activation: same
-     * dtype, and when in[i] is a column view so is gin[i] (mind gin[i]->ld, which need not equal in[i]->ld). Of a
+    /* backward: where the gradient of in[i] goes; NULL when nobody wants it. Same shape as in[i]. Of an activation:
+     * same dtype, and when in[i] is a column view so is gin[i] (mind gin[i]->ld, which need not equal in[i]->ld). Of a
      * parameter: fp32, dense. */
     cab_tensor *gin[CAB_MAX_IN];
-    uint32_t accumulate; /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
-    const void *attributes;        /* the op's own struct, copied when recorded */
+    uint32_t accumulate;    /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
+    const void *attributes; /* the op's own struct, copied when recorded */
+    size_t attributes_size;
     size_t scratch_bytes;
     void *scratch;
 };
@@ -80,8 +81,8 @@ cab_tensor *cab_graph_state(cab_graph *g, const char *name, cab_dtype dtype, int
 /* For ops: a fresh activation, to be the output of the node recorded next. */
 cab_tensor *cab_graph_activation(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
 /* For ops: appends a node. attributes are copied. In eager mode the node runs at once. */
-void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int n_out, cab_tensor *const *out,
-                      const void *attributes, size_t attributes_size);
+void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int n_out,
+                      cab_tensor *const *out, const void *attributes, size_t attributes_size);
 /* For ops: the sticky failure. Always returns NULL, so that `return cab_graph_fail(g, ...)` ends a recorder. Without a
  * format prefix; the op's name belongs into the text. Later failures are ignored. */
 void *cab_graph_fail(cab_graph *g, cab_status status, const char *format, ...) CAB_PRINTF(3, 4);
@@ -120,7 +121,7 @@ typedef struct cab_plan {
     size_t inputs;         /* inputs and states */
     int nodes, dropped;    /* nodes that run; nodes that turned out to be dead */
     int tensors;
-    double flops;          /* of the matrix products of one run */
+    double flops; /* of the matrix products of one run */
 } cab_plan;
 
 /* Drops dead nodes, computes lifetimes and offsets. Nothing is allocated yet. The first recording failure comes out
@@ -138,6 +139,7 @@ cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value);
 
 /* For tests, benchmarks and printing: the list as it stands, and seconds spent per node when timing is on. */
 int cab_graph_nodes(const cab_graph *g);
+double cab_node_flops(const cab_node *node);
 const cab_node *cab_graph_node(const cab_graph *g, int index);
 void cab_graph_time(cab_graph *g, bool on);
 double cab_graph_node_seconds(const cab_graph *g, int index);

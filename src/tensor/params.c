@@ -56,8 +56,8 @@ static cab_status check_new(const cab_params *params, const char *name, int n_di
     int64_t elements = 1;
     for (int i = 0; i < n_dim; i++)
         if (shape[i] < 1 || __builtin_mul_overflow(elements, shape[i], &elements) || elements > INT64_MAX / 8)
-            return cab_fail(CAB_ESHAPE, "parameter \"%s\": dimension %d is %" PRId64 ", too small or too large", name, i,
-                            shape[i]);
+            return cab_fail(CAB_ESHAPE, "parameter \"%s\": dimension %d is %" PRId64 ", too small or too large", name,
+                            i, shape[i]);
     return CAB_OK;
 }
 
@@ -73,7 +73,8 @@ static void describe(cab_tensor *t, const char *name, cab_dtype dtype, int n_dim
     t->producer = -1;
 }
 
-static cab_status add(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape, entry **out)
+static cab_status add(cab_params *params, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                      entry **out)
 {
     CAB_TRY(check_new(params, name, n_dim, shape));
     CAB_TRY(CAB_GROW(&params->entries, &params->capacity, params->count + 1, "a parameter list"));

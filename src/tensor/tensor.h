@@ -1,8 +1,8 @@
 /* tensor.h - a shape, a dtype, a place.
  *
- * A tensor is (rows, columns) to most kernels: columns is the last dimension, rows the product of the others. Consecutive
- * rows are `ld` elements apart, which is how a view on some columns of a wider tensor is expressed (cab_split). The last
- * dimension itself is always dense. */
+ * A tensor is (rows, columns) to most kernels: columns is the last dimension, rows the product of the others.
+ * Consecutive rows are `ld` elements apart, which is how a view on some columns of a wider tensor is expressed
+ * (cab_split). The last dimension itself is always dense. */
 #ifndef CAB_TENSOR_TENSOR_H
 #define CAB_TENSOR_TENSOR_H
 

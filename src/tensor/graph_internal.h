@@ -1,0 +1,59 @@
+/* graph_internal.h - the graph's memory, shared by graph.c (record), backward.c, plan.c and run.c only. */
+#ifndef CAB_TENSOR_GRAPH_INTERNAL_H
+#define CAB_TENSOR_GRAPH_INTERNAL_H
+
+#include "tensor/graph.h"
+
+enum { CAB_GRAPH_ERROR_MAX = 512 };
+
+/* Where a tensor's memory lies: one per tensor id; only roots (no base) of kind CAB_ACTIVATION are placed. */
+typedef struct cab_place {
+    int first, last; /* node indices of the first write and the last use; first -1: never used */
+    size_t offset, bytes;
+    bool live;
+} cab_place;
+
+struct cab_graph {
+    cab_backend *backend;
+    cab_status status; /* sticky */
+    char error[CAB_GRAPH_ERROR_MAX];
+
+    cab_tensor **tensors; /* all but parameters, by id */
+    size_t n_tensors, tensors_capacity;
+    cab_node **nodes;
+    size_t n_nodes, nodes_capacity;
+
+    int segment; /* being recorded, or -1 */
+    int n_segments;
+
+    /* backward.c, by tensor id */
+    cab_tensor **gradients; /* of roots and reshapes: the gradient; NULL none yet */
+    bool *written;          /* the gradient has its first contribution */
+    bool *wanted;
+    size_t gradients_capacity, written_capacity, wanted_capacity;
+
+    /* plan.c and run.c */
+    cab_place *places; /* n_tensors of them */
+    size_t *scratch_offsets;
+    size_t arena_bytes;
+    bool planned;
+    void *arena;
+    bool eager;
+    bool timed;
+    double *seconds;
+};
+
+extern const cab_op cab_op_split;   /* in x, out: its column parts */
+extern const cab_op cab_op_reshape; /* in x, out: the same memory, another shape */
+
+/* The tensor whose memory t is part of, and t's first element counted from there. */
+const cab_tensor *cab_tensor_root(const cab_tensor *t, int64_t *offset);
+/* A view with the shape of `like` on `base`, `offset` elements in. */
+cab_tensor *cab_graph_view(cab_graph *g, cab_tensor *base, int n_dim, const int64_t *shape, int64_t ld, int64_t offset);
+/* Appends a node and takes care of eager mode. The node's arrays must be complete. */
+cab_node *cab_graph_push(cab_graph *g, const cab_node *node);
+cab_status cab_node_run(cab_graph *g, const cab_node *node);
+/* A fresh activation with the shape and dtype of `like`, named "<prefix><name>". */
+cab_tensor *cab_graph_like(cab_graph *g, const char *prefix, const cab_tensor *like);
+
+#endif

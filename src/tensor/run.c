@@ -1,0 +1,124 @@
+/* run.c - the arena, and the list node by node. */
+#include "base/log.h"
+#include "tensor/graph_internal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+double cab_node_flops(const cab_node *node)
+{
+    if (node->op->flops == NULL)
+        return 0;
+    return node->op->flops(node);
+}
+
+cab_status cab_node_run(cab_graph *g, const cab_node *node)
+{
+    cab_kernel kernel = node->backward ? node->op->backward[g->backend->id] : node->op->forward[g->backend->id];
+    if (kernel == NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s is not available on %s", node->op->name, g->backend->name);
+    return kernel(node, g->backend);
+}
+
+static void bind_tensors(cab_graph *g)
+{
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        cab_tensor *t = g->tensors[i];
+        int64_t offset;
+        const cab_tensor *root = cab_tensor_root(t, &offset);
+        if (root->id >= 0 && root->kind == CAB_ACTIVATION) {
+            char *memory = (char *)g->arena + g->places[root->id].offset;
+            t->data = g->places[root->id].first < 0 ? NULL : memory + offset * (int64_t)cab_dtype_size(t->dtype);
+        }
+    }
+    for (size_t i = 0; i < g->n_nodes; i++)
+        g->nodes[i]->scratch = g->nodes[i]->scratch_bytes > 0 ? (char *)g->arena + g->scratch_offsets[i] : NULL;
+}
+
+static cab_status allocate_arena(cab_graph *g)
+{
+    double available = g->backend->available(g->backend);
+    if ((double)g->arena_bytes > available) {
+        char need[32], have[32];
+        return cab_fail(
+            CAB_ENOMEM,
+            "the plan needs %s for activations and %s has %s left; use a smaller micro-batch or sequence, or recompute",
+            cab_format_bytes((double)g->arena_bytes, need), g->backend->name, cab_format_bytes(available, have));
+    }
+    CAB_TRY(g->backend->allocate(g->backend, g->arena_bytes, "the arena", &g->arena));
+    bind_tensors(g);
+    return CAB_OK;
+}
+
+/* In debug builds every run starts on NaN: what a kernel forgets to write shows. All bits set is NaN in bf16 and fp32.
+ */
+static cab_status poison(cab_graph *g)
+{
+#ifdef NDEBUG
+    (void)g;
+    return CAB_OK;
+#else
+    return g->arena == NULL ? CAB_OK : g->backend->fill(g->backend, g->arena, 0xff, g->arena_bytes, g->arena_bytes, 1);
+#endif
+}
+
+cab_status cab_graph_run(cab_graph *g)
+{
+    if (g->status != CAB_OK)
+        return cab_fail(g->status, "%s", g->error);
+    if (!g->planned)
+        CAB_TRY(cab_graph_plan(g, NULL));
+    if (!g->eager && g->arena == NULL && g->arena_bytes > 0)
+        CAB_TRY(allocate_arena(g));
+    CAB_TRY(poison(g));
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        if (g->nodes[i]->skip)
+            continue;
+        double started = g->timed ? cab_seconds() : 0;
+        CAB_TRY(cab_node_run(g, g->nodes[i]));
+        if (g->timed)
+            g->seconds[i] += cab_seconds() - started;
+    }
+    return CAB_OK;
+}
+
+static cab_status check_host_access(const cab_tensor *t)
+{
+    if (t->data == NULL)
+        return cab_fail(CAB_EARG, "\"%s\" has no memory yet or was not kept", t->name);
+    if (t->ld != cab_columns(t))
+        return cab_fail(CAB_EARG, "\"%s\" is a view on columns and cannot be copied whole", t->name);
+    return CAB_OK;
+}
+
+cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from)
+{
+    CAB_TRY(check_host_access(t));
+    return g->backend->upload(g->backend, t->data, from, cab_bytes(t));
+}
+
+cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to)
+{
+    CAB_TRY(check_host_access(t));
+    return g->backend->download(g->backend, to, t->data, cab_bytes(t));
+}
+
+cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value)
+{
+    return cab_tensor_write(g, t, &value);
+}
+
+cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value)
+{
+    return cab_tensor_read(g, t, value);
+}
+
+void cab_graph_time(cab_graph *g, bool on)
+{
+    g->timed = on;
+}
+
+double cab_graph_node_seconds(const cab_graph *g, int index)
+{
+    return g->seconds != NULL ? g->seconds[index] : 0;
+}
