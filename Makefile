@@ -1,0 +1,100 @@
+# The front door: each target sees to the packages it needs, then leaves the work to a CMake preset.
+# Variables: JOBS (parallel compilations), FUZZ_SECONDS (per fuzz target), PREFIX (install), CMAKE_OPTIONS (configure).
+
+.POSIX:
+JOBS = $$(nproc)
+FUZZ_SECONDS = 60
+PREFIX = /usr/local
+CMAKE_OPTIONS =
+
+CAB = build/release/cab
+DEMO = runs/demo
+DEMO_METHODS = vanilla,soft,cab-joint,weight-reuse,cab-best
+PACKAGES = sh cmake/packages.sh
+CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
+BUILD = cmake --build -j $(JOBS) --preset
+
+.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+build: ## the tool and the library, in build/release
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release
+
+demo: ## distils examples/tales five ways in a few minutes, with a table, a report and a sample
+	@$(PACKAGES) build demo
+	@$(CONFIGURE) release
+	@$(BUILD) release --target cab
+	@rm -rf $(DEMO)
+	$(CAB) distill recipes/tales-gpt2.yaml --methods $(DEMO_METHODS) --out $(DEMO)
+	$(CAB) generate $(DEMO)/cab-best/student --prompt "Once upon a time" --max-tokens 80
+
+test: ## builds and runs every test
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release
+	@ctest --preset release -j $(JOBS)
+
+bench: ## times every kernel and a whole training step
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release --target cab
+	$(CAB) bench
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(PACKAGES) build
+	@$(CONFIGURE) asan-ubsan
+	@$(BUILD) asan-ubsan
+	@ctest --preset asan-ubsan -j $(JOBS)
+
+tsan: ## the tests under ThreadSanitizer
+	@$(PACKAGES) build clang
+	@$(CONFIGURE) tsan
+	@$(BUILD) tsan
+	@ctest --preset tsan
+
+coverage: ## which lines the tests reach: build/coverage/index.html
+	@$(PACKAGES) build coverage
+	@$(CONFIGURE) coverage
+	@$(BUILD) coverage
+	@ctest --preset coverage -j $(JOBS)
+	@gcovr --root . --filter src/ --object-directory build/coverage --print-summary \
+	    --html-details build/coverage/index.html build/coverage >/dev/null
+
+fuzz: ## the parsers against hostile files, FUZZ_SECONDS each
+	@$(PACKAGES) build clang
+	@$(CONFIGURE) fuzz
+	@$(BUILD) fuzz
+	@sh tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS)
+
+lint: ## format, clang-tidy and the rules of the house
+	@$(PACKAGES) build clang lint
+	@$(CONFIGURE) debug
+	@sh tests/includes.sh
+	@sh cmake/lint.sh build/debug
+
+format: ## formats the sources in place
+	@$(PACKAGES) lint
+	@sh cmake/lint.sh --format
+
+docs: ## manual pages and completions: build/release/doc
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release --target docs
+
+install: ## the tool, library, header, manual pages and completions under PREFIX
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release
+	cmake --install build/release --prefix $(PREFIX)
+
+portable: ## one binary for a bare machine: build/portable/cab
+	@$(PACKAGES) build portable
+	@$(CONFIGURE) portable
+	@$(BUILD) portable
+
+clean: ## removes build/ (runs/ stays)
+	rm -rf build

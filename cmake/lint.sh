@@ -1,0 +1,31 @@
+#!/bin/sh
+# lint.sh BUILD - are the sources formatted, and what does clang-tidy say of those in BUILD/compile_commands.json?
+# lint.sh --format - formats them in place.
+#
+# Other versions of clang-format break lines elsewhere: only the one below counts.
+set -eu
+version=14
+sources=$(find src include tests bench examples \( -name '*.c' -o -name '*.h' \) | sort)
+
+formatter=clang-format-$version
+command -v "$formatter" >/dev/null 2>&1 || formatter=clang-format
+found=$($formatter --version | sed 's/.*version \([0-9]*\).*/\1/')
+
+if [ "${1-}" = --format ]; then
+    [ "$found" = "$version" ] || { echo "clang-format $found is here, the sources follow $version" >&2; exit 1; }
+    # shellcheck disable=SC2086  # one argument per file
+    exec "$formatter" -i $sources
+fi
+
+build=${1:?build directory}
+failed=0
+if [ "$found" = "$version" ]; then
+    # shellcheck disable=SC2086
+    "$formatter" --dry-run -Werror $sources || failed=1
+else
+    echo "clang-format $found is here, the sources follow $version: format not checked" >&2
+fi
+
+# stderr holds only counts of the warnings that were suppressed, and the compiler's own errors, which stdout repeats.
+find src -name '*.c' | sort | xargs -P "$(nproc)" -n 2 clang-tidy --quiet -p "$build" 2>/dev/null || failed=1
+exit $failed
