@@ -18,12 +18,13 @@
 #include "device/device.h"
 #include "ops/ops.h"
 
-/* clang-format off: cmocka wants these before it */
-#include <cmocka.h>
+/* cmocka wants the four before it. */
+/* clang-format off */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <cmocka.h>
 /* clang-format on */
 #include <math.h>
 #include <stdio.h>

@@ -2,9 +2,9 @@
  *
  * The functions are branch-free, use no library calls and no table, so that a loop over them becomes vector code
  * whether the vectors hold 4, 8 or 16 floats. NaN goes in, NaN comes out. Errors are in units in the last place (ulp)
- * of the exact result, the worst of all floats, as tests/ops/test_vec.c finds them:
+ * of the exact result, the worst of all results from 2^-126 up, as tests/ops/test_vec.c finds them:
  *
- *   cab_exp 1.1   cab_sigmoid 2.6   cab_tanh 2.6   cab_erf 3   cab_softplus 2.6
+ *   cab_exp 1.0   cab_sigmoid 2.5   cab_tanh 1.3   cab_erf 5.5   cab_softplus 2.6
  *
  * Rows: kernels compute on fp32. A row (or a piece of at most CAB_PIECE columns) of a tensor is read with cab_row_in(),
  * which returns the tensor's own memory if it is fp32 already and else converts into the caller's buffer; it is written
