@@ -18,6 +18,14 @@ void cab_error_set_text(const char *text)
     snprintf(error_text, sizeof error_text, "%s", text);
 }
 
+/* Names and values quoted from hostile files must not break the line or drive the terminal. */
+static void make_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
 cab_status cab_fail(cab_status code, const char *format, ...)
 {
     char text[ERROR_TEXT_MAX]; /* arguments may point into error_text */
@@ -25,6 +33,7 @@ cab_status cab_fail(cab_status code, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    make_printable(text);
     memcpy(error_text, text, sizeof text);
     return code;
 }

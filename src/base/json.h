@@ -25,7 +25,8 @@ cab_status cab_json_save(json_object *object, const char *path);
 
 /* Typed getters: the key must exist in `object` and have the type; the error names file, key, what was found. `object`
  * NULL means the root. The _or forms give `fallback` when the key is absent or null, and still check the type. */
-cab_status cab_json_int(const cab_json *json, json_object *object, const char *key, int64_t low, int64_t high, int64_t *out);
+cab_status cab_json_int(const cab_json *json, json_object *object, const char *key, int64_t low, int64_t high,
+                        int64_t *out);
 cab_status cab_json_int_or(const cab_json *json, json_object *object, const char *key, int64_t low, int64_t high,
                            int64_t fallback, int64_t *out);
 cab_status cab_json_number(const cab_json *json, json_object *object, const char *key, double *out);

@@ -1,0 +1,233 @@
+/* checkpoint.c - a directory is one table of tensors, wherever they lie.
+ *
+ *   model.safetensors               all tensors, or
+ *   model.safetensors.index.json    {"metadata": {...}, "weight_map": {tensor: "model-00001-of-00002.safetensors"}}
+ *
+ * Where both are there the single file is taken, as Hugging Face's loader does. Tensors that lie in a shard without being
+ * in the index do not belong to the model. */
+#include "io/checkpoint.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIG_BYTES_MAX = 16 << 20, INDEX_BYTES_MAX = 256 << 20 };
+
+typedef struct shard {
+    char *name; /* within the directory */
+    cab_safetensors *file;
+} shard;
+
+struct cab_checkpoint {
+    char *directory;
+    cab_json config;
+    shard *shards;
+    size_t n_shards, shard_capacity;
+    const cab_safetensors_entry **tensors; /* sorted by name */
+    size_t n_tensors;
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp((*(const cab_safetensors_entry *const *)a)->name, (*(const cab_safetensors_entry *const *)b)->name);
+}
+
+/* The mapped file of that name, opened at its first mention. */
+static cab_status open_shard(cab_checkpoint *ck, const char *name, cab_safetensors **file)
+{
+    char path[CAB_PATH_MAX];
+    for (size_t i = 0; i < ck->n_shards; i++) {
+        if (strcmp(ck->shards[i].name, name) == 0) {
+            *file = ck->shards[i].file;
+            return CAB_OK;
+        }
+    }
+    CAB_TRY(cab_path_join(path, ck->directory, name));
+    CAB_TRY(CAB_GROW(&ck->shards, &ck->shard_capacity, ck->n_shards + 1, "a model's files"));
+    shard *added = &ck->shards[ck->n_shards++];
+    CAB_TRY(cab_strdup(&added->name, name));
+    CAB_TRY(cab_safetensors_open(path, &added->file));
+    *file = added->file;
+    return CAB_OK;
+}
+
+static cab_status open_single(cab_checkpoint *ck)
+{
+    cab_safetensors *file = NULL;
+    CAB_TRY(open_shard(ck, "model.safetensors", &file));
+    ck->n_tensors = cab_safetensors_count(file);
+    CAB_TRY(CAB_NEW(&ck->tensors, ck->n_tensors, "a model's tensors"));
+    for (size_t i = 0; i < ck->n_tensors; i++)
+        ck->tensors[i] = cab_safetensors_at(file, i);
+    return CAB_OK;
+}
+
+static cab_status add_indexed(cab_checkpoint *ck, const cab_json *index, const char *tensor, json_object *value)
+{
+    cab_safetensors *file = NULL;
+    const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+    if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" lies in %.64s, expected the name of a file of this directory",
+                        index->name, tensor, json_object_to_json_string(value));
+    cab_status status = open_shard(ck, name, &file);
+    if (status == CAB_EIO)
+        return cab_fail(CAB_EIO, "%s: tensor \"%s\" lies in \"%s\": %s", index->name, tensor, name, cab_error_text());
+    if (status != CAB_OK)
+        return status;
+    const cab_safetensors_entry *entry = cab_safetensors_find(file, tensor);
+    if (entry == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is not in \"%s\", where the index puts it", index->name, tensor,
+                        name);
+    ck->tensors[ck->n_tensors++] = entry;
+    return CAB_OK;
+}
+
+static cab_status open_indexed(cab_checkpoint *ck, const char *path)
+{
+    cab_status status = CAB_OK;
+    cab_json index;
+    json_object *map = NULL;
+    CAB_TRY(cab_json_load(path, INDEX_BYTES_MAX, &index));
+    CAB_GOTO(cab_json_object(&index, NULL, "weight_map", &map));
+    CAB_GOTO(CAB_NEW(&ck->tensors, (size_t)json_object_object_length(map), "a model's tensors"));
+    json_object_object_foreach(map, tensor, value)
+    {
+        CAB_GOTO(add_indexed(ck, &index, tensor, value));
+    }
+done:
+    cab_json_close(&index);
+    return status;
+}
+
+static cab_status no_weights(const char *directory)
+{
+    static const char *const pickled[] = {"pytorch_model.bin", "pytorch_model.bin.index.json", "model.bin"};
+    char path[CAB_PATH_MAX];
+    for (size_t i = 0; i < sizeof pickled / sizeof *pickled; i++) {
+        CAB_TRY(cab_path_join(path, directory, pickled[i]));
+        if (cab_path_exists(path))
+            return cab_fail(CAB_EUNSUPPORTED,
+                            "%s: pickled PyTorch weights are not read; convert them to model.safetensors "
+                            "(transformers: save_pretrained(..., safe_serialization=True))",
+                            path);
+    }
+    return cab_fail(CAB_EIO, "%s: neither model.safetensors nor model.safetensors.index.json is there", directory);
+}
+
+static cab_status open_weights(cab_checkpoint *ck)
+{
+    char single[CAB_PATH_MAX], index[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(single, ck->directory, "model.safetensors"));
+    CAB_TRY(cab_path_join(index, ck->directory, "model.safetensors.index.json"));
+    if (cab_path_exists(single))
+        CAB_TRY(open_single(ck));
+    else if (cab_path_exists(index))
+        CAB_TRY(open_indexed(ck, index));
+    else
+        return no_weights(ck->directory);
+    qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
+    return CAB_OK;
+}
+
+static cab_status open_files(cab_checkpoint *ck, const char *directory)
+{
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_strdup(&ck->directory, directory));
+    CAB_TRY(cab_path_join(path, directory, "config.json"));
+    CAB_TRY(cab_json_load(path, CONFIG_BYTES_MAX, &ck->config));
+    return open_weights(ck);
+}
+
+cab_status cab_checkpoint_open(const char *directory, cab_checkpoint **out)
+{
+    cab_checkpoint *ck = NULL;
+    *out = NULL;
+    if (!cab_path_is_directory(directory))
+        return cab_fail(CAB_EIO, "%s: no such directory, expected one with config.json and model.safetensors",
+                        directory);
+    CAB_TRY(CAB_NEW(&ck, 1, "a model directory"));
+    cab_status status = open_files(ck, directory);
+    if (status != CAB_OK) {
+        cab_checkpoint_close(ck);
+        return status;
+    }
+    *out = ck;
+    return CAB_OK;
+}
+
+void cab_checkpoint_close(cab_checkpoint *ck)
+{
+    if (ck == NULL)
+        return;
+    for (size_t i = 0; i < ck->n_shards; i++) {
+        cab_safetensors_close(ck->shards[i].file);
+        cab_free(ck->shards[i].name);
+    }
+    cab_free(ck->shards);
+    cab_free(ck->tensors);
+    cab_json_close(&ck->config);
+    cab_free(ck->directory);
+    cab_free(ck);
+}
+
+const char *cab_checkpoint_directory(const cab_checkpoint *ck)
+{
+    return ck->directory;
+}
+
+const cab_json *cab_checkpoint_config(const cab_checkpoint *ck)
+{
+    return &ck->config;
+}
+
+size_t cab_checkpoint_count(const cab_checkpoint *ck)
+{
+    return ck->n_tensors;
+}
+
+const cab_safetensors_entry *cab_checkpoint_at(const cab_checkpoint *ck, size_t index)
+{
+    return ck->tensors[index];
+}
+
+const cab_safetensors_entry *cab_checkpoint_find(const cab_checkpoint *ck, const char *name)
+{
+    const cab_safetensors_entry wanted = {.name = name}, *key = &wanted;
+    const cab_safetensors_entry **found = bsearch(&key, ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
+    return found == NULL ? NULL : *found;
+}
+
+bool cab_checkpoint_has(const cab_checkpoint *ck, const char *name)
+{
+    return cab_checkpoint_find(ck, name) != NULL;
+}
+
+static cab_status require(const cab_checkpoint *ck, const char *name, const cab_safetensors_entry **entry)
+{
+    *entry = cab_checkpoint_find(ck, name);
+    if (*entry == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing from the model's weights", ck->directory, name);
+    return CAB_OK;
+}
+
+cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
+                                   float *out)
+{
+    const cab_safetensors_entry *entry = NULL;
+    CAB_TRY(require(ck, name, &entry));
+    return cab_safetensors_entry_read_f32(entry, n_dim, shape, out);
+}
+
+cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
+                               cab_dtype dtype, const void **data)
+{
+    const cab_safetensors_entry *entry = NULL;
+    *data = NULL;
+    CAB_TRY(require(ck, name, &entry));
+    CAB_TRY(cab_safetensors_entry_check_shape(entry, n_dim, shape));
+    if (entry->dtype == dtype && (uintptr_t)entry->data % cab_dtype_size(dtype) == 0)
+        *data = entry->data;
+    return CAB_OK;
+}

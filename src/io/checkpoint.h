@@ -1,0 +1,34 @@
+/* checkpoint.h - a model directory in Hugging Face layout: config.json and model.safetensors, whole or in shards. */
+#ifndef CAB_IO_CHECKPOINT_H
+#define CAB_IO_CHECKPOINT_H
+
+#include "base/json.h"
+#include "io/safetensors.h"
+
+typedef struct cab_checkpoint cab_checkpoint;
+
+/* Reads config.json and maps model.safetensors, or every file that model.safetensors.index.json names; each tensor the
+ * index lists must be in the file it gives. CAB_EUNSUPPORTED: only PyTorch's pickled weights are there. */
+cab_status cab_checkpoint_open(const char *directory, cab_checkpoint **out);
+void cab_checkpoint_close(cab_checkpoint *ck);
+
+const char *cab_checkpoint_directory(const cab_checkpoint *ck);
+const cab_json *cab_checkpoint_config(const cab_checkpoint *ck);
+
+/* All tensors, sorted by name. */
+size_t cab_checkpoint_count(const cab_checkpoint *ck);
+const cab_safetensors_entry *cab_checkpoint_at(const cab_checkpoint *ck, size_t index);
+/* NULL when absent. */
+const cab_safetensors_entry *cab_checkpoint_find(const cab_checkpoint *ck, const char *name);
+bool cab_checkpoint_has(const cab_checkpoint *ck, const char *name);
+
+/* As cab_safetensors_read_f32(). */
+cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
+                                   float *out);
+/* The tensor where it lies in the mapped file, valid until the close, if it is stored as `dtype` and aligned for it;
+ * else *data is NULL and the caller reads a copy. Absence and another shape are errors as above. The values are not
+ * looked at: they may be NaN. */
+cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
+                               cab_dtype dtype, const void **data);
+
+#endif

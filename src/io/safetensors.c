@@ -1,0 +1,414 @@
+/* safetensors.c - the reader.
+ *
+ *   bytes 0..7      n, the header's length, little-endian
+ *   bytes 8..8+n    JSON: {"__metadata__": {key: string}, name: {"dtype": "F32", "shape": [2, 3],
+ *                   "data_offsets": [begin, end]}, ...}, trailing spaces allowed
+ *   the rest        the body; begin and end count from its start; row-major, little-endian
+ *
+ * The format's own library also refuses bodies with unused bytes; such files are accepted here, they are harmless. */
+#include "io/safetensors.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are used as they lie in the file");
+
+enum {
+    LENGTH_BYTES = 8,
+    HEADER_MAX = 100000000, /* the limit of the format's own library */
+    DIMS_TEXT_MAX = CAB_SAFETENSORS_DIMS * 22 + 4,
+    CHUNK = 4096,             /* elements converted at a time, in the first-level cache */
+    PARALLEL_MIN = 16 * CHUNK /* below this, starting threads costs more than it saves */
+};
+
+struct cab_safetensors {
+    cab_map map; /* empty when parsed from memory */
+    cab_json header;
+    cab_safetensors_entry *entries;
+    const cab_safetensors_entry **by_name;
+    size_t count;
+};
+
+static const struct {
+    const char *name;
+    size_t size;
+    cab_dtype dtype;
+} stored_types[] = {
+    {"F32", 4, CAB_F32},        {"BF16", 2, CAB_BF16},  {"F16", 2, CAB_F16},        {"F64", 8, CAB_F64},
+    {"I32", 4, CAB_I32},        {"I64", 8, CAB_I64},    {"U16", 2, CAB_U16},        {"U8", 1, CAB_U8},
+    {"BOOL", 1, CAB_DTYPES},    {"I8", 1, CAB_DTYPES},  {"I16", 2, CAB_DTYPES},     {"U32", 4, CAB_DTYPES},
+    {"U64", 8, CAB_DTYPES},     {"C64", 8, CAB_DTYPES}, {"F8_E4M3", 1, CAB_DTYPES}, {"F8_E5M2", 1, CAB_DTYPES},
+    {"F8_E8M0", 1, CAB_DTYPES},
+};
+
+/* ---- header ----------------------------------------------------------------------------------------------------- */
+
+static cab_status parse_dtype(cab_safetensors_entry *entry, json_object *value, size_t *element)
+{
+    const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "?";
+    for (size_t i = 0; i < sizeof stored_types / sizeof *stored_types; i++) {
+        if (strcmp(stored_types[i].name, name) == 0) {
+            entry->dtype = stored_types[i].dtype;
+            entry->dtype_name = stored_types[i].name;
+            *element = stored_types[i].size;
+            return CAB_OK;
+        }
+    }
+    return cab_fail(CAB_EFORMAT,
+                    "%s: tensor \"%s\": unknown dtype \"%.32s\", expected F32, BF16, F16, F64 or an integer type",
+                    entry->file, entry->name, name);
+}
+
+/* A JSON integer in 0..INT64_MAX. */
+static bool get_size(json_object *value, int64_t *out)
+{
+    if (!json_object_is_type(value, json_type_int))
+        return false;
+    *out = json_object_get_int64(value);
+    return *out >= 0;
+}
+
+static cab_status parse_shape(cab_safetensors_entry *entry, json_object *value)
+{
+    if (!json_object_is_type(value, json_type_array))
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": no \"shape\" array", entry->file, entry->name);
+    size_t n_dim = json_object_array_length(value);
+    if (n_dim > CAB_SAFETENSORS_DIMS)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": %zu dimensions, expected at most %d", entry->file, entry->name,
+                        n_dim, CAB_SAFETENSORS_DIMS);
+    entry->n_dim = (int)n_dim;
+    for (size_t i = 0; i < n_dim; i++) {
+        json_object *size = json_object_array_get_idx(value, i);
+        if (!get_size(size, &entry->shape[i]))
+            return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": dimension %zu is %.32s, expected a whole number from 0",
+                            entry->file, entry->name, i, json_object_to_json_string(size));
+    }
+    return CAB_OK;
+}
+
+/* Dimensions of 0 are looked for first: beside one, the product of the others may overflow and yet mean no data. */
+static cab_status count_bytes(const cab_safetensors_entry *entry, size_t element, size_t *bytes)
+{
+    *bytes = 0;
+    for (int i = 0; i < entry->n_dim; i++)
+        if (entry->shape[i] == 0)
+            return CAB_OK;
+    size_t product = element;
+    for (int i = 0; i < entry->n_dim; i++)
+        if (__builtin_mul_overflow(product, (size_t)entry->shape[i], &product))
+            return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": its shape needs more than 2^64 bytes", entry->file,
+                            entry->name);
+    *bytes = product;
+    return CAB_OK;
+}
+
+static cab_status parse_offsets(cab_safetensors_entry *entry, json_object *value, size_t expected, const uint8_t *body,
+                                size_t body_size)
+{
+    int64_t begin = 0, end = 0;
+    if (!json_object_is_type(value, json_type_array) || json_object_array_length(value) != 2 ||
+        !get_size(json_object_array_get_idx(value, 0), &begin) || !get_size(json_object_array_get_idx(value, 1), &end))
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": \"data_offsets\" is %.64s, expected [begin, end]", entry->file,
+                        entry->name, json_object_to_json_string(value));
+    if (begin > end || (uint64_t)end > body_size)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: tensor \"%s\": data lies outside the file (%" PRId64 "..%" PRId64 " of %zu bytes)",
+                        entry->file, entry->name, begin, end, body_size);
+    entry->bytes = (size_t)(end - begin);
+    if (entry->bytes != expected)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": %zu bytes of data, its shape needs %zu", entry->file,
+                        entry->name, entry->bytes, expected);
+    entry->data = entry->bytes == 0 ? NULL : body + begin;
+    return CAB_OK;
+}
+
+static cab_status parse_entry(cab_safetensors_entry *entry, json_object *value, const uint8_t *body, size_t body_size)
+{
+    json_object *dtype = NULL, *shape = NULL, *offsets = NULL;
+    size_t element = 0, bytes = 0;
+    if (!json_object_is_type(value, json_type_object))
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": a JSON %s, expected an object", entry->file, entry->name,
+                        json_type_to_name(json_object_get_type(value)));
+    json_object_object_get_ex(value, "dtype", &dtype);
+    json_object_object_get_ex(value, "shape", &shape);
+    json_object_object_get_ex(value, "data_offsets", &offsets);
+    CAB_TRY(parse_dtype(entry, dtype, &element));
+    CAB_TRY(parse_shape(entry, shape));
+    CAB_TRY(count_bytes(entry, element, &bytes));
+    return parse_offsets(entry, offsets, bytes, body, body_size);
+}
+
+/* Keys of all objects within `value`. The parser has bounded the depth. */
+static size_t count_keys(json_object *value)
+{
+    size_t keys = 0;
+    if (json_object_is_type(value, json_type_array)) {
+        for (size_t i = 0; i < json_object_array_length(value); i++)
+            keys += count_keys(json_object_array_get_idx(value, i));
+    } else if (json_object_is_type(value, json_type_object)) {
+        json_object_object_foreach(value, key, member)
+        {
+            (void)key;
+            keys += 1 + count_keys(member);
+        }
+    }
+    return keys;
+}
+
+/* The parser keeps the last of two equal keys, silently: more ':' outside strings than keys kept betrays them. */
+static cab_status check_duplicates(const cab_safetensors *st, const char *text, size_t size)
+{
+    size_t written = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < size; i++) {
+        if (in_string && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            in_string = !in_string;
+        else if (text[i] == ':' && !in_string)
+            written++;
+    }
+    size_t kept = count_keys(st->header.root);
+    if (written != kept)
+        return cab_fail(CAB_EFORMAT, "%s: a name appears twice in the header (%zu names, %zu distinct)",
+                        st->header.name, written, kept);
+    return CAB_OK;
+}
+
+static cab_status check_metadata(const cab_safetensors *st, json_object *metadata)
+{
+    if (!json_object_is_type(metadata, json_type_object))
+        return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\" is a JSON %s, expected an object", st->header.name,
+                        json_type_to_name(json_object_get_type(metadata)));
+    json_object_object_foreach(metadata, key, value)
+    {
+        if (!json_object_is_type(value, json_type_string))
+            return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\": \"%.64s\" is a JSON %s, expected a string",
+                            st->header.name, key, json_type_to_name(json_object_get_type(value)));
+    }
+    return CAB_OK;
+}
+
+static int compare_places(const void *a, const void *b)
+{
+    uintptr_t x = (uintptr_t)(*(const cab_safetensors_entry *const *)a)->data;
+    uintptr_t y = (uintptr_t)(*(const cab_safetensors_entry *const *)b)->data;
+    return (x > y) - (x < y);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp((*(const cab_safetensors_entry *const *)a)->name, (*(const cab_safetensors_entry *const *)b)->name);
+}
+
+/* Leaves by_name sorted. Tensors without data (NULL) come first by place and overlap nothing. */
+static cab_status check_overlaps(cab_safetensors *st)
+{
+    qsort(st->by_name, st->count, sizeof *st->by_name, compare_places);
+    for (size_t i = 1; i < st->count; i++) {
+        const cab_safetensors_entry *a = st->by_name[i - 1], *b = st->by_name[i];
+        if (a->data != NULL && (const uint8_t *)b->data < (const uint8_t *)a->data + a->bytes)
+            return cab_fail(CAB_EFORMAT, "%s: tensors \"%s\" and \"%s\" overlap", st->header.name, a->name, b->name);
+    }
+    qsort(st->by_name, st->count, sizeof *st->by_name, compare_names);
+    return CAB_OK;
+}
+
+static cab_status parse_entries(cab_safetensors *st, const uint8_t *body, size_t body_size)
+{
+    size_t keys = (size_t)json_object_object_length(st->header.root);
+    CAB_TRY(CAB_NEW(&st->entries, keys, "the tensors of a file"));
+    CAB_TRY(CAB_NEW(&st->by_name, keys, "the tensors of a file"));
+    json_object_object_foreach(st->header.root, key, value)
+    {
+        if (strcmp(key, "__metadata__") == 0) {
+            CAB_TRY(check_metadata(st, value));
+            continue;
+        }
+        cab_safetensors_entry *entry = &st->entries[st->count];
+        entry->file = st->header.name;
+        entry->name = key;
+        CAB_TRY(parse_entry(entry, value, body, body_size));
+        st->by_name[st->count++] = entry;
+    }
+    return check_overlaps(st);
+}
+
+/* The header's span; text[0] must be '{' so that nothing but padding can hide before the object. */
+static cab_status find_header(const uint8_t *data, size_t size, const char *name, size_t *length)
+{
+    uint64_t n = 0;
+    if (size < LENGTH_BYTES)
+        return cab_fail(CAB_EFORMAT, "%s: %zu bytes, too short for a safetensors file", name, size);
+    memcpy(&n, data, sizeof n);
+    if (n > size - LENGTH_BYTES)
+        return cab_fail(CAB_EFORMAT, "%s: header of %" PRIu64 " bytes in a file of %zu: truncated or not safetensors",
+                        name, n, size);
+    if (n > HEADER_MAX)
+        return cab_fail(CAB_EFORMAT, "%s: header of %" PRIu64 " bytes, at most %d are allowed", name, n, HEADER_MAX);
+    if (n == 0 || data[LENGTH_BYTES] != '{')
+        return cab_fail(CAB_EFORMAT, "%s: the header does not begin with '{': not a safetensors file", name);
+    *length = (size_t)n;
+    return CAB_OK;
+}
+
+static cab_status parse(cab_safetensors *st, const uint8_t *data, size_t size, const char *name)
+{
+    size_t length = 0;
+    CAB_TRY(find_header(data, size, name, &length));
+    const char *text = (const char *)data + LENGTH_BYTES;
+    CAB_TRY(cab_json_parse(text, length, name, &st->header));
+    CAB_TRY(parse_entries(st, data + LENGTH_BYTES + length, size - LENGTH_BYTES - length));
+    return check_duplicates(st, text, length);
+}
+
+/* ---- public ----------------------------------------------------------------------------------------------------- */
+
+cab_status cab_safetensors_parse(const void *data, size_t size, const char *name, cab_safetensors **out)
+{
+    cab_safetensors *st = NULL;
+    *out = NULL;
+    CAB_TRY(CAB_NEW(&st, 1, "a safetensors file"));
+    cab_status status = parse(st, data, size, name);
+    if (status != CAB_OK) {
+        cab_safetensors_close(st);
+        return status;
+    }
+    *out = st;
+    return CAB_OK;
+}
+
+cab_status cab_safetensors_open(const char *path, cab_safetensors **out)
+{
+    cab_map map;
+    *out = NULL;
+    CAB_TRY(cab_map_open(path, &map));
+    cab_status status = cab_safetensors_parse(map.data, map.size, path, out);
+    if (status == CAB_OK)
+        (*out)->map = map;
+    else
+        cab_map_close(&map);
+    return status;
+}
+
+void cab_safetensors_close(cab_safetensors *st)
+{
+    if (st == NULL)
+        return;
+    cab_free(st->entries);
+    cab_free(st->by_name);
+    cab_json_close(&st->header);
+    cab_map_close(&st->map);
+    cab_free(st);
+}
+
+size_t cab_safetensors_count(const cab_safetensors *st)
+{
+    return st->count;
+}
+
+const cab_safetensors_entry *cab_safetensors_at(const cab_safetensors *st, size_t index)
+{
+    return &st->entries[index];
+}
+
+const cab_safetensors_entry *cab_safetensors_find(const cab_safetensors *st, const char *name)
+{
+    const cab_safetensors_entry wanted = {.name = name}, *key = &wanted;
+    const cab_safetensors_entry **found = bsearch(&key, st->by_name, st->count, sizeof *st->by_name, compare_names);
+    return found == NULL ? NULL : *found;
+}
+
+const char *cab_safetensors_metadata(const cab_safetensors *st, const char *key)
+{
+    json_object *metadata = NULL, *value = NULL;
+    if (!json_object_object_get_ex(st->header.root, "__metadata__", &metadata) ||
+        !json_object_object_get_ex(metadata, key, &value))
+        return NULL;
+    return json_object_get_string(value);
+}
+
+/* ---- values ----------------------------------------------------------------------------------------------------- */
+
+/* "(2, 3)"; "()" is a scalar. */
+static const char *dims_text(int n_dim, const int64_t *shape, char *buffer)
+{
+    int at = snprintf(buffer, DIMS_TEXT_MAX, "(");
+    for (int i = 0; i < n_dim && i < CAB_SAFETENSORS_DIMS; i++)
+        at += snprintf(buffer + at, (size_t)(DIMS_TEXT_MAX - at), "%s%" PRId64, i > 0 ? ", " : "", shape[i]);
+    snprintf(buffer + at, (size_t)(DIMS_TEXT_MAX - at), ")");
+    return buffer;
+}
+
+cab_status cab_safetensors_entry_check_shape(const cab_safetensors_entry *entry, int n_dim, const int64_t *shape)
+{
+    char found[DIMS_TEXT_MAX], expected[DIMS_TEXT_MAX];
+    bool same = entry->n_dim == n_dim;
+    for (int i = 0; same && i < n_dim; i++)
+        same = entry->shape[i] == shape[i];
+    if (!same)
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\": shape %s, expected %s", entry->file, entry->name,
+                        dims_text(entry->n_dim, entry->shape, found), dims_text(n_dim, shape, expected));
+    return CAB_OK;
+}
+
+/* Converts elements begin..end to out and returns the index of the first that is not finite, or SIZE_MAX. An fp32 is
+ * not finite when all its exponent bits are set: an integer test, so the loop vectorises. */
+static size_t convert_chunk(const cab_safetensors_entry *entry, size_t begin, size_t end, float *out)
+{
+    uint64_t aligned[CHUNK]; /* the mapped bytes may lie at any address; room for CHUNK doubles */
+    size_t element = cab_dtype_size(entry->dtype), count = end - begin;
+    uint32_t worst = 0;
+    memcpy(aligned, (const uint8_t *)entry->data + begin * element, count * element);
+    cab_convert(out + begin, CAB_F32, aligned, entry->dtype, count);
+    for (size_t i = begin; i < end; i++) {
+        uint32_t bits;
+        memcpy(&bits, &out[i], sizeof bits);
+        bits &= 0x7f800000u;
+        worst = bits > worst ? bits : worst;
+    }
+    if (worst < 0x7f800000u)
+        return SIZE_MAX;
+    while (isfinite(out[begin]))
+        begin++;
+    return begin;
+}
+
+cab_status cab_safetensors_entry_read_f32(const cab_safetensors_entry *entry, int n_dim, const int64_t *shape,
+                                          float *out)
+{
+    if (entry->dtype != CAB_F32 && entry->dtype != CAB_BF16 && entry->dtype != CAB_F16 && entry->dtype != CAB_F64)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": stored as %s, expected F32, BF16, F16 or F64", entry->file,
+                        entry->name, entry->dtype_name);
+    CAB_TRY(cab_safetensors_entry_check_shape(entry, n_dim, shape));
+    size_t count = entry->bytes / cab_dtype_size(entry->dtype);
+    size_t chunks = count / CHUNK + (count % CHUNK != 0);
+    size_t bad = SIZE_MAX;
+#pragma omp parallel for reduction(min : bad) if (count >= PARALLEL_MIN)
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
+        size_t begin = chunk * CHUNK, end = begin + CHUNK < count ? begin + CHUNK : count;
+        size_t first = convert_chunk(entry, begin, end, out);
+        bad = first < bad ? first : bad;
+    }
+    if (bad != SIZE_MAX)
+        return cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\": element %zu is %f, expected a finite fp32 value", entry->file,
+                        entry->name, bad, (double)out[bad]);
+    return CAB_OK;
+}
+
+cab_status cab_safetensors_read_f32(const cab_safetensors *st, const char *name, int n_dim, const int64_t *shape,
+                                    float *out)
+{
+    const cab_safetensors_entry *entry = cab_safetensors_find(st, name);
+    if (entry == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", st->header.name, name);
+    return cab_safetensors_entry_read_f32(entry, n_dim, shape, out);
+}

@@ -1,0 +1,165 @@
+/* safetensors_writer.c - the writer; safetensors.c opens with the layout.
+ *
+ * The header is padded with spaces so that the body begins on a cache line of the mapped file. Sorted by element size,
+ * largest first, every tensor is then aligned to its elements although none is followed by padding. */
+#include "base/file.h"
+#include "base/memory.h"
+#include "io/safetensors.h"
+
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BODY_ALIGNMENT = 64 };
+
+typedef struct pending {
+    char *name;
+    cab_dtype dtype;
+    int n_dim;
+    int64_t shape[CAB_SAFETENSORS_DIMS];
+    const void *data;
+    size_t bytes;
+} pending;
+
+struct cab_safetensors_writer {
+    pending *tensors;
+    size_t count, capacity;
+    json_object *metadata; /* NULL: none */
+};
+
+cab_status cab_safetensors_writer_new(cab_safetensors_writer **out)
+{
+    return CAB_NEW(out, 1, "a safetensors writer");
+}
+
+void cab_safetensors_writer_free(cab_safetensors_writer *writer)
+{
+    if (writer == NULL)
+        return;
+    for (size_t i = 0; i < writer->count; i++)
+        cab_free(writer->tensors[i].name);
+    cab_free(writer->tensors);
+    json_object_put(writer->metadata);
+    cab_free(writer);
+}
+
+cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
+                                      const int64_t *shape, const void *data)
+{
+    pending tensor = {.dtype = dtype, .n_dim = n_dim, .data = data, .bytes = cab_dtype_size(dtype)};
+    if (n_dim < 0 || n_dim > CAB_SAFETENSORS_DIMS)
+        return cab_fail(CAB_ESHAPE, "tensor \"%s\": %d dimensions, at most %d can be written", name, n_dim,
+                        CAB_SAFETENSORS_DIMS);
+    if (strcmp(name, "__metadata__") == 0)
+        return cab_fail(CAB_EARG, "tensor \"%s\": the name is reserved by the format", name);
+    for (int i = 0; i < n_dim; i++) {
+        tensor.shape[i] = shape[i];
+        if (shape[i] < 0 || __builtin_mul_overflow(tensor.bytes, (size_t)shape[i], &tensor.bytes))
+            return cab_fail(CAB_ESHAPE, "tensor \"%s\": dimension %d is %lld", name, i, (long long)shape[i]);
+    }
+    CAB_TRY(CAB_GROW(&writer->tensors, &writer->capacity, writer->count + 1, "tensors to write"));
+    CAB_TRY(cab_strdup(&tensor.name, name));
+    writer->tensors[writer->count++] = tensor;
+    return CAB_OK;
+}
+
+/* Hands `value` (NULL: it could not be made) over to `object`. */
+static cab_status put(json_object *object, const char *key, json_object *value)
+{
+    if (value != NULL && json_object_object_add(object, key, value) == 0)
+        return CAB_OK;
+    json_object_put(value);
+    return cab_fail(CAB_ENOMEM, "out of memory: the header of a safetensors file");
+}
+
+static cab_status append(json_object *array, int64_t number)
+{
+    json_object *value = json_object_new_int64(number);
+    if (value != NULL && json_object_array_add(array, value) == 0)
+        return CAB_OK;
+    json_object_put(value);
+    return cab_fail(CAB_ENOMEM, "out of memory: the header of a safetensors file");
+}
+
+cab_status cab_safetensors_writer_metadata(cab_safetensors_writer *writer, const char *key, const char *value)
+{
+    if (writer->metadata == NULL)
+        writer->metadata = json_object_new_object();
+    if (writer->metadata == NULL)
+        return cab_fail(CAB_ENOMEM, "out of memory: the header of a safetensors file");
+    return put(writer->metadata, key, json_object_new_string(value));
+}
+
+static int compare(const void *a, const void *b)
+{
+    const pending *x = a, *y = b;
+    size_t x_size = cab_dtype_size(x->dtype), y_size = cab_dtype_size(y->dtype);
+    if (x_size != y_size)
+        return x_size < y_size ? 1 : -1;
+    return strcmp(x->name, y->name);
+}
+
+static cab_status describe(json_object *header, const pending *tensor, const char *path, int64_t begin)
+{
+    json_object *entry = NULL, *shape = NULL, *offsets = NULL;
+    if (json_object_object_get_ex(header, tensor->name, NULL))
+        return cab_fail(CAB_EARG, "%s: two tensors are named \"%s\"", path, tensor->name);
+    CAB_TRY(put(header, tensor->name, entry = json_object_new_object()));
+    CAB_TRY(put(entry, "dtype", json_object_new_string(cab_dtype_name(tensor->dtype))));
+    CAB_TRY(put(entry, "shape", shape = json_object_new_array()));
+    for (int i = 0; i < tensor->n_dim; i++)
+        CAB_TRY(append(shape, tensor->shape[i]));
+    CAB_TRY(put(entry, "data_offsets", offsets = json_object_new_array()));
+    CAB_TRY(append(offsets, begin));
+    return append(offsets, begin + (int64_t)tensor->bytes);
+}
+
+static cab_status build_header(const cab_safetensors_writer *writer, const char *path, json_object *header)
+{
+    int64_t begin = 0;
+    if (writer->metadata != NULL)
+        CAB_TRY(put(header, "__metadata__", json_object_get(writer->metadata)));
+    for (size_t i = 0; i < writer->count; i++) {
+        CAB_TRY(describe(header, &writer->tensors[i], path, begin));
+        begin += (int64_t)writer->tensors[i].bytes;
+    }
+    return CAB_OK;
+}
+
+static cab_status write_file(const cab_safetensors_writer *writer, json_object *header, cab_writer *file)
+{
+    static const char spaces[BODY_ALIGNMENT + 1] = "                                                                ";
+    size_t length = 0;
+    const char *text =
+        json_object_to_json_string_length(header, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &length);
+    if (text == NULL)
+        return cab_fail(CAB_ENOMEM, "out of memory: the header of %s", file->path);
+    size_t used = (sizeof(uint64_t) + length) % BODY_ALIGNMENT;
+    size_t padding = (BODY_ALIGNMENT - used) % BODY_ALIGNMENT;
+    uint64_t n = length + padding;
+    CAB_TRY(cab_writer_write(file, &n, sizeof n));
+    CAB_TRY(cab_writer_write(file, text, length));
+    CAB_TRY(cab_writer_write(file, spaces, padding));
+    for (size_t i = 0; i < writer->count; i++)
+        CAB_TRY(cab_writer_write(file, writer->tensors[i].data, writer->tensors[i].bytes));
+    return cab_writer_commit(file);
+}
+
+cab_status cab_safetensors_writer_save(cab_safetensors_writer *writer, const char *path)
+{
+    cab_writer file = {0};
+    cab_status status = CAB_OK;
+    json_object *header = json_object_new_object();
+    if (header == NULL)
+        return cab_fail(CAB_ENOMEM, "out of memory: the header of %s", path);
+    if (writer->count > 0)
+        qsort(writer->tensors, writer->count, sizeof *writer->tensors, compare);
+    CAB_GOTO(build_header(writer, path, header));
+    CAB_GOTO(cab_writer_open(&file, path));
+    CAB_GOTO(write_file(writer, header, &file));
+done:
+    cab_writer_abort(&file);
+    json_object_put(header);
+    return status;
+}
