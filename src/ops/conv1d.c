@@ -1,0 +1,104 @@
+/* conv1d.c - the short causal convolution before a state-space recurrence, one filter per channel:
+ *
+ *   u[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e]     (x is zero before the sequence)
+ *   y = u, or silu(u)
+ *
+ * x, y: (B, L, E)    w: (E, 1, K) fp32    bias: (E) fp32
+ * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
+#include "ops/conv1d.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/ops.h"
+
+#include <inttypes.h>
+
+static double conv1d_flops(const cab_node *node)
+{
+    return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->in[1]);
+}
+
+/* The filters, transposed to (K, E) so that channels are dense, and the bias. */
+static size_t filter_bytes(const cab_node *node)
+{
+    return (size_t)(cab_elements(node->in[1]) + cab_rows(node->in[1])) * sizeof(float);
+}
+
+static size_t conv1d_forward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return filter_bytes(node);
+}
+
+/* Besides, one partial gradient of filters and bias per sequence, summed in order at the end. */
+static size_t conv1d_backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return filter_bytes(node) * (size_t)(1 + node->in[0]->shape[0]);
+}
+
+static const cab_op op_conv1d = {
+    .name = "conv1d", /* in: x w bias   out: y */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
+    .forward = {[CAB_CPU] = cab_conv1d_forward_cpu},
+    .backward = {[CAB_CPU] = cab_conv1d_backward_cpu},
+    .forward_scratch = conv1d_forward_scratch,
+    .backward_scratch = conv1d_backward_scratch,
+    .flops = conv1d_flops,
+};
+
+static const cab_op op_conv1d_step = {
+    .name = "conv1d_step", /* in: x w bias state   out: y */
+    .forward = {[CAB_CPU] = cab_conv1d_step_forward_cpu},
+    .flops = conv1d_flops,
+};
+
+static bool conv1d_fits(cab_graph *g, const char *op, const cab_tensor *x, const cab_tensor *w, const cab_tensor *bias)
+{
+    char a[96], b[96];
+    if (x->n_dim != 3 || (x->dtype != CAB_F32 && x->dtype != CAB_BF16)) {
+        cab_graph_fail(g, CAB_ESHAPE, "%s: x is %s, expected (B, L, E) F32 or BF16", op, cab_shape_text(x, a));
+        return false;
+    }
+    if (w->n_dim != 3 || w->dtype != CAB_F32 || w->shape[0] != cab_columns(x) || w->shape[1] != 1 ||
+        w->shape[2] > CAB_CONV1D_MAX_WIDTH) {
+        cab_graph_fail(g, CAB_ESHAPE, "%s: w is %s for x %s, expected (%" PRId64 ", 1, K) F32 with K <= %d", op,
+                       cab_shape_text(w, a), cab_shape_text(x, b), cab_columns(x), CAB_CONV1D_MAX_WIDTH);
+        return false;
+    }
+    if (bias != NULL && (bias->n_dim != 1 || bias->dtype != CAB_F32 || bias->shape[0] != cab_columns(x))) {
+        cab_graph_fail(g, CAB_ESHAPE, "%s: bias is %s, expected (%" PRId64 ") F32", op, cab_shape_text(bias, a),
+                       cab_columns(x));
+        return false;
+    }
+    return true;
+}
+
+cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+{
+    if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, op_conv1d.name, x, w, bias))
+        return NULL;
+    cab_tensor *y = cab_graph_activation(g, "conv1d", x->dtype, x->n_dim, x->shape);
+    cab_conv1d_attributes attributes = {.silu = silu};
+    cab_graph_append(g, &op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu)
+{
+    if (cab_graph_failed(g) || x == NULL || w == NULL || state == NULL ||
+        !conv1d_fits(g, op_conv1d_step.name, x, w, bias))
+        return NULL;
+    int64_t taps = cab_columns(w) - 1;
+    char a[96];
+    if (x->shape[1] != 1)
+        return cab_graph_fail(g, CAB_ESHAPE, "conv1d_step: x is %s, expected one token", cab_shape_text(x, a));
+    if (taps < 1 || state->dtype != CAB_F32 || state->n_dim != 3 || state->shape[0] != x->shape[0] ||
+        state->shape[1] != taps || state->shape[2] != cab_columns(x))
+        return cab_graph_fail(g, CAB_ESHAPE,
+                              "conv1d_step: state is %s, expected (%" PRId64 ", %" PRId64 ", %" PRId64 ") F32",
+                              cab_shape_text(state, a), x->shape[0], taps, cab_columns(x));
+    cab_tensor *y = cab_graph_activation(g, "conv1d_step", x->dtype, x->n_dim, x->shape);
+    cab_conv1d_attributes attributes = {.silu = silu};
+    cab_graph_append(g, &op_conv1d_step, 4, (cab_tensor *[]){x, w, bias, state}, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}

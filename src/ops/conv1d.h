@@ -1,0 +1,13 @@
+/* conv1d.h - what the recorder of the short convolution tells its kernels. */
+#ifndef CAB_OPS_CONV1D_H
+#define CAB_OPS_CONV1D_H
+
+#include <stdbool.h>
+
+enum { CAB_CONV1D_MAX_WIDTH = 16 };
+
+typedef struct cab_conv1d_attributes {
+    bool silu;
+} cab_conv1d_attributes;
+
+#endif

@@ -1,0 +1,443 @@
+/* ssd.c - the discrete Mamba-2 recurrence in chunks on the CPU; src/ops/ssd.c has the formulas.
+ *
+ * A task is one group of heads of one sequence: it walks its chunks in order with everything in fp32 in the thread's
+ * scratch (ssd_workspace.h); the matrix products are those of tile.h. The state is kept transposed, as (N, P).
+ *
+ * Backward, per head and chunk, with E = exp(S), W = exp(S[end] - S), R[i, j] = exp(S[i] - S[j]) and dh the gradient of
+ * h_end from the chunks behind:
+ *
+ *   dM = dy x^T           dG = dM * R
+ *   dx = M^T dy + W (B dh^T) + D dy
+ *   dC = dG B   + E (dy h_start)
+ *   dB = dG^T C + W (x dh)
+ *   dS = C . dC - B . dB per token (every decay that scales y[i] also scales dC[i], and so on), plus <h_end, dh> at the end
+ *   dlog a[t] = sum of dS from t to the end    da_log = -sigmoid(a_log) dlog a
+ *   dh (for the chunk before) = exp(S[end]) dh + sum_i E[i] dy[i] C[i]^T
+ *
+ * dB and dC of a group are summed over its heads in order, dD over tokens, then sequences. */
+#include "ops/ssd.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/ssd_workspace.h"
+#include "ops/cpu/vec.h"
+
+#include <omp.h>
+
+enum { Q = CAB_SSD_CHUNK };
+
+/* One task on its way: a group of a sequence, and the chunk it stands at. */
+typedef struct walk {
+    const cab_node *node;
+    cab_ssd_shape s;
+    cab_ssd_workspace w;
+    float *at;     /* the thread's part of the scratch */
+    int64_t token; /* row of the chunk's first token */
+    int rows;      /* tokens in the chunk */
+    int heads;     /* in the group */
+} walk;
+
+static inline cab_tile_a plain(const float *data, int ld)
+{
+    return (cab_tile_a){data, ld, 1};
+}
+
+static inline cab_tile_a transposed(const float *data, int ld)
+{
+    return (cab_tile_a){data, 1, ld};
+}
+
+static void load_rows(const cab_tensor *t, int64_t row, int rows, int64_t column, int n, float *to, int ld)
+{
+    for (int i = 0; i < rows; i++)
+        if (t->dtype != CAB_F32)
+            cab_widen(to + i * ld, cab_at(t, row + i, column), n);
+        else
+            memcpy(to + i * ld, cab_at(t, row + i, column), (size_t)n * sizeof(float));
+}
+
+/* Adds or writes rows, each plus scale[row] times another (NULL: none). */
+static void store_rows(const cab_tensor *t, int64_t row, int rows, int64_t column, int n, const float *from,
+                       float scale, const float *other, int ld, bool add)
+{
+    for (int i = 0; i < rows; i++)
+        for (int at = 0; at < n; at += CAB_PIECE) {
+            float buffer[CAB_PIECE];
+            int piece = n - at < CAB_PIECE ? n - at : CAB_PIECE;
+            float *to = cab_row_sum(t, row + i, column + at, piece, add, buffer);
+            cab_axpy(to, 1.0f, from + i * ld + at, piece);
+            if (other != NULL)
+                cab_axpy(to, scale, other + i * ld + at, piece);
+            cab_row_done(t, row + i, column + at, piece, to);
+        }
+}
+
+static void scale_rows(float *restrict to, const float *restrict scale, const float *restrict from, int rows, int ld)
+{
+    for (int i = 0; i < rows; i++)
+#pragma omp simd
+        for (int j = 0; j < ld; j++)
+            to[i * ld + j] = scale[i] * from[i * ld + j];
+}
+
+static inline float element(const cab_tensor *t, int64_t row, int64_t column)
+{
+    const void *from = cab_at(t, row, column);
+    return t->dtype == CAB_F32 ? *(const float *)from : cab_bf16_to_f32(*(const cab_bf16 *)from);
+}
+
+/* S, exp(S) and exp(S[end] - S) of a head; returns exp(S[end]). */
+static float decays(const walk *k, int head)
+{
+    float *s = k->at + k->w.s, *from_start = k->at + k->w.from_start, *to_end = k->at + k->w.to_end;
+    for (int i = 0; i < k->rows; i++)
+        s[i] = element(k->node->in[3], k->token + i, head);
+#pragma omp simd
+    for (int i = 0; i < k->rows; i++)
+        s[i] = -cab_softplus(s[i]);
+    for (int i = 1; i < k->rows; i++)
+        s[i] += s[i - 1];
+    const float end = s[k->rows - 1];
+#pragma omp simd
+    for (int i = 0; i < k->rows; i++) {
+        from_start[i] = cab_exp(s[i]);
+        to_end[i] = cab_exp(end - s[i]);
+    }
+    return from_start[k->rows - 1];
+}
+
+/* B and C of the group's chunk, and the lower triangle of C B^T. */
+static void load_group(const walk *k, int group)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const int N = k->s.N, columns = cab_tile_pad(k->rows);
+    float *B = k->at + w->B, *C = k->at + w->C;
+    load_rows(k->node->in[1], k->token, k->rows, (int64_t)group * N, N, B, w->ldn);
+    load_rows(k->node->in[2], k->token, k->rows, (int64_t)group * N, N, C, w->ldn);
+    memset(B + k->rows * w->ldn, 0, (size_t)((columns - k->rows) * w->ldn) * sizeof(float));
+    cab_tile_transpose(columns, N, B, w->ldn, k->at + w->Bt, Q);
+    cab_tile_multiply(CAB_TILE_C_LOWER, k->rows, columns, N, plain(C, w->ldn), k->at + w->Bt, Q, k->at + w->product, Q,
+                      0);
+}
+
+/* M; and, for the backward pass, the decays in it. The upper triangle becomes zero. */
+static void mix(const walk *k, float *decay)
+{
+    const float *s = k->at + k->w.s, *product = k->at + k->w.product;
+    float *mixed = k->at + k->w.mixed;
+    for (int i = 0; i < k->rows; i++) {
+        float *row = decay != NULL ? decay + i * Q : mixed + i * Q;
+#pragma omp simd
+        for (int j = 0; j <= i; j++) {
+            float r = cab_exp(s[i] - s[j]);
+            row[j] = r;
+            mixed[i * Q + j] = r * product[i * Q + j];
+        }
+        memset(mixed + i * Q + i + 1, 0, (size_t)(Q - i - 1) * sizeof(float));
+    }
+}
+
+/* h_end from h_start and the chunk's x and B. */
+static void advance(const walk *k, float end, float *state)
+{
+    const cab_ssd_workspace *w = &k->w;
+    float *scaled = k->at + w->scaled_x;
+    scale_rows(scaled, k->at + w->to_end, k->at + w->x, k->rows, w->ldp);
+#pragma omp simd
+    for (size_t i = 0; i < w->state; i++)
+        state[i] *= end;
+    cab_tile_multiply(CAB_TILE_FULL, k->s.N, w->ldp, k->rows, transposed(k->at + w->B, w->ldn), scaled, w->ldp, state,
+                      w->ldp, 1);
+}
+
+static void forward_head(const walk *k, int head, float *state, bool first, bool last)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const cab_node *node = k->node;
+    const int P = k->s.P;
+    float *x = k->at + w->x, *y = k->at + w->y, *C = k->at + w->scaled;
+    load_rows(node->in[0], k->token, k->rows, (int64_t)head * P, P, x, w->ldp);
+    float end = decays(k, head);
+    mix(k, NULL);
+    cab_tile_multiply(CAB_TILE_A_LOWER, k->rows, w->ldp, k->rows, plain(k->at + w->mixed, Q), x, w->ldp, y, w->ldp, 0);
+    if (!first) {
+        scale_rows(C, k->at + w->from_start, k->at + w->C, k->rows, w->ldn);
+        cab_tile_multiply(CAB_TILE_FULL, k->rows, w->ldp, k->s.N, plain(C, w->ldn), state, w->ldp, y, w->ldp, 1);
+    }
+    if (!last)
+        advance(k, end, state);
+    const float *D = node->in[4]->data;
+    store_rows(node->out[0], k->token, k->rows, (int64_t)head * P, P, y, D[head], x, w->ldp, false);
+}
+
+static void move_to(walk *k, int64_t b, int chunk)
+{
+    int64_t first = (int64_t)chunk * Q;
+    k->token = b * k->s.L + first;
+    k->rows = k->s.L - first < Q ? (int)(k->s.L - first) : Q;
+}
+
+static void forward_group(walk *k, int64_t b, int group)
+{
+    float *states = k->at + k->w.states;
+    memset(states, 0, (size_t)k->heads * k->w.state * sizeof(float));
+    for (int c = 0; c < k->s.chunks; c++) {
+        move_to(k, b, c);
+        load_group(k, group);
+        for (int r = 0; r < k->heads; r++)
+            forward_head(k, group * k->heads + r, states + (size_t)r * k->w.state, c == 0, c == k->s.chunks - 1);
+    }
+}
+
+static walk begin(const cab_node *node, bool backward)
+{
+    walk k = {.node = node, .s = cab_ssd_shape_of(node)};
+    k.w = cab_ssd_workspace_of(&k.s, backward);
+    k.heads = k.s.H / k.s.G;
+    return k;
+}
+
+/* Gives the thread its part of the scratch. The padding of rows must read as zero, and nothing writes it. */
+static void enter(walk *k)
+{
+    k->at = (float *)k->node->scratch + k->w.dD + k->w.total * (size_t)omp_get_thread_num();
+    memset(k->at, 0, k->w.total * sizeof(float));
+}
+
+cab_status CAB_ISA(cab_ssd_forward)(const cab_node *node, cab_backend *backend)
+{
+    const walk shared = begin(node, false);
+    const int64_t tasks = shared.s.B * shared.s.G;
+#pragma omp parallel num_threads(backend->threads)
+    {
+        walk k = shared;
+        enter(&k);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; task++)
+            forward_group(&k, task / k.s.G, (int)(task % k.s.G));
+    }
+    return CAB_OK;
+}
+
+/* The states at the start of every chunk but the first (which is zero): states[chunk][head]. */
+static void recompute_states(walk *k, int64_t b, int group)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const size_t all = (size_t)k->heads * w->state;
+    float *states = k->at + w->states;
+    memset(states, 0, all * sizeof(float));
+    for (int c = 0; c + 1 < k->s.chunks; c++) {
+        move_to(k, b, c);
+        load_rows(k->node->in[1], k->token, k->rows, (int64_t)group * k->s.N, k->s.N, k->at + w->B, w->ldn);
+        memcpy(states + all, states, all * sizeof(float));
+        states += all;
+        for (int r = 0; r < k->heads; r++) {
+            int head = group * k->heads + r;
+            load_rows(k->node->in[0], k->token, k->rows, (int64_t)head * k->s.P, k->s.P, k->at + w->x, w->ldp);
+            advance(k, decays(k, head), states + (size_t)r * w->state);
+        }
+    }
+}
+
+/* dG in dproduct, from dy and x. */
+static void product_gradient(const walk *k)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const int columns = cab_tile_pad(k->rows);
+    float *x = k->at + w->x, *xt = k->at + w->xt, *dproduct = k->at + w->dproduct;
+    const float *decay = k->at + w->decay;
+    memset(x + k->rows * w->ldp, 0, (size_t)((columns - k->rows) * w->ldp) * sizeof(float));
+    cab_tile_transpose(columns, k->s.P, x, w->ldp, xt, Q);
+    cab_tile_multiply(CAB_TILE_C_LOWER, k->rows, columns, k->s.P, plain(k->at + w->dy, w->ldp), xt, Q, dproduct, Q, 0);
+    for (int i = 0; i < k->rows; i++) {
+#pragma omp simd
+        for (int j = 0; j <= i; j++)
+            dproduct[i * Q + j] *= decay[i * Q + j];
+        memset(dproduct + i * Q + i + 1, 0, (size_t)(Q - i - 1) * sizeof(float));
+    }
+}
+
+/* dx without D dy, in y. dstate NULL: nothing comes from behind. */
+static void x_gradient(const walk *k, const float *dstate)
+{
+    const cab_ssd_workspace *w = &k->w;
+    float *dx = k->at + w->y, *B = k->at + w->scaled;
+    cab_tile_multiply(CAB_TILE_A_UPPER, k->rows, w->ldp, k->rows, transposed(k->at + w->mixed, Q), k->at + w->dy,
+                      w->ldp, dx, w->ldp, 0);
+    if (dstate == NULL)
+        return;
+    scale_rows(B, k->at + w->to_end, k->at + w->B, k->rows, w->ldn);
+    cab_tile_multiply(CAB_TILE_FULL, k->rows, w->ldp, k->s.N, plain(B, w->ldn), dstate, w->ldp, dx, w->ldp, 1);
+}
+
+/* to (+)= scaled state^T for dC (dy, h_start) and dB (x, dh). */
+static void through_state(const walk *k, const float *scaled, const float *state, float *to)
+{
+    const cab_ssd_workspace *w = &k->w;
+    float *statet = k->at + w->statet;
+    cab_tile_transpose(k->s.N, k->s.P, state, w->ldp, statet, w->ldn);
+    cab_tile_multiply(CAB_TILE_FULL, k->rows, w->ldn, k->s.P, plain(scaled, w->ldp), statet, w->ldn, to, w->ldn, 1);
+}
+
+/* da_log from dB, dC of this head; end is <h_end, dh>. */
+static void decay_gradient(const walk *k, int head, float end)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const cab_tensor *a_log = k->node->in[3], *out = k->node->gin[3];
+    const bool add = k->node->accumulate & 8;
+    float sum = end;
+    for (int i = k->rows - 1; i >= 0; i--) {
+        sum += cab_dot(k->at + w->C + i * w->ldn, k->at + w->dC_head + i * w->ldn, w->ldn) -
+               cab_dot(k->at + w->B + i * w->ldn, k->at + w->dB_head + i * w->ldn, w->ldn);
+        float gradient = -cab_sigmoid(element(a_log, k->token + i, head)) * sum;
+        void *to = cab_at(out, k->token + i, head);
+        if (add)
+            gradient += element(out, k->token + i, head);
+        if (out->dtype == CAB_F32)
+            *(float *)to = gradient;
+        else
+            *(cab_bf16 *)to = cab_bf16_from_f32(gradient);
+    }
+}
+
+static float dot_rows(const float *a, const float *b, int rows, int n, int ld)
+{
+    float sum = 0.0f;
+    for (int i = 0; i < rows; i++)
+        sum += cab_dot(a + i * ld, b + i * ld, n);
+    return sum;
+}
+
+/* One head of one chunk. start, end: states, NULL where zero or unused; dstate is moved to the chunk before. Returns dD. */
+static float backward_head(const walk *k, int head, const float *start, const float *end, float *dstate)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const cab_node *node = k->node;
+    const int P = k->s.P, rows = k->rows;
+    float *x = k->at + w->x, *dy = k->at + w->dy, *dB = k->at + w->dB_head, *dC = k->at + w->dC_head;
+    load_rows(node->in[0], k->token, rows, (int64_t)head * P, P, x, w->ldp);
+    load_rows(node->gout[0], k->token, rows, (int64_t)head * P, P, dy, w->ldp);
+    const float whole = decays(k, head);
+    mix(k, k->at + w->decay);
+    product_gradient(k);
+    x_gradient(k, end != NULL ? dstate : NULL);
+    cab_tile_multiply(CAB_TILE_A_UPPER, rows, w->ldn, rows, transposed(k->at + w->dproduct, Q), k->at + w->C, w->ldn,
+                      dB, w->ldn, 0);
+    cab_tile_multiply(CAB_TILE_A_LOWER, rows, w->ldn, rows, plain(k->at + w->dproduct, Q), k->at + w->B, w->ldn, dC,
+                      w->ldn, 0);
+    if (end != NULL) {
+        scale_rows(k->at + w->scaled_x, k->at + w->to_end, x, rows, w->ldp);
+        through_state(k, k->at + w->scaled_x, dstate, dB);
+    }
+    if (start != NULL) {
+        scale_rows(k->at + w->scaled_dy, k->at + w->from_start, dy, rows, w->ldp);
+        through_state(k, k->at + w->scaled_dy, start, dC);
+    }
+    if (node->gin[3] != NULL)
+        decay_gradient(k, head, end != NULL ? cab_dot(end, dstate, (int64_t)w->state) : 0.0f);
+    if (start != NULL) {
+#pragma omp simd
+        for (size_t i = 0; i < w->state; i++)
+            dstate[i] *= whole;
+        cab_tile_multiply(CAB_TILE_FULL, k->s.N, w->ldp, rows, transposed(k->at + w->C, w->ldn), k->at + w->scaled_dy,
+                          w->ldp, dstate, w->ldp, 1);
+    }
+    if (node->gin[0] != NULL)
+        store_rows(node->gin[0], k->token, rows, (int64_t)head * P, P, k->at + w->y,
+                   ((const float *)node->in[4]->data)[head], dy, w->ldp, node->accumulate & 1);
+    return dot_rows(x, dy, rows, P, w->ldp);
+}
+
+static void backward_group(walk *k, int64_t b, int group)
+{
+    const cab_ssd_workspace *w = &k->w;
+    const cab_node *node = k->node;
+    const size_t group_size = (size_t)(Q * w->ldn);
+    float *states = k->at + w->states, *dstates = k->at + w->dstates, *dB = k->at + w->dB, *dC = k->at + w->dC;
+    float *dD = (float *)node->scratch + b * k->s.H + (int64_t)group * k->heads;
+    recompute_states(k, b, group);
+    memset(dstates, 0, (size_t)k->heads * w->state * sizeof(float));
+    memset(dD, 0, (size_t)k->heads * sizeof(float));
+    for (int c = k->s.chunks - 1; c >= 0; c--) {
+        move_to(k, b, c);
+        load_group(k, group);
+        memset(dB, 0, group_size * sizeof(float));
+        memset(dC, 0, group_size * sizeof(float));
+        for (int r = 0; r < k->heads; r++) {
+            float *start = states + ((size_t)c * (size_t)k->heads + (size_t)r) * w->state;
+            float *end = start + (size_t)k->heads * w->state;
+            dD[r] += backward_head(k, group * k->heads + r, c > 0 ? start : NULL, c + 1 < k->s.chunks ? end : NULL,
+                                   dstates + (size_t)r * w->state);
+            cab_axpy(dB, 1.0f, k->at + w->dB_head, k->rows * w->ldn);
+            cab_axpy(dC, 1.0f, k->at + w->dC_head, k->rows * w->ldn);
+        }
+        for (int i = 1; i <= 2; i++)
+            if (node->gin[i] != NULL)
+                store_rows(node->gin[i], k->token, k->rows, (int64_t)group * k->s.N, k->s.N, i == 1 ? dB : dC, 0.0f,
+                           NULL, w->ldn, node->accumulate >> i & 1);
+    }
+}
+
+cab_status CAB_ISA(cab_ssd_backward)(const cab_node *node, cab_backend *backend)
+{
+    const walk shared = begin(node, true);
+    const int64_t tasks = shared.s.B * shared.s.G;
+#pragma omp parallel num_threads(backend->threads)
+    {
+        walk k = shared;
+        enter(&k);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < tasks; task++)
+            backward_group(&k, task / k.s.G, (int)(task % k.s.G));
+    }
+    if (node->gin[4] == NULL)
+        return CAB_OK;
+    const float *partial = node->scratch;
+    float *dD = node->gin[4]->data;
+    for (int h = 0; h < shared.s.H; h++) {
+        float sum = 0.0f;
+        for (int64_t b = 0; b < shared.s.B; b++)
+            sum += partial[b * shared.s.H + h];
+        dD[h] = node->accumulate & 16 ? dD[h] + sum : sum;
+    }
+    return CAB_OK;
+}
+
+/* One head of one sequence: h = a h + x B^T, y = h C + D x. */
+static void step_head(const cab_node *node, const cab_ssd_shape *s, int64_t b, int head)
+{
+    const int P = s->P, N = s->N;
+    const int64_t group = head / (s->H / s->G);
+    const float a = cab_exp(-cab_softplus(element(node->in[3], b, head))), D = ((const float *)node->in[4]->data)[head];
+    float *state = (float *)node->in[5]->data + (b * s->H + head) * P * N;
+    for (int p = 0; p < P; p++, state += N) {
+        const float x = element(node->in[0], b, (int64_t)head * P + p);
+        float y = D * x;
+        for (int n = 0; n < N; n += CAB_PIECE) {
+            float Bs[CAB_PIECE], Cs[CAB_PIECE];
+            const int piece = N - n < CAB_PIECE ? N - n : CAB_PIECE;
+            const float *B = cab_row_in(node->in[1], b, group * N + n, piece, Bs);
+            const float *C = cab_row_in(node->in[2], b, group * N + n, piece, Cs);
+#pragma omp simd
+            for (int i = 0; i < piece; i++)
+                state[n + i] = a * state[n + i] + x * B[i];
+            y += cab_dot(state + n, C, piece);
+        }
+        void *to = cab_at(node->out[0], b, (int64_t)head * P + p);
+        if (node->out[0]->dtype == CAB_F32)
+            *(float *)to = y;
+        else
+            *(cab_bf16 *)to = cab_bf16_from_f32(y);
+    }
+}
+
+cab_status CAB_ISA(cab_ssd_step_forward)(const cab_node *node, cab_backend *backend)
+{
+    enum { WORTH_THREADS = 1 << 16 }; /* floats of state */
+    const cab_ssd_shape s = cab_ssd_shape_of(node);
+    const int64_t tasks = s.B * s.H;
+    const bool threads = tasks * s.P * s.N >= WORTH_THREADS;
+#pragma omp parallel for num_threads(backend->threads) schedule(static) if (threads)
+    for (int64_t task = 0; task < tasks; task++)
+        step_head(node, &s, task / s.H, (int)(task % s.H));
+    return CAB_OK;
+}

@@ -1,0 +1,78 @@
+/* ssd_workspace.h - the scratch of the chunked recurrence: per thread, a set of small fp32 matrices that stay in the cache.
+ *
+ * Q tokens of a chunk, rows padded to whole vectors: P' = pad(P), N' = pad(N). Offsets count floats from the thread's part
+ * and are multiples of 16, so that with a 64-byte aligned scratch every row is aligned. The backward pass keeps the state at
+ * the start of every chunk of one sequence and one group's heads (computed again, so that the graph need not hold it).
+ *
+ *   scratch = [ dD of every sequence and head (backward) ] [ thread 0 ] [ thread 1 ] ... */
+#ifndef CAB_OPS_CPU_SSD_WORKSPACE_H
+#define CAB_OPS_CPU_SSD_WORKSPACE_H
+
+#include "ops/cpu/tile.h"
+#include "ops/ssd.h"
+
+typedef struct cab_ssd_workspace {
+    int ldp, ldn;                    /* P', N' */
+    size_t state;                    /* floats of one state, (N, P') */
+    size_t x, y, scaled_x;           /* (Q, P'); backward: y is dx */
+    size_t B, C, scaled;             /* (Q, N') */
+    size_t Bt;                       /* (N, Q) */
+    size_t product, mixed;           /* (Q, Q): C B^T; times the decays */
+    size_t s, from_start, to_end;    /* (Q): cumulated log a; exp of it; exp of the rest of the chunk */
+    size_t states;                   /* forward: one per head of the group; backward: chunks of those */
+    size_t dy, scaled_dy, dstates;   /* backward: (Q, P'), (Q, P'), one state per head of the group */
+    size_t xt, statet;               /* (P, Q), (P, N') */
+    size_t decay, dproduct;          /* (Q, Q) */
+    size_t dB, dC, dB_head, dC_head; /* (Q, N') */
+    size_t total;                    /* floats per thread */
+    size_t dD;                       /* floats before the first thread's part */
+} cab_ssd_workspace;
+
+static inline size_t cab_ssd_take(size_t *total, size_t floats)
+{
+    size_t at = *total;
+    *total += (floats + CAB_TILE_LANES - 1) / CAB_TILE_LANES * CAB_TILE_LANES;
+    return at;
+}
+
+static inline cab_ssd_workspace cab_ssd_workspace_of(const cab_ssd_shape *s, bool backward)
+{
+    const size_t Q = CAB_SSD_CHUNK, heads = (size_t)(s->H / s->G);
+    cab_ssd_workspace w = {.ldp = cab_tile_pad(s->P), .ldn = cab_tile_pad(s->N)};
+    const size_t qp = Q * (size_t)w.ldp, qn = Q * (size_t)w.ldn;
+    w.state = (size_t)s->N * (size_t)w.ldp;
+    size_t *const per_head[] = {&w.x, &w.y, &w.scaled_x}, *const per_group[] = {&w.B, &w.C, &w.scaled};
+    for (size_t i = 0; i < 3; i++) {
+        *per_head[i] = cab_ssd_take(&w.total, qp);
+        *per_group[i] = cab_ssd_take(&w.total, qn);
+    }
+    w.Bt = cab_ssd_take(&w.total, (size_t)s->N * Q);
+    w.product = cab_ssd_take(&w.total, Q * Q);
+    w.mixed = cab_ssd_take(&w.total, Q * Q);
+    w.s = cab_ssd_take(&w.total, Q);
+    w.from_start = cab_ssd_take(&w.total, Q);
+    w.to_end = cab_ssd_take(&w.total, Q);
+    w.states = cab_ssd_take(&w.total, heads * w.state * (backward ? (size_t)s->chunks : 1));
+    if (!backward)
+        return w;
+    w.dy = cab_ssd_take(&w.total, qp);
+    w.scaled_dy = cab_ssd_take(&w.total, qp);
+    w.dstates = cab_ssd_take(&w.total, heads * w.state);
+    w.xt = cab_ssd_take(&w.total, (size_t)s->P * Q);
+    w.statet = cab_ssd_take(&w.total, (size_t)s->P * (size_t)w.ldn);
+    w.decay = cab_ssd_take(&w.total, Q * Q);
+    w.dproduct = cab_ssd_take(&w.total, Q * Q);
+    size_t *const gradients[] = {&w.dB, &w.dC, &w.dB_head, &w.dC_head};
+    for (size_t i = 0; i < 4; i++)
+        *gradients[i] = cab_ssd_take(&w.total, qn);
+    cab_ssd_take(&w.dD, (size_t)(s->B * s->H));
+    return w;
+}
+
+static inline size_t cab_ssd_workspace_bytes(const cab_ssd_shape *s, bool backward, int threads)
+{
+    cab_ssd_workspace w = cab_ssd_workspace_of(s, backward);
+    return (w.dD + w.total * (size_t)threads) * sizeof(float);
+}
+
+#endif

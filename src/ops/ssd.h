@@ -1,0 +1,32 @@
+/* ssd.h - what the recorder of the discrete Mamba-2 recurrence tells its kernels. */
+#ifndef CAB_OPS_SSD_H
+#define CAB_OPS_SSD_H
+
+#include "tensor/graph.h"
+
+enum { CAB_SSD_CHUNK = 64 }; /* tokens of one chunk */
+
+typedef struct cab_ssd_attributes {
+    int n_head, n_group;
+} cab_ssd_attributes;
+
+typedef struct cab_ssd_shape {
+    int64_t B, L;
+    int H, G, P, N;
+    int chunks;
+} cab_ssd_shape;
+
+static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
+{
+    const cab_ssd_attributes *a = node->attributes;
+    const cab_tensor *x = node->in[0], *Bm = node->in[1];
+    return (cab_ssd_shape){.B = x->shape[0],
+                           .L = x->shape[1],
+                           .H = a->n_head,
+                           .G = a->n_group,
+                           .P = (int)(cab_columns(x) / a->n_head),
+                           .N = (int)(cab_columns(Bm) / a->n_group),
+                           .chunks = (int)((x->shape[1] + CAB_SSD_CHUNK - 1) / CAB_SSD_CHUNK)};
+}
+
+#endif
