@@ -208,6 +208,17 @@ static void direct_gradient(walk *w, cab_node *backward, const cab_node *node, i
     *written = true;
 }
 
+/* The value of a fused loss exists only once its backward has run: nothing on the forward list may read it. */
+static bool value_is_read(const walk *w, const cab_node *node)
+{
+    for (int i = 0; i < w->n_forward; i++)
+        for (int k = 0; k < w->g->nodes[i]->n_in; k++)
+            for (int o = 0; o < node->n_out; o++)
+                if (node->out[o] != NULL && w->g->nodes[i]->in[k] == node->out[o])
+                    return true;
+    return false;
+}
+
 static void append_backward(walk *w, cab_node *node)
 {
     cab_graph *g = w->g;
@@ -245,6 +256,8 @@ static void append_backward(walk *w, cab_node *node)
         else if (op->saves & CAB_SAVE_OUT(i))
             backward.out[i] = twin(w, node->out[i]);
     }
+    if (op->backward_computes_outputs && value_is_read(w, node))
+        cab_graph_fail(g, CAB_ESHAPE, "%s is a fused loss: no other op may read its value", op->name);
     if (cab_graph_failed(g))
         return;
     node->skip = op->backward_computes_outputs;

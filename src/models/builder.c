@@ -1,0 +1,158 @@
+/* builder.c - where an architecture's parameters come from: a checkpoint, mapped or converted, or fresh zeros. */
+#include "models/builder.h"
+
+#include "base/memory.h"
+#include "models/architectures.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const no_prefixes[] = {"", NULL};
+
+void cab_builder_prefixes(cab_builder *b, const char *const *prefixes)
+{
+    b->prefixes = prefixes;
+}
+
+/* The name as stored: with the first prefix that is there, or with the first of all, for the error text. */
+static void full_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
+{
+    const char *const *prefixes = b->prefixes != NULL ? b->prefixes : no_prefixes;
+    for (int i = 0; prefixes[i] != NULL && b->source != NULL; i++) {
+        snprintf(out, CAB_NAME_MAX, "%s%s", prefixes[i], name);
+        if (cab_checkpoint_has(b->source, out))
+            return;
+    }
+    snprintf(out, CAB_NAME_MAX, "%s%s", prefixes[0], name);
+}
+
+static cab_status check_finite_bf16(const cab_builder *b, const char *name, const cab_bf16 *values, int64_t n)
+{
+    int64_t bad = 0;
+#pragma omp parallel for reduction(+ : bad)
+    for (int64_t i = 0; i < n; i++)
+        bad += (values[i] & 0x7f80u) == 0x7f80u;
+    if (bad > 0)
+        return cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\": %lld of %lld values are NaN or infinite",
+                        cab_checkpoint_directory(b->source), name, (long long)bad, (long long)n);
+    return CAB_OK;
+}
+
+/* A frozen tensor already stored in the wanted type is used where it lies. */
+static cab_status try_mapped(cab_builder *b, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                             cab_tensor **out)
+{
+    const void *data = NULL;
+    *out = NULL;
+    if (dtype != CAB_BF16 || b->backend->id != CAB_CPU)
+        return CAB_OK;
+    CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, shape, dtype, &data));
+    if (data == NULL)
+        return CAB_OK;
+    CAB_TRY(cab_params_add_mapped(b->params, name, dtype, n_dim, shape, data, out));
+    return check_finite_bf16(b, name, data, cab_elements(*out));
+}
+
+static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtype, cab_decay decay, int n_dim,
+                                const int64_t *shape, const char *short_name)
+{
+    char name[CAB_NAME_MAX];
+    full_name(b, short_name, name);
+    if (b->source == NULL || b->trainable)
+        dtype = CAB_F32;
+    if (b->source != NULL && !b->trainable) {
+        CAB_TRY(try_mapped(b, name, dtype, n_dim, shape, out));
+        if (*out != NULL)
+            return CAB_OK;
+    }
+    CAB_TRY(cab_params_add(b->params, name, dtype, n_dim, shape, decay, out));
+    if (b->source == NULL)
+        return CAB_OK;
+    float *values = NULL;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(*out), name));
+    cab_status status = cab_checkpoint_read_f32(b->source, name, n_dim, shape, values);
+    if (status == CAB_OK)
+        status = cab_params_write(b->params, *out, values);
+    cab_free(values);
+    return status;
+}
+
+cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)
+{
+    char name[CAB_NAME_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    return add_parameter(b, out, b->dtype, CAB_DECAY, 2, (int64_t[]){rows, columns}, name);
+}
+
+cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...)
+{
+    char name[CAB_NAME_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    return add_parameter(b, out, CAB_F32, CAB_NO_DECAY, 1, &n, name);
+}
+
+cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay, int n_dim, const int64_t *shape,
+                              const char *format, ...)
+{
+    char name[CAB_NAME_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    return add_parameter(b, out, CAB_F32, decay, n_dim, shape, name);
+}
+
+cab_status cab_part_copy(const cab_params *params, const cab_part_place *place, cab_part_values *out)
+{
+    const cab_tensor *t = place->t;
+    *out = (cab_part_values){0};
+    if (t == NULL)
+        return CAB_OK;
+    bool matrix = t->n_dim == 2;
+    bool transposed = matrix && place->layout == CAB_IN_OUT;
+    int64_t rows = place->rows, columns = !matrix ? 1 : transposed ? t->shape[0] : t->shape[1];
+    float *all = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&all, (size_t)cab_elements(t), t->name));
+    CAB_GOTO(cab_params_read(params, t, all));
+    CAB_GOTO(CAB_NEW(&out->values, (size_t)(rows * columns), t->name));
+    out->rows = rows;
+    out->columns = columns;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++)
+            out->values[r * columns + c] =
+                transposed ? all[c * t->shape[1] + place->first + r] : all[(place->first + r) * columns + c];
+done:
+    cab_free(all);
+    return status;
+}
+
+cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out)
+{
+    static const struct {
+        const char *name;
+        cab_activation_kind kind;
+    } known[] = {{"gelu_new", CAB_GELU_TANH},  {"gelu_pytorch_tanh", CAB_GELU_TANH},
+                 {"gelu_fast", CAB_GELU_TANH}, {"gelu", CAB_GELU_ERF},
+                 {"silu", CAB_SILU},           {"swish", CAB_SILU},
+                 {"relu", CAB_RELU},           {"tanh", CAB_TANH}};
+    const char *name = NULL;
+    CAB_TRY(cab_json_string_or(json, NULL, key, fallback, &name));
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(known[i].name, name) == 0) {
+            *out = known[i].kind;
+            return CAB_OK;
+        }
+    }
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: \"%s\" is \"%s\"; supported are gelu_new, gelu_pytorch_tanh, gelu, silu, relu, tanh",
+                    json->name, key, name);
+}

@@ -1,0 +1,251 @@
+/* model.c - opening, creating and saving models of any architecture. */
+#include "models/model.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "device/device.h"
+#include "models/builder.h"
+
+#include <string.h>
+
+static const char *const copied_files[] = {
+    "tokenizer.json",          "tokenizer_config.json",  "vocab.json", "merges.txt", "tokenizer.model",
+    "special_tokens_map.json", "generation_config.json", NULL};
+
+static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_precision precision, cab_model **out)
+{
+    CAB_TRY(CAB_NEW(out, 1, "a model"));
+    (*out)->arch = arch;
+    (*out)->backend = backend;
+    (*out)->precision = precision;
+    return cab_params_new(backend, &(*out)->params);
+}
+
+static cab_status model_build(cab_model *model, bool trainable)
+{
+    cab_builder builder = {.backend = model->backend,
+                           .params = model->params,
+                           .source = model->source,
+                           .dtype = cab_model_dtype(model),
+                           .trainable = trainable};
+    size_t bytes = model->arch->layers_size + (size_t)model->config.n_layer * model->arch->per_layer;
+    CAB_TRY(cab_alloc(&model->layers, 1, bytes, "a model's layers"));
+    CAB_TRY(model->arch->build(&builder, model));
+    return trainable ? cab_params_set_trainable(model->params, "*", true, NULL) : CAB_OK;
+}
+
+cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
+                          cab_model **out)
+{
+    cab_checkpoint *source = NULL;
+    cab_model *model = NULL;
+    const cab_arch *arch = NULL;
+    const char *type = NULL;
+    cab_status status;
+    CAB_TRY(cab_checkpoint_open(directory, &source));
+    const cab_json *json = cab_checkpoint_config(source);
+    CAB_GOTO(cab_json_string(json, NULL, "model_type", &type));
+    CAB_GOTO(cab_architecture_find(type, json->name, &arch));
+    CAB_GOTO(model_new(arch, backend, precision, &model));
+    CAB_GOTO(cab_strdup(&model->directory, directory));
+    CAB_GOTO(arch->configure(json, &model->config));
+    model->source = source;
+    status = model_build(model, trainable);
+done:
+    if (model == NULL || model->source == NULL)
+        cab_checkpoint_close(source);
+    if (status != CAB_OK)
+        cab_model_free(model);
+    else
+        *out = model;
+    return status;
+}
+
+cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                            cab_precision precision, cab_model **out)
+{
+    cab_model *model = NULL;
+    cab_status status;
+    CAB_GOTO(model_new(arch, backend, precision, &model));
+    model->config = *config;
+    status = model_build(model, true);
+done:
+    if (status != CAB_OK)
+        cab_model_free(model);
+    else
+        *out = model;
+    return status;
+}
+
+cab_status cab_model_load(const char *directory, cab_precision precision, cab_model **model)
+{
+    cab_backend *backend = NULL;
+    CAB_TRY(cab_backend_open("cpu", &backend));
+    cab_status status = cab_model_open(directory, backend, precision, false, model);
+    if (status != CAB_OK)
+        cab_backend_close(backend);
+    else
+        (*model)->owns_backend = true;
+    return status;
+}
+
+void cab_model_free(cab_model *model)
+{
+    if (model == NULL)
+        return;
+    cab_params_free(model->params);
+    cab_checkpoint_close(model->source);
+    cab_free(model->directory);
+    cab_free(model->layers);
+    if (model->owns_backend)
+        cab_backend_close(model->backend);
+    cab_free(model);
+}
+
+const char *cab_model_architecture(const cab_model *model)
+{
+    return model->arch->name;
+}
+
+uint64_t cab_model_parameters(const cab_model *model)
+{
+    return cab_params_elements(model->params);
+}
+
+cab_dtype cab_model_dtype(const cab_model *model)
+{
+    return model->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32;
+}
+
+cab_precision cab_precision_auto(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16"))
+        return CAB_PRECISION_BF16;
+#endif
+    return CAB_PRECISION_FP32;
+}
+
+cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute,
+                             const cab_taps *taps)
+{
+    return model->arch->record(g, model, ids, recompute, taps);
+}
+
+cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden)
+{
+    cab_head_side head = model->arch->head(model);
+    return cab_linear(g, hidden, head.w, head.b, CAB_OUT_IN);
+}
+
+int64_t cab_model_query_width(const cab_model *model)
+{
+    const cab_config *c = &model->config;
+    return c->d_state > 0 ? (int64_t)c->n_group * c->d_state : (int64_t)c->n_head * c->head_dim;
+}
+
+int64_t cab_model_key_width(const cab_model *model)
+{
+    const cab_config *c = &model->config;
+    return c->d_state > 0 ? (int64_t)c->n_group * c->d_state : (int64_t)c->n_kv_head * c->head_dim;
+}
+
+int64_t cab_model_value_width(const cab_model *model)
+{
+    const cab_config *c = &model->config;
+    return c->d_state > 0 ? c->d_model : (int64_t)c->n_kv_head * c->head_dim;
+}
+
+void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t)
+{
+    if (taps == NULL)
+        return;
+    cab_tensor **const arrays[] = {taps->query, taps->key, taps->value, taps->hidden};
+    if (arrays[tap] != NULL)
+        arrays[tap][l] = t;
+}
+
+cab_tensor *cab_cached_attention(cab_graph *g, const cab_model *model, cab_tensor *const qkv[3], cab_tensor *position,
+                                 const cab_attention_shape *shape)
+{
+    if (qkv[0] == NULL)
+        return NULL;
+    const int64_t cache[3] = {qkv[0]->shape[0], model->config.max_length, (int64_t)shape->n_kv_head * shape->head_dim};
+    cab_tensor *keys = cab_graph_state(g, "key cache", qkv[1]->dtype, 3, cache);
+    cab_tensor *values = cab_graph_state(g, "value cache", qkv[2]->dtype, 3, cache);
+    return cab_attention_step(g, qkv[0], qkv[1], qkv[2], keys, values, position, shape);
+}
+
+static cab_status save_config(const cab_model *model, const char *directory)
+{
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(path, directory, "config.json"));
+    json_object *json = json_object_new_object();
+    cab_status status = model->arch->describe(&model->config, json);
+    if (status == CAB_OK)
+        status = cab_json_save(json, path);
+    json_object_put(json);
+    return status;
+}
+
+/* Everything is stored as fp32: the masters. */
+static cab_status save_parameters(const cab_model *model, const char *directory, const float *const *given)
+{
+    char path[CAB_PATH_MAX];
+    size_t n = cab_params_count(model->params);
+    float **values = NULL;
+    cab_safetensors_writer *writer = NULL;
+    cab_status status;
+    CAB_TRY(cab_path_join(path, directory, "model.safetensors"));
+    CAB_GOTO(CAB_NEW(&values, n, "parameters to save"));
+    CAB_GOTO(cab_safetensors_writer_new(&writer));
+    CAB_GOTO(cab_safetensors_writer_metadata(writer, "format", "pt"));
+    for (size_t i = 0; i < n; i++) {
+        const cab_tensor *t = cab_params_at(model->params, i);
+        const float *data = given != NULL ? given[i] : NULL;
+        if (data == NULL) {
+            CAB_GOTO(CAB_NEW(&values[i], (size_t)cab_elements(t), t->name));
+            CAB_GOTO(cab_params_read(model->params, t, values[i]));
+            data = values[i];
+        }
+        CAB_GOTO(cab_safetensors_writer_add(writer, t->name, CAB_F32, t->n_dim, t->shape, data));
+    }
+    status = cab_safetensors_writer_save(writer, path);
+done:
+    cab_safetensors_writer_free(writer);
+    for (size_t i = 0; values != NULL && i < n; i++)
+        cab_free(values[i]);
+    cab_free(values);
+    return status;
+}
+
+static cab_status copy_tokenizer(const char *from, const char *to)
+{
+    char source[CAB_PATH_MAX], target[CAB_PATH_MAX];
+    if (from == NULL || strcmp(from, to) == 0)
+        return CAB_OK;
+    for (int i = 0; copied_files[i] != NULL; i++) {
+        CAB_TRY(cab_path_join(source, from, copied_files[i]));
+        CAB_TRY(cab_path_join(target, to, copied_files[i]));
+        if (cab_path_exists(source))
+            CAB_TRY(cab_file_copy(source, target));
+    }
+    return CAB_OK;
+}
+
+cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,
+                            const float *const *values)
+{
+    if (model->arch->describe == NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: models of architecture \"%s\" are read, not written", directory,
+                        model->arch->name);
+    CAB_TRY(cab_directory_make(directory));
+    CAB_TRY(save_parameters(model, directory, values));
+    CAB_TRY(save_config(model, directory));
+    return copy_tokenizer(tokenizer_directory, directory);
+}
+
+cab_status cab_model_save(const cab_model *model, const char *directory)
+{
+    return cab_model_export(model, directory, model->directory, NULL);
+}

@@ -1,0 +1,159 @@
+/* model.h - a model is an architecture, its sizes and its parameters. Architectures stand in a registry; each is one file.
+ *
+ * Teachers and students share one set of words. Every layer has a query, a key and a value tap: in a student C plays the
+ * part of Q, B of K and x of V. */
+#ifndef CAB_MODELS_MODEL_H
+#define CAB_MODELS_MODEL_H
+
+#include "io/checkpoint.h"
+#include "nn/layers.h"
+
+typedef struct cab_arch cab_arch;
+
+/* Sizes, in the words of the field; 0 where an architecture has no such thing. */
+typedef struct cab_config {
+    int vocab_size, d_model, n_layer, d_mlp;
+    int n_head, n_kv_head, head_dim;
+    int max_length; /* positions a teacher can take; of a student: the sequence length it was trained on */
+    int rotary_dim;
+    double rope_theta;
+    double norm_eps;
+    cab_activation_kind activation;
+    bool tied; /* the head is the embedding */
+    bool scale_by_layer;
+    bool scale_attention;
+    int d_state, d_conv, n_group; /* students; P = d_model / n_head */
+    int bos_token, eos_token;     /* -1: none */
+} cab_config;
+
+/* Recorded per layer, on demand: NULL pointers are not filled in. Each array has n_layer entries. */
+typedef struct cab_taps {
+    cab_tensor **query, **key,
+        **value;         /* (B, L, heads * width), as the mixer sees them (after rotation, convolution) */
+    cab_tensor **hidden; /* (B, L, D): the input of each layer */
+} cab_taps;
+
+typedef enum cab_tap { CAB_TAP_QUERY, CAB_TAP_KEY, CAB_TAP_VALUE, CAB_TAP_HIDDEN } cab_tap;
+/* For architectures: notes t as layer l's tap, if it is wanted. */
+void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t);
+
+struct cab_model {
+    const cab_arch *arch;
+    cab_config config;
+    cab_backend *backend;
+    bool owns_backend;
+    cab_precision precision;
+    cab_params *params;
+    cab_checkpoint *source; /* keeps mapped parameters alive; NULL for a fresh model */
+    char *directory;        /* where it came from: the tokenizer lies there. NULL for a fresh model */
+    void *layers;           /* the architecture's own struct of parameters, in one block */
+};
+
+/* Parts of a Transformer layer that an initialisation may copy, as (out, in) matrices and vectors in fp32. */
+typedef enum cab_part {
+    CAB_PART_EMBEDDING, /* (V, D) */
+    CAB_PART_POSITIONS, /* (max, D) */
+    CAB_PART_HEAD_W,    /* (V, D) */
+    CAB_PART_HEAD_B,
+    CAB_PART_FINAL_NORM_W,
+    CAB_PART_FINAL_NORM_B,
+    CAB_PART_NORM_W, /* before the mixer */
+    CAB_PART_NORM_B,
+    CAB_PART_MLP_NORM_W, /* before the MLP, where it is another */
+    CAB_PART_MLP_NORM_B,
+    CAB_PART_Q_W,
+    CAB_PART_Q_B,
+    CAB_PART_K_W,
+    CAB_PART_K_B,
+    CAB_PART_V_W,
+    CAB_PART_V_B,
+    CAB_PART_OUT_W,
+    CAB_PART_OUT_B,
+    CAB_PART_FC1_W,
+    CAB_PART_FC1_B,
+    CAB_PART_FC2_W,
+    CAB_PART_FC2_B
+} cab_part;
+
+typedef struct cab_part_values {
+    float *values;         /* owned by the receiver (cab_free); NULL when the model has no such part */
+    int64_t rows, columns; /* columns 1 for vectors */
+} cab_part_values;
+
+/* Collects an architecture's parameters: from a checkpoint, or zeros to be initialised. */
+typedef struct cab_builder cab_builder;
+
+struct cab_arch {
+    const char *name; /* model_type in config.json */
+    bool teacher, student;
+    size_t layers_size; /* bytes of model->layers for n layers: header + n * per_layer */
+    size_t per_layer;
+    cab_status (*configure)(const cab_json *json, cab_config *config);
+    cab_status (*describe)(const cab_config *config, json_object *json); /* the reverse; NULL: never saved */
+    cab_status (*build)(cab_builder *builder, cab_model *model);
+    /* ids (B, L) I32 -> the hidden state after the final norm (B, L, D). taps may be NULL. */
+    cab_tensor *(*record)(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps);
+    /* ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
+    cab_tensor *(*record_step)(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position);
+    /* The head's weights; hidden is left NULL. */
+    cab_head_side (*head)(const cab_model *model);
+    /* *values NULL when there is no such part. */
+    cab_status (*part)(const cab_model *model, cab_part part, int layer, cab_part_values *out);
+};
+
+/* All architectures, NULL-terminated. */
+const cab_arch *const *cab_architectures(void);
+/* CAB_EUNSUPPORTED naming the file, the type found and those that are supported. */
+cab_status cab_architecture_find(const char *name, const char *file, const cab_arch **arch);
+
+/* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
+ * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. */
+cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
+                          cab_model **model);
+/* A model without values: every parameter fp32 and zero, trainable. */
+cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                            cab_precision precision, cab_model **model);
+/* cab_model_save() with other values for the parameters (an EMA), in store order; NULL: their own. */
+cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,
+                            const float *const *values);
+
+cab_dtype cab_model_dtype(const cab_model *model);
+/* Whether the processor multiplies bf16 in hardware. */
+cab_precision cab_precision_auto(void);
+cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute,
+                             const cab_taps *taps);
+/* hidden (B, L, D) -> logits (B, L, V) in the model's dtype. */
+cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden);
+/* Width of the query / key / value taps. */
+int64_t cab_model_query_width(const cab_model *model);
+int64_t cab_model_key_width(const cab_model *model);
+int64_t cab_model_value_width(const cab_model *model);
+
+/* ---- for architectures (builder.c) ---- */
+
+/* Names tried in front of every name, until one gives a tensor: "transformer.", "". */
+void cab_builder_prefixes(cab_builder *b, const char *const *prefixes);
+/* Matrices are read by products: they take the model's precision when frozen. Vectors are always fp32. `format` with its
+ * arguments makes the name. Missing or misshapen tensors are errors naming the directory and the tensor. */
+cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)
+    CAB_PRINTF(5, 6);
+cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...) CAB_PRINTF(4, 5);
+/* A vector of n elements stored with another shape, such as (n, 1, k). Always fp32. */
+cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay, int n_dim, const int64_t *shape,
+                              const char *format, ...) CAB_PRINTF(6, 7);
+
+/* Attention of one decoding step over a cache of config.max_length positions, kept in the graph. */
+cab_tensor *cab_cached_attention(cab_graph *g, const cab_model *model, cab_tensor *const qkv[3], cab_tensor *position,
+                                 const cab_attention_shape *shape);
+/* The same parts table for every architecture: which tensor, how it is laid out, which rows. t NULL: no such part. */
+typedef struct cab_part_place {
+    cab_tensor *t;
+    cab_layout layout;
+    int64_t first, rows;
+} cab_part_place;
+
+/* A copy of rows [first, first + rows) of a parameter as fp32 (out, in), transposed if its layout is CAB_IN_OUT (then
+ * "rows" are its columns). Vectors: n = rows, columns 1. */
+cab_status cab_part_copy(const cab_params *params, const cab_part_place *place, cab_part_values *out);
+
+#endif

@@ -1,0 +1,131 @@
+#include "nn/bridge.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct mlp {
+    cab_dense layers[CAB_BRIDGE_MAX_LAYERS];
+} mlp;
+
+struct cab_bridge {
+    cab_bridge_options options;
+    int n_layer;
+    int *layer_map;
+    mlp *phi_b, *phi_c;
+};
+
+static cab_status draw_uniform(cab_params *params, cab_tensor *t, double bound, uint64_t seed)
+{
+    float *values = NULL;
+    size_t n = (size_t)cab_elements(t);
+    CAB_TRY(CAB_NEW(&values, n, t->name));
+    cab_random random = {
+        .seed = seed, .stream = CAB_STREAM_INIT, .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
+    for (size_t i = 0; i < n; i++)
+        values[i] = (float)((2.0 * cab_random_uniform(&random) - 1.0) * bound);
+    cab_status status = cab_params_write(params, t, values);
+    cab_free(values);
+    return status;
+}
+
+static cab_status add_dense(cab_params *params, const char *name, int64_t n_in, int64_t n_out, uint64_t seed,
+                            cab_dense *dense)
+{
+    char full[CAB_NAME_MAX];
+    double bound = 1.0 / sqrt((double)n_in);
+    dense->layout = CAB_OUT_IN;
+    snprintf(full, sizeof full, "%s.weight", name);
+    CAB_TRY(cab_params_add(params, full, CAB_F32, 2, (int64_t[]){n_out, n_in}, CAB_DECAY, &dense->w));
+    snprintf(full, sizeof full, "%s.bias", name);
+    CAB_TRY(cab_params_add(params, full, CAB_F32, 1, (int64_t[]){n_out}, CAB_NO_DECAY, &dense->b));
+    CAB_TRY(draw_uniform(params, dense->w, bound, seed));
+    return draw_uniform(params, dense->b, bound, seed);
+}
+
+static cab_status add_mlp(cab_params *params, const cab_bridge_options *o, char which, int layer, int64_t n_in,
+                          int64_t n_out, uint64_t seed, mlp *out)
+{
+    for (int i = 0; i < o->n_layer; i++) {
+        char name[CAB_NAME_MAX - 16];
+        snprintf(name, sizeof name, "bridge.%c.%d.%d", which, layer, 2 * i); /* odd numbers are the activations */
+        CAB_TRY(add_dense(params, name, i == 0 ? n_in : o->hidden, i + 1 == o->n_layer ? n_out : o->hidden, seed,
+                          &out->layers[i]));
+    }
+    return CAB_OK;
+}
+
+cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
+                          int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **out)
+{
+    cab_bridge *bridge = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&bridge, 1, "a bridge"));
+    bridge->options = *options;
+    bridge->n_layer = n_layer;
+    CAB_GOTO(CAB_NEW(&bridge->layer_map, (size_t)n_layer, "a bridge"));
+    CAB_GOTO(CAB_NEW(&bridge->phi_b, (size_t)n_layer, "a bridge"));
+    CAB_GOTO(CAB_NEW(&bridge->phi_c, (size_t)n_layer, "a bridge"));
+    memcpy(bridge->layer_map, layer_map, (size_t)n_layer * sizeof *layer_map);
+    for (int l = 0; l < n_layer; l++) {
+        if (layer_map[l] < 0)
+            continue;
+        CAB_GOTO(add_mlp(params, options, 'B', l, b_width, k_width, seed, &bridge->phi_b[l]));
+        CAB_GOTO(add_mlp(params, options, 'C', l, b_width, q_width, seed, &bridge->phi_c[l]));
+    }
+    status = cab_params_set_trainable(params, "bridge.*", true, NULL);
+done:
+    if (status == CAB_OK)
+        *out = bridge;
+    else
+        cab_bridge_free(bridge);
+    return status;
+}
+
+void cab_bridge_free(cab_bridge *bridge)
+{
+    if (bridge == NULL)
+        return;
+    cab_free(bridge->layer_map);
+    cab_free(bridge->phi_b);
+    cab_free(bridge->phi_c);
+    cab_free(bridge);
+}
+
+static cab_tensor *record_mlp(cab_graph *g, const cab_bridge *bridge, const mlp *m, cab_tensor *x)
+{
+    for (int i = 0; i < bridge->options.n_layer; i++) {
+        if (i > 0)
+            x = cab_activate(g, x, bridge->options.activation);
+        x = cab_dense_record(g, &m->layers[i], x);
+    }
+    return x;
+}
+
+int cab_bridge_aligned(const cab_bridge *bridge)
+{
+    int aligned = 0;
+    for (int l = 0; l < bridge->n_layer; l++)
+        aligned += bridge->layer_map[l] >= 0;
+    return aligned;
+}
+
+void cab_bridge_record(cab_graph *g, const cab_bridge *bridge, cab_tensor *const *B, cab_tensor *const *C,
+                       cab_tensor *const *K, cab_tensor *const *Q, cab_tensor **terms)
+{
+    const cab_bridge_options *o = &bridge->options;
+    cab_feature_map k_map = o->softmax ? CAB_MAP_SOFTMAX_TOKENS : o->map;
+    cab_feature_map q_map = o->softmax ? CAB_MAP_SOFTMAX_FEATURES : o->map;
+    int n = 0;
+    for (int l = 0; l < bridge->n_layer; l++) {
+        int t = bridge->layer_map[l];
+        if (t < 0)
+            continue;
+        terms[n++] = cab_align_loss(g, record_mlp(g, bridge, &bridge->phi_b[l], B[l]), K[t], k_map);
+        terms[n++] = cab_align_loss(g, record_mlp(g, bridge, &bridge->phi_c[l], C[l]), Q[t], q_map);
+    }
+}

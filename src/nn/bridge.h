@@ -1,0 +1,38 @@
+/* bridge.h - the attention bridge: per aligned student layer two small MLPs, phi_B and phi_C, that carry the student's
+ * per-token B and C to the teacher's K and Q. Trained with the student, discarded after.
+ *
+ *   L_align = mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l))) */
+#ifndef CAB_NN_BRIDGE_H
+#define CAB_NN_BRIDGE_H
+
+#include "nn/layers.h"
+
+enum { CAB_BRIDGE_MAX_LAYERS = 3 };
+
+typedef struct cab_bridge_options {
+    int n_layer; /* linear layers per MLP, 1 to 3 */
+    int64_t hidden;
+    cab_activation_kind activation;
+    bool softmax;        /* psi: softmax over features for Q, over tokens for K */
+    cab_feature_map map; /* otherwise: none, relu or exp for both */
+} cab_bridge_options;
+
+typedef struct cab_bridge cab_bridge;
+
+/* layer_map[l] is the teacher layer that teaches student layer l, or -1. The sizes: width of the student's B and C, of the
+ * teacher's K and of its Q. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params`, freshly drawn (uniform in
+ * +-1/sqrt(fan in), as torch.nn.Linear) from `seed`, and trainable. */
+cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
+                          int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **bridge);
+void cab_bridge_free(cab_bridge *bridge);
+
+/* The number of student layers that have a teacher. */
+int cab_bridge_aligned(const cab_bridge *bridge);
+
+/* Records the mean-squared errors: B[l], C[l] of the student, K[t], Q[t] of the teacher, all layers of each. terms receives
+ * 2 * cab_bridge_aligned() scalars F32; L_align is their sum over cab_bridge_aligned(). They are summed by the host, and each
+ * is seeded with weight / aligned, because a fused loss has its value only once its backward has run. */
+void cab_bridge_record(cab_graph *g, const cab_bridge *bridge, cab_tensor *const *B, cab_tensor *const *C,
+                       cab_tensor *const *K, cab_tensor *const *Q, cab_tensor **terms);
+
+#endif
