@@ -1,4 +1,4 @@
-/* json.c - strict JSON (RFC 8259) plus bare NaN and Infinity, which PyTorch-era configurations contain. */
+/* json.c - json-c in its strict mode, which still takes the bare NaN and Infinity that Python's json writes. */
 #include "base/json.h"
 
 #include "base/file.h"

@@ -10,6 +10,6 @@ int cab_thread_count(void)
 
 void cab_thread_limit(int count)
 {
-    if (count >= 1 && count < omp_get_max_threads())
+    if (count >= 1)
         omp_set_num_threads(count);
 }
