@@ -11,6 +11,7 @@
 
 typedef struct cpu_context {
     cab_isa isa;
+    cab_library library;
 } cpu_context;
 
 static cab_status cpu_allocate(cab_backend *backend, size_t bytes, const char *what, void **out)
@@ -104,6 +105,7 @@ cab_status cab_cpu_open(cab_backend **out)
                              .download = cpu_copy,
                              .fill = cpu_fill,
                              .available = cpu_available,
+                             .library = &context->library,
                              .context = context};
     *out = backend;
     return CAB_OK;
@@ -116,8 +118,8 @@ done:
 void cab_cpu_close(cab_backend *backend)
 {
     cab_library *library = backend->library;
-    if (library)
-        library->free(library);
+    if (library->free)
+        library->free(library->state);
     cab_free(backend->context);
     cab_free(backend);
 }

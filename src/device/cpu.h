@@ -11,9 +11,11 @@ typedef enum cab_isa { CAB_ISA_V1, CAB_ISA_V3, CAB_ISA_V4, CAB_ISAS } cab_isa;
  * time lowers it. */
 cab_isa cab_cpu_isa(const cab_backend *backend);
 
-/* Anything kernels keep in backend->library begins with this; closing the backend calls free. */
+/* backend->library of the CPU points to this: a place for what kernels keep between runs. They fill it on first use;
+ * closing the backend calls `free` if it is set. */
 typedef struct cab_library {
-    void (*free)(struct cab_library *library);
+    void *state;
+    void (*free)(void *state);
 } cab_library;
 
 #endif
