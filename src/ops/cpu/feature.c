@@ -1,0 +1,176 @@
+/* feature.c - the alignment loss on the CPU, value and gradient in one pass; src/ops/feature.c has the formulas.
+ *
+ * Squares are summed in fp32 within a piece of a row, then in fp64: rows of a block, blocks, always in order. */
+#include "ops/feature.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vec.h"
+
+typedef struct loss {
+    const cab_tensor *pred, *target, *gradient; /* gradient NULL: the value only */
+    bool add;
+    cab_feature_map map;
+    float factor;             /* of pred - psi(target) in the gradient */
+    double *partial;          /* per block of rows */
+    float *maximum, *inverse; /* softmax over tokens: per sequence and column */
+} loss;
+
+static loss loss_of(const cab_node *node)
+{
+    const cab_align_attributes *attributes = node->attributes;
+    const cab_tensor *pred = node->in[0];
+    loss l = {.pred = pred, .target = node->in[1], .map = attributes->map, .partial = node->scratch};
+    l.maximum = (float *)(l.partial + cab_align_blocks(pred));
+    l.inverse = l.maximum + pred->shape[0] * cab_columns(pred);
+    return l;
+}
+
+/* Maximum and inverse of the sum of exponentials over the tokens of one sequence, for a piece of the columns. */
+static void token_softmax(const loss *l, int64_t b, int64_t column, int64_t n)
+{
+    const int64_t L = l->pred->shape[1], at = b * cab_columns(l->pred) + column;
+    float *restrict maximum = l->maximum + at, *restrict sum = l->inverse + at, buffer[CAB_PIECE];
+    for (int64_t i = 0; i < n; i++) {
+        maximum[i] = -INFINITY;
+        sum[i] = 0.0f;
+    }
+    for (int64_t t = 0; t < L; t++) {
+        const float *row = cab_row_in(l->target, b * L + t, column, n, buffer);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            maximum[i] = row[i] > maximum[i] ? row[i] : maximum[i];
+    }
+    for (int64_t t = 0; t < L; t++) {
+        const float *row = cab_row_in(l->target, b * L + t, column, n, buffer);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            sum[i] += cab_exp(row[i] - maximum[i]);
+    }
+    for (int64_t i = 0; i < n; i++)
+        sum[i] = 1.0f / sum[i];
+}
+
+/* The same over the columns of one token. */
+static void feature_softmax(const loss *l, int64_t row, float *maximum, float *inverse)
+{
+    const int64_t D = cab_columns(l->target);
+    float buffer[CAB_PIECE], sum = 0.0f;
+    *maximum = -INFINITY;
+    for (int64_t at = 0; at < D; at += CAB_PIECE) {
+        int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
+        float piece = cab_max(cab_row_in(l->target, row, at, n, buffer), n);
+        *maximum = piece > *maximum || isnan(piece) ? piece : *maximum;
+    }
+    for (int64_t at = 0; at < D; at += CAB_PIECE) {
+        int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
+        const float *target = cab_row_in(l->target, row, at, n, buffer);
+        const float m = *maximum;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < n; i++)
+            sum += cab_exp(target[i] - m);
+    }
+    *inverse = 1.0f / sum;
+}
+
+/* psi of a piece of a token's columns. */
+static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, float maximum, float inverse,
+                      float *restrict psi)
+{
+    const int64_t at = row / l->pred->shape[1] * cab_columns(l->pred) + column;
+    float buffer[CAB_PIECE];
+    const float *target = cab_row_in(l->target, row, column, n, buffer);
+    switch (l->map) {
+    case CAB_MAP_NONE:
+        memcpy(psi, target, (size_t)n * sizeof *psi);
+        break;
+    case CAB_MAP_SOFTMAX_FEATURES:
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            psi[i] = cab_exp(target[i] - maximum) * inverse;
+        break;
+    case CAB_MAP_SOFTMAX_TOKENS:
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            psi[i] = cab_exp(target[i] - l->maximum[at + i]) * l->inverse[at + i];
+        break;
+    case CAB_MAP_RELU:
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            psi[i] = target[i] < 0.0f ? 0.0f : target[i];
+        break;
+    case CAB_MAP_EXP:
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            psi[i] = cab_exp(target[i]);
+        break;
+    }
+}
+
+/* Sum of squares of one token; writes its gradient if there is one. */
+static double token_loss(const loss *l, int64_t row)
+{
+    const int64_t D = cab_columns(l->pred);
+    float maximum = 0.0f, inverse = 0.0f;
+    double sum = 0.0;
+    if (l->map == CAB_MAP_SOFTMAX_FEATURES)
+        feature_softmax(l, row, &maximum, &inverse);
+    for (int64_t at = 0; at < D; at += CAB_PIECE) {
+        float pred_buffer[CAB_PIECE], gradient_buffer[CAB_PIECE], psi[CAB_PIECE];
+        int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
+        map_piece(l, row, at, n, maximum, inverse, psi);
+        const float *pred = cab_row_in(l->pred, row, at, n, pred_buffer);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            psi[i] = pred[i] - psi[i];
+        sum += (double)cab_dot(psi, psi, n);
+        if (l->gradient == NULL)
+            continue;
+        float *gradient = cab_row_sum(l->gradient, row, at, n, l->add, gradient_buffer);
+        cab_axpy(gradient, l->factor, psi, n);
+        cab_row_done(l->gradient, row, at, n, gradient);
+    }
+    return sum;
+}
+
+static void compute(const loss *l, float *out, int threads)
+{
+    const int64_t rows = cab_rows(l->pred), D = cab_columns(l->pred), blocks = cab_align_blocks(l->pred);
+    const int64_t pieces = (D + CAB_PIECE - 1) / CAB_PIECE;
+    if (l->map == CAB_MAP_SOFTMAX_TOKENS) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t task = 0; task < l->pred->shape[0] * pieces; task++) {
+            int64_t column = task % pieces * CAB_PIECE;
+            token_softmax(l, task / pieces, column, D - column < CAB_PIECE ? D - column : CAB_PIECE);
+        }
+    }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t end = (block + 1) * CAB_ALIGN_ROWS;
+        double sum = 0.0;
+        for (int64_t row = block * CAB_ALIGN_ROWS; row < end && row < rows; row++)
+            sum += token_loss(l, row);
+        l->partial[block] = sum;
+    }
+    double total = 0.0;
+    for (int64_t block = 0; block < blocks; block++)
+        total += l->partial[block];
+    *out = (float)(total / ((double)rows * (double)D));
+}
+
+cab_status CAB_ISA(cab_align_loss_forward)(const cab_node *node, cab_backend *backend)
+{
+    const loss l = loss_of(node);
+    compute(&l, node->out[0]->data, backend->threads);
+    return CAB_OK;
+}
+
+cab_status CAB_ISA(cab_align_loss_backward)(const cab_node *node, cab_backend *backend)
+{
+    loss l = loss_of(node);
+    const float seed = node->gout[0] != NULL ? *(const float *)node->gout[0]->data : 0.0f;
+    l.gradient = node->gin[0];
+    l.add = node->accumulate & 1;
+    l.factor = (float)(2.0 * (double)seed / ((double)cab_rows(l.pred) * (double)cab_columns(l.pred)));
+    compute(&l, node->out[0]->data, backend->threads);
+    return CAB_OK;
+}

@@ -1,0 +1,51 @@
+/* feature.c - the alignment loss between a bridge's output and a teacher's Q or K under a feature map psi:
+ *
+ *   loss = 1 / (B L D) sum (pred - psi(target))^2     dpred = seed * 2 / (B L D) (pred - psi(target))
+ *
+ *   psi: identity;  exp(t[d]) / sum_d exp(t[d]) per token;  exp(t[l]) / sum_l exp(t[l]) per sequence and column;
+ *        max(t, 0);  exp(t)
+ *
+ * pred, target: (B, L, D). psi(target) is never stored: the softmax over tokens needs a maximum and a sum per column. */
+#include "ops/feature.h"
+
+#include "ops/cpu/cpu.h"
+
+/* One partial sum per block of rows; per sequence and column a maximum and the inverse of a sum. */
+static size_t align_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const cab_tensor *pred = node->in[0];
+    const cab_align_attributes *attributes = node->attributes;
+    size_t bytes = (size_t)cab_align_blocks(pred) * sizeof(double);
+    if (attributes->map == CAB_MAP_SOFTMAX_TOKENS)
+        bytes += 2 * (size_t)(pred->shape[0] * cab_columns(pred)) * sizeof(float);
+    return bytes;
+}
+
+static const cab_op op_align_loss = {
+    .name = "align_loss", /* in: pred target   out: loss */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
+    .backward_computes_outputs = true,
+    .forward = {[CAB_CPU] = cab_align_loss_forward_cpu},
+    .backward = {[CAB_CPU] = cab_align_loss_backward_cpu},
+    .forward_scratch = align_scratch,
+    .backward_scratch = align_scratch,
+};
+
+cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map)
+{
+    if (cab_graph_failed(g) || pred == NULL || target == NULL)
+        return NULL;
+    char a[96], b[96];
+    bool same = pred->n_dim == 3 && target->n_dim == 3 && pred->dtype == target->dtype;
+    for (int i = 0; same && i < 3; i++)
+        same = pred->shape[i] == target->shape[i];
+    if (!same || (pred->dtype != CAB_F32 && pred->dtype != CAB_BF16))
+        return cab_graph_fail(g, CAB_ESHAPE,
+                              "align_loss: pred is %s and target %s, expected (B, L, D) F32 or BF16 both",
+                              cab_shape_text(pred, a), cab_shape_text(target, b));
+    cab_tensor *loss = cab_graph_activation(g, "align_loss", CAB_F32, 1, (int64_t[]){1});
+    cab_align_attributes attributes = {.map = map};
+    cab_graph_append(g, &op_align_loss, 2, (cab_tensor *[]){pred, target}, 1, &loss, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : loss;
+}

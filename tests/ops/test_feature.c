@@ -1,0 +1,165 @@
+/* test_feature.c - the alignment loss under every feature map, value and gradient. */
+#include "ops/check.h"
+
+typedef struct shape {
+    int64_t B, L, D;
+    cab_feature_map map;
+} shape;
+
+static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const shape *s = argument;
+    out[0] = cab_align_loss(g, in[0], in[1], s->map);
+}
+
+static void map_target(const shape *s, const double *t, double *psi)
+{
+    const int64_t L = s->L, D = s->D;
+    double features = 0;
+    for (int64_t i = 0; i < s->B * L * D; i++) {
+        double sum = 0;
+        const int64_t token = i / D, b = token / L;
+        features = i % D == 0 ? 0 : features;
+        switch (s->map) {
+        case CAB_MAP_NONE:
+            psi[i] = t[i];
+            break;
+        case CAB_MAP_SOFTMAX_FEATURES:
+            for (int64_t d = 0; d < D && i % D == 0; d++)
+                features += exp(t[token * D + d]);
+            psi[i] = exp(t[i]) / features;
+            break;
+        case CAB_MAP_SOFTMAX_TOKENS:
+            for (int64_t l = 0; l < L; l++)
+                sum += exp(t[(b * L + l) * D + i % D]);
+            psi[i] = exp(t[i]) / sum;
+            break;
+        case CAB_MAP_RELU:
+            psi[i] = t[i] > 0 ? t[i] : 0;
+            break;
+        case CAB_MAP_EXP:
+            psi[i] = exp(t[i]);
+            break;
+        }
+    }
+}
+
+static void reference(const check_case *c, double *const *in, double **out)
+{
+    const shape *s = c->argument;
+    const int64_t n = s->B * s->L * s->D;
+    double *psi = check_doubles(n), sum = 0;
+    map_target(s, in[1], psi);
+    for (int64_t i = 0; i < n; i++)
+        sum += (in[0][i] - psi[i]) * (in[0][i] - psi[i]);
+    out[0][0] = sum / (double)n;
+    free(psi);
+}
+
+static const struct {
+    const char *name;
+    cab_feature_map map;
+} maps[] = {{"none", CAB_MAP_NONE},
+            {"softmax features", CAB_MAP_SOFTMAX_FEATURES},
+            {"softmax tokens", CAB_MAP_SOFTMAX_TOKENS},
+            {"relu", CAB_MAP_RELU},
+            {"exp", CAB_MAP_EXP}};
+
+/* The target is a frozen teacher's: given as a constant, so that any gradient to it would be a failure to record. */
+static check_case make_case(const char *name, const shape *s, check_kind target)
+{
+    return (check_case){.name = name,
+                        .n_in = 2,
+                        .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->D}, 0, 0}, {target, 3, {s->B, s->L, s->D}, -3, 3}},
+                        .n_out = 1,
+                        .n_seeded = 1,
+                        .record = record,
+                        .reference = reference,
+                        .argument = s};
+}
+
+static void test_maps(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        const shape shapes[] = {
+            {2, 5, 7, maps[i].map}, {1, 1, 3, maps[i].map}, {3, 4, 1, maps[i].map}, {1, 19, 2, maps[i].map}};
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
+            check_case c = make_case(maps[i].name, &shapes[j], CHECK_CONSTANT);
+            check_run(&c);
+        }
+    }
+}
+
+/* Rows longer than a piece, more tokens than a block, both as views: the gradient from the formula. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        const shape s = {2, 21, 1030, maps[i].map};
+        const int64_t n = s.B * s.L * s.D;
+        check_case c = make_case(maps[i].name, &s, CHECK_CONSTANT);
+        check_reference r = {0};
+        r.in[0] = check_draw("pred", 0, n, -1, 1, false);
+        r.in[1] = check_draw("target", 0, n, -3, 3, false);
+        r.seed[0] = check_doubles(1);
+        r.seed[0][0] = 300.0;
+        r.out[0] = check_doubles(1);
+        r.out_count[0] = 1;
+        r.gradient[0] = check_doubles(n);
+        reference(&c, r.in, r.out);
+        map_target(&s, r.in[1], r.gradient[0]);
+        for (int64_t j = 0; j < n; j++)
+            r.gradient[0][j] = 600.0 / (double)n * (r.in[0][j] - r.gradient[0][j]);
+        for (int low = 0; low < 2; low++) {
+            check_variant v = {.dtype = low ? CAB_BF16 : CAB_F32, .isa = "v1", .view = true, .twice = true};
+            check_one(&c, &v, &r);
+        }
+        check_release(&r);
+    }
+}
+
+/* Scores of +-80 make exp overflow unless the maximum is taken off first. */
+static void test_large_scores(void **state)
+{
+    (void)state;
+    for (int tokens = 0; tokens < 2; tokens++) {
+        const shape s = {1, 6, 9, tokens ? CAB_MAP_SOFTMAX_TOKENS : CAB_MAP_SOFTMAX_FEATURES};
+        check_case c = make_case("large", &s, CHECK_CONSTANT);
+        c.in[1].low = -400;
+        c.in[1].high = 400;
+        check_run(&c);
+    }
+}
+
+/* The value has the same bits whatever the number of threads. */
+static void test_threads(void **state)
+{
+    (void)state;
+    const shape s = {3, 50, 40, CAB_MAP_SOFTMAX_TOKENS};
+    check_case c = make_case("threads", &s, CHECK_CONSTANT);
+    double *in[2] = {check_draw("threads", 0, 6000, -1, 1, false), check_draw("threads", 1, 6000, -1, 1, false)};
+    double first = 0;
+    for (int threads = 1; threads <= 4; threads++) {
+        check_variant v = {.dtype = CAB_F32, .isa = "v1", .threads = threads};
+        check_graph k;
+        check_open(&c, &v, in, &k);
+        check_ok(cab_graph_plan(k.graph, NULL));
+        check_ok(cab_graph_run(k.graph));
+        double *got = check_read(k.graph, k.out[0][0], 1, 0);
+        if (threads == 1)
+            first = got[0];
+        assert_true(got[0] == first);
+        free(got);
+        check_close(&k);
+    }
+    free(in[0]);
+    free(in[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps), cmocka_unit_test(test_pieces),
+                                       cmocka_unit_test(test_large_scores), cmocka_unit_test(test_threads)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
