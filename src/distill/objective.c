@@ -1,0 +1,205 @@
+#include "distill/objective.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+struct cab_objective {
+    cab_objective_options options;
+    cab_graph *graph;
+    cab_tensor *ids, *labels, *valid;
+    cab_head_losses losses;
+    cab_tensor **align_terms; /* 2 per aligned layer */
+    int n_align, n_aligned;
+    cab_tensor *ce_weight, *kl_weight, *align_weight;
+    int32_t *all_valid;
+};
+
+/* Taps of one model: arrays of n_layer tensors in one block. */
+typedef struct tap_set {
+    cab_tensor **block;
+    cab_taps taps;
+} tap_set;
+
+static cab_status taps_new(tap_set *set, int n_layer)
+{
+    CAB_TRY(CAB_NEW(&set->block, 2 * (size_t)n_layer, "taps"));
+    set->taps = (cab_taps){.query = set->block, .key = set->block + n_layer};
+    return CAB_OK;
+}
+
+/* A head loss needs the hidden states of whoever takes part in it. */
+static void record_head(cab_objective *o, const cab_model *student, const cab_model *teacher,
+                        cab_tensor *student_hidden, cab_tensor *teacher_hidden)
+{
+    cab_head_side sides[2] = {student->arch->head(student), {0}};
+    sides[0].hidden = student_hidden;
+    if (teacher != NULL) {
+        sides[1] = teacher->arch->head(teacher);
+        sides[1].hidden = teacher_hidden;
+    }
+    o->losses = cab_head_loss(o->graph, &sides[0], teacher != NULL ? &sides[1] : NULL, o->labels, o->valid,
+                              o->options.temperature);
+    cab_graph_keep(o->graph, o->losses.ce);
+    cab_graph_keep(o->graph, o->losses.kl);
+    cab_graph_keep(o->graph, o->losses.agreement);
+    cab_graph_keep(o->graph, o->losses.count);
+}
+
+static void record_backward(cab_objective *o)
+{
+    cab_tensor **outputs = NULL, **seeds = NULL;
+    size_t capacity = 2 + (size_t)o->n_align;
+    int n = 0;
+    if (CAB_NEW(&outputs, capacity, "loss terms") != CAB_OK || CAB_NEW(&seeds, capacity, "loss terms") != CAB_OK) {
+        cab_graph_fail(o->graph, CAB_ENOMEM, "%s", cab_error_text());
+        goto done;
+    }
+    if (o->options.ce) {
+        outputs[n] = o->losses.ce;
+        seeds[n++] = o->ce_weight;
+    }
+    if (o->options.kl) {
+        outputs[n] = o->losses.kl;
+        seeds[n++] = o->kl_weight;
+    }
+    for (int i = 0; i < o->n_align; i++) {
+        outputs[n] = o->align_terms[i];
+        seeds[n++] = o->align_weight;
+    }
+    cab_graph_backward(o->graph, n, outputs, seeds);
+done:
+    cab_free(outputs);
+    cab_free(seeds);
+}
+
+static cab_status record(cab_objective *o, const cab_model *student, const cab_model *teacher, const cab_bridge *bridge)
+{
+    const cab_objective_options *opt = &o->options;
+    cab_graph *g = o->graph;
+    const int64_t shape[2] = {opt->batch, opt->seq_len};
+    tap_set student_taps = {0}, teacher_taps = {0};
+    cab_status status;
+    bool head = opt->ce || opt->kl || !opt->train;
+    o->ids = cab_graph_input(g, "ids", CAB_I32, 2, shape);
+    o->labels = cab_graph_input(g, "labels", CAB_I32, 2, shape);
+    o->valid = cab_graph_input(g, "valid", CAB_I32, 2, shape);
+    o->ce_weight = cab_graph_scalar(g, "ce weight", 0);
+    o->kl_weight = cab_graph_scalar(g, "kl weight", 0);
+    o->align_weight = cab_graph_scalar(g, "align weight", 0);
+    CAB_GOTO(taps_new(&student_taps, student->config.n_layer));
+    cab_tensor *teacher_hidden = NULL;
+    if (teacher != NULL) {
+        CAB_GOTO(taps_new(&teacher_taps, teacher->config.n_layer));
+        teacher_hidden = cab_model_record(g, teacher, o->ids, false, &teacher_taps.taps);
+    }
+    cab_tensor *hidden = cab_model_record(g, student, o->ids, opt->recompute, &student_taps.taps);
+    if (opt->align && bridge != NULL) {
+        o->n_aligned = cab_bridge_aligned(bridge);
+        o->n_align = 2 * o->n_aligned;
+        CAB_GOTO(CAB_NEW(&o->align_terms, (size_t)o->n_align, "alignment terms"));
+        cab_bridge_record(g, bridge, student_taps.taps.key, student_taps.taps.query, teacher_taps.taps.key,
+                          teacher_taps.taps.query, o->align_terms);
+        for (int i = 0; i < o->n_align; i++)
+            cab_graph_keep(g, o->align_terms[i]);
+    }
+    if (head)
+        record_head(o, student, opt->kl || !opt->train ? teacher : NULL, hidden, teacher_hidden);
+    if (opt->train)
+        record_backward(o);
+    status = CAB_OK;
+done:
+    cab_free(student_taps.block);
+    cab_free(teacher_taps.block);
+    return status;
+}
+
+cab_status cab_objective_new(cab_backend *backend, const cab_model *student, const cab_model *teacher,
+                             const cab_bridge *bridge, const cab_objective_options *options, cab_objective **objective)
+{
+    cab_objective *o = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&o, 1, "an objective"));
+    o->options = *options;
+    CAB_GOTO(CAB_NEW(&o->all_valid, (size_t)(options->batch * options->seq_len), "a batch"));
+    for (int64_t i = 0; i < options->batch * options->seq_len; i++)
+        o->all_valid[i] = 1;
+    CAB_GOTO(cab_graph_new(backend, &o->graph));
+    status = record(o, student, teacher, bridge);
+done:
+    if (status != CAB_OK)
+        cab_objective_free(o);
+    else
+        *objective = o;
+    return status;
+}
+
+void cab_objective_free(cab_objective *o)
+{
+    if (o == NULL)
+        return;
+    cab_graph_free(o->graph);
+    cab_free(o->align_terms);
+    cab_free(o->all_valid);
+    cab_free(o);
+}
+
+cab_status cab_objective_plan(cab_objective *o, cab_plan *plan)
+{
+    return cab_graph_plan(o->graph, plan);
+}
+
+cab_graph *cab_objective_graph(cab_objective *o)
+{
+    return o->graph;
+}
+
+static cab_status read_scalar(cab_objective *o, const cab_tensor *t, double *value)
+{
+    float v = 0;
+    *value = NAN;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(cab_scalar_read(o->graph, t, &v));
+    *value = v;
+    return CAB_OK;
+}
+
+static cab_status read_values(cab_objective *o, cab_term_values *values)
+{
+    *values = (cab_term_values){.align = NAN};
+    CAB_TRY(read_scalar(o, o->losses.ce, &values->ce));
+    CAB_TRY(read_scalar(o, o->losses.kl, &values->kl));
+    CAB_TRY(read_scalar(o, o->losses.agreement, &values->agreement));
+    if (o->losses.count != NULL) {
+        float counts[2];
+        CAB_TRY(cab_tensor_read(o->graph, o->losses.count, counts));
+        values->labels = (int64_t)counts[0];
+        values->valid = (int64_t)counts[1];
+    }
+    double sum = 0;
+    for (int i = 0; i < o->n_align; i++) {
+        double term = 0;
+        CAB_TRY(read_scalar(o, o->align_terms[i], &term));
+        sum += term;
+    }
+    if (o->n_aligned > 0)
+        values->align = sum / o->n_aligned;
+    return CAB_OK;
+}
+
+cab_status cab_objective_run(cab_objective *o, const int32_t *ids, const int32_t *labels, const int32_t *valid,
+                             const cab_term_weights *weights, int share, cab_term_values *values)
+{
+    cab_graph *g = o->graph;
+    CAB_TRY(cab_tensor_write(g, o->ids, ids));
+    CAB_TRY(cab_tensor_write(g, o->labels, labels));
+    CAB_TRY(cab_tensor_write(g, o->valid, valid != NULL ? valid : o->all_valid));
+    CAB_TRY(cab_scalar_write(g, o->ce_weight, (float)(weights->ce / share)));
+    CAB_TRY(cab_scalar_write(g, o->kl_weight, (float)(weights->kl / share)));
+    CAB_TRY(
+        cab_scalar_write(g, o->align_weight, o->n_aligned > 0 ? (float)(weights->align / share / o->n_aligned) : 0));
+    CAB_TRY(cab_graph_run(g));
+    return read_values(o, values);
+}

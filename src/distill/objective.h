@@ -1,0 +1,48 @@
+/* objective.h - one micro-batch of one stage as a graph: teacher, student, bridge, losses, backward.
+ *
+ * What a stage does not use is not there: without KL and alignment no teacher runs; without CE and KL neither head nor the
+ * student's layers behind the last tap run. */
+#ifndef CAB_DISTILL_OBJECTIVE_H
+#define CAB_DISTILL_OBJECTIVE_H
+
+#include "distill/recipe.h"
+#include "models/model.h"
+#include "nn/bridge.h"
+
+typedef struct cab_objective_options {
+    int64_t batch, seq_len; /* of the micro-batch */
+    bool ce, kl, align;     /* which terms the stage has */
+    float temperature;
+    bool recompute;
+    bool train; /* false: evaluation, no backward */
+} cab_objective_options;
+
+/* Weights of the terms at one step. */
+typedef struct cab_term_weights {
+    double ce, kl, align;
+} cab_term_weights;
+
+/* Values of the terms after a run, unweighted, means over the micro-batch. Absent terms are NaN. */
+typedef struct cab_term_values {
+    double ce, kl, align;
+    double agreement;
+    int64_t labels, valid; /* rows that counted */
+} cab_term_values;
+
+typedef struct cab_objective cab_objective;
+
+/* teacher may be NULL when neither kl nor align is set; bridge when align is not. */
+cab_status cab_objective_new(cab_backend *backend, const cab_model *student, const cab_model *teacher,
+                             const cab_bridge *bridge, const cab_objective_options *options, cab_objective **objective);
+void cab_objective_free(cab_objective *objective);
+
+cab_status cab_objective_plan(cab_objective *objective, cab_plan *plan);
+/* Planned graph, for printing and timing. */
+cab_graph *cab_objective_graph(cab_objective *objective);
+
+/* ids, labels, valid: (batch, seq_len). labels -1: none. valid 0: the position takes no part in KL; NULL: all do. Adds the
+ * gradients of (weights . terms) / `share` to the parameters; share is the number of micro-batches per step. */
+cab_status cab_objective_run(cab_objective *objective, const int32_t *ids, const int32_t *labels, const int32_t *valid,
+                             const cab_term_weights *weights, int share, cab_term_values *values);
+
+#endif
