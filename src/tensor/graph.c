@@ -113,7 +113,7 @@ static cab_tensor *new_with_memory(cab_graph *g, const char *name, cab_tensor_ki
     cab_tensor *t = new_tensor(g, name, kind, dtype, n_dim, shape);
     if (t == NULL)
         return NULL;
-    cab_status status = g->backend->allocate(g->backend, cab_bytes(t), name, &t->data);
+    cab_status status = g->backend->allocate(g->backend, cab_tensor_bytes(t), name, &t->data);
     return status == CAB_OK ? t : carry(g, status);
 }
 

@@ -90,7 +90,7 @@ cab_status cab_params_add(cab_params *params, const char *name, cab_dtype dtype,
     entry *e = NULL;
     CAB_TRY(add(params, name, dtype, n_dim, shape, &e));
     e->decay = decay;
-    size_t bytes = cab_bytes(&e->tensor);
+    size_t bytes = cab_tensor_bytes(&e->tensor);
     cab_status status = params->backend->allocate(params->backend, bytes, name, &e->tensor.data);
     if (status != CAB_OK) {
         cab_free(e);
@@ -159,8 +159,8 @@ static cab_status make_trainable(cab_params *params, entry *e)
     if (e->tensor.grad != NULL)
         return CAB_OK;
     describe(&e->grad, e->tensor.name, CAB_F32, e->tensor.n_dim, e->tensor.shape);
-    CAB_TRY(params->backend->allocate(params->backend, cab_bytes(&e->grad), e->tensor.name, &e->grad.data));
-    params->bytes += cab_bytes(&e->grad);
+    CAB_TRY(params->backend->allocate(params->backend, cab_tensor_bytes(&e->grad), e->tensor.name, &e->grad.data));
+    params->bytes += cab_tensor_bytes(&e->grad);
     e->tensor.grad = &e->grad;
     return CAB_OK;
 }
@@ -186,11 +186,11 @@ cab_status cab_params_set_trainable(cab_params *params, const char *pattern, boo
 static cab_status upload_as(cab_params *params, cab_tensor *t, const float *values)
 {
     if (t->dtype == CAB_F32)
-        return params->backend->upload(params->backend, t->data, values, cab_bytes(t));
+        return params->backend->upload(params->backend, t->data, values, cab_tensor_bytes(t));
     void *converted = NULL;
     CAB_TRY(cab_alloc(&converted, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
     cab_convert(converted, t->dtype, values, CAB_F32, (size_t)cab_elements(t));
-    cab_status status = params->backend->upload(params->backend, t->data, converted, cab_bytes(t));
+    cab_status status = params->backend->upload(params->backend, t->data, converted, cab_tensor_bytes(t));
     cab_free(converted);
     return status;
 }
@@ -209,10 +209,10 @@ cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const flo
 static cab_status download_as(const cab_params *params, const cab_tensor *t, float *values)
 {
     if (t->dtype == CAB_F32)
-        return params->backend->download(params->backend, values, t->data, cab_bytes(t));
+        return params->backend->download(params->backend, values, t->data, cab_tensor_bytes(t));
     void *raw = NULL;
     CAB_TRY(cab_alloc(&raw, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
-    cab_status status = params->backend->download(params->backend, raw, t->data, cab_bytes(t));
+    cab_status status = params->backend->download(params->backend, raw, t->data, cab_tensor_bytes(t));
     if (status == CAB_OK)
         cab_convert(values, CAB_F32, raw, t->dtype, (size_t)cab_elements(t));
     cab_free(raw);
@@ -236,7 +236,7 @@ cab_status cab_params_zero_grad(cab_params *params)
     for (size_t i = 0; i < params->count; i++) {
         cab_tensor *grad = params->entries[i]->tensor.grad;
         if (grad != NULL)
-            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_bytes(grad), cab_bytes(grad), 1));
+            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_tensor_bytes(grad), cab_tensor_bytes(grad), 1));
     }
     return CAB_OK;
 }
@@ -260,8 +260,8 @@ cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor 
         describe(&e->low, parameter->name, CAB_BF16, parameter->n_dim, parameter->shape);
         e->low.owner = params;
         e->low.master = parameter;
-        CAB_TRY(params->backend->allocate(params->backend, cab_bytes(&e->low), parameter->name, &e->low.data));
-        params->bytes += cab_bytes(&e->low);
+        CAB_TRY(params->backend->allocate(params->backend, cab_tensor_bytes(&e->low), parameter->name, &e->low.data));
+        params->bytes += cab_tensor_bytes(&e->low);
         parameter->low = &e->low;
         CAB_TRY(refresh(params, e));
     }

@@ -134,7 +134,7 @@ static size_t collect_blocks(const cab_graph *g, block *blocks)
         const cab_tensor *t = g->tensors[i];
         if (t->kind == CAB_ACTIVATION && t->base == NULL && g->places[i].first >= 0)
             blocks[n++] = (block){
-                .first = g->places[i].first, .last = g->places[i].last, .bytes = round_up(cab_bytes(t)), .owner = i};
+                .first = g->places[i].first, .last = g->places[i].last, .bytes = round_up(cab_tensor_bytes(t)), .owner = i};
     }
     for (size_t i = 0; i < g->n_nodes; i++)
         if (!g->nodes[i]->skip && g->nodes[i]->scratch_bytes > 0)
@@ -214,7 +214,7 @@ static void count(const cab_graph *g, cab_plan *plan)
         const cab_tensor *t = g->tensors[i];
         plan->tensors += g->places[i].first >= 0;
         if (t->base == NULL && t->kind != CAB_ACTIVATION)
-            plan->inputs += cab_bytes(t);
+            plan->inputs += cab_tensor_bytes(t);
     }
     for (size_t i = 0; i < g->n_nodes; i++) {
         plan->nodes += !g->nodes[i]->skip;

@@ -94,13 +94,13 @@ static cab_status check_host_access(const cab_tensor *t)
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from)
 {
     CAB_TRY(check_host_access(t));
-    return g->backend->upload(g->backend, t->data, from, cab_bytes(t));
+    return g->backend->upload(g->backend, t->data, from, cab_tensor_bytes(t));
 }
 
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to)
 {
     CAB_TRY(check_host_access(t));
-    return g->backend->download(g->backend, to, t->data, cab_bytes(t));
+    return g->backend->download(g->backend, to, t->data, cab_tensor_bytes(t));
 }
 
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value)

@@ -71,7 +71,7 @@ static inline int64_t cab_rows(const cab_tensor *t)
 }
 
 /* Bytes of a dense tensor of that shape. */
-static inline size_t cab_bytes(const cab_tensor *t)
+static inline size_t cab_tensor_bytes(const cab_tensor *t)
 {
     return (size_t)cab_elements(t) * cab_dtype_size(t->dtype);
 }
