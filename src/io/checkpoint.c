@@ -70,7 +70,8 @@ static cab_status add_indexed(cab_checkpoint *ck, const cab_json *index, const c
     const char *name = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
     if (name == NULL || name[0] == '\0' || strchr(name, '/') != NULL)
         return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" lies in %.64s, expected the name of a file of this directory",
-                        index->name, tensor, json_object_to_json_string(value));
+                        index->name, tensor,
+                        json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
     cab_status status = open_shard(ck, name, &file);
     if (status == CAB_EIO)
         return cab_fail(CAB_EIO, "%s: tensor \"%s\" lies in \"%s\": %s", index->name, tensor, name, cab_error_text());

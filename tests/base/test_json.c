@@ -31,7 +31,7 @@ static void refuses_what_is_no_json(void **state)
     assert_refused("{\"a\": /* no */ 1}", "doc: not valid JSON");
     assert_refused("{\"a\": \"\xff\"}", "doc: not valid JSON");
     assert_refused("[1]", "doc: holds a JSON array, expected an object");
-    assert_refused("null", "doc: holds a JSON null, expected an object");
+    assert_refused("\"a\"", "doc: holds a JSON string, expected an object");
 }
 
 static void refuses_depth(void **state)

@@ -1,0 +1,195 @@
+/* test_checkpoint.c - model directories: whole, in shards, and broken in each way a download can break. */
+#include "base/memory.h"
+#include "io/checkpoint.h"
+#include "temp.h"
+
+#include <math.h>
+
+static const float values[6] = {1, 2, 3, 4, 5, 6};
+
+static void put_text(void **state, const char *name, const char *text)
+{
+    assert_ok(cab_file_write(temp_path(state, name), text, strlen(text)));
+}
+
+/* A file holding one (2, 3) F32 tensor per name; NULL ends the list. */
+static void put_tensors(void **state, const char *file, const char *const *names)
+{
+    cab_safetensors_writer *writer = NULL;
+    assert_ok(cab_safetensors_writer_new(&writer));
+    for (; *names != NULL; names++)
+        assert_ok(cab_safetensors_writer_add(writer, *names, CAB_F32, 2, (int64_t[]){2, 3}, values));
+    assert_ok(cab_safetensors_writer_save(writer, temp_path(state, file)));
+    cab_safetensors_writer_free(writer);
+}
+
+static cab_status open_once(void **state)
+{
+    cab_checkpoint *ck = NULL;
+    cab_status status = cab_checkpoint_open(*state, &ck);
+    assert_true((status == CAB_OK) == (ck != NULL));
+    cab_checkpoint_close(ck);
+    return status;
+}
+
+static void one_file(void **state)
+{
+    cab_checkpoint *ck = NULL;
+    float out[6];
+    const void *data = NULL;
+    int64_t layers = 0;
+    put_text(state, "config.json", "{\"n_layer\": 4}");
+    put_tensors(state, "model.safetensors", (const char *const[]){"b", "a", NULL});
+    assert_ok(cab_checkpoint_open(*state, &ck));
+    assert_string_equal(cab_checkpoint_directory(ck), *state);
+    assert_ok(cab_json_int(cab_checkpoint_config(ck), NULL, "n_layer", 1, 9, &layers));
+    assert_int_equal(layers, 4);
+    assert_int_equal(cab_checkpoint_count(ck), 2);
+    assert_string_equal(cab_checkpoint_at(ck, 0)->name, "a");
+    assert_true(cab_checkpoint_has(ck, "b"));
+    assert_false(cab_checkpoint_has(ck, "c"));
+    assert_null(cab_checkpoint_find(ck, "c"));
+    assert_ok(cab_checkpoint_read_f32(ck, "b", 2, (int64_t[]){2, 3}, out));
+    assert_memory_equal(out, values, sizeof out);
+    assert_fails(cab_checkpoint_read_f32(ck, "b", 2, (int64_t[]){3, 2}, out), CAB_ESHAPE,
+                 "model.safetensors: tensor \"b\": shape (2, 3), expected (3, 2)");
+    assert_fails(cab_checkpoint_read_f32(ck, "c", 2, (int64_t[]){2, 3}, out), CAB_EFORMAT,
+                 ": tensor \"c\" is missing from the model's weights");
+    assert_non_null(strstr(cab_error_text(), *state));
+    assert_ok(cab_checkpoint_view(ck, "a", 2, (int64_t[]){2, 3}, CAB_F32, &data));
+    assert_ptr_equal(data, cab_checkpoint_find(ck, "a")->data);
+    assert_ok(cab_checkpoint_view(ck, "a", 2, (int64_t[]){2, 3}, CAB_BF16, &data));
+    assert_null(data);
+    assert_fails(cab_checkpoint_view(ck, "a", 1, (int64_t[]){6}, CAB_F32, &data), CAB_ESHAPE, "expected (6)");
+    assert_fails(cab_checkpoint_view(ck, "c", 1, (int64_t[]){6}, CAB_F32, &data), CAB_EFORMAT, "\"c\" is missing");
+    cab_checkpoint_close(ck);
+    cab_checkpoint_close(NULL);
+}
+
+/* Older writers did not pad the header: such data cannot be used in place, only copied. */
+static void unaligned_data_is_not_viewed(void **state)
+{
+    static const char header[] = "{\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[1,25]}}";
+    uint8_t file[8 + sizeof header - 1 + 25] = {sizeof header - 1};
+    cab_checkpoint *ck = NULL;
+    const void *data = file;
+    float out[6];
+    memcpy(file + 8, header, sizeof header - 1);
+    memcpy(file + sizeof file - sizeof values, values, sizeof values);
+    put_text(state, "config.json", "{}");
+    assert_ok(cab_file_write(temp_path(state, "model.safetensors"), file, sizeof file));
+    assert_ok(cab_checkpoint_open(*state, &ck));
+    assert_true((uintptr_t)cab_checkpoint_find(ck, "w")->data % 4 != 0);
+    assert_ok(cab_checkpoint_view(ck, "w", 2, (int64_t[]){2, 3}, CAB_F32, &data));
+    assert_null(data);
+    assert_ok(cab_checkpoint_read_f32(ck, "w", 2, (int64_t[]){2, 3}, out));
+    assert_memory_equal(out, values, sizeof out);
+    cab_checkpoint_close(ck);
+}
+
+static void shards(void **state)
+{
+    cab_checkpoint *ck = NULL;
+    float out[6];
+    put_text(state, "config.json", "{}");
+    put_tensors(state, "one.safetensors", (const char *const[]){"b", "stray", NULL});
+    put_tensors(state, "two.safetensors", (const char *const[]){"a", "c", NULL});
+    put_text(state, "model.safetensors.index.json",
+             "{\"metadata\": {\"total_size\": 72}, \"weight_map\": {\"c\": \"two.safetensors\", \"b\": "
+             "\"one.safetensors\", \"a\": \"two.safetensors\"}}");
+    assert_ok(cab_checkpoint_open(*state, &ck));
+    assert_int_equal(cab_checkpoint_count(ck), 3);
+    assert_string_equal(cab_checkpoint_at(ck, 2)->name, "c");
+    assert_false(cab_checkpoint_has(ck, "stray"));
+    assert_ok(cab_checkpoint_read_f32(ck, "a", 2, (int64_t[]){2, 3}, out));
+    assert_memory_equal(out, values, sizeof out);
+    assert_ok(cab_checkpoint_read_f32(ck, "b", 2, (int64_t[]){2, 3}, out));
+    cab_checkpoint_close(ck);
+}
+
+static void broken_indexes(void **state)
+{
+    static const struct {
+        const char *index;
+        cab_status status;
+        const char *text;
+    } cases[] = {
+        {"{}", CAB_EFORMAT, "model.safetensors.index.json: \"weight_map\" is missing"},
+        {"{\"weight_map\": []}", CAB_EFORMAT, "index.json: \"weight_map\" is [] (array), expected an object"},
+        {"{\"weight_map\": {\"a\": \"gone.safetensors\"}}", CAB_EIO,
+         "index.json: tensor \"a\" lies in \"gone.safetensors\""},
+        {"{\"weight_map\": {\"z\": \"one.safetensors\"}}", CAB_EFORMAT,
+         "index.json: tensor \"z\" is not in \"one.safetensors\", where the index puts it"},
+        {"{\"weight_map\": {\"a\": \"../one.safetensors\"}}", CAB_EFORMAT,
+         "tensor \"a\" lies in \"../one.safetensors\", expected the name of a file of this directory"},
+        {"{\"weight_map\": {\"a\": \"/etc/passwd\"}}", CAB_EFORMAT, "expected the name of a file of this directory"},
+        {"{\"weight_map\": {\"a\": \"\"}}", CAB_EFORMAT, "expected the name of a file of this directory"},
+        {"{\"weight_map\": {\"a\": 7}}", CAB_EFORMAT, "tensor \"a\" lies in 7, expected the name of a file"},
+        {"{\"weight_map\": {\"a\": \"config.json\"}}", CAB_EFORMAT, "config.json: "},
+        {"{\"weight_map\": {\"a\"", CAB_EFORMAT, "index.json: JSON ends unfinished"},
+    };
+    put_text(state, "config.json", "{}");
+    put_tensors(state, "one.safetensors", (const char *const[]){"a", NULL});
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_text(state, "model.safetensors.index.json", cases[i].index);
+        assert_fails(open_once(state), cases[i].status, cases[i].text);
+    }
+}
+
+static void missing_parts(void **state)
+{
+    cab_checkpoint *ck = NULL;
+    assert_fails(cab_checkpoint_open(temp_path(state, "none"), &ck), CAB_EIO, "none: no such directory");
+    assert_fails(open_once(state), CAB_EIO, "config.json: cannot open: No such file");
+    put_text(state, "config.json", "{\"a\":}");
+    assert_fails(open_once(state), CAB_EFORMAT, "config.json: not valid JSON at byte");
+    put_text(state, "config.json", "{}");
+    assert_fails(open_once(state), CAB_EIO, "neither model.safetensors nor model.safetensors.index.json is there");
+    put_text(state, "pytorch_model.bin", "PK");
+    assert_fails(open_once(state), CAB_EUNSUPPORTED,
+                 "pytorch_model.bin: pickled PyTorch weights are not read; convert");
+    put_text(state, "model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+    assert_fails(open_once(state), CAB_EFORMAT, "model.safetensors: header of");
+    put_text(state, "model.safetensors", "");
+    assert_fails(open_once(state), CAB_EFORMAT, "model.safetensors: 0 bytes, too short");
+}
+
+static void real_teacher(void **state)
+{
+    (void)state;
+    const char *directory = "../shared/teachers/books-gpt2";
+    cab_checkpoint *ck = NULL;
+    size_t parameters = 0;
+    const void *data = NULL;
+    const int64_t shape[2] = {8192, 512};
+    if (!cab_path_exists(directory)) {
+        print_message("no %s here\n", directory);
+        skip();
+    }
+    assert_ok(cab_checkpoint_open(directory, &ck));
+    assert_int_equal(cab_checkpoint_count(ck), 76);
+    for (size_t i = 0; i < cab_checkpoint_count(ck); i++) {
+        const cab_safetensors_entry *entry = cab_checkpoint_at(ck, i);
+        assert_int_equal(entry->dtype, CAB_BF16);
+        parameters += entry->bytes / 2;
+    }
+    assert_int_equal(parameters, 23371776);
+    float *out = malloc((size_t)(shape[0] * shape[1]) * sizeof *out);
+    assert_ok(cab_checkpoint_read_f32(ck, "transformer.wte.weight", 2, shape, out));
+    assert_ok(cab_checkpoint_view(ck, "transformer.wte.weight", 2, shape, CAB_BF16, &data));
+    assert_non_null(data);
+    for (int64_t i = 0; i < shape[0] * shape[1]; i++)
+        if (out[i] != cab_bf16_to_f32(((const cab_bf16 *)data)[i]))
+            fail_msg("element %lld differs", (long long)i);
+    free(out);
+    cab_checkpoint_close(ck);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(one_file),      TEMP_TEST(unaligned_data_is_not_viewed), TEMP_TEST(shards), TEMP_TEST(broken_indexes),
+        TEMP_TEST(missing_parts), cmocka_unit_test(real_teacher),
+    };
+    return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
+}
