@@ -11,20 +11,24 @@
 #define CAB_DISTILL_RECIPE_H
 
 #include "base/error.h"
+#include "base/options.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     ENUM(method, 0, "custom|vanilla|soft|cab|cab-joint|weight-reuse|cab-best",                                         \
-         "start from a published method's initialisation, bridge and stages; keys given beside it win")                \
+         "start from a published method's initialisation and stages; keys given beside it win")                        \
     INT(seed, 1, 0, INT64_MAX, "seed of everything random: parameters, data order, subset")                            \
     TEXT(device, "cpu", "cpu or cuda")                                                                                 \
-    ENUM(precision, 0, "auto|fp32|bf16", "activations and matrix inputs; auto: bf16 where the processor multiplies it")\
+    ENUM(precision, 0, "auto|fp32|bf16",                                                                               \
+         "activations and matrix inputs; auto: bf16 where the processor multiplies it")                                \
     INT(threads, 0, 0, 1024, "processor threads; 0: all this process may use")                                         \
     TEXT(out, "", "directory of the run: log, checkpoints, exported student")
 
-#define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS) TEXT(path, "", "Hugging Face directory of the teacher")
+#define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
+    TEXT(path, "", "Hugging Face directory of the teacher")
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
@@ -69,14 +73,17 @@
     INT(micro_batch, 0, 0, 1048576, "sequences in memory at once; 0: the whole batch")                                 \
     REAL(lr, 1e-3, 0, 10, "peak learning rate; a stage may have its own")                                              \
     REAL(min_lr, 0.05, 0, 1, "final learning rate as a share of the peak")                                             \
-    ENUM(schedule, 0, "cosine|linear|wsd|constant", "shape after warm-up; wsd: constant, then linear decay in the last fifth") \
+    ENUM(schedule, 0, "cosine|linear|wsd|constant",                                                                    \
+         "shape after warm-up; wsd: constant, then linear decay in the last fifth")                                    \
     REAL(warmup, 0.1, 0, 1, "share of each stage's steps spent warming up")                                            \
     REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D")                                               \
     REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
     REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
     REAL(eps, 1e-8, 0, 1, "AdamW")                                                                                     \
     REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never")                                         \
-    REAL(ema, 0, 0, 1, "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: none") \
+    REAL(ema, 0, 0, 1,                                                                                                 \
+         "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: "    \
+         "none")                                                                                                       \
     BOOL(recompute, false, "recompute each block in the backward pass instead of keeping its activations")             \
     INT(eval_every, 0, 0, INT64_MAX, "steps between evaluations; 0: a tenth of the run")                               \
     INT(eval_tokens, 0, 0, INT64_MAX, "validation tokens of a periodic evaluation; 0: 16384; the last one uses all")   \
@@ -100,43 +107,48 @@
     ENUM(weights_shape, 0, "linear|cosine", "how weights move from start to end")                                      \
     LIST(freeze, "parameter name patterns (shell wildcards) that do not train in this stage")
 
-typedef struct cab_list {
-    char **items;
-    unsigned count;
-} cab_list;
-typedef struct cab_int_list {
-    int64_t *items;
-    unsigned count;
-} cab_int_list;
+/* The named groups of the file, in the order in which they are written: field name, rows. */
+#define CAB_RECIPE_SECTIONS(X)                                                                                         \
+    X(teacher, CAB_RECIPE_TEACHER)                                                                                     \
+    X(student, CAB_RECIPE_STUDENT)                                                                                     \
+    X(data, CAB_RECIPE_DATA)                                                                                           \
+    X(init, CAB_RECIPE_INIT)                                                                                           \
+    X(bridge, CAB_RECIPE_BRIDGE)                                                                                       \
+    X(train, CAB_RECIPE_TRAIN)
 
-#define CAB_FIELD_INT(field, ...) int64_t field;
-#define CAB_FIELD_REAL(field, ...) double field;
-#define CAB_FIELD_BOOL(field, ...) bool field;
-#define CAB_FIELD_TEXT(field, ...) char *field;
-#define CAB_FIELD_ENUM(field, ...) int64_t field;
-#define CAB_FIELD_LIST(field, ...) cab_list field;
-#define CAB_FIELD_INTS(field, ...) cab_int_list field;
-#define CAB_FIELDS(SECTION)                                                                                            \
-    SECTION(CAB_FIELD_INT, CAB_FIELD_REAL, CAB_FIELD_BOOL, CAB_FIELD_TEXT, CAB_FIELD_ENUM, CAB_FIELD_LIST, CAB_FIELD_INTS)
+/* struct cab_recipe_teacher, struct cab_recipe_student ... */
+#define CAB_RECIPE_STRUCT(name, ROWS)                                                                                  \
+    struct cab_recipe_##name {                                                                                         \
+        CAB_FIELDS(ROWS)                                                                                               \
+    };
+CAB_RECIPE_SECTIONS(CAB_RECIPE_STRUCT)
+#undef CAB_RECIPE_STRUCT
 
 typedef struct cab_stage {
     CAB_FIELDS(CAB_RECIPE_STAGE)
 } cab_stage;
 
+enum { CAB_STAGES_MAX = 64 };
+
 struct cab_recipe {
     CAB_FIELDS(CAB_RECIPE_TOP)
-    struct { CAB_FIELDS(CAB_RECIPE_TEACHER) } teacher;
-    struct { CAB_FIELDS(CAB_RECIPE_STUDENT) } student;
-    struct { CAB_FIELDS(CAB_RECIPE_DATA) } data;
-    struct { CAB_FIELDS(CAB_RECIPE_INIT) } init;
-    struct { CAB_FIELDS(CAB_RECIPE_BRIDGE) } bridge;
-    struct { CAB_FIELDS(CAB_RECIPE_TRAIN) } train;
+#define CAB_RECIPE_MEMBER(name, ROWS) struct cab_recipe_##name name;
+    CAB_RECIPE_SECTIONS(CAB_RECIPE_MEMBER)
+#undef CAB_RECIPE_MEMBER
     cab_stage *stages;
     unsigned stages_count;
 };
 
 /* Values of the ENUM rows above, in the order of their words. */
-enum { CAB_METHOD_CUSTOM, CAB_METHOD_VANILLA, CAB_METHOD_SOFT, CAB_METHOD_CAB, CAB_METHOD_CAB_JOINT, CAB_METHOD_WEIGHT_REUSE, CAB_METHOD_CAB_BEST };
+enum {
+    CAB_METHOD_CUSTOM,
+    CAB_METHOD_VANILLA,
+    CAB_METHOD_SOFT,
+    CAB_METHOD_CAB,
+    CAB_METHOD_CAB_JOINT,
+    CAB_METHOD_WEIGHT_REUSE,
+    CAB_METHOD_CAB_BEST
+};
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
 enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
 enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };
@@ -147,12 +159,43 @@ enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
 
 /* Besides the public calls (cab.h): */
 
-typedef struct cab_recipe cab_recipe_t;
 /* A recipe of defaults with no stages. */
-cab_status cab_recipe_new(struct cab_recipe **recipe);
-/* Fills initialisation, bridge, stages and learning rate with the method's (methods.c). */
-cab_status cab_recipe_apply_method(struct cab_recipe *recipe, int method);
+cab_status cab_recipe_new(cab_recipe **recipe);
+/* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (methods.c);
+ * everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`. cab_recipe_set(r, "method", ...) does this. */
+cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
+/* The settings of a preset as NULL-terminated "key=value" lines for cab_recipe_set(), and its number of stages.
+ * CAB_METHOD_CUSTOM has none. */
+const char *const *cab_method_settings(int method, unsigned *stages);
+
+/* The recipe's method as a word in out[size]: "cab", "custom" ... Returns out. */
+const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t size);
+
+/* Optimizer steps of every stage in steps[recipe->stages_count], for sequences of seq_len tokens. Tokens are rounded to
+ * the nearest whole step, at least one. CAB_EARG where the lengths contradict one another or are missing. */
+cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t *steps);
+
 /* The recipe as YAML that loads back to the same values. Written beside a run as recipe.yaml. */
-cab_status cab_recipe_save(const struct cab_recipe *recipe, const char *path);
+cab_status cab_recipe_save(const cab_recipe *recipe, const char *path);
+/* The same as NUL-terminated text owned by the caller. */
+cab_status cab_recipe_print(const cab_recipe *recipe, char **text, size_t *size);
+/* cab_recipe_load() of text in memory; `name` is the file in error texts. */
+cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab_recipe **recipe);
+
+/* The groups of keys, for files, manuals and checks: "" (top), "teacher" ... "train", "stages". */
+typedef struct cab_recipe_group {
+    const char *name;
+    cab_option_table table;
+    size_t offset; /* of the group's struct in struct cab_recipe; 0 for "stages", whose rows count within one stage */
+} cab_recipe_group;
+enum { CAB_RECIPE_GROUPS = 8, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 7 };
+cab_recipe_group cab_recipe_group_get(unsigned index);
+
+/* Replaces the stages by `count` stages of defaults. */
+cab_status cab_recipe_reset_stages(cab_recipe *recipe, unsigned count);
+
+/* The sentence about a key that does not exist: `unknown key "train.lr_"; did you mean "train.lr"?`, or the keys of its
+ * group where nothing is near. */
+void cab_recipe_unknown_key(const char *key, char *out, size_t size);
 
 #endif

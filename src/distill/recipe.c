@@ -1,0 +1,421 @@
+/* recipe.c - recipes in memory: defaults, presets, overrides by dotted path, and every check that needs no file.
+ *
+ * A key is "seed" (top), "train.lr" (a group's) or "stages[1].align". Order of precedence, weakest first: defaults,
+ * the method's preset, the keys of the file, overrides in the order in which they are given. */
+#include "distill/recipe.h"
+
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { KEY_MAX = 96, SENTENCE_MAX = 512 };
+
+CAB_OPTION_TABLE(top_table, struct cab_recipe, CAB_RECIPE_TOP)
+#define SECTION_TABLE(name, ROWS) CAB_OPTION_TABLE(name##_table, struct cab_recipe_##name, ROWS)
+CAB_RECIPE_SECTIONS(SECTION_TABLE)
+CAB_OPTION_TABLE(stage_table, cab_stage, CAB_RECIPE_STAGE)
+
+cab_recipe_group cab_recipe_group_get(unsigned index)
+{
+#define SECTION_GROUP(name, ROWS) {#name, name##_table(), offsetof(struct cab_recipe, name)},
+    const cab_recipe_group groups[CAB_RECIPE_GROUPS] = {{"", top_table(), 0},
+                                                        CAB_RECIPE_SECTIONS(SECTION_GROUP){"stages", stage_table(), 0}};
+    return groups[index];
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+cab_status cab_recipe_new(cab_recipe **out)
+{
+    cab_recipe *recipe;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&recipe, 1, "a recipe"));
+    for (unsigned i = 0; i < CAB_RECIPE_STAGES_GROUP; i++) {
+        cab_recipe_group group = cab_recipe_group_get(i);
+        CAB_GOTO(cab_options_init(group.table, (char *)recipe + group.offset));
+    }
+    *out = recipe;
+    return CAB_OK;
+done:
+    cab_recipe_free(recipe);
+    return status;
+}
+
+static void free_stages(cab_recipe *recipe)
+{
+    for (unsigned i = 0; i < recipe->stages_count; i++)
+        cab_options_clear(stage_table(), &recipe->stages[i]);
+    cab_free(recipe->stages);
+    recipe->stages = NULL;
+    recipe->stages_count = 0;
+}
+
+void cab_recipe_free(cab_recipe *recipe)
+{
+    if (!recipe)
+        return;
+    for (unsigned i = 0; i < CAB_RECIPE_STAGES_GROUP; i++) {
+        cab_recipe_group group = cab_recipe_group_get(i);
+        cab_options_clear(group.table, (char *)recipe + group.offset);
+    }
+    free_stages(recipe);
+    cab_free(recipe);
+}
+
+cab_status cab_recipe_reset_stages(cab_recipe *recipe, unsigned count)
+{
+    free_stages(recipe);
+    if (count > CAB_STAGES_MAX)
+        return cab_fail(CAB_EARG, "stages: found %u, expected at most %d", count, CAB_STAGES_MAX);
+    CAB_TRY(CAB_NEW(&recipe->stages, count, "stages"));
+    recipe->stages_count = count;
+    for (unsigned i = 0; i < count; i++)
+        CAB_TRY(cab_options_init(stage_table(), &recipe->stages[i]));
+    return CAB_OK;
+}
+
+/* ---- methods ---------------------------------------------------------------------------------------------------- */
+
+static const cab_option *method_option(void)
+{
+    return cab_option_find(top_table(), "method");
+}
+
+const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t size)
+{
+    if (!cab_words_get(method_option()->words, (unsigned)recipe->method, out, size))
+        snprintf(out, size, "?");
+    return out;
+}
+
+cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
+{
+    unsigned stages;
+    const char *const *settings = cab_method_settings(method, &stages);
+    recipe->method = method;
+    if (method == CAB_METHOD_CUSTOM)
+        return CAB_OK;
+    cab_options_clear(init_table(), &recipe->init);
+    CAB_TRY(cab_options_init(init_table(), &recipe->init));
+    CAB_TRY(cab_recipe_reset_stages(recipe, stages));
+    for (; *settings; settings++) {
+        char key[KEY_MAX];
+        size_t length = strcspn(*settings, "=");
+        snprintf(key, sizeof key, "%.*s", (int)length, *settings);
+        CAB_TRY(cab_recipe_set(recipe, key, *settings + length + 1));
+    }
+    return CAB_OK;
+}
+
+cab_status cab_recipe_preset(const char *method, cab_recipe **out)
+{
+    cab_recipe *recipe;
+    CAB_TRY(cab_recipe_new(&recipe));
+    cab_status status = cab_recipe_set(recipe, "method", method);
+    if (status != CAB_OK)
+        cab_recipe_free(recipe);
+    else
+        *out = recipe;
+    return status;
+}
+
+/* ---- overrides -------------------------------------------------------------------------------------------------- */
+
+/* "train.lr"; stages as "stages[0].lr". */
+static void key_name(const cab_recipe_group *group, const char *key, char *out)
+{
+    bool stage = strcmp(group->name, "stages") == 0;
+    snprintf(out, KEY_MAX, "%s%s%s%s", group->name, stage ? "[0]" : "", group->name[0] ? "." : "", key);
+}
+
+/* Offers every key; `bare` compares the last part only, for keys put into the wrong group. */
+static void offer_keys(cab_nearest *nearest, bool bare)
+{
+    for (unsigned g = 0; g < CAB_RECIPE_GROUPS; g++) {
+        cab_recipe_group group = cab_recipe_group_get(g);
+        for (unsigned i = 0; i < group.table.count; i++) {
+            char name[KEY_MAX];
+            key_name(&group, group.table.rows[i].key, name);
+            cab_nearest_offer(nearest, bare ? group.table.rows[i].key : name, name);
+        }
+    }
+}
+
+/* The keys of the group that `key` names; the groups where it names none. */
+static void list_keys(const char *key, char *out, size_t size)
+{
+    unsigned chosen = CAB_RECIPE_GROUPS;
+    for (unsigned g = 1; g < CAB_RECIPE_GROUPS; g++) {
+        const char *name = cab_recipe_group_get(g).name;
+        size_t length = strlen(name);
+        if (strncmp(key, name, length) == 0 && (key[length] == '.' || key[length] == '[' || key[length] == '\0'))
+            chosen = g;
+    }
+    size_t used = strlen(out);
+    if (chosen == CAB_RECIPE_GROUPS) {
+        snprintf(out + used, size - used, "; groups are teacher, student, data, init, bridge, train, stages[N]");
+        return;
+    }
+    cab_recipe_group group = cab_recipe_group_get(chosen);
+    for (unsigned i = 0; i < group.table.count; i++) {
+        snprintf(out + used, size - used, "%s%s", i ? ", " : "; its group has ", group.table.rows[i].key);
+        used = strlen(out);
+    }
+}
+
+void cab_recipe_unknown_key(const char *key, char *out, size_t size)
+{
+    char shown[KEY_MAX];
+    const char *dot = strrchr(key, '.');
+    snprintf(out, size, "unknown key \"%s\"", cab_printable(key, shown, sizeof shown));
+    for (unsigned g = 1; g < CAB_RECIPE_GROUPS; g++) {
+        if (strcmp(key, cab_recipe_group_get(g).name) == 0) {
+            list_keys(key, out, size);
+            return;
+        }
+    }
+    cab_nearest nearest = cab_nearest_begin(key);
+    offer_keys(&nearest, false);
+    if (!nearest.best[0]) {
+        nearest = cab_nearest_begin(dot ? dot + 1 : key);
+        offer_keys(&nearest, true);
+    }
+    size_t used = strlen(out);
+    if (nearest.best[0])
+        snprintf(out + used, size - used, "; did you mean \"%s\"?", nearest.best);
+    else
+        list_keys(key, out, size);
+}
+
+/* The stage that "stages[N].key" names, and the key in it; *stage stays NULL when `key` has another form. */
+static cab_status find_stage(cab_recipe *recipe, const char *key, cab_stage **stage, const char **rest)
+{
+    static const char prefix[] = "stages[";
+    char *end;
+    *stage = NULL;
+    if (strncmp(key, prefix, sizeof prefix - 1) != 0 || !strchr("0123456789", key[sizeof prefix - 1]))
+        return CAB_OK;
+    unsigned long index = strtoul(key + sizeof prefix - 1, &end, 10);
+    if (end[0] != ']' || end[1] != '.')
+        return CAB_OK;
+    if (index >= recipe->stages_count)
+        return cab_fail(CAB_EARG, "%.40s: the recipe has %u stage%s, counted from 0", key, recipe->stages_count,
+                        recipe->stages_count == 1 ? "" : "s");
+    *stage = &recipe->stages[index];
+    *rest = end + 2;
+    return CAB_OK;
+}
+
+cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value)
+{
+    char sentence[SENTENCE_MAX];
+    const char *rest;
+    cab_stage *stage;
+    if (strcmp(key, "method") == 0) {
+        int64_t before = recipe->method;
+        CAB_TRY(cab_option_set(method_option(), recipe, key, value));
+        cab_status status = cab_recipe_apply_method(recipe, (int)recipe->method);
+        if (status != CAB_OK)
+            recipe->method = before;
+        return status;
+    }
+    CAB_TRY(find_stage(recipe, key, &stage, &rest));
+    const cab_option *option = stage ? cab_option_find(stage_table(), rest) : NULL;
+    if (option)
+        return cab_option_set(option, stage, key, value);
+    for (unsigned g = 0; g < CAB_RECIPE_STAGES_GROUP; g++) {
+        cab_recipe_group group = cab_recipe_group_get(g);
+        size_t length = strlen(group.name);
+        bool named = length > 0 && strncmp(key, group.name, length) == 0 && key[length] == '.';
+        if (g == CAB_RECIPE_TOP_GROUP || named)
+            option = cab_option_find(group.table, named ? key + length + 1 : key);
+        if (option)
+            return cab_option_set(option, (char *)recipe + group.offset, key, value);
+    }
+    cab_recipe_unknown_key(key, sentence, sizeof sentence);
+    return cab_fail(CAB_EARG, "%s", sentence);
+}
+
+/* ---- lengths ---------------------------------------------------------------------------------------------------- */
+
+/* Tokens of a stage that says how long it is; 0 for one that takes what the others leave. */
+static cab_status stage_tokens(const cab_recipe *recipe, unsigned index, uint64_t per_step, uint64_t *tokens)
+{
+    const cab_stage *stage = &recipe->stages[index];
+    uint64_t total = (uint64_t)recipe->train.tokens;
+    int given = (stage->share > 0) + (stage->tokens > 0) + (stage->steps > 0);
+    *tokens = 0;
+    if (given > 1)
+        return cab_fail(CAB_EARG, "stages[%u] \"%s\": give one of share, tokens and steps, found %d", index,
+                        stage->name, given);
+    if (total == 0 && stage->tokens == 0 && stage->steps == 0)
+        return cab_fail(CAB_EARG,
+                        "stages[%u] \"%s\" has no length: set train.tokens (--tokens), or the stage's tokens or steps",
+                        index, stage->name);
+    if (stage->steps > 0 && __builtin_mul_overflow((uint64_t)stage->steps, per_step, tokens))
+        return cab_fail(CAB_EARG, "stages[%u] \"%s\": %" PRId64 " steps of %" PRIu64 " tokens are too many", index,
+                        stage->name, stage->steps, per_step);
+    if (stage->tokens > 0)
+        *tokens = (uint64_t)stage->tokens;
+    if (stage->share > 0) {
+        *tokens = (uint64_t)(stage->share * (double)total + 0.5);
+        *tokens += *tokens == 0;
+    }
+    return CAB_OK;
+}
+
+static uint64_t steps_of(uint64_t tokens, uint64_t per_step)
+{
+    uint64_t steps = tokens / per_step + (tokens % per_step >= per_step - tokens % per_step);
+    return steps ? steps : 1;
+}
+
+cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t *steps)
+{
+    uint64_t per_step, sum = 0, sum_steps = 0, total = (uint64_t)recipe->train.tokens;
+    unsigned open = recipe->stages_count, count = recipe->stages_count;
+    if (__builtin_mul_overflow((uint64_t)recipe->train.batch, seq_len, &per_step) || per_step == 0)
+        return cab_fail(CAB_EARG, "train.batch %" PRId64 " of %" PRIu64 " tokens: expected at least one token",
+                        recipe->train.batch, seq_len);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t tokens;
+        CAB_TRY(stage_tokens(recipe, i, per_step, &tokens));
+        if (tokens == 0 && open < count)
+            return cab_fail(CAB_EARG, "stages[%u] and stages[%u] both have no length: at most one takes the rest", open,
+                            i);
+        if (tokens == 0)
+            open = i;
+        if (__builtin_add_overflow(sum, tokens, &sum))
+            return cab_fail(CAB_EARG, "stages: their lengths add up to more than 2^64 tokens");
+        steps[i] = tokens ? steps_of(tokens, per_step) : 0;
+        sum_steps += steps[i];
+    }
+    /* shares and steps are rounded: a step per stage is no contradiction */
+    uint64_t slack = per_step > UINT64_MAX / (count + 1) ? UINT64_MAX : per_step * count;
+    uint64_t apart = sum > total ? sum - total : total - sum;
+    if (open == count && total > 0 && apart > slack)
+        return cab_fail(CAB_EARG,
+                        "stages: their lengths add up to %" PRIu64 " tokens, train.tokens is %" PRIu64
+                        "; leave one stage without a length to take the rest",
+                        sum, total);
+    if (open < count && sum >= total)
+        return cab_fail(CAB_EARG, "stages[%u] \"%s\": the other stages leave none of the %" PRIu64 " tokens", open,
+                        recipe->stages[open].name, total);
+    if (open < count) {
+        uint64_t all = steps_of(total, per_step);
+        steps[open] = all > sum_steps ? all - sum_steps : 1;
+    }
+    return CAB_OK;
+}
+
+/* ---- checks ----------------------------------------------------------------------------------------------------- */
+
+static cab_status check_paths(const cab_recipe *recipe)
+{
+    if (!recipe->teacher.path[0])
+        return cab_fail(CAB_EARG, "teacher.path is missing: the Hugging Face directory of the teacher (--teacher)");
+    if (!recipe->data.train.count)
+        return cab_fail(CAB_EARG, "data.train is missing: at least one file to train on (--train)");
+    if (!recipe->data.eval.count)
+        return cab_fail(CAB_EARG, "data.eval is missing: at least one file to validate on (--eval)");
+    if (!recipe->out[0])
+        return cab_fail(CAB_EARG, "out is missing: the directory of the run (--out)");
+    if (strcmp(recipe->device, "cpu") != 0 && strcmp(recipe->device, "cuda") != 0)
+        return cab_fail(CAB_EARG, "device: found \"%.40s\", expected cpu or cuda", recipe->device);
+    if (recipe->student.path[0] && recipe->init.weights == CAB_INIT_TEACHER)
+        return cab_fail(CAB_EARG, "student.path and init.weights: teacher exclude each other: the student has weights");
+    return CAB_OK;
+}
+
+static cab_status check_sizes(const cab_recipe *recipe)
+{
+    const struct cab_recipe_student *student = &recipe->student;
+    const struct cab_recipe_bridge *bridge = &recipe->bridge;
+    if (student->d_model && student->n_head && student->d_model % student->n_head)
+        return cab_fail(CAB_ESHAPE, "student.d_model %" PRId64 " is no multiple of student.n_head %" PRId64,
+                        student->d_model, student->n_head);
+    bool listed = bridge->layer_map == CAB_LAYERS_LIST;
+    if (listed != (bridge->layers.count > 0))
+        return cab_fail(CAB_EARG, listed ? "bridge.layer_map is list, but bridge.layers is empty"
+                                         : "bridge.layers is given, but bridge.layer_map is not list");
+    if (listed && student->n_layer && bridge->layers.count != student->n_layer)
+        return cab_fail(CAB_ESHAPE, "bridge.layers has %u entries, student.n_layer is %" PRId64, bridge->layers.count,
+                        student->n_layer);
+    for (unsigned i = 0; i < bridge->layers.count; i++) {
+        if (bridge->layers.items[i] < -1 || bridge->layers.items[i] >= 1024)
+            return cab_fail(CAB_EARG, "bridge.layers[%u]: found %" PRId64 ", expected a teacher layer from 0, or -1", i,
+                            bridge->layers.items[i]);
+    }
+    if (recipe->init.near_identity && (recipe->init.decay <= 0 || recipe->init.decay >= 1))
+        return cab_fail(CAB_EARG, "init.decay: found %g, expected a number between 0 and 1", recipe->init.decay);
+    return CAB_OK;
+}
+
+static cab_status check_training(const cab_recipe *recipe)
+{
+    const struct cab_recipe_train *train = &recipe->train;
+    const struct {
+        const char *key;
+        double value;
+        bool positive; /* else: below 1 */
+    } rules[] = {
+        {"train.lr", train->lr, true},
+        {"train.eps", train->eps, true},
+        {"data.fraction", recipe->data.fraction, true},
+        {"train.beta1", train->beta1, false},
+        {"train.beta2", train->beta2, false},
+        {"train.ema", train->ema, false},
+    };
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
+        if (rules[i].positive ? rules[i].value <= 0 : rules[i].value >= 1)
+            return cab_fail(CAB_EARG, "%s: found %g, expected %s", rules[i].key, rules[i].value,
+                            rules[i].positive ? "more than 0" : "less than 1");
+    }
+    if (train->micro_batch && (train->micro_batch > train->batch || train->batch % train->micro_batch))
+        return cab_fail(CAB_EARG, "train.batch %" PRId64 " is no multiple of train.micro_batch %" PRId64, train->batch,
+                        train->micro_batch);
+    return CAB_OK;
+}
+
+/* A weight at the stage's end is -1 (the same) or at least 0. */
+static cab_status check_weight(unsigned index, const char *term, double start, double end, bool *used)
+{
+    if (end < 0 && end != -1)
+        return cab_fail(CAB_EARG, "stages[%u].%s_end: found %g, expected 0 or more, or -1", index, term, end);
+    *used = *used || start > 0 || end > 0;
+    return CAB_OK;
+}
+
+static cab_status check_stages(const cab_recipe *recipe)
+{
+    bool by_steps = false;
+    if (!recipe->stages_count)
+        return cab_fail(CAB_EARG, "stages: none; name a method, or list at least one stage with a loss weight");
+    for (unsigned i = 0; i < recipe->stages_count; i++) {
+        const cab_stage *stage = &recipe->stages[i];
+        bool used = false;
+        CAB_TRY(check_weight(i, "ce", stage->ce, stage->ce_end, &used));
+        CAB_TRY(check_weight(i, "kl", stage->kl, stage->kl_end, &used));
+        CAB_TRY(check_weight(i, "align", stage->align, stage->align_end, &used));
+        if (!used)
+            return cab_fail(CAB_EARG, "stages[%u] \"%s\": no loss term; give ce, kl or align a weight", i, stage->name);
+        by_steps = by_steps || stage->steps > 0;
+    }
+    /* without a sequence length, steps cannot be compared with tokens; the run does so when it knows the teacher */
+    if (by_steps && recipe->data.seq_len == 0)
+        return CAB_OK;
+    uint64_t steps[CAB_STAGES_MAX];
+    return cab_recipe_stage_steps(recipe, recipe->data.seq_len ? (uint64_t)recipe->data.seq_len : 1, steps);
+}
+
+cab_status cab_recipe_validate(const cab_recipe *recipe)
+{
+    CAB_TRY(check_paths(recipe));
+    CAB_TRY(check_sizes(recipe));
+    CAB_TRY(check_training(recipe));
+    return check_stages(recipe);
+}
