@@ -143,14 +143,15 @@ static void sync_parent(const char *path)
 cab_status cab_writer_commit(cab_writer *writer)
 {
     FILE *stream = writer->stream;
-    bool written = !ferror(stream) && fflush(stream) == 0 && fsync(fileno(stream)) == 0;
-    int reason = errno;
-    writer->stream = NULL;
-    if (fclose(stream) != 0 && written) {
-        written = false;
+    int reason = 0;
+    if (ferror(stream))
+        reason = EIO; /* cab_writer_write() has told more */
+    else if (fflush(stream) != 0 || fsync(fileno(stream)) != 0)
         reason = errno;
-    }
-    if (!written) {
+    if (fclose(stream) != 0 && reason == 0)
+        reason = errno;
+    writer->stream = NULL;
+    if (reason != 0) {
         unlink(writer->temporary);
         return cab_fail_errno(CAB_EIO, reason, "%s: cannot write", writer->path);
     }

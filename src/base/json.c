@@ -22,10 +22,10 @@ cab_status cab_json_load(const char *path, size_t max_bytes, cab_json *out)
 }
 
 /* Ends well only with one complete value that is an object; anything else is told with its place. */
-static cab_status check_parsed(const struct json_tokener *tokener, json_object *root, size_t size, const char *name)
+static cab_status check_parsed(struct json_tokener *tokener, json_object *root, size_t size, const char *name)
 {
-    enum json_tokener_error error = json_tokener_get_error((struct json_tokener *)tokener);
-    size_t offset = json_tokener_get_parse_end((struct json_tokener *)tokener);
+    enum json_tokener_error error = json_tokener_get_error(tokener);
+    size_t offset = json_tokener_get_parse_end(tokener);
     if (error == json_tokener_continue)
         return cab_fail(CAB_EFORMAT, "%s: JSON ends unfinished after %zu bytes", name, size);
     if (error != json_tokener_success)
