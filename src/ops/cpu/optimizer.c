@@ -1,0 +1,126 @@
+/* optimizer.c - AdamW on the CPU; src/ops/optimizer.c has the formula.
+ *
+ * The list is cut into blocks of CAB_ADAMW_BLOCK elements, whatever the number of threads. One pass over the gradients sums
+ * their squares in fp64, per block and then over blocks in order; a second reads and writes everything else once. */
+#include "ops/optimizer.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vec.h"
+
+/* The update's numbers, the same for every block but for the decay. */
+typedef struct update {
+    float scale; /* of the gradient, from clipping */
+    float lr, beta1, beta2, eps, ema;
+    float correct1, correct2; /* 1 / (1 - beta^step) */
+} update;
+
+static void cut(const cab_adamw_attributes *a, cab_adamw_block *blocks)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        const size_t size = (size_t)cab_elements(a->list[i].parameter);
+        for (size_t first = 0; first < size; first += CAB_ADAMW_BLOCK) {
+            size_t count = size - first < CAB_ADAMW_BLOCK ? size - first : CAB_ADAMW_BLOCK;
+            *blocks++ = (cab_adamw_block){.entry = i, .first = first, .count = count};
+        }
+    }
+}
+
+static double squares(const float *g, size_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += (double)g[i] * (double)g[i];
+    return sum;
+}
+
+static void apply(const update *u, float decay, size_t n, float *restrict p, float *restrict g, float *restrict m,
+                  float *restrict v)
+{
+    const update c = *u;
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        const float gradient = c.scale * g[i];
+        m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * gradient;
+        v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * gradient * gradient;
+        p[i] -= c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + c.eps) + decay * p[i]);
+        g[i] = 0.0f;
+    }
+}
+
+static void average(float ema, size_t n, const float *restrict p, float *restrict mean)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        mean[i] = ema * mean[i] + (1.0f - ema) * p[i];
+}
+
+/* A piece at a time, so that what one loop wrote is still in the cache for the next. */
+static void update_block(const cab_adamw_attributes *a, const cab_adamw_block *block, const update *u)
+{
+    const cab_optimized *o = &a->list[block->entry];
+    float *p = o->parameter->data, *g = o->parameter->grad->data;
+    cab_bf16 *low = o->parameter->low != NULL ? o->parameter->low->data : NULL;
+    for (size_t i = block->first, end = block->first + block->count; i < end; i += CAB_PIECE) {
+        const size_t n = end - i < CAB_PIECE ? end - i : CAB_PIECE;
+        apply(u, o->decay, n, p + i, g + i, o->m + i, o->v + i);
+        if (o->average != NULL)
+            average(u->ema, n, p + i, o->average + i);
+        if (low != NULL)
+            cab_narrow(low + i, p + i, (int64_t)n);
+    }
+}
+
+static double gradient_norm(const cab_adamw_attributes *a, cab_adamw_block *blocks, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (size_t i = 0; i < a->blocks; i++) {
+        const float *g = a->list[blocks[i].entry].parameter->grad->data;
+        blocks[i].squares = squares(g + blocks[i].first, blocks[i].count);
+    }
+    double sum = 0.0;
+    for (size_t i = 0; i < a->blocks; i++)
+        sum += blocks[i].squares;
+    return sqrt(sum);
+}
+
+static void clear_gradients(const cab_adamw_attributes *a)
+{
+    for (size_t i = 0; i < a->n; i++)
+        memset(a->list[i].parameter->grad->data, 0, cab_tensor_bytes(a->list[i].parameter));
+}
+
+cab_status CAB_ISA(cab_adamw_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_adamw_attributes *a = node->attributes;
+    const cab_adamw_options *o = &a->options;
+    const int32_t step = *(const int32_t *)node->in[1]->data;
+    cab_adamw_block *blocks = node->scratch;
+    if (step < 1)
+        return cab_fail(CAB_EARG, "adamw: step is %d, expected 1 for the first update", (int)step);
+    cut(a, blocks);
+    const double norm = gradient_norm(a, blocks, backend->threads);
+    *(float *)node->out[0]->data = (float)norm;
+    if (!isfinite((float)norm)) {
+        clear_gradients(a);
+        return CAB_OK;
+    }
+    const update u = {.scale = o->clip > 0.0f && norm > (double)o->clip ? (float)((double)o->clip / norm) : 1.0f,
+                      .lr = *(const float *)node->in[0]->data,
+                      .beta1 = o->beta1,
+                      .beta2 = o->beta2,
+                      .eps = o->eps,
+                      .ema = o->ema_decay,
+                      .correct1 = (float)(1.0 / (1.0 - pow((double)o->beta1, step))),
+                      .correct2 = (float)(1.0 / (1.0 - pow((double)o->beta2, step)))};
+#pragma omp parallel for num_threads(backend->threads) schedule(static)
+    for (size_t i = 0; i < a->blocks; i++)
+        update_block(a, &blocks[i], &u);
+    for (size_t i = 0; i < a->n; i++) {
+        cab_tensor *p = a->list[i].parameter;
+        p->version++;
+        if (p->low != NULL)
+            p->low->version++;
+    }
+    return CAB_OK;
+}
