@@ -1,0 +1,34 @@
+/* head_loss.h - what the recorder of the vocabulary losses tells its kernels. */
+#ifndef CAB_OPS_HEAD_LOSS_H
+#define CAB_OPS_HEAD_LOSS_H
+
+#include "tensor/graph.h"
+
+/* Inputs and outputs of the node. The teacher's three, the valid mask and both biases may be NULL; without a teacher there
+ * are two outputs. */
+enum {
+    CAB_HEAD_HIDDEN,
+    CAB_HEAD_W,
+    CAB_HEAD_B,
+    CAB_HEAD_TEACHER_HIDDEN,
+    CAB_HEAD_TEACHER_W,
+    CAB_HEAD_TEACHER_B,
+    CAB_HEAD_LABELS,
+    CAB_HEAD_VALID,
+    CAB_HEAD_INPUTS
+};
+enum { CAB_HEAD_CE, CAB_HEAD_COUNT, CAB_HEAD_KL, CAB_HEAD_AGREEMENT, CAB_HEAD_OUTPUTS };
+
+typedef struct cab_head_attributes {
+    float temperature;
+} cab_head_attributes;
+
+/* Rows whose logits exist at a time: 32 MiB of fp32 logits, but not so few that the matrix products suffer. */
+static inline int64_t cab_head_chunk(int64_t V, int64_t rows)
+{
+    int64_t chunk = (INT64_C(1) << 23) / V / 16 * 16;
+    chunk = chunk < 64 ? 64 : chunk > 512 ? 512 : chunk;
+    return chunk < rows ? chunk : rows;
+}
+
+#endif

@@ -1,0 +1,263 @@
+/* test_head_loss.c - the vocabulary losses against plain softmaxes in fp64: values, gradients, masks, temperatures. */
+#include "ops/check.h"
+
+typedef struct shape {
+    int64_t B, L, D, V;
+    int64_t teacher; /* its D; 0: none */
+    bool bias, valid;
+    double temperature;
+} shape;
+
+enum { HIDDEN, W, BIAS, TEACHER_HIDDEN, TEACHER_W, TEACHER_BIAS, LABELS, VALID, INPUTS };
+enum { CE, KL, AGREEMENT, OUTPUTS }; /* and the counts, last: after CE without a teacher */
+
+static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const shape *s = argument;
+    const cab_head_side student = {in[HIDDEN], in[W], s->bias ? in[BIAS] : NULL};
+    const cab_head_side teacher = {in[TEACHER_HIDDEN], in[TEACHER_W], s->bias ? in[TEACHER_BIAS] : NULL};
+    cab_head_losses losses = cab_head_loss(g, &student, s->teacher ? &teacher : NULL, in[LABELS],
+                                           s->valid ? in[VALID] : NULL, (float)s->temperature);
+    out[CE] = losses.ce;
+    if (s->teacher) {
+        out[KL] = losses.kl;
+        out[AGREEMENT] = losses.agreement;
+    }
+    out[s->teacher ? OUTPUTS : KL] = losses.count;
+}
+
+/* The logits of a row, and log softmax of logits / T. Returns the arg max. */
+static int64_t row_logits(const double *hidden, const double *w, const double *bias, int64_t D, int64_t V,
+                          double *logits)
+{
+    int64_t largest = 0;
+    for (int64_t v = 0; v < V; v++) {
+        logits[v] = bias ? bias[v] : 0;
+        for (int64_t d = 0; d < D; d++)
+            logits[v] += hidden[d] * w[v * D + d];
+        largest = logits[v] > logits[largest] ? v : largest;
+    }
+    return largest;
+}
+
+static void log_softmax(const double *logits, int64_t V, double T, double *out)
+{
+    double sum = 0;
+    for (int64_t v = 0; v < V; v++)
+        sum += exp(logits[v] / T);
+    for (int64_t v = 0; v < V; v++)
+        out[v] = logits[v] / T - log(sum);
+}
+
+/* Values, and with `gradient` also those of <seed, (ce, kl)> by the formulas. */
+static void compute(const shape *s, double *const *in, double **out, const double *seed, double **gradient)
+{
+    const int64_t rows = s->B * s->L, V = s->V, D = s->D;
+    const double T = s->temperature;
+    double n_label = 0, n_valid = 0;
+    double *work = check_doubles(5 * V), *student = work, *teacher = work + V, *p = work + 2 * V, *pT = work + 3 * V,
+           *qT = work + 4 * V;
+    out[CE][0] = 0;
+    if (s->teacher)
+        out[KL][0] = out[AGREEMENT][0] = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        n_label += in[LABELS][r] >= 0;
+        n_valid += !s->valid || in[VALID][r] != 0;
+    }
+    out[s->teacher ? OUTPUTS : KL][0] = n_label;
+    out[s->teacher ? OUTPUTS : KL][1] = n_valid;
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t label = (int64_t)in[LABELS][r];
+        const bool valid = s->teacher && (!s->valid || in[VALID][r] != 0);
+        int64_t best = row_logits(in[HIDDEN] + r * D, in[W], s->bias ? in[BIAS] : NULL, D, V, student);
+        log_softmax(student, V, 1, p);
+        if (label >= 0)
+            out[CE][0] -= p[label] / n_label;
+        if (valid) {
+            int64_t same = row_logits(in[TEACHER_HIDDEN] + r * s->teacher, in[TEACHER_W],
+                                      s->bias ? in[TEACHER_BIAS] : NULL, s->teacher, V, teacher);
+            out[AGREEMENT][0] += (same == best) / n_valid;
+            log_softmax(student, V, T, pT);
+            log_softmax(teacher, V, T, qT);
+            for (int64_t v = 0; v < V; v++)
+                out[KL][0] += T * T * exp(qT[v]) * (qT[v] - pT[v]) / n_valid;
+        }
+        for (int64_t v = 0; v < V && gradient; v++) {
+            double d = label >= 0 ? seed[0] / n_label * (exp(p[v]) - (v == label)) : 0;
+            d += valid ? seed[1] * T / n_valid * (exp(pT[v]) - exp(qT[v])) : 0;
+            gradient[BIAS][v] += d;
+            for (int64_t i = 0; i < D; i++) {
+                gradient[HIDDEN][r * D + i] += d * in[W][v * D + i];
+                gradient[W][v * D + i] += d * in[HIDDEN][r * D + i];
+            }
+        }
+    }
+    free(work);
+}
+
+static void reference(const check_case *c, double *const *in, double **out)
+{
+    compute(c->argument, in, out, NULL, NULL);
+}
+
+static check_case make_case(const char *name, const shape *s)
+{
+    const int64_t teacher = s->teacher ? s->teacher : 1;
+    return (check_case){.name = name,
+                        .n_in = INPUTS,
+                        .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->D}, -2, 2},
+                               {CHECK_PARAMETER, 2, {s->V, s->D}, -2, 2},
+                               {s->bias ? CHECK_PARAMETER : CHECK_FROZEN, 1, {s->V}, 0, 0},
+                               {CHECK_CONSTANT, 3, {s->B, s->L, teacher}, -2, 2},
+                               {CHECK_FROZEN, 2, {s->V, teacher}, -2, 2},
+                               {CHECK_FROZEN, 1, {s->V}, 0, 0},
+                               {CHECK_IDS, 2, {s->B, s->L}, -1, (double)s->V},
+                               {CHECK_IDS, 2, {s->B, s->L}, 0, 2}},
+                        .n_out = s->teacher ? OUTPUTS + 1 : 2,
+                        .n_seeded = s->teacher ? 2 : 1,
+                        .record = record,
+                        .reference = reference,
+                        .argument = s,
+                        .no_nan = s->valid};
+}
+
+static void test_small(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{2, 3, 4, 11, 5, true, true, 1},   {1, 1, 3, 7, 3, true, false, 1},
+                            {2, 4, 3, 9, 2, false, true, 2.5}, {1, 5, 4, 33, 4, false, false, 1},
+                            {1, 6, 3, 5, 0, true, false, 1},   {1, 3, 2, 70, 0, false, false, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        check_case c = make_case("head_loss", &shapes[i]);
+        check_run(&c);
+    }
+}
+
+/* More rows than a chunk holds, more words than a piece: the gradient by the formulas. */
+static void test_chunks(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{3, 181, 6, 21, 4, true, true, 1}, {1, 30, 5, 1101, 3, true, true, 3}};
+    const char *const isas[] = {"v1", "v3", "v4"};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        check_case c = make_case("head_loss chunks", &shapes[i]);
+        check_reference r = {0};
+        double *out[4];
+        for (int j = 0; j < INPUTS; j++) {
+            const check_input *in = &c.in[j];
+            const int64_t n = check_count(in->n_dim, in->shape);
+            r.in[j] = check_draw(c.name, j, n, in->low < in->high ? in->low : -1, in->low < in->high ? in->high : 1,
+                                 in->kind == CHECK_IDS);
+            r.gradient[j] = check_doubles(n);
+        }
+        for (int o = 0; o < 4; o++) {
+            r.out_count[o] = o == 3 ? 2 : 1;
+            out[o] = r.out[o] = check_doubles(2);
+        }
+        r.seed[CE] = check_doubles(1);
+        r.seed[KL] = check_doubles(1);
+        r.seed[CE][0] = 0.75;
+        r.seed[KL][0] = -1.5;
+        compute(&shapes[i], r.in, out, (double[]){0.75, -1.5}, r.gradient);
+        for (size_t k = 0; k < 3; k++)
+            for (int low = 0; low < 2 && check_have(isas[k]); low++) {
+                check_variant v = {.dtype = low ? CAB_BF16 : CAB_F32,
+                                   .isa = isas[k],
+                                   .view = true,
+                                   .twice = true,
+                                   .threads = low ? 0 : 3};
+                check_one(&c, &v, &r);
+            }
+        check_release(&r);
+    }
+}
+
+/* One graph over given hidden states of width 1 and head w, V = 3: what it reports. */
+static void report(const float *hidden, const float *teacher, const int32_t *labels, const int32_t *valid, int rows,
+                   float *ce, float *kl, float *agreement, float counts[2])
+{
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w;
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){3, 1}, CAB_DECAY, &w));
+    check_ok(cab_params_write(params, w, (float[]){1, 0, -1}));
+    cab_tensor *h = cab_graph_input(g, "h", CAB_F32, 3, (int64_t[]){1, rows, 1});
+    cab_tensor *t = cab_graph_input(g, "t", CAB_F32, 3, (int64_t[]){1, rows, 1});
+    cab_tensor *l = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){1, rows});
+    cab_tensor *v = cab_graph_input(g, "valid", CAB_I32, 2, (int64_t[]){1, rows});
+    check_ok(cab_tensor_write(g, h, hidden));
+    check_ok(cab_tensor_write(g, t, teacher));
+    check_ok(cab_tensor_write(g, l, labels));
+    check_ok(cab_tensor_write(g, v, valid));
+    cab_head_losses losses = cab_head_loss(g, &(cab_head_side){h, w, NULL}, &(cab_head_side){t, w, NULL}, l, v, 1.0f);
+    cab_tensor *outputs[] = {losses.ce, losses.kl, losses.agreement, losses.count};
+    for (int i = 0; i < 4; i++)
+        cab_graph_keep(g, outputs[i]);
+    check_ok(cab_graph_plan(g, NULL));
+    check_ok(cab_graph_run(g));
+    check_ok(cab_scalar_read(g, losses.ce, ce));
+    check_ok(cab_scalar_read(g, losses.kl, kl));
+    check_ok(cab_scalar_read(g, losses.agreement, agreement));
+    check_ok(cab_tensor_read(g, losses.count, counts));
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
+/* Logits of +-1000 in fp32, ties, and rows that take part in nothing. */
+static void test_edges(void **state)
+{
+    (void)state;
+    float ce, kl, agreement, counts[2];
+    report((float[]){1000, -1000, 0}, (float[]){1000, -1000, 2}, (int32_t[]){0, 0, -1}, (int32_t[]){1, 0, 1}, 3, &ce,
+           &kl, &agreement, counts);
+    assert_true(counts[0] == 2.0f && counts[1] == 2.0f);
+    assert_true(fabsf(ce - 1000.0f) < 1e-3f); /* 0 for the first, 2000 for the second */
+    assert_true(agreement == 1.0f); /* the third row is a tie of all: the lowest index is the teacher's choice */
+    assert_true(kl > 0.0f && isfinite(kl));
+    report((float[]){3}, (float[]){3}, (int32_t[]){-1}, (int32_t[]){0}, 1, &ce, &kl, &agreement, counts);
+    assert_true(ce == 0.0f && kl == 0.0f && agreement == 0.0f && counts[0] == 0.0f && counts[1] == 0.0f);
+    report((float[]){3}, (float[]){3}, (int32_t[]){2}, (int32_t[]){1}, 1, &ce, &kl, &agreement, counts);
+    assert_true(fabsf(kl) < 1e-6f && agreement == 1.0f);
+}
+
+/* A label outside the vocabulary is an error at run time, teachers of other vocabularies one when recorded. */
+static void test_errors(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    cab_graph *g;
+    for (int i = 0; i < 2; i++) {
+        check_ok(cab_backend_open("cpu", &backend));
+        check_ok(cab_graph_new(backend, &g));
+        cab_tensor *h = cab_graph_input(g, "h", CAB_F32, 3, (int64_t[]){1, 2, 4});
+        cab_tensor *w = cab_graph_input(g, "w", CAB_F32, 2, (int64_t[]){5, 4});
+        cab_tensor *other = cab_graph_input(g, "other", CAB_F32, 2, (int64_t[]){6, 4});
+        cab_tensor *labels = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){1, 2});
+        check_ok(cab_tensor_write(g, labels, (int32_t[]){0, 5}));
+        const cab_head_side student = {h, w, NULL}, teacher = {h, other, NULL};
+        cab_head_losses losses = cab_head_loss(g, &student, i ? &teacher : NULL, labels, NULL, 1.0f);
+        cab_graph_keep(g, losses.ce);
+        if (i == 0) {
+            check_ok(cab_graph_plan(g, NULL));
+            assert_int_equal(cab_graph_run(g), CAB_EARG);
+            assert_string_equal(cab_error_text(), "head_loss: label 5 in row 1, expected -1 to 4");
+        } else {
+            assert_null(losses.ce);
+            assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
+        }
+        cab_graph_free(g);
+        cab_backend_close(backend);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_edges), cmocka_unit_test(test_errors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
