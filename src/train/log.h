@@ -1,0 +1,60 @@
+/* log.h - what a run leaves behind for its reader: <run>/log.jsonl, <run>/result.json, <run>/recipe.yaml.
+ *
+ * log.jsonl: one JSON object per line, written and flushed as it happens.
+ *   a training step   {"step":120,"tokens":61440,"stage":"distil","loss":3.1,"ce":2.9,"kl":0.8,"align":0.01,"lr":0.001,
+ *                      "grad_norm":0.7,"tokens_per_s":51200,"seconds":12.5}
+ *   an evaluation     {"eval":true,"step":120,"tokens":61440,"loss":2.8,"perplexity":16.4,"kl":0.7,"agreement":0.61,
+ *                      "seconds":13.0}
+ * "seconds" counts from the start of the run. A number that is not finite (a loss term the stage lacks) is left out.
+ *
+ * result.json, written once at the end: the fields of cab_result under their names, and those of cab_run_summary. */
+#ifndef CAB_TRAIN_LOG_H
+#define CAB_TRAIN_LOG_H
+
+#include "base/error.h"
+#include "base/file.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+#define CAB_RUN_LOG "log.jsonl"
+#define CAB_RUN_RESULT "result.json"
+#define CAB_RUN_RECIPE "recipe.yaml"
+
+/* NAN in a loss term: the stage has no such term. */
+typedef struct cab_run_step {
+    uint64_t step, tokens;
+    const char *stage;
+    double loss, ce, kl, align, lr, grad_norm, tokens_per_s, seconds;
+} cab_run_step;
+
+typedef struct cab_run_eval {
+    uint64_t step, tokens;
+    double loss, perplexity, kl, agreement, seconds;
+} cab_run_eval;
+
+typedef struct cab_run_log {
+    FILE *stream;
+    char path[CAB_PATH_MAX];
+} cab_run_log;
+
+/* Opens <directory>/log.jsonl for a run that goes on after `step`: lines of later steps, and a line cut short by a
+ * crash, are dropped (the file is replaced atomically), so that a resumed run logs what an unbroken one does. 0: anew. */
+cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t step);
+cab_status cab_run_log_step(cab_run_log *log, const cab_run_step *step);
+cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval);
+/* Accepts a log that was never opened, when zeroed. */
+void cab_run_log_close(cab_run_log *log);
+
+/* Strings may be NULL: left out. */
+typedef struct cab_run_summary {
+    cab_result result;
+    const char *method, *teacher, *student, *sample; /* paths as the recipe has them; sample: generated text */
+    double fraction, teacher_perplexity;             /* teacher_perplexity: NAN when not measured */
+    uint64_t seed, parameters;                       /* of the student */
+} cab_run_summary;
+
+/* Writes <directory>/result.json atomically. */
+cab_status cab_run_summary_write(const char *directory, const cab_run_summary *summary);
+
+#endif
