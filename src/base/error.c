@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef __clang_analyzer__
+#undef cab_fail
+#undef cab_fail_errno
+#endif
+
 enum { ERROR_TEXT_MAX = 1024 };
 
 static _Thread_local char error_text[ERROR_TEXT_MAX];

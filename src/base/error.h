@@ -20,6 +20,12 @@ cab_status cab_fail(cab_status code, const char *format, ...) CAB_PRINTF(2, 3);
 /* As cab_fail(), with ": <strerror(errno_value)>" appended. */
 cab_status cab_fail_errno(cab_status code, int errno_value, const char *format, ...) CAB_PRINTF(3, 4);
 
+#ifdef __clang_analyzer__
+/* The analyser sees one file at a time and would think that a failure may be CAB_OK. */
+#define cab_fail(code, ...) ((void)(cab_fail)((code), __VA_ARGS__), (code))
+#define cab_fail_errno(code, ...) ((void)(cab_fail_errno)((code), __VA_ARGS__), (code))
+#endif
+
 /* Copies this thread's text into another thread's slot: worker threads hand their failure to the thread that joins. */
 void cab_error_set_text(const char *text);
 
