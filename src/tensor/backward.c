@@ -96,6 +96,15 @@ cab_tensor *cab_graph_gradient(const cab_graph *g, const cab_tensor *t)
     return g->gradients[t->id];
 }
 
+bool cab_graph_trains(const cab_graph *g, const cab_tensor *parameter)
+{
+    for (size_t i = 0; parameter->grad != NULL && i < g->n_nodes; i++)
+        for (int k = 0; !g->nodes[i]->skip && k < g->nodes[i]->n_in; k++)
+            if (g->nodes[i]->gin[k] == parameter->grad)
+                return true;
+    return false;
+}
+
 /* Where the gradient of t lives, made on demand. */
 static cab_tensor *gradient_of(cab_graph *g, const cab_tensor *t)
 {

@@ -112,6 +112,8 @@ void cab_graph_backward(cab_graph *g, int n, cab_tensor *const *outputs, cab_ten
 /* Before backward: asks that a gradient for input `t` be computed (tests). It is kept. */
 void cab_graph_want_gradient(cab_graph *g, cab_tensor *t);
 cab_tensor *cab_graph_gradient(const cab_graph *g, const cab_tensor *t);
+/* After planning: whether a node that runs adds to this parameter's gradient. */
+bool cab_graph_trains(const cab_graph *g, const cab_tensor *parameter);
 
 /* ---- planning and running ---------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,341 @@
+/* loop.c - cab_distill(): from a recipe to an exported student, resumable at any moment. */
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "train/run.h"
+#include "train/snapshot.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const double checkpoint_seconds = 300; /* between checkpoints, when the recipe leaves it open */
+static const int64_t periodic_eval_tokens = 16384;
+
+static volatile sig_atomic_t
+    stop_requested; /* the only state outside a run: a signal handler has nothing else to reach */
+
+void cab_distill_stop(void)
+{
+    stop_requested = 1;
+}
+
+/* Writes recipe.yaml, or checks that the one there is the same: a directory holds one run. */
+static cab_status claim_directory(const struct cab_recipe *recipe)
+{
+    char path[CAB_PATH_MAX], candidate[CAB_PATH_MAX], result[CAB_PATH_MAX];
+    char *old = NULL, *new = NULL;
+    size_t old_size = 0, new_size = 0;
+    cab_status status;
+    CAB_TRY(cab_directory_make(recipe->out));
+    CAB_TRY(cab_directory_check_writable(recipe->out));
+    CAB_TRY(cab_path_join(path, recipe->out, "recipe.yaml"));
+    CAB_TRY(cab_path_join(candidate, recipe->out, "recipe.yaml.new"));
+    CAB_TRY(cab_path_join(result, recipe->out, "result.json"));
+    if (!cab_path_exists(path))
+        return cab_recipe_save(recipe, path);
+    CAB_TRY(cab_recipe_save(recipe, candidate));
+    CAB_GOTO(cab_file_read(path, 1 << 24, &old, &old_size));
+    CAB_GOTO(cab_file_read(candidate, 1 << 24, &new, &new_size));
+    if (old_size != new_size || memcmp(old, new, new_size) != 0)
+        status =
+            cab_fail(CAB_EARG, "%s: holds another run (its recipe.yaml differs); choose another directory or remove it",
+                     recipe->out);
+    else if (cab_path_exists(result))
+        status = cab_fail(CAB_EARG, "%s: holds this run, finished; choose another directory or remove it", recipe->out);
+done:
+    unlink(candidate);
+    cab_free(old);
+    cab_free(new);
+    return status;
+}
+
+static uint64_t tokens_done(const cab_run *run)
+{
+    return run->step * (uint64_t)(run->batch * run->seq_len);
+}
+
+static double weighted(double weight, double value)
+{
+    return weight > 0 && !isnan(value) ? weight * value : 0;
+}
+
+static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_term_weights *w, double lr, double norm)
+{
+    uint64_t first = 0;
+    const cab_stage *stage = &run->recipe->stages[cab_run_stage(run, run->step - 1, &first)];
+    cab_run_step line = {.step = run->step,
+                         .tokens = tokens_done(run),
+                         .stage = stage->name,
+                         .loss = weighted(w->ce, v->ce) + weighted(w->kl, v->kl) + weighted(w->align, v->align),
+                         .ce = v->ce,
+                         .kl = v->kl,
+                         .align = v->align,
+                         .lr = lr,
+                         .grad_norm = norm,
+                         .tokens_per_s = (double)tokens_done(run) / run->train_seconds,
+                         .seconds = run->seconds};
+    if (run->step % (uint64_t)run->recipe->train.log_every != 0)
+        return CAB_OK;
+    return cab_run_log_step(&run->log, &line);
+}
+
+static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
+{
+    double started = cab_seconds();
+    CAB_TRY(cab_run_evaluate(run, max_tokens, out));
+    run->seconds += cab_seconds() - started;
+    cab_run_eval line = {.step = run->step,
+                         .tokens = tokens_done(run),
+                         .loss = out->loss,
+                         .perplexity = exp(out->loss),
+                         .kl = out->kl,
+                         .agreement = out->agreement,
+                         .seconds = run->seconds};
+    return cab_run_log_eval(&run->log, &line);
+}
+
+static bool evaluation_due(const cab_run *run)
+{
+    uint64_t every = (uint64_t)run->recipe->train.eval_every;
+    if (every == 0)
+        every = run->total_steps < 10 ? 1 : run->total_steps / 10;
+    return run->eval != NULL && run->step % every == 0 && run->step < run->total_steps;
+}
+
+static void show_progress(const cab_run *run, cab_progress *progress, const cab_term_values *v, double lr)
+{
+    char detail[160];
+    int used = 0;
+    const struct {
+        const char *name;
+        double value;
+        bool present;
+    } terms[] = {{"ce", v->ce, v->labels > 0},
+                 {"kl", v->kl, !isnan(v->kl) && v->valid > 0},
+                 {"align", v->align, !isnan(v->align)}};
+    for (int i = 0; i < 3; i++)
+        if (terms[i].present && !isnan(terms[i].value))
+            used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", terms[i].name, terms[i].value);
+    snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk tokens  %.1fk tokens/s", lr,
+             (double)tokens_done(run) / 1e3, (double)tokens_done(run) / run->train_seconds / 1e3);
+    cab_progress_update(progress, run->step, detail);
+}
+
+/* Saves, and says where the run stands. */
+static cab_status interrupted(cab_run *run)
+{
+    CAB_TRY(cab_snapshot_save(run));
+    return cab_fail(CAB_EINTERRUPTED,
+                    "interrupted at step %" PRIu64 " of %" PRIu64 "; run the same command again to go on", run->step,
+                    run->total_steps);
+}
+
+/* A failed step leaves parameters as they were; the text gains the place to go on from. */
+static cab_status failed_step(const cab_run *run, uint64_t saved_step, cab_status status)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "%s", cab_error_text());
+    if (saved_step > 0)
+        return cab_fail(status, "%s; the last good checkpoint is %s/checkpoint.safetensors (step %" PRIu64 ")", text,
+                        run->recipe->out, saved_step);
+    return cab_fail(status, "%s; no checkpoint had been written yet", text);
+}
+
+static cab_status enter_stage_if_new(cab_run *run, unsigned *current, bool resumed)
+{
+    uint64_t first = 0;
+    unsigned stage = cab_run_stage(run, run->step, &first);
+    if (stage == *current)
+        return CAB_OK;
+    *current = stage;
+    CAB_TRY(cab_run_enter_stage(run, stage));
+    return resumed && run->step > first ? cab_snapshot_moments(run) : CAB_OK;
+}
+
+static bool checkpoint_due(const cab_run *run, double last)
+{
+    uint64_t every = (uint64_t)run->recipe->train.checkpoint_every;
+    return every > 0 ? run->step % every == 0 : cab_seconds() - last > checkpoint_seconds;
+}
+
+static cab_status train_one(cab_run *run, cab_progress *progress, uint64_t saved_step)
+{
+    cab_term_values values;
+    cab_term_weights weights;
+    double lr = 0, norm = 0, started = cab_seconds();
+    cab_status status = cab_run_advance(run, &values, &weights, &lr, &norm);
+    if (status != CAB_OK)
+        return failed_step(run, saved_step, status);
+    double spent = cab_seconds() - started;
+    run->seconds += spent;
+    run->train_seconds += spent;
+    show_progress(run, progress, &values, lr);
+    return log_step(run, &values, &weights, lr, norm);
+}
+
+static cab_status train(cab_run *run, bool resumed)
+{
+    unsigned stage = UINT32_MAX;
+    uint64_t saved_step = resumed ? run->step : 0;
+    double saved = cab_seconds();
+    cab_run_evaluation evaluation;
+    cab_progress progress;
+    cab_status status = CAB_OK;
+    char label[64];
+    cab_progress_begin(&progress, cab_recipe_method_name(run->recipe, label, sizeof label), "steps", run->step,
+                       run->total_steps);
+    while (run->step < run->total_steps) {
+        if (stop_requested) {
+            status = stage == UINT32_MAX ? cab_fail(CAB_EINTERRUPTED, "interrupted before the first step")
+                                         : interrupted(run);
+            goto done;
+        }
+        CAB_GOTO(enter_stage_if_new(run, &stage, resumed));
+        resumed = false;
+        CAB_GOTO(train_one(run, &progress, saved_step));
+        if (evaluation_due(run)) {
+            int64_t tokens = run->recipe->train.eval_tokens > 0 ? run->recipe->train.eval_tokens : periodic_eval_tokens;
+            CAB_GOTO(evaluate_and_log(run, (uint64_t)tokens, &evaluation));
+        }
+        if (checkpoint_due(run, saved) && run->step < run->total_steps) {
+            CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
+            CAB_GOTO(cab_snapshot_save(run));
+            saved = cab_seconds();
+            saved_step = run->step;
+        }
+    }
+done:
+    cab_progress_end(&progress);
+    return status;
+}
+
+/* Cross-entropy of the teacher itself on the same windows: the floor. */
+static cab_status teacher_loss(cab_run *run, double *loss)
+{
+    cab_model *student = run->student;
+    cab_objective *evaluation = run->evaluation;
+    cab_run_evaluation out = {0};
+    float **averages = run->averages;
+    cab_model *teacher = run->teacher;
+    run->student = teacher;
+    run->teacher = NULL;
+    run->evaluation = NULL;
+    run->averages = NULL;
+    cab_status status = cab_run_evaluate(run, 0, &out);
+    cab_objective_free(run->evaluation);
+    run->student = student;
+    run->teacher = teacher;
+    run->evaluation = evaluation;
+    run->averages = averages;
+    *loss = out.loss;
+    return status;
+}
+
+typedef struct sample {
+    char text[2048];
+    size_t size;
+} sample;
+
+static bool collect(void *user, const char *text, size_t size)
+{
+    sample *s = user;
+    if (s->size + size >= sizeof s->text)
+        return false;
+    memcpy(s->text + s->size, text, size);
+    s->size += size;
+    s->text[s->size] = '\0';
+    return true;
+}
+
+/* The student as it will be used: written, read back, decoding from its own directory. */
+static cab_status export_and_sample(cab_run *run, const char *directory, sample *s)
+{
+    cab_generate_options options = cab_generate_defaults();
+    CAB_TRY(cab_run_swap_averages(run));
+    cab_free(run->student->directory);
+    run->student->directory = NULL;
+    CAB_TRY(cab_model_export(run->student, directory, run->recipe->teacher.path, NULL));
+    CAB_TRY(cab_strdup(&run->student->directory, directory));
+    options.seed = (uint64_t)run->recipe->seed;
+    return cab_generate(run->student, "", &options, collect, s);
+}
+
+static cab_status finish(cab_run *run, cab_result *result)
+{
+    char directory[CAB_PATH_MAX], method[64];
+    sample text = {.text = ""};
+    cab_run_evaluation e = {.loss = NAN, .kl = NAN, .agreement = NAN};
+    double floor = NAN;
+    if (run->eval != NULL) {
+        CAB_TRY(evaluate_and_log(run, 0, &e));
+        CAB_TRY(teacher_loss(run, &floor));
+    }
+    CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
+    CAB_TRY(export_and_sample(run, directory, &text));
+    *result = (cab_result){.loss = e.loss,
+                           .perplexity = exp(e.loss),
+                           .kl = e.kl,
+                           .agreement = e.agreement,
+                           .tokens_per_second = (double)tokens_done(run) / run->train_seconds,
+                           .seconds = run->seconds,
+                           .peak_memory = cab_peak_memory(),
+                           .tokens = tokens_done(run),
+                           .steps = run->step};
+    cab_run_summary summary = {.result = *result,
+                               .method = cab_recipe_method_name(run->recipe, method, sizeof method),
+                               .teacher = run->recipe->teacher.path,
+                               .student = directory,
+                               .sample = text.text,
+                               .fraction = run->recipe->data.fraction,
+                               .seed = (uint64_t)run->recipe->seed,
+                               .parameters = cab_model_parameters(run->student),
+                               .teacher_perplexity = exp(floor)};
+    CAB_TRY(cab_run_summary_write(run->recipe->out, &summary));
+    return cab_snapshot_remove(run);
+}
+
+static void describe(const cab_run *run)
+{
+    const cab_config *t = &run->teacher->config, *s = &run->student->config;
+    cab_log_info("teacher  %s: %s, %.2f M parameters, %d layers, width %d", run->recipe->teacher.path,
+                 run->teacher->arch->name, (double)cab_model_parameters(run->teacher) * 1e-6, t->n_layer, t->d_model);
+    cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, %d heads, state %d", run->student->arch->name,
+                 (double)cab_model_parameters(run->student) * 1e-6, s->n_layer, s->d_model, s->n_head, s->d_state);
+    cab_log_info("data     %" PRIu64 " of %" PRIu64 " documents, %" PRIu64 " tokens; %" PRIu64 " steps of %" PRId64
+                 " x %" PRId64 " tokens, %s",
+                 cab_dataset_documents(run->train), cab_dataset_documents_all(run->train),
+                 cab_dataset_tokens(run->train), run->total_steps, run->batch, run->seq_len,
+                 run->precision == CAB_PRECISION_BF16 ? "bf16" : "fp32");
+}
+
+cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result *result)
+{
+    cab_run run = {0};
+    cab_result own;
+    bool resumed = false;
+    double opened = cab_seconds();
+    cab_status status;
+    CAB_TRY(cab_recipe_validate(recipe));
+    CAB_TRY(claim_directory(recipe));
+    CAB_GOTO(cab_run_open(recipe, &run));
+    CAB_GOTO(cab_snapshot_load(&run, &resumed));
+    if (resumed)
+        cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run.step, run.total_steps);
+    describe(&run);
+    run.seconds += cab_seconds() - opened;
+    CAB_GOTO(cab_run_log_open(&run.log, recipe->out, run.step));
+    CAB_GOTO(train(&run, resumed));
+    CAB_GOTO(finish(&run, result != NULL ? result : &own));
+    if (student != NULL)
+        status = cab_model_load(run.student->directory, run.precision, student);
+done:
+    cab_run_log_close(&run.log);
+    cab_run_close(&run);
+    return status;
+}

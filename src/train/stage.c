@@ -1,0 +1,234 @@
+/* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
+#include "base/log.h"
+#include "base/memory.h"
+#include "train/run.h"
+#include "train/schedule.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first)
+{
+    *first = 0;
+    unsigned stage = 0;
+    while (stage + 1 < run->recipe->stages_count && step >= *first + run->stage_steps[stage])
+        *first += run->stage_steps[stage++];
+    return stage;
+}
+
+static bool uses(double start, double end)
+{
+    return start > 0 || end > 0;
+}
+
+static cab_status freeze(cab_run *run, const cab_stage *stage)
+{
+    CAB_TRY(cab_params_set_trainable(run->student->params, "*", true, NULL));
+    for (unsigned i = 0; i < stage->freeze.count; i++) {
+        size_t matched = 0;
+        CAB_TRY(cab_params_set_trainable(run->student->params, stage->freeze.items[i], false, &matched));
+        if (matched == 0)
+            return cab_fail(CAB_EARG, "stage \"%s\": freeze pattern \"%s\" matches no parameter of the student",
+                            stage->name, stage->freeze.items[i]);
+    }
+    return CAB_OK;
+}
+
+static cab_status new_optimizer(cab_run *run, bool align)
+{
+    const struct cab_recipe *r = run->recipe;
+    cab_params *stores[2] = {run->student->params, run->bridge_params};
+    float *const *averages[2] = {run->averages, NULL};
+    cab_adamw_options options = {.beta1 = (float)r->train.beta1,
+                                 .beta2 = (float)r->train.beta2,
+                                 .eps = (float)r->train.eps,
+                                 .clip = (float)r->train.clip,
+                                 .ema_decay = (float)r->train.ema};
+    cab_optimizer_free(run->optimizer);
+    run->optimizer = NULL;
+    return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, align ? 2 : 1,
+                             (float)r->train.weight_decay, &options, &run->optimizer);
+}
+
+void cab_run_print_plan(const cab_run *run, const cab_stage *stage, const cab_plan *plan)
+{
+    char a[32], b[32], c[32], d[32], e[32];
+    double parameters = (double)(cab_params_bytes(run->student->params) + cab_params_bytes(run->teacher->params));
+    if (run->bridge_params != NULL)
+        parameters += (double)cab_params_bytes(run->bridge_params);
+    double optimizer = (double)cab_optimizer_bytes(run->optimizer);
+    cab_log_info("plan of stage \"%s\": %d nodes, %d tensors, %.2f GFLOP in matrix products per micro-batch",
+                 stage->name, plan->nodes, plan->tensors, plan->flops * 1e-9);
+    cab_log_info("  parameters and gradients  %10s", cab_format_bytes(parameters, a));
+    cab_log_info("  optimizer                 %10s", cab_format_bytes(optimizer, b));
+    cab_log_info("  activations               %10s   (%s if none shared memory)",
+                 cab_format_bytes((double)plan->arena, c), cab_format_bytes((double)plan->arena_unshared, d));
+    cab_log_info("  peak                      %10s",
+                 cab_format_bytes(parameters + optimizer + (double)plan->arena + (double)plan->inputs, e));
+}
+
+/* Said before anything runs, with every number needed to choose otherwise. */
+static cab_status check_memory(const cab_run *run, const cab_plan *plan)
+{
+    char need[32], have[32];
+    double available = run->backend->available(run->backend);
+    if ((double)plan->arena <= available)
+        return CAB_OK;
+    return cab_fail(CAB_ENOMEM,
+                    "the plan needs %s for activations, %s are available; lower train.micro_batch (%" PRId64
+                    ") or data.seq_len (%" PRId64 "), or set train.recompute",
+                    cab_format_bytes((double)plan->arena, need), cab_format_bytes(available, have), run->micro_batch,
+                    run->seq_len);
+}
+
+cab_status cab_run_enter_stage(cab_run *run, unsigned index)
+{
+    const cab_stage *stage = &run->recipe->stages[index];
+    cab_plan plan;
+    cab_objective_options options = {.batch = run->micro_batch,
+                                     .seq_len = run->seq_len,
+                                     .ce = uses(stage->ce, stage->ce_end),
+                                     .kl = uses(stage->kl, stage->kl_end),
+                                     .align = uses(stage->align, stage->align_end),
+                                     .temperature = (float)stage->temperature,
+                                     .recompute = run->recipe->train.recompute,
+                                     .train = true};
+    cab_objective_free(run->objective);
+    run->objective = NULL;
+    CAB_TRY(freeze(run, stage));
+    CAB_TRY(cab_objective_new(run->backend, run->student, options.kl || options.align ? run->teacher : NULL,
+                              options.align ? run->bridge : NULL, &options, &run->objective));
+    CAB_TRY(cab_objective_plan(run->objective, &plan));
+    CAB_TRY(new_optimizer(run, options.align));
+    cab_run_print_plan(run, stage, &plan);
+    return check_memory(run, &plan);
+}
+
+static cab_status load_batch(cab_run *run, uint64_t sequence)
+{
+    for (int64_t i = 0; i < run->micro_batch; i++)
+        CAB_TRY(cab_dataset_train_sequence(run->train, sequence + (uint64_t)i, run->ids + i * run->seq_len,
+                                           run->labels + i * run->seq_len));
+    return CAB_OK;
+}
+
+static cab_status check_finite(const cab_run *run, const char *stage, const cab_term_values *v)
+{
+    const struct {
+        const char *name;
+        double value;
+        bool present;
+    } terms[] = {
+        {"ce", v->ce, v->labels > 0}, {"kl", v->kl, v->valid > 0 && !isnan(v->agreement)}, {"align", v->align, false}};
+    for (int i = 0; i < 3; i++)
+        if (isinf(terms[i].value) || (terms[i].present && isnan(terms[i].value)))
+            return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the loss term %s is %g", run->step + 1,
+                            stage, terms[i].name, terms[i].value);
+    return CAB_OK;
+}
+
+static void add_values(cab_term_values *sum, const cab_term_values *v, int share)
+{
+    sum->ce += v->ce / share;
+    sum->kl += v->kl / share;
+    sum->align += v->align / share;
+    sum->agreement += v->agreement / share;
+    sum->labels += v->labels;
+    sum->valid += v->valid;
+}
+
+cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weights *weights, double *lr, double *norm)
+{
+    uint64_t first = 0;
+    unsigned index = cab_run_stage(run, run->step, &first);
+    const cab_stage *stage = &run->recipe->stages[index];
+    const int share = (int)(run->batch / run->micro_batch);
+    *values = (cab_term_values){0};
+    *weights = cab_schedule_weights(stage, run->step - first, run->stage_steps[index]);
+    *lr = cab_schedule_lr(run->recipe, stage, run->step - first, run->stage_steps[index]);
+    for (int i = 0; i < share; i++) {
+        cab_term_values v;
+        CAB_TRY(load_batch(run, run->step * (uint64_t)run->batch + (uint64_t)(i * run->micro_batch)));
+        CAB_TRY(cab_objective_run(run->objective, run->ids, run->labels, NULL, weights, share, &v));
+        CAB_TRY(check_finite(run, stage->name, &v));
+        add_values(values, &v, share);
+    }
+    if (cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm) != CAB_OK)
+        return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the gradient norm is %g", run->step + 1,
+                        stage->name, *norm);
+    run->step++;
+    return CAB_OK;
+}
+
+cab_status cab_run_swap_averages(cab_run *run)
+{
+    cab_params *params = run->student->params;
+    for (size_t i = 0; run->averages != NULL && i < cab_params_count(params); i++) {
+        cab_tensor *t = cab_params_at(params, i);
+        void *data = t->data; /* graphs hold the tensor, kernels read its data anew each run */
+        t->data = run->averages[i];
+        run->averages[i] = data;
+    }
+    return run->averages != NULL ? cab_params_refresh(params) : CAB_OK;
+}
+
+/* Fills the micro-batch with windows [first, first + micro_batch); rows past the end have neither label nor weight. */
+static void load_windows(cab_run *run, uint64_t first, uint64_t windows)
+{
+    for (int64_t i = 0; i < run->micro_batch; i++) {
+        int32_t *labels = run->labels + i * run->seq_len, *valid = run->valid + i * run->seq_len;
+        int32_t *ids = run->ids + i * run->seq_len;
+        bool real = first + (uint64_t)i < windows;
+        if (real)
+            cab_dataset_eval_window(run->eval, (uint64_t)run->seq_len, first + (uint64_t)i, ids, labels);
+        for (int64_t t = 0; t < run->seq_len; t++) {
+            if (!real) {
+                ids[t] = 0;
+                labels[t] = -1;
+            }
+            valid[t] = labels[t] >= 0;
+        }
+    }
+}
+
+static cab_status evaluation_graph(cab_run *run)
+{
+    if (run->evaluation != NULL)
+        return CAB_OK;
+    cab_objective_options options = {.batch = run->micro_batch, .seq_len = run->seq_len, .temperature = 1};
+    CAB_TRY(cab_objective_new(run->backend, run->student, run->teacher, NULL, &options, &run->evaluation));
+    return cab_objective_plan(run->evaluation, NULL);
+}
+
+static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evaluation *out)
+{
+    const cab_term_weights none = {0};
+    double ce = 0, kl = 0, agreement = 0;
+    for (uint64_t w = 0; w < windows; w += (uint64_t)run->micro_batch) {
+        cab_term_values v;
+        load_windows(run, w, windows);
+        CAB_TRY(cab_objective_run(run->evaluation, run->ids, run->labels, run->valid, &none, 1, &v));
+        ce += v.ce * (double)v.labels;
+        kl += v.kl * (double)v.valid;
+        agreement += v.agreement * (double)v.valid;
+        out->tokens += (uint64_t)v.labels;
+    }
+    out->loss = ce / (double)out->tokens;
+    out->kl = kl / (double)out->tokens;
+    out->agreement = agreement / (double)out->tokens;
+    return CAB_OK;
+}
+
+cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
+{
+    uint64_t windows = cab_dataset_eval_windows(run->eval, (uint64_t)run->seq_len);
+    uint64_t limit = (max_tokens + (uint64_t)run->seq_len - 1) / (uint64_t)run->seq_len;
+    *out = (cab_run_evaluation){0};
+    if (max_tokens > 0 && limit < windows)
+        windows = limit;
+    CAB_TRY(evaluation_graph(run));
+    CAB_TRY(cab_run_swap_averages(run));
+    cab_status status = evaluate_windows(run, windows, out);
+    cab_status back = cab_run_swap_averages(run);
+    return status != CAB_OK ? status : back;
+}
