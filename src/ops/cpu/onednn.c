@@ -448,6 +448,8 @@ static cab_status run_converted(const cab_gemm *gemm, const void *a, const void 
     next += gemm->c_bytes;
     convert_side(gemm, &s->a, &d->a, s->m, s->k, (cab_bf16 *)(uintptr_t)a, a_copy, true);
     convert_side(gemm, &s->b, &d->b, s->k, s->n, (cab_bf16 *)(uintptr_t)b, b_copy, true);
+    if (s->c.dtype == CAB_BF16 && s->accumulate)
+        convert_side(gemm, &s->c, &d->c, s->m, s->n, c, c_copy, true);
     CAB_TRY(execute(gemm, a_copy, b_copy, c_copy, bias, next));
     if (s->c.dtype == CAB_BF16)
         convert_side(gemm, &s->c, &d->c, s->m, s->n, c, c_copy, false);

@@ -29,7 +29,7 @@ typedef struct cab_gemm_shape {
     int64_t m, n, k;
     int64_t batch[2];
     cab_side a, b, c; /* c.column is 1; c.dtype is F32 or that of a and b */
-    bool accumulate;  /* C += ; F32 C only */
+    bool accumulate;  /* C += , rounded once */
     bool bias;        /* a row of n is added; not together with accumulate */
     cab_dtype bias_dtype;
     bool serial; /* to be run by single threads within the caller's parallel region of at most backend->threads */

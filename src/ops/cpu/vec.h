@@ -229,4 +229,47 @@ static inline void cab_row_done(const cab_tensor *t, int64_t row, int64_t column
         cab_narrow(cab_at(t, row, column), out, n);
 }
 
+/* out[c] += sum over rows of t(row, c), in an order that does not depend on the number of threads: threads share out the
+ * columns, and rows are summed in groups of 64 to keep the rounding small. */
+static inline void cab_column_sums(const cab_tensor *t, float *out, int threads)
+{
+    int64_t rows = cab_rows(t), columns = cab_columns(t);
+    int64_t width = (columns + threads - 1) / threads;
+    width = (width + 15) / 16 * 16;
+    width = width < CAB_PIECE ? width : CAB_PIECE;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t column = 0; column < columns; column += width) {
+        int64_t n = columns - column < width ? columns - column : width;
+        float group[CAB_PIECE], buffer[CAB_PIECE];
+        for (int64_t first = 0; first < rows; first += 64) {
+            int64_t last = first + 64 < rows ? first + 64 : rows;
+            memset(group, 0, (size_t)n * sizeof *group);
+            for (int64_t row = first; row < last; row++)
+                cab_axpy(group, 1.0f, cab_row_in(t, row, column, n, buffer), n);
+            cab_axpy(out + column, 1.0f, group, n);
+        }
+    }
+}
+
+/* Rows shared out in CAB_BLOCKS blocks whatever the number of threads: a gradient that sums over rows keeps one partial sum
+ * per block, and cab_block_sums() adds them up in order, so that the bits do not depend on the threads either. */
+enum { CAB_BLOCKS = 32 };
+
+static inline int64_t cab_block_first(int64_t rows, int block)
+{
+    return rows * block / CAB_BLOCKS;
+}
+
+/* out[i] += sum over blocks of partials[block * stride + i] */
+static inline void cab_block_sums(float *out, const float *partials, int64_t stride, int64_t n)
+{
+    for (int64_t c = 0; c < n; c += CAB_PIECE) {
+        int64_t width = n - c < CAB_PIECE ? n - c : CAB_PIECE;
+        float sum[CAB_PIECE] = {0};
+        for (int block = 0; block < CAB_BLOCKS; block++)
+            cab_axpy(sum, 1.0f, partials + block * stride + c, width);
+        cab_axpy(out + c, 1.0f, sum, width);
+    }
+}
+
 #endif

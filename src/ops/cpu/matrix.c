@@ -1,0 +1,39 @@
+/* matrix.c - the linear layer on the CPU: oneDNN's products, and the bias's gradient. */
+#include "ops/matrix.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vec.h"
+
+static cab_status product(const cab_node *node, const cab_backend *backend, const cab_gemm_shape *shape, const void *a,
+                          const void *b, void *c, const void *bias)
+{
+    const cab_gemm *gemm;
+    CAB_TRY(cab_gemm_get(backend, shape, &gemm));
+    return cab_gemm_run(gemm, a, b, c, bias, node->scratch);
+}
+
+cab_status CAB_ISA(cab_linear_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0];
+    cab_gemm_shape shape = cab_linear_y(node);
+    return product(node, backend, &shape, x->data, w->data, y->data, b ? b->data : NULL);
+}
+
+cab_status CAB_ISA(cab_linear_backward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
+    const cab_tensor *dx = node->gin[0], *dw = node->gin[1], *db = node->gin[2];
+    if (dx) {
+        cab_gemm_shape shape = cab_linear_dx(node);
+        CAB_TRY(product(node, backend, &shape, dy->data, w->data, dx->data, NULL));
+    }
+    if (dw) {
+        bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+        cab_gemm_shape shape = cab_linear_dw(node);
+        CAB_TRY(
+            product(node, backend, &shape, out_in ? dy->data : x->data, out_in ? x->data : dy->data, dw->data, NULL));
+    }
+    if (db)
+        cab_column_sums(dy, db->data, backend->threads);
+    return CAB_OK;
+}

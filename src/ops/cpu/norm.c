@@ -1,0 +1,146 @@
+/* norm.c - the norms on the CPU, a row at a time; `centred` tells layer norm from RMS norm at compile time. */
+#include "ops/norm.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vec.h"
+
+#include <omp.h>
+
+typedef struct statistics {
+    float mean, r;
+} statistics;
+
+static inline statistics measure(const float *x, int64_t n, float eps, bool centred)
+{
+    float mean = centred ? cab_sum(x, n) / (float)n : 0.0f;
+    float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < n; i++)
+        square += (x[i] - mean) * (x[i] - mean);
+    return (statistics){mean, 1.0f / sqrtf(square / (float)n + eps)};
+}
+
+/* This thread's rows of scratch. */
+static inline float *thread_rows(const cab_node *node, int64_t columns)
+{
+    return (float *)node->scratch + (int64_t)omp_get_thread_num() * CAB_NORM_ROWS * columns;
+}
+
+static inline void forward_row(float *restrict y, const float *restrict x, const float *restrict w,
+                               const float *restrict b, int64_t n, statistics s)
+{
+    if (b) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - s.mean) * s.r * w[i] + b[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            y[i] = (x[i] - s.mean) * s.r * w[i];
+    }
+}
+
+static inline cab_status forward(const cab_node *node, cab_backend *backend, bool centred)
+{
+    const cab_tensor *x = node->in[0], *y = node->out[0];
+    float eps = ((const cab_norm_attributes *)node->attributes)->eps;
+    int64_t rows = cab_rows(x), n = cab_columns(x);
+#pragma omp parallel num_threads(backend->threads)
+    {
+        float *scratch = thread_rows(node, n);
+        const float *w = cab_row_in(node->in[1], 0, 0, n, scratch);
+        const float *b = centred ? cab_row_in(node->in[2], 0, 0, n, scratch + n) : NULL;
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            const float *in = cab_row_in(x, row, 0, n, scratch + 2 * n);
+            float *out = cab_row_out(y, row, 0, scratch + 3 * n);
+            forward_row(out, in, w, b, n, measure(in, n, eps, centred));
+            cab_row_done(y, row, 0, n, out);
+        }
+    }
+    return CAB_OK;
+}
+
+/* dx += r (g - mean(g) - x^ mean(g x^)), g = dy w */
+static inline void backward_row(float *restrict dx, const float *restrict x, const float *restrict dy,
+                                const float *restrict w, int64_t n, statistics s, bool centred)
+{
+    float sum = 0.0f, product = 0.0f;
+#pragma omp simd reduction(+ : sum, product)
+    for (int64_t i = 0; i < n; i++) {
+        float g = dy[i] * w[i];
+        sum += g;
+        product += g * (x[i] - s.mean) * s.r;
+    }
+    sum = centred ? sum / (float)n : 0.0f;
+    product /= (float)n;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        dx[i] += s.r * (dy[i] * w[i] - sum - (x[i] - s.mean) * s.r * product);
+}
+
+static inline void add_parameter_gradients(float *restrict dw, float *restrict db, const float *restrict x,
+                                           const float *restrict dy, int64_t n, statistics s)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        dw[i] += dy[i] * (x[i] - s.mean) * s.r;
+        db[i] += dy[i];
+    }
+}
+
+static inline cab_status backward(const cab_node *node, cab_backend *backend, bool centred)
+{
+    const cab_tensor *x = node->in[0], *dy = node->gout[0], *dx = node->gin[0], *dw = node->gin[1];
+    const cab_tensor *db = centred ? node->gin[2] : NULL;
+    float eps = ((const cab_norm_attributes *)node->attributes)->eps;
+    int64_t rows = cab_rows(x), n = cab_columns(x);
+    float *partials = (float *)node->scratch + (int64_t)backend->threads * CAB_NORM_ROWS * n;
+#pragma omp parallel num_threads(backend->threads)
+    {
+        float *scratch = thread_rows(node, n);
+        const float *w = cab_row_in(node->in[1], 0, 0, n, scratch);
+#pragma omp for schedule(static)
+        for (int block = 0; block < CAB_BLOCKS; block++) {
+            float *sums = partials + block * 2 * n;
+            memset(sums, 0, 2 * (size_t)n * sizeof *sums);
+            for (int64_t row = cab_block_first(rows, block); row < cab_block_first(rows, block + 1); row++) {
+                const float *in = cab_row_in(x, row, 0, n, scratch + n);
+                const float *g = cab_row_in(dy, row, 0, n, scratch + 2 * n);
+                statistics s = measure(in, n, eps, centred);
+                if (dw || db)
+                    add_parameter_gradients(sums, sums + n, in, g, n, s);
+                if (!dx)
+                    continue;
+                float *out = cab_row_sum(dx, row, 0, n, node->accumulate & 1u, scratch + 3 * n);
+                backward_row(out, in, g, w, n, s, centred);
+                cab_row_done(dx, row, 0, n, out);
+            }
+        }
+    }
+    if (dw)
+        cab_block_sums(dw->data, partials, 2 * n, n);
+    if (db)
+        cab_block_sums(db->data, partials + n, 2 * n, n);
+    return CAB_OK;
+}
+
+cab_status CAB_ISA(cab_layer_norm_forward)(const cab_node *node, cab_backend *backend)
+{
+    return forward(node, backend, true);
+}
+
+cab_status CAB_ISA(cab_layer_norm_backward)(const cab_node *node, cab_backend *backend)
+{
+    return backward(node, backend, true);
+}
+
+cab_status CAB_ISA(cab_rms_norm_forward)(const cab_node *node, cab_backend *backend)
+{
+    return forward(node, backend, false);
+}
+
+cab_status CAB_ISA(cab_rms_norm_backward)(const cab_node *node, cab_backend *backend)
+{
+    return backward(node, backend, false);
+}

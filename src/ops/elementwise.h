@@ -1,0 +1,13 @@
+/* elementwise.h - what the elementwise recorders tell their kernels. */
+#ifndef CAB_OPS_ELEMENTWISE_H
+#define CAB_OPS_ELEMENTWISE_H
+
+#include "ops/ops.h"
+
+enum { CAB_ADD_MAX = 4 };
+
+typedef struct cab_activate_attributes {
+    cab_activation_kind kind;
+} cab_activate_attributes;
+
+#endif

@@ -1,0 +1,50 @@
+/* embedding.c - rows of a table by token id, plus rows of a second one by position.
+ *
+ *   y[b, l] = table[ids[b, l]] + positions[first + l]
+ *   dtable[v] += sum of dy[b, l] over ids[b, l] = v        dpositions[first + l] += sum over b of dy[b, l]
+ *
+ * ids: (B, L) I32   table: (V, D)   positions: (max, D) or NULL   first: I32 or NULL   y: (B, L, D) */
+#include "ops/embedding.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/record.h"
+
+static const cab_op cab_op_embedding = {
+    .name = "embedding", /* in: ids table positions first   out: y */
+    .saves = CAB_SAVE_IN(CAB_EMBEDDING_IDS) | CAB_SAVE_IN(CAB_EMBEDDING_FIRST),
+    .forward = {[CAB_CPU] = cab_embedding_forward_cpu},
+    .backward = {[CAB_CPU] = cab_embedding_backward_cpu},
+};
+
+static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, const cab_tensor *positions)
+{
+    char text[96];
+    if (ids->dtype != CAB_I32 || ids->n_dim != 2) {
+        cab_graph_fail(g, CAB_ESHAPE, "embedding: \"%s\" is %s, expected (B, L) I32", ids->name,
+                       cab_shape_text(ids, text));
+        return false;
+    }
+    if (!cab_expect_dtype(g, "embedding", table, CAB_DTYPES))
+        return false;
+    if (!positions)
+        return true;
+    if (positions->n_dim == 2 && cab_columns(positions) == cab_columns(table) && positions->shape[0] >= ids->shape[1])
+        return cab_expect_dtype(g, "embedding", positions, CAB_DTYPES);
+    cab_graph_fail(g, CAB_ESHAPE, "embedding: \"%s\" is %s, expected at least %" PRId64 " rows of %" PRId64,
+                   positions->name, cab_shape_text(positions, text), ids->shape[1], cab_columns(table));
+    return false;
+}
+
+cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
+                          cab_dtype dtype)
+{
+    if (cab_graph_failed(g) || !ids || !table || !fits(g, ids, table, positions) ||
+        !cab_expect_index(g, "embedding", first))
+        return NULL;
+    int64_t shape[] = {ids->shape[0], ids->shape[1], cab_columns(table)};
+    cab_tensor *y = cab_graph_activation(g, "embedding", dtype, 3, shape);
+    cab_tensor *in[CAB_EMBEDDING_INPUTS] = {ids, table, positions, first};
+    if (y)
+        cab_graph_append(g, &cab_op_embedding, CAB_EMBEDDING_INPUTS, in, 1, &y, NULL, 0);
+    return cab_graph_failed(g) ? NULL : y;
+}

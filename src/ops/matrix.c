@@ -1,0 +1,112 @@
+/* matrix.c - the linear layer.
+ *
+ *   y = x W^T + b        dx = dy W        dW += dy^T x        db += column sums of dy
+ *
+ * x: (..., in)   y: (..., out)   W: (out, in) or (in, out), in x's dtype   b: (out) or NULL
+ * Sums are fp32; gradients of parameters go to the fp32 masters. */
+#include "ops/matrix.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/record.h"
+
+static bool out_in(const cab_node *node)
+{
+    return ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+}
+
+cab_gemm_shape cab_linear_y(const cab_node *node)
+{
+    const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0];
+    return (cab_gemm_shape){.m = cab_rows(x),
+                            .n = cab_columns(y),
+                            .k = cab_columns(x),
+                            .a = cab_side_of(x, false),
+                            .b = cab_side_of(w, out_in(node)),
+                            .c = cab_side_of(y, false),
+                            .bias = b != NULL,
+                            .bias_dtype = b ? b->dtype : CAB_F32};
+}
+
+cab_gemm_shape cab_linear_dx(const cab_node *node)
+{
+    const cab_tensor *w = node->in[1], *dy = node->gout[0], *dx = node->gin[0];
+    return (cab_gemm_shape){.m = cab_rows(dx),
+                            .n = cab_columns(dx),
+                            .k = cab_columns(dy),
+                            .a = cab_side_of(dy, false),
+                            .b = cab_side_of(w, !out_in(node)),
+                            .c = cab_side_of(dx, false),
+                            .accumulate = node->accumulate & 1u};
+}
+
+cab_gemm_shape cab_linear_dw(const cab_node *node)
+{
+    const cab_tensor *x = node->in[0], *dy = node->gout[0], *dw = node->gin[1];
+    const cab_tensor *rows = out_in(node) ? dy : x, *columns = out_in(node) ? x : dy;
+    return (cab_gemm_shape){.m = cab_columns(rows),
+                            .n = cab_columns(columns),
+                            .k = cab_rows(x),
+                            .a = cab_side_of(rows, true),
+                            .b = cab_side_of(columns, false),
+                            .c = cab_side_of(dw, false),
+                            .accumulate = true};
+}
+
+static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    cab_gemm_shape y = cab_linear_y(node);
+    return cab_gemm_scratch_of(backend, &y);
+}
+
+static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    size_t dx = 0, dw = 0;
+    if (node->gin[0]) {
+        cab_gemm_shape shape = cab_linear_dx(node);
+        dx = cab_gemm_scratch_of(backend, &shape);
+    }
+    if (node->gin[1]) {
+        cab_gemm_shape shape = cab_linear_dw(node);
+        dw = cab_gemm_scratch_of(backend, &shape);
+    }
+    return dx > dw ? dx : dw;
+}
+
+static double linear_flops(const cab_node *node)
+{
+    return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->out[0]);
+}
+
+static const cab_op cab_op_linear = {
+    .name = "linear", /* in: x W b   out: y */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
+    .forward = {[CAB_CPU] = cab_linear_forward_cpu},
+    .backward = {[CAB_CPU] = cab_linear_backward_cpu},
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+    .flops = linear_flops,
+};
+
+cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
+{
+    if (cab_graph_failed(g) || !x || !w || !cab_expect_dtype(g, "linear", x, CAB_DTYPES))
+        return NULL;
+    int64_t out = w->shape[layout == CAB_OUT_IN ? 0 : 1];
+    if (w->n_dim != 2 || w->shape[layout == CAB_OUT_IN ? 1 : 0] != cab_columns(x)) {
+        char text[2][96];
+        return cab_graph_fail(g, CAB_ESHAPE, "linear: \"%s\" is %s and \"%s\" %s: they do not fit", x->name,
+                              cab_shape_text(x, text[0]), w->name, cab_shape_text(w, text[1]));
+    }
+    if (b && !cab_expect_vector(g, "linear", b, out))
+        return NULL;
+    cab_tensor *weight = cab_graph_weight(g, w, x->dtype);
+    int64_t shape[CAB_MAX_DIMS];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->n_dim - 1] = out;
+    cab_tensor *y = cab_graph_activation(g, w->name, x->dtype, x->n_dim, shape);
+    if (!weight || !y)
+        return NULL;
+    cab_linear_attributes attributes = {.layout = layout};
+    cab_graph_append(g, &cab_op_linear, 3, (cab_tensor *[]){x, weight, b}, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}

@@ -1,0 +1,65 @@
+/* norm.c - layer and root-mean-square normalisation over the last dimension.
+ *
+ *   layer:  x^ = (x - mean) r,  r = 1 / sqrt(mean((x - mean)^2) + eps),  y = x^ w + b
+ *   RMS:    x^ = x r,           r = 1 / sqrt(mean(x^2) + eps),           y = x^ w
+ *
+ *   g = dy w      dx = r (g - mean(g) - x^ mean(g x^))   (without mean(g) for RMS)
+ *   dw += sum over rows of dy x^      db += sum over rows of dy
+ *
+ * x, y: (..., D)   w, b: (D). The statistics are computed again in the backward pass: a row is in the first-level cache
+ * by then, and nothing but x has to be kept. */
+#include "ops/norm.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/cpu/vec.h"
+#include "ops/record.h"
+
+static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    return (size_t)cab_columns(node->in[0]) * CAB_NORM_ROWS * (size_t)backend->threads * sizeof(float);
+}
+
+static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    return forward_scratch(node, backend) + (size_t)cab_columns(node->in[0]) * 2 * CAB_BLOCKS * sizeof(float);
+}
+
+static const cab_op cab_op_layer_norm = {
+    .name = "layer_norm", /* in: x w b   out: y */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
+    .forward = {[CAB_CPU] = cab_layer_norm_forward_cpu},
+    .backward = {[CAB_CPU] = cab_layer_norm_backward_cpu},
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+};
+
+static const cab_op cab_op_rms_norm = {
+    .name = "rms_norm", /* in: x w   out: y */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
+    .forward = {[CAB_CPU] = cab_rms_norm_forward_cpu},
+    .backward = {[CAB_CPU] = cab_rms_norm_backward_cpu},
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+};
+
+static cab_tensor *record(cab_graph *g, const cab_op *op, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)
+{
+    if (!cab_expect_dtype(g, op->name, x, CAB_DTYPES) || !cab_expect_vector(g, op->name, w, cab_columns(x)) ||
+        (b && !cab_expect_vector(g, op->name, b, cab_columns(x))))
+        return NULL;
+    cab_tensor *y = cab_graph_activation(g, w->name, x->dtype, x->n_dim, x->shape);
+    cab_norm_attributes attributes = {.eps = eps};
+    if (y)
+        cab_graph_append(g, op, b ? 3 : 2, (cab_tensor *[]){x, w, b}, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_layer_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)
+{
+    return cab_graph_failed(g) || !x || !w || !b ? NULL : record(g, &cab_op_layer_norm, x, w, b, eps);
+}
+
+cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps)
+{
+    return cab_graph_failed(g) || !x || !w ? NULL : record(g, &cab_op_rms_norm, x, w, NULL, eps);
+}

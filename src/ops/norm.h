@@ -1,0 +1,12 @@
+/* norm.h - what the norms' recorders tell their kernels, and the layout of their scratch. */
+#ifndef CAB_OPS_NORM_H
+#define CAB_OPS_NORM_H
+
+typedef struct cab_norm_attributes {
+    float eps;
+} cab_norm_attributes;
+
+/* Rows of D floats each thread works in: forward: w, b, x, y; backward: w, x, dy, dx. */
+enum { CAB_NORM_ROWS = 4 };
+
+#endif

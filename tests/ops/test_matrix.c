@@ -1,0 +1,182 @@
+/* The linear layer in both weight layouts against three loops in fp64, and products alone in every orientation. */
+#include "ops/check.h"
+#include "ops/cpu/onednn.h"
+
+/* argument: bit 0 IN_OUT, bit 1 no bias */
+static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    int flags = *(const int *)argument;
+    out[0] = cab_linear(g, in[0], in[1], flags & 2 ? NULL : in[2], flags & 1 ? CAB_IN_OUT : CAB_OUT_IN);
+}
+
+static void reference(const check_case *c, double *const *in, double **out)
+{
+    int flags = *(const int *)c->argument;
+    int64_t k = c->in[0].shape[c->in[0].n_dim - 1], n = c->in[2].shape[0];
+    int64_t m = check_count(c->in[0].n_dim, c->in[0].shape) / k;
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t o = 0; o < n; o++) {
+            double sum = flags & 2 ? 0 : in[2][o];
+            for (int64_t i = 0; i < k; i++)
+                sum += in[0][r * k + i] * in[1][flags & 1 ? i * n + o : o * k + i];
+            out[0][r * n + o] = sum;
+        }
+}
+
+static void run(check_kind kind, int flags, int64_t batch, int64_t length, int64_t in, int64_t out)
+{
+    check_run(&(check_case){.name = "linear",
+                            .n_in = flags & 2 ? 2 : 3,
+                            .in = {{CHECK_ACTIVATION, 3, {batch, length, in}, 0, 0},
+                                   {kind, 2, {flags & 1 ? in : out, flags & 1 ? out : in}, 0, 0},
+                                   {kind, 1, {out}, 0, 0}},
+                            .n_out = 1,
+                            .n_seeded = 1,
+                            .record = record,
+                            .reference = reference,
+                            .argument = &flags});
+}
+
+static void test_linear(void **state)
+{
+    (void)state;
+    for (int flags = 0; flags < 4; flags++) {
+        run(CHECK_PARAMETER, flags, 2, 5, 12, 9);
+        run(CHECK_PARAMETER, flags, 1, 1, 17, 6);
+        run(CHECK_PARAMETER, flags, 1, 3, 1, 5);
+        run(CHECK_PARAMETER, flags, 1, 4, 7, 1);
+        run(CHECK_FROZEN, flags, 1, 7, 20, 8);
+    }
+}
+
+static void test_wrong_shapes(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w;
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){4, 3}, CAB_DECAY, &w));
+    cab_tensor *x = cab_graph_input(g, "x", CAB_F32, 2, (int64_t[]){2, 4});
+    assert_null(cab_linear(g, x, w, NULL, CAB_OUT_IN));
+    assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "(4, 3)"));
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
+/* ---- products alone ----------------------------------------------------------------------------------------------------- */
+
+enum { B0 = 2, B1 = 3, M = 5, N = 7, K = 6, GAP = 3 };
+
+/* A batched operand with gaps between its lines, as numbers and as stored. */
+typedef struct operand {
+    cab_side side;
+    int64_t rows, columns, elements;
+    double *values;
+    void *data;
+} operand;
+
+static double *element(operand *o, int64_t i, int64_t j, int64_t r, int64_t c)
+{
+    return &o->values[i * o->side.batch[0] + j * o->side.batch[1] + r * o->side.row + c * o->side.column];
+}
+
+static operand make_operand(int which, cab_dtype dtype, int64_t rows, int64_t columns, bool transposed)
+{
+    int64_t line = (transposed ? rows : columns) + GAP, size = (transposed ? columns : rows) * line;
+    operand o = {
+        .side = cab_side_dense(dtype, line, transposed), .rows = rows, .columns = columns, .elements = B0 * B1 * size};
+    o.side.batch[0] = B1 * size;
+    o.side.batch[1] = size;
+    o.values = check_draw("product", which, o.elements, -1, 1, false);
+    o.data = calloc((size_t)o.elements, sizeof(float));
+    assert_non_null(o.data);
+    for (int64_t i = 0; i < o.elements; i++) {
+        float value = (float)o.values[i];
+        cab_convert((char *)o.data + (size_t)i * cab_dtype_size(dtype), dtype, &value, CAB_F32, 1);
+    }
+    return o;
+}
+
+static void expected_product(operand *a, operand *b, operand *c, bool accumulate)
+{
+    for (int64_t i = 0; i < B0; i++)
+        for (int64_t j = 0; j < B1; j++)
+            for (int64_t r = 0; r < M; r++)
+                for (int64_t s = 0; s < N; s++) {
+                    double sum = accumulate ? *element(c, i, j, r, s) : 0;
+                    for (int64_t k = 0; k < K; k++)
+                        sum += *element(a, i, j, r, k) * *element(b, i, j, k, s);
+                    *element(c, i, j, r, s) = sum;
+                }
+}
+
+static void check_product(cab_backend *backend, cab_dtype dtype, cab_dtype result, int flags)
+{
+    bool accumulate = flags & 4, serial = flags & 8;
+    operand a = make_operand(0, dtype, M, K, flags & 1), b = make_operand(1, dtype, K, N, flags & 2);
+    operand c = make_operand(2, result, M, N, false);
+    cab_gemm_shape shape = {.m = M,
+                            .n = N,
+                            .k = K,
+                            .batch = {B0, B1},
+                            .a = a.side,
+                            .b = b.side,
+                            .c = c.side,
+                            .accumulate = accumulate,
+                            .serial = serial};
+    const cab_gemm *gemm, *again;
+    check_ok(cab_gemm_get(backend, &shape, &gemm));
+    check_ok(cab_gemm_get(backend, &shape, &again));
+    assert_ptr_equal(gemm, again);
+    void *scratch;
+    check_ok(cab_alloc(&scratch, cab_gemm_scratch(gemm), 1, "scratch"));
+    check_ok(cab_gemm_run(gemm, a.data, b.data, c.data, NULL, scratch));
+    expected_product(&a, &b, &c, accumulate);
+    for (int64_t i = 0; i < c.elements; i++) {
+        float got;
+        cab_convert(&got, CAB_F32, (char *)c.data + (size_t)i * cab_dtype_size(result), result, 1);
+        double slack = result == CAB_F32 ? 1e-5 : 1e-2;
+        if (!(fabs((double)got - c.values[i]) <= slack * (1 + fabs(c.values[i]))))
+            fail_msg("product %s flags %d: element %d is %g, expected %g", cab_dtype_name(dtype), flags, (int)i,
+                     (double)got, c.values[i]);
+    }
+    operand *all[] = {&a, &b, &c};
+    for (int i = 0; i < 3; i++) {
+        free(all[i]->values);
+        free(all[i]->data);
+    }
+    cab_free(scratch);
+}
+
+static void test_products(void **state)
+{
+    (void)state;
+    static const char *const isas[] = {"v1", "v4"};
+    for (size_t i = 0; i < 2; i++) {
+        if (!check_have(isas[i]))
+            continue;
+        cab_backend *backend;
+        setenv("CAB_CPU_ISA", isas[i], 1);
+        check_ok(cab_backend_open("cpu", &backend));
+        unsetenv("CAB_CPU_ISA");
+        for (int flags = 0; flags < 16; flags++) {
+            check_product(backend, CAB_F32, CAB_F32, flags);
+            check_product(backend, CAB_BF16, CAB_F32, flags);
+            check_product(backend, CAB_BF16, CAB_BF16, flags);
+        }
+        cab_backend_close(backend);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear), cmocka_unit_test(test_wrong_shapes),
+                                       cmocka_unit_test(test_products)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,102 @@
+/* Layer and RMS norm against their formulas in fp64. */
+#include "ops/check.h"
+
+static const float eps = 1e-5f;
+
+static void record_layer_norm(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    (void)argument;
+    out[0] = cab_layer_norm(g, in[0], in[1], in[2], eps);
+}
+
+static void record_rms_norm(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    (void)argument;
+    out[0] = cab_rms_norm(g, in[0], in[1], eps);
+}
+
+static void reference_norm(const check_case *c, double *const *in, double **out)
+{
+    bool centred = c->record == record_layer_norm;
+    int64_t n = c->in[1].shape[0], rows = check_count(c->in[0].n_dim, c->in[0].shape) / n;
+    for (int64_t r = 0; r < rows; r++) {
+        const double *x = in[0] + r * n;
+        double mean = 0, square = 0;
+        for (int64_t i = 0; i < n && centred; i++)
+            mean += x[i] / (double)n;
+        for (int64_t i = 0; i < n; i++)
+            square += (x[i] - mean) * (x[i] - mean) / (double)n;
+        for (int64_t i = 0; i < n; i++)
+            out[0][r * n + i] = (x[i] - mean) / sqrt(square + (double)eps) * in[1][i] + (centred ? in[2][i] : 0);
+    }
+}
+
+static void run(check_kind parameters, int64_t rows, int64_t columns, bool centred)
+{
+    check_run(&(check_case){.name = centred ? "layer_norm" : "rms_norm",
+                            .n_in = centred ? 3 : 2,
+                            .in = {{CHECK_ACTIVATION, 2, {rows, columns}, -2, 3},
+                                   {parameters, 1, {columns}, 0.5, 1.5},
+                                   {parameters, 1, {columns}, 0, 0}},
+                            .n_out = 1,
+                            .n_seeded = 1,
+                            .record = centred ? record_layer_norm : record_rms_norm,
+                            .reference = reference_norm});
+}
+
+static void test_layer_norm(void **state)
+{
+    (void)state;
+    run(CHECK_PARAMETER, 5, 37, true);
+    run(CHECK_PARAMETER, 1, 16, true);
+    run(CHECK_PARAMETER, 67, 8, true);
+    run(CHECK_FROZEN, 3, 33, true);
+}
+
+static void test_rms_norm(void **state)
+{
+    (void)state;
+    run(CHECK_PARAMETER, 5, 37, false);
+    run(CHECK_PARAMETER, 67, 8, false);
+    run(CHECK_FROZEN, 3, 33, false);
+}
+
+/* A large common offset must not cancel: the variance is taken about the mean. */
+static void test_offset(void **state)
+{
+    (void)state;
+    enum { N = 64 };
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    float ones[N], zeros[N] = {0}, x[N], y[N];
+    for (int i = 0; i < N; i++) {
+        ones[i] = 1.0f;
+        x[i] = 4096.0f + (float)(i % 2);
+    }
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    cab_tensor *w, *b, *in = cab_graph_input(g, "x", CAB_F32, 1, (int64_t[]){N});
+    check_ok(cab_params_add(params, "w", CAB_F32, 1, (int64_t[]){N}, CAB_NO_DECAY, &w));
+    check_ok(cab_params_add(params, "b", CAB_F32, 1, (int64_t[]){N}, CAB_NO_DECAY, &b));
+    check_ok(cab_params_write(params, w, ones));
+    check_ok(cab_params_write(params, b, zeros));
+    check_ok(cab_tensor_write(g, in, x));
+    cab_tensor *out = cab_layer_norm(g, in, w, b, 1e-6f);
+    cab_graph_keep(g, out);
+    check_ok(cab_graph_run(g));
+    check_ok(cab_tensor_read(g, out, y));
+    for (int i = 0; i < N; i++)
+        assert_true(fabsf(y[i] - (i % 2 ? 1.0f : -1.0f)) < 1e-4f);
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_rms_norm),
+                                       cmocka_unit_test(test_offset)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
