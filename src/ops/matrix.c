@@ -74,7 +74,9 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 
 static double linear_flops(const cab_node *node)
 {
-    return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->out[0]);
+    const cab_tensor *y = node->backward ? node->gout[0] : node->out[0];
+    double product = 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(y);
+    return node->backward ? product * ((node->gin[0] != NULL) + (node->gin[1] != NULL)) : product;
 }
 
 static const cab_op cab_op_linear = {
