@@ -17,8 +17,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The published methods, in the order of enum CAB_METHOD_VANILLA ...; methods.c has what they set. */
+#define CAB_METHOD_WORDS "vanilla|soft|cab|cab-joint|weight-reuse|cab-best"
+
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
-    ENUM(method, 0, "custom|vanilla|soft|cab|cab-joint|weight-reuse|cab-best",                                         \
+    ENUM(method, 0, "custom|" CAB_METHOD_WORDS,                                         \
          "start from a published method's initialisation and stages; keys given beside it win")                        \
     INT(seed, 1, 0, INT64_MAX, "seed of everything random: parameters, data order, subset")                            \
     TEXT(device, "cpu", "cpu or cuda")                                                                                 \
@@ -52,12 +55,15 @@
 
 #define CAB_RECIPE_INIT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
     ENUM(weights, 0, "scratch|teacher", "teacher: embedding, head, norms, MLP, V/K/Q -> x/B/C, output projection")     \
-    BOOL(near_identity, false, "decay starts near 1: the student starts as linear attention")                          \
-    REAL(decay, 0.99, 0, 1, "decay a[t] at the start when near_identity is on")                                        \
+    BOOL(fold, false,                                                                                                  \
+         "reuse exactly: norms folded into the weights behind them, biases into the convolution and the MLP")          \
+    REAL(qk_scale, 1, 0, 100, "factor on reused Q and K: linear attention has no softmax to tame them")                \
+    BOOL(near_identity, false, "decay starts as a constant near 1: the student starts as linear attention")            \
+    REAL(decay, 0.9, 0, 1, "decay a[t] at the start when near_identity is on")                                         \
     BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
-    BOOL(gate_open, false, "gate starts at about 1 (z rows small, z_bias where silu is 1)")                            \
-    BOOL(qk_scale, false, "copied Q and K are scaled so that linear attention starts at the teacher's scale")          \
-    REAL(std, 0.02, 0, 10, "standard deviation of fresh matrices")
+    BOOL(gate_open, false, "gate starts at about 1: small z rows, z_bias where silu is 1")                             \
+    REAL(skip, 1, -100, 100, "D, the direct path around the state, at the start")                                      \
+    REAL(std, 0, 0, 10, "standard deviation of fresh matrices; 0: uniform in +-1/sqrt(fan in)")
 
 #define CAB_RECIPE_BRIDGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                     \
     INT(n_layer, 2, 1, 3, "linear layers of each bridge MLP")                                                          \
