@@ -28,8 +28,7 @@ demo: ## distils examples/tales five ways in a few minutes, with a table, a repo
 	@$(PACKAGES) build demo
 	@$(CONFIGURE) release
 	@$(BUILD) release --target cab
-	@rm -rf $(DEMO)
-	$(CAB) distill recipes/tales-gpt2.yaml --methods $(DEMO_METHODS) --out $(DEMO)
+	$(CAB) distill recipes/tales-gpt2.yaml --methods $(DEMO_METHODS) --out $(DEMO) --overwrite
 	$(CAB) generate $(DEMO)/cab-best/student --prompt "Once upon a time" --max-tokens 80
 
 test: ## builds and runs every test
