@@ -3,9 +3,9 @@
 #include "ops/cpu/cpu.h"
 
 #define DEFINE_DISPATCH(name)                                                                                          \
-    __attribute__((weak)) cab_status name##_v1(const cab_node *node, cab_backend *backend);                            \
-    __attribute__((weak)) cab_status name##_v3(const cab_node *node, cab_backend *backend);                            \
-    __attribute__((weak)) cab_status name##_v4(const cab_node *node, cab_backend *backend);                            \
+    cab_status name##_v1(const cab_node *node, cab_backend *backend);                                                  \
+    cab_status name##_v3(const cab_node *node, cab_backend *backend);                                                  \
+    cab_status name##_v4(const cab_node *node, cab_backend *backend);                                                  \
     cab_status name##_cpu(const cab_node *node, cab_backend *backend)                                                  \
     {                                                                                                                  \
         static const cab_kernel table[CAB_ISAS] = {name##_v1, name##_v3, name##_v4};                                   \
