@@ -29,11 +29,13 @@ static size_t conv1d_forward_scratch(const cab_node *node, const cab_backend *ba
     return filter_bytes(node);
 }
 
-/* Besides, one partial gradient of filters and bias per sequence, summed in order at the end. */
+/* Besides, one partial gradient of filters and bias per task's tokens, summed in order at the end. */
 static size_t conv1d_backward_scratch(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    return filter_bytes(node) * (size_t)(1 + node->in[0]->shape[0]);
+    const int64_t *shape = node->in[0]->shape;
+    const int64_t partials = shape[0] * ((shape[1] + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS);
+    return filter_bytes(node) * (size_t)(1 + partials);
 }
 
 static const cab_op op_conv1d = {

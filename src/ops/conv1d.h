@@ -4,7 +4,11 @@
 
 #include <stdbool.h>
 
-enum { CAB_CONV1D_MAX_WIDTH = 16 };
+enum {
+    CAB_CONV1D_MAX_WIDTH = 16,
+    CAB_CONV1D_TOKENS =
+        256 /* of one task, and of one partial sum of the filters' gradient: fixed, whatever the threads */
+};
 
 typedef struct cab_conv1d_attributes {
     bool silu;

@@ -59,7 +59,7 @@ static void test_shapes(void **state)
 static void test_blocks(void **state)
 {
     (void)state;
-    shape s = {2, 67, 150, 4, true, true};
+    shape s = {2, 300, 517, 4, true, true};
     check_case c = {.name = "conv1d blocks",
                     .n_in = 3,
                     .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, -2, 2},
@@ -76,7 +76,7 @@ static void test_blocks(void **state)
 static void test_block_gradients(void **state)
 {
     (void)state;
-    enum { B = 2, L = 37, E = 131, K = 4 };
+    enum { B = 2, L = 261, E = 515, K = 4 };
     check_graph k;
     shape s = {B, L, E, K, true, true};
     check_case c = {.name = "conv1d gradients",

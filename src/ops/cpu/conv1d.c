@@ -1,31 +1,37 @@
 /* conv1d.c - short causal convolution on the CPU; src/ops/conv1d.c has the formula.
  *
- * Work is cut into (sequence, block of channels). A block walks down its sequence with the last K - 1 inputs in fp32
- * beside it, so that every input is read and converted once. Blocks are computed at full width whatever E is: the columns
- * past its end hold zeros and are not stored.
+ * A task is a stretch of tokens of one sequence and a block of channels, wide enough that rows are read as streams and
+ * narrow enough that filters, their gradients and K rows of p stay in the first cache. With p[t] = dL/du[t],
  *
- * Backward: with p[t] = dL/du[t],
  *   dx[t] = sum_k w[k] p[t + (K - 1) - k]     dw[k] = sum_t p[t] x[t - (K - 1) + k]     dbias = sum_t p[t]
- * dw and dbias are summed over t per sequence and then over sequences, both in order. */
+ *
+ * so that a task computes p of K - 1 tokens more than its own. dw and dbias are summed over the tokens of a task, then
+ * over tasks, both in order. */
 #include "ops/conv1d.h"
 
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vec.h"
 
-enum {
-    BLOCK = 128, /* channels */
-    TILE = 16,   /* tokens between two moves of the history */
-    MAX_TAPS = CAB_CONV1D_MAX_WIDTH - 1
-};
+enum { BLOCK = 512 }; /* channels */
 
-typedef float row[BLOCK];
+/* Inlined into callers that give constants, so that the loops over channels know the dtype and the number of taps. */
+#define INLINE static inline __attribute__((always_inline))
 
-/* Filters (K, E), then bias (E), from the scratch of the node. */
+/* Filters (K, E) and bias (E) in the node's scratch. */
 typedef struct filter {
     float *w, *bias;
     int64_t E;
     int K;
 } filter;
+
+/* What a task works on: tokens begin .. end of sequence b, channels first .. first + n. */
+typedef struct task {
+    const cab_node *node;
+    const filter *f;
+    const float *w, *bias; /* of the block; rows of w are E apart */
+    bool silu;
+    int64_t b, begin, end, first, n;
+} task;
 
 static filter filter_load(const cab_node *node)
 {
@@ -43,155 +49,196 @@ static filter filter_load(const cab_node *node)
     return f;
 }
 
-/* The block's part of the filter, zero past E. */
-static void filter_block(const filter *f, int64_t first, int64_t n, row *w, float *bias)
+INLINE float get(const void *row, int64_t e, bool low)
 {
-    memset(w, 0, (size_t)f->K * sizeof *w);
-    memset(bias, 0, sizeof(row));
-    for (int k = 0; k < f->K; k++)
-        memcpy(w[k], f->w + k * f->E + first, (size_t)n * sizeof(float));
-    memcpy(bias, f->bias + first, (size_t)n * sizeof(float));
+    return low ? cab_bf16_to_f32(((const cab_bf16 *)row)[e]) : ((const float *)row)[e];
 }
 
-static inline void load(const cab_tensor *t, int64_t at, int64_t first, int64_t n, float *to)
+INLINE void put(void *row, int64_t e, float value, bool low)
 {
-    if (t->dtype != CAB_F32)
-        cab_widen(to, cab_at(t, at, first), n);
+    if (low)
+        ((cab_bf16 *)row)[e] = cab_bf16_from_f32(value);
     else
-        memcpy(to, cab_at(t, at, first), (size_t)n * sizeof(float));
+        ((float *)row)[e] = value;
 }
 
-/* out = bias + sum_k w[k] x[k]; with K a constant the loop over taps disappears. */
-static inline __attribute__((always_inline)) void taps(float *restrict out, row *restrict w, const float *restrict bias,
-                                                       row *restrict x, int K)
+/* What stands before a sequence. */
+static const union zero {
+    float f32[BLOCK];
+    cab_bf16 bf16[BLOCK];
+} zero;
+
+/* The K rows of x that token t sees. */
+static void window(const task *s, int64_t t, const void **x)
 {
+    const int K = s->f->K;
+    for (int k = 0; k < K; k++) {
+        const int64_t from = t - (K - 1) + k;
+        x[k] =
+            from < 0 ? (const void *)&zero : cab_at(s->node->in[0], s->b * s->node->in[0]->shape[1] + from, s->first);
+    }
+}
+
+INLINE void forward_token(const task *s, const void *const *x, void *y, int K, bool silu, bool low)
+{
+    const float *w = s->w, *bias = s->bias;
+    const int64_t E = s->f->E, n = s->n;
 #pragma omp simd
-    for (int e = 0; e < BLOCK; e++) {
-        float sum = bias[e];
+    for (int64_t e = 0; e < n; e++) {
+        float u = bias[e];
         for (int k = 0; k < K; k++)
-            sum += w[k][e] * x[k][e];
-        out[e] = sum;
+            u += w[k * E + e] * get(x[k], e, low);
+        put(y, e, silu ? cab_silu(u) : u, low);
     }
 }
 
-static void convolve(float *restrict out, row *restrict w, const float *restrict bias, row *restrict x, int K)
+INLINE void forward_tokens(const task *s, int K, bool silu, bool low)
 {
-    if (K == 4)
-        taps(out, w, bias, x, 4);
+    const void *x[CAB_CONV1D_MAX_WIDTH];
+    for (int64_t t = s->begin; t < s->end; t++) {
+        window(s, t, x);
+        forward_token(s, x, cab_at(s->node->out[0], s->b * s->node->in[0]->shape[1] + t, s->first), K, silu, low);
+    }
+}
+
+static void forward_task(const task *s)
+{
+    const bool low = s->node->in[0]->dtype != CAB_F32, four = s->f->K == 4;
+    if (low && four && s->silu)
+        forward_tokens(s, 4, true, true);
+    else if (low && four)
+        forward_tokens(s, 4, false, true);
+    else if (low)
+        forward_tokens(s, s->f->K, s->silu, true);
+    else if (four && s->silu)
+        forward_tokens(s, 4, true, false);
+    else if (four)
+        forward_tokens(s, 4, false, false);
     else
-        taps(out, w, bias, x, K);
+        forward_tokens(s, s->f->K, s->silu, false);
 }
 
-static void forward_block(const cab_node *node, const filter *f, bool silu, int64_t b, int64_t first, int64_t n)
+/* p of token t and, unless the token belongs to the next task, what it adds to dw (K, BLOCK) and dbias. */
+INLINE void gradient_token(const task *s, const void *const *x, const void *dy, float *restrict p, float *restrict dw,
+                           float *restrict dbias, bool sum, int K, bool silu, bool low)
 {
-    const cab_tensor *x = node->in[0], *y = node->out[0];
-    const int64_t L = x->shape[1];
-    const int history = f->K - 1;
-    row w[CAB_CONV1D_MAX_WIDTH], bias, xs[MAX_TAPS + TILE] = {0}, out;
-    filter_block(f, first, n, w, bias);
-    for (int64_t t = 0; t < L; t++) {
-        int at = history + (int)(t % TILE);
-        if (t > 0 && t % TILE == 0)
-            memcpy(xs, xs + TILE, (size_t)history * sizeof(row));
-        load(x, b * L + t, first, n, xs[at]);
-        convolve(out, w, bias, xs + (at - history), f->K);
-        if (silu) {
+    const float *w = s->w, *bias = s->bias;
+    const int64_t E = s->f->E, n = s->n;
 #pragma omp simd
-            for (int e = 0; e < BLOCK; e++)
-                out[e] = cab_silu(out[e]);
+    for (int64_t e = 0; e < n; e++) {
+        float u = bias[e], gradient = get(dy, e, low);
+        if (silu) {
+            for (int k = 0; k < K; k++)
+                u += w[k * E + e] * get(x[k], e, low);
+            gradient *= cab_silu_gradient(u);
         }
-        if (y->dtype == CAB_F32)
-            memcpy(cab_at(y, b * L + t, first), out, (size_t)n * sizeof(float));
-        else
-            cab_row_done(y, b * L + t, first, n, out);
+        p[e] = gradient;
+        if (sum) {
+            for (int k = 0; k < K; k++)
+                dw[k * BLOCK + e] += gradient * get(x[k], e, low);
+            dbias[e] += gradient;
+        }
     }
+}
+
+/* dx of a token from the K rows of p from it on: p[K - 1] is its own. */
+INLINE void store_dx(const task *s, const float *const *p, void *dx, bool add, int K, bool low)
+{
+    const float *w = s->w;
+    const int64_t E = s->f->E, n = s->n;
+#pragma omp simd
+    for (int64_t e = 0; e < n; e++) {
+        float sum = add ? get(dx, e, low) : 0.0f;
+        for (int k = 0; k < K; k++)
+            sum += w[k * E + e] * p[k][e];
+        put(dx, e, sum, low);
+    }
+}
+
+INLINE void backward_tokens(const task *s, float *partial, int K, bool silu, bool low)
+{
+    const cab_node *node = s->node;
+    const int64_t L = node->in[0]->shape[1], row = s->b * L;
+    float ring[CAB_CONV1D_MAX_WIDTH][BLOCK], dw[CAB_CONV1D_MAX_WIDTH * BLOCK], dbias[BLOCK] = {0};
+    const void *x[CAB_CONV1D_MAX_WIDTH];
+    const float *p[CAB_CONV1D_MAX_WIDTH]; /* p[k] is that of token t - k */
+    memset(dw, 0, (size_t)K * BLOCK * sizeof *dw);
+    for (int64_t t = s->begin; t < s->end + K - 1; t++) {
+        float *now = ring[t % K];
+        for (int k = 0; k < K; k++)
+            p[k] = ring[(t - k + K) % K];
+        if (t < L) {
+            const void *dy = cab_at(node->gout[0], row + t, s->first);
+            window(s, t, x);
+            if (t < s->end)
+                gradient_token(s, x, dy, now, dw, dbias, true, K, silu, low);
+            else
+                gradient_token(s, x, dy, now, dw, dbias, false, K, silu, low);
+        } else {
+            memset(now, 0, sizeof ring[0]);
+        }
+        if (t - (K - 1) >= s->begin && node->gin[0] != NULL)
+            store_dx(s, p, cab_at(node->gin[0], row + t - (K - 1), s->first), node->accumulate & 1, K, low);
+    }
+    for (int k = 0; k < K; k++)
+        memcpy(partial + k * s->f->E + s->first, dw + k * BLOCK, (size_t)s->n * sizeof *dw);
+    memcpy(partial + K * s->f->E + s->first, dbias, (size_t)s->n * sizeof *dbias);
+}
+
+static void backward_task(const task *s, float *partial)
+{
+    const bool low = s->node->in[0]->dtype != CAB_F32, four = s->f->K == 4;
+    if (low && four && s->silu)
+        backward_tokens(s, partial, 4, true, true);
+    else if (low && four)
+        backward_tokens(s, partial, 4, false, true);
+    else if (low)
+        backward_tokens(s, partial, s->f->K, s->silu, true);
+    else if (four && s->silu)
+        backward_tokens(s, partial, 4, true, false);
+    else if (four)
+        backward_tokens(s, partial, 4, false, false);
+    else
+        backward_tokens(s, partial, s->f->K, s->silu, false);
+}
+
+/* Task `index` of stretches x blocks; *stretch counts over all sequences. */
+static task task_at(const cab_node *node, const filter *f, int64_t index, int64_t *stretch)
+{
+    const cab_conv1d_attributes *attributes = node->attributes;
+    const int64_t L = node->in[0]->shape[1], blocks = (f->E + BLOCK - 1) / BLOCK;
+    const int64_t stretches = (L + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS;
+    *stretch = index / blocks;
+    task s = {.node = node, .f = f, .silu = attributes->silu, .b = *stretch / stretches};
+    s.first = index % blocks * BLOCK;
+    s.n = f->E - s.first < BLOCK ? f->E - s.first : BLOCK;
+    s.begin = *stretch % stretches * CAB_CONV1D_TOKENS;
+    s.end = L - s.begin < CAB_CONV1D_TOKENS ? L : s.begin + CAB_CONV1D_TOKENS;
+    s.w = f->w + s.first;
+    s.bias = f->bias + s.first;
+    return s;
+}
+
+static int64_t stretch_count(const cab_node *node)
+{
+    return node->in[0]->shape[0] * ((node->in[0]->shape[1] + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS);
 }
 
 cab_status CAB_ISA(cab_conv1d_forward)(const cab_node *node, cab_backend *backend)
 {
-    const cab_conv1d_attributes *attributes = node->attributes;
-    const int64_t E = cab_columns(node->in[0]), B = node->in[0]->shape[0], blocks = (E + BLOCK - 1) / BLOCK;
     const filter f = filter_load(node);
+    const int64_t tasks = stretch_count(node) * ((f.E + BLOCK - 1) / BLOCK);
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
-    for (int64_t task = 0; task < B * blocks; task++) {
-        int64_t first = task % blocks * BLOCK;
-        forward_block(node, &f, attributes->silu, task / blocks, first, E - first < BLOCK ? E - first : BLOCK);
+    for (int64_t i = 0; i < tasks; i++) {
+        int64_t stretch;
+        const task s = task_at(node, &f, i, &stretch);
+        forward_task(&s);
     }
     return CAB_OK;
 }
 
-/* One block of channels of one sequence, walking down: p of a tile is computed from u, then dx of the tokens K - 1
- * earlier, whose every use is known by then. The rows of p past the end are zero. */
-typedef struct walk {
-    row w[CAB_CONV1D_MAX_WIDTH], reversed[CAB_CONV1D_MAX_WIDTH], bias;
-    row xs[MAX_TAPS + TILE], ps[MAX_TAPS + TILE];
-    row dw[CAB_CONV1D_MAX_WIDTH], dbias;
-} walk;
-
-static void gradient_token(const cab_node *node, walk *s, int K, bool silu, int64_t token, int at, int64_t first,
-                           int64_t n)
-{
-    load(node->in[0], token, first, n, s->xs[at]);
-    load(node->gout[0], token, first, n, s->ps[at]);
-    row *x = s->xs + (at - (K - 1));
-    float *p = s->ps[at];
-    if (silu) {
-        row u;
-        convolve(u, s->w, s->bias, x, K);
-#pragma omp simd
-        for (int e = 0; e < BLOCK; e++)
-            p[e] *= cab_silu_gradient(u[e]);
-    }
-    for (int k = 0; k < K; k++) {
-#pragma omp simd
-        for (int e = 0; e < BLOCK; e++)
-            s->dw[k][e] += p[e] * x[k][e];
-    }
-#pragma omp simd
-    for (int e = 0; e < BLOCK; e++)
-        s->dbias[e] += p[e];
-}
-
-static void store_dx(const cab_node *node, walk *s, int K, int64_t token, int at, int64_t first, int64_t n)
-{
-    const cab_tensor *dx = node->gin[0];
-    row out, zero = {0};
-    convolve(out, s->reversed, zero, s->ps + (at - (K - 1)), K);
-    row buffer;
-    float *to = cab_row_sum(dx, token, first, n, node->accumulate & 1, buffer);
-    cab_axpy(to, 1.0f, out, n);
-    cab_row_done(dx, token, first, n, to);
-}
-
-static void backward_block(const cab_node *node, const filter *f, bool silu, int64_t b, int64_t first, int64_t n,
-                           float *partial)
-{
-    const int64_t L = node->in[0]->shape[1];
-    const int K = f->K, history = K - 1;
-    walk s = {0};
-    filter_block(f, first, n, s.w, s.bias);
-    for (int k = 0; k < K; k++)
-        memcpy(s.reversed[k], s.w[K - 1 - k], sizeof(row));
-    for (int64_t t = 0; t < L + history; t++) {
-        int at = history + (int)(t % TILE);
-        if (t > 0 && t % TILE == 0) {
-            memcpy(s.xs, s.xs + TILE, (size_t)history * sizeof(row));
-            memcpy(s.ps, s.ps + TILE, (size_t)history * sizeof(row));
-        }
-        if (t < L)
-            gradient_token(node, &s, K, silu, b * L + t, at, first, n);
-        else
-            memset(s.ps[at], 0, sizeof(row));
-        if (t >= history && node->gin[0] != NULL)
-            store_dx(node, &s, K, b * L + t - history, at, first, n);
-    }
-    for (int k = 0; k < K; k++)
-        memcpy(partial + k * f->E + first, s.dw[k], (size_t)n * sizeof(float));
-    memcpy(partial + K * f->E + first, s.dbias, (size_t)n * sizeof(float));
-}
-
-/* Adds the partial gradients of the sequences, in order, to the parameters'. */
-static void sum_partials(const cab_node *node, const filter *f, const float *partials, int64_t B, int threads)
+/* Adds the partial gradients, in order, to the parameters'. */
+static void sum_partials(const cab_node *node, const filter *f, const float *partials, int64_t n, int threads)
 {
     float *dw = node->gin[1] != NULL ? node->gin[1]->data : NULL;
     float *dbias = node->gin[2] != NULL ? node->gin[2]->data : NULL;
@@ -201,8 +248,8 @@ static void sum_partials(const cab_node *node, const filter *f, const float *par
     for (int64_t e = 0; e < E; e++) {
         for (int64_t k = 0; k <= K; k++) {
             float sum = 0.0f;
-            for (int64_t b = 0; b < B; b++)
-                sum += partials[b * size + k * E + e];
+            for (int64_t i = 0; i < n; i++)
+                sum += partials[i * size + k * E + e];
             if (k < K && dw != NULL)
                 dw[e * K + k] = add_w ? dw[e * K + k] + sum : sum;
             if (k == K && dbias != NULL)
@@ -213,17 +260,16 @@ static void sum_partials(const cab_node *node, const filter *f, const float *par
 
 cab_status CAB_ISA(cab_conv1d_backward)(const cab_node *node, cab_backend *backend)
 {
-    const cab_conv1d_attributes *attributes = node->attributes;
-    const int64_t E = cab_columns(node->in[0]), B = node->in[0]->shape[0], blocks = (E + BLOCK - 1) / BLOCK;
     const filter f = filter_load(node);
-    float *partials = f.bias + E;
+    const int64_t stretches = stretch_count(node), tasks = stretches * ((f.E + BLOCK - 1) / BLOCK);
+    float *partials = f.bias + f.E;
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
-    for (int64_t task = 0; task < B * blocks; task++) {
-        int64_t first = task % blocks * BLOCK, b = task / blocks;
-        backward_block(node, &f, attributes->silu, b, first, E - first < BLOCK ? E - first : BLOCK,
-                       partials + b * E * (f.K + 1));
+    for (int64_t i = 0; i < tasks; i++) {
+        int64_t stretch;
+        const task s = task_at(node, &f, i, &stretch);
+        backward_task(&s, partials + stretch * f.E * (f.K + 1));
     }
-    sum_partials(node, &f, partials, B, backend->threads);
+    sum_partials(node, &f, partials, stretches, backend->threads);
     return CAB_OK;
 }
 
@@ -234,27 +280,22 @@ cab_status CAB_ISA(cab_conv1d_step_forward)(const cab_node *node, cab_backend *b
     const cab_conv1d_attributes *attributes = node->attributes;
     const cab_tensor *x = node->in[0], *y = node->out[0];
     const float *w = node->in[1]->data, *bias = node->in[2] != NULL ? node->in[2]->data : NULL;
-    float *state = node->in[3]->data;
+    const bool low = x->dtype != CAB_F32;
     const int64_t E = cab_columns(x), K = cab_columns(node->in[1]);
+    float *state = node->in[3]->data;
     for (int64_t b = 0; b < x->shape[0]; b++, state += (K - 1) * E) {
-        for (int64_t first = 0; first < E; first += BLOCK) {
-            int64_t n = E - first < BLOCK ? E - first : BLOCK;
-            row now, out;
-            load(x, b, first, n, now);
-            for (int64_t e = 0; e < n; e++) {
-                float sum = bias != NULL ? bias[first + e] : 0.0f;
-                for (int64_t k = 0; k + 1 < K; k++)
-                    sum += w[(first + e) * K + k] * state[k * E + first + e];
-                sum += w[(first + e) * K + K - 1] * now[e];
-                out[e] = attributes->silu ? cab_silu(sum) : sum;
-            }
+        const void *from = cab_at(x, b, 0);
+        void *to = cab_at(y, b, 0);
+        for (int64_t e = 0; e < E; e++) {
+            const float now = get(from, e, low);
+            float u = bias != NULL ? bias[e] : 0.0f;
+            for (int64_t k = 0; k + 1 < K; k++)
+                u += w[e * K + k] * state[k * E + e];
+            u += w[e * K + K - 1] * now;
             for (int64_t k = 0; k + 2 < K; k++)
-                memcpy(state + k * E + first, state + (k + 1) * E + first, (size_t)n * sizeof(float));
-            memcpy(state + (K - 2) * E + first, now, (size_t)n * sizeof(float));
-            if (y->dtype == CAB_F32)
-                memcpy(cab_at(y, b, first), out, (size_t)n * sizeof(float));
-            else
-                cab_row_done(y, b, first, n, out);
+                state[k * E + e] = state[(k + 1) * E + e];
+            state[(K - 2) * E + e] = now;
+            put(to, e, attributes->silu ? cab_silu(u) : u, low);
         }
     }
     return CAB_OK;
