@@ -39,7 +39,7 @@ typedef struct cab_vocab {
         uint32_t offset;
         uint32_t size;
         int32_t id;
-    } *slots;
+    } * slots;
     uint64_t mask;
     uint64_t used;
 } cab_vocab;
@@ -103,9 +103,13 @@ typedef struct cab_pattern {
     pcre2_code *code;
 } cab_pattern;
 
+enum { CAB_COMPONENT_DEPTH = 8 }; /* Sequences within Sequences */
+
 /* `owner` names the component and the file in errors. */
 cab_status cab_pattern_literal(cab_pattern *pattern, const char *text, size_t size, const char *owner);
 cab_status cab_pattern_regex(cab_pattern *pattern, const char *text, size_t size, const char *owner);
+/* The member "pattern" of a component: {"String": ...} or {"Regex": ...}. */
+cab_status cab_pattern_read(cab_pattern *pattern, const cab_json *json, json_object *object, const char *owner);
 void cab_pattern_free(cab_pattern *pattern);
 
 /* Scratch of one thread for any pattern. */
@@ -184,13 +188,13 @@ typedef struct cab_splitters {
     bool byte_level; /* words reach the model as bytes */
 } cab_splitters;
 
-/* Receives one word; `first`: it opens the whole text. */
+/* Receives one word, never empty. */
 typedef cab_status (*cab_word_sink)(void *user, const char *word, size_t size);
 
 cab_status cab_splitters_read(cab_splitters *splitters, const cab_json *json, json_object *object, int depth);
 void cab_splitters_free(cab_splitters *splitters);
 /* Sends the words of text to the sink in order. first: the text opens the input. scratch: CAB_SPLITTERS_MAX buffers. */
-cab_status cab_split(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch, const char *text,
+cab_status cab_splitters_apply(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch, const char *text,
                      size_t size, bool first, cab_word_sink sink, void *user);
 
 /* ---- bpe.c ---------------------------------------------------------------------------------------------------------- */
@@ -212,8 +216,8 @@ typedef struct cab_bpe {
 typedef struct cab_bpe_state cab_bpe_state;
 cab_status cab_bpe_state_new(cab_bpe_state **out);
 void cab_bpe_state_free(cab_bpe_state *state);
-cab_status cab_bpe_encode(const cab_bpe *bpe, const cab_vocab *vocab, cab_bpe_state *state, const char *word, size_t size,
-                          cab_ids *ids);
+cab_status cab_bpe_encode(const cab_bpe *bpe, const cab_vocab *vocab, cab_bpe_state *state, const char *word,
+                          size_t size, cab_ids *ids);
 
 /* GPT-2's alphabet: each byte as a printable character. */
 uint32_t cab_byte_level_char(uint8_t byte);
@@ -225,16 +229,19 @@ int cab_byte_level_byte(uint32_t code);
 typedef enum cab_decode_kind { CAB_DECODE_PLAIN, CAB_DECODE_BYTE_LEVEL, CAB_DECODE_METASPACE } cab_decode_kind;
 typedef struct cab_decode {
     cab_decode_kind kind;
-    bool byte_fallback;   /* "<0xNN>" is a byte */
-    bool drop_first_all;  /* Metaspace decoder: no spaces from the first token */
-    uint32_t strip_start; /* Strip decoder: at most this many spaces before the text */
-    cab_bytes pieces;     /* bytes of each id, back to back */
-    uint64_t *begin;      /* by id, size + 1 entries */
+    bool byte_fallback; /* "<0xNN>" is a byte */
+    bool fused;
+    bool strip_space;      /* Strip: the text loses one space in front */
+    bool drop_spaces;      /* Metaspace: the first token loses all of its spaces */
+    cab_pattern replaced;  /* Replace: this literal ... */
+    cab_bytes replacement; /* ... becomes this */
+    cab_bytes pieces;      /* bytes of each id, back to back */
+    uint64_t *begin;       /* by id, size + 1 entries */
 } cab_decode;
 
 cab_status cab_decode_read(cab_decode *decode, const cab_json *json, json_object *object, int depth);
 cab_status cab_decode_build(cab_decode *decode, const cab_vocab *vocab);
-void cab_decode_free(cab_decode *decode);
+void cab_decode_clear(cab_decode *decode);
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------- */
 
