@@ -89,6 +89,17 @@ done:
     return status;
 }
 
+static cab_status open_source(cab_dataset *d, source *s, const char *path, const cab_dataset_options *options)
+{
+    if (cab_tokens_is_tokens(path))
+        return open_tokens(d, s, path, options);
+    if (cab_text_is_text(path))
+        return open_text(d, s, path, options);
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: not a kind of data file; expected .txt or .jsonl, either with .gz, .xz or .zst, or .npy, .bin",
+                    path);
+}
+
 static cab_status check_options(size_t count, const cab_dataset_options *options)
 {
     if (count == 0)
@@ -176,8 +187,7 @@ cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_da
     CAB_GOTO(CAB_NEW(&d->sources, count, "a dataset"));
     d->sources_count = count;
     for (size_t i = 0; i < count; i++)
-        CAB_GOTO(cab_tokens_is_tokens(paths[i]) ? open_tokens(d, &d->sources[i], paths[i], options)
-                                                : open_text(d, &d->sources[i], paths[i], options));
+        CAB_GOTO(open_source(d, &d->sources[i], paths[i], options));
     d->documents_all = d->documents_count;
     CAB_GOTO(take_fraction(d, options->fraction));
     for (uint64_t i = 0; i < d->documents_count; i++)

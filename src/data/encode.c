@@ -112,7 +112,7 @@ static cab_status cut_added(cab_encoder *encoder, const cab_trie *trie, const ch
 static cab_status split_stretch(cab_encoder *encoder, const char *text, size_t size, bool first)
 {
     return cab_splitters_apply(&encoder->tokenizer->splitters, &encoder->matcher, encoder->scratch, text, size, first,
-                     encode_word, encoder);
+                               encode_word, encoder);
 }
 
 static cab_status normalize_stretch(cab_encoder *encoder, const char *text, size_t size, bool first)

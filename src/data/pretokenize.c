@@ -289,8 +289,8 @@ static cab_status run_step(const splitting *s, int step, const char *text, size_
     }
 }
 
-cab_status cab_splitters_apply(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch, const char *text,
-                     size_t size, bool first, cab_word_sink sink, void *user)
+cab_status cab_splitters_apply(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch,
+                               const char *text, size_t size, bool first, cab_word_sink sink, void *user)
 {
     splitting s = {splitters, matcher, scratch, sink, user};
     return size == 0 ? CAB_OK : run_step(&s, 0, text, size, first);

@@ -1,0 +1,299 @@
+/* test_text.c - documents out of .txt and .jsonl, plain and compressed; token files; everything that can be wrong with
+ * them. Files are made in a fresh directory under $TMPDIR. */
+#include "base/file.h"
+#include "base/memory.h"
+#include "data/buffer.h"
+#include "data/scratch.h"
+#include "data/text.h"
+#include "data/tokens.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+/* All documents of a file, joined by '|'. */
+static cab_status read_all(const char *path, cab_bytes *out)
+{
+    cab_text *t = NULL;
+    const char *document = NULL;
+    size_t size = 0;
+    out->count = 0;
+    CAB_TRY(cab_text_open(path, "<|endoftext|>", "text", &t));
+    cab_status status = CAB_OK;
+    while ((status = cab_text_next(t, &document, &size)) == CAB_OK && document != NULL) {
+        if (out->count > 0)
+            assert_ok(cab_bytes_append(out, "|", 1));
+        assert_ok(cab_bytes_append(out, document, size));
+    }
+    cab_text_close(t);
+    return status;
+}
+
+static void check_documents(const char *path, const char *expected)
+{
+    cab_bytes all = {0};
+    assert_ok(read_all(path, &all));
+    if (all.count != strlen(expected) || (all.count > 0 && memcmp(all.data, expected, all.count) != 0))
+        fail_msg("%s: read \"%.*s\", expected \"%s\"", path, (int)all.count, all.data, expected);
+    cab_bytes_free(&all);
+}
+
+static void check_fails(const char *path, cab_status expected, const char *words)
+{
+    cab_bytes all = {0};
+    check_error(read_all(path, &all), expected, path, words);
+    cab_bytes_free(&all);
+}
+
+/* data[0..size) as `path`, through a filter of libarchive ("gzip", "xz", "zstd"). */
+static void write_compressed(const char *path, const char *filter, const void *data, size_t size)
+{
+    struct archive *a = archive_write_new();
+    struct archive_entry *entry = archive_entry_new();
+    assert_int_equal(archive_write_add_filter_by_name(a, filter), ARCHIVE_OK);
+    assert_int_equal(archive_write_set_format_raw(a), ARCHIVE_OK);
+    assert_int_equal(archive_write_open_filename(a, path), ARCHIVE_OK);
+    archive_entry_set_filetype(entry, AE_IFREG);
+    assert_int_equal(archive_write_header(a, entry), ARCHIVE_OK);
+    assert_int_equal(archive_write_data(a, data, size), (la_ssize_t)size);
+    assert_int_equal(archive_write_close(a), ARCHIVE_OK);
+    archive_entry_free(entry);
+    archive_write_free(a);
+}
+
+static const char story[] =
+    "first\nstory\n<|endoftext|>\n\n second\t\r\n<|endoftext|>\r\n<|endoftext|>\nthird <|endoftext|>\n";
+static const char story_documents[] = "first\nstory|second|third <|endoftext|>";
+
+static void test_txt(void **state)
+{
+    const char *path = scratch_text(state, "a.txt", story);
+    check_documents(path, story_documents);
+    check_documents(scratch_text(state, "one.txt", "no newline at the end"), "no newline at the end");
+    check_documents(scratch_text(state, "empty.txt", ""), "");
+    check_documents(scratch_text(state, "blank.txt", "\n\n<|endoftext|>\n \n"), "");
+    check_documents(scratch_text(state, "end.txt", "a\n<|endoftext|>"), "a");
+}
+
+static void test_jsonl(void **state)
+{
+    check_documents(scratch_text(state, "a.jsonl",
+                                 "{\"text\": \" one\\n\", \"id\": 1}\n\n{\"id\":2,\"text\":\"\"}\n"
+                                 "  {\"text\":\"caf\\u00e9 \xC3\xA9\"}\r\n{\"text\":\"last\"}"),
+                    " one\n|caf\xC3\xA9 \xC3\xA9|last");
+}
+
+static void test_compressed(void **state)
+{
+    static const struct {
+        const char *name, *filter;
+    } kinds[] = {{"a.txt.gz", "gzip"}, {"a.txt.xz", "xz"}, {"a.txt.zst", "zstd"}};
+    for (size_t i = 0; i < 3; i++) {
+        const char *path = scratch_path(state, kinds[i].name);
+        write_compressed(path, kinds[i].filter, story, sizeof story - 1);
+        check_documents(path, story_documents);
+    }
+}
+
+/* Many documents, many buffers: boundaries fall everywhere. */
+static void test_long_file(void **state)
+{
+    cab_bytes text = {0}, all = {0};
+    for (int i = 0; i < 40000; i++) {
+        char line[64];
+        int size = snprintf(line, sizeof line, "%d %.*s\n<|endoftext|>\n", i, i % 37,
+                            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnop");
+        assert_ok(cab_bytes_append(&text, line, (size_t)size));
+    }
+    const char *plain = scratch_data(state, "long.txt", text.data, text.count);
+    const char *packed = scratch_path(state, "long.txt.zst");
+    write_compressed(packed, "zstd", text.data, text.count);
+    assert_ok(read_all(plain, &all));
+    const char *at = all.data, *end = all.data + all.count;
+    for (int i = 0; i < 40000; i++) {
+        char *next = NULL;
+        assert_int_equal(strtol(at, &next, 10), i);
+        at = memchr(next, '|', (size_t)(end - next));
+        at = at == NULL ? end : at + 1;
+    }
+    assert_ptr_equal(at, end);
+    cab_bytes again = {0};
+    assert_ok(read_all(packed, &again));
+    assert_int_equal(again.count, all.count);
+    assert_memory_equal(again.data, all.data, all.count);
+    cab_bytes_free(&text);
+    cab_bytes_free(&all);
+    cab_bytes_free(&again);
+}
+
+static void test_bad_text(void **state)
+{
+    check_fails(scratch_path(state, "absent.txt"), CAB_EIO, "cannot open");
+    check_fails(scratch_path(state, "absent.txt.gz"), CAB_EIO, "cannot open");
+    check_fails(scratch_text(state, "a.pdf", "x"), CAB_EUNSUPPORTED, ".jsonl");
+    check_fails(scratch_text(state, "bad.txt", "good\n<|endoftext|>\nab\xFF"), CAB_EFORMAT,
+                "document 2 is not UTF-8: byte 0xFF at offset 21");
+    check_fails(scratch_text(state, "bad.jsonl", "{\"text\":\"a\"}\n{\"text\":\"\xC3\"}\n"), CAB_EFORMAT,
+                "document 2 is not UTF-8: byte 0xC3 at offset 22");
+    check_fails(scratch_text(state, "half.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"\n"), CAB_EFORMAT, "line 2");
+    check_fails(scratch_text(state, "more.jsonl", "{\"text\":\"a\"} {}\n"), CAB_EFORMAT, "line 1");
+    check_fails(scratch_text(state, "field.jsonl", "{\"content\":\"a\"}\n"), CAB_EFORMAT, "string field \"text\"");
+    check_fails(scratch_text(state, "type.jsonl", "{\"text\":1}\n"), CAB_EFORMAT, "string field \"text\"");
+    check_fails(scratch_text(state, "list.jsonl", "[1]\n"), CAB_EFORMAT, "line 1");
+    check_fails(scratch_text(state, "plain.txt.gz", "this is no archive"), CAB_EFORMAT, "gzip");
+    check_fails(scratch_text(state, "plain.txt.xz", "this is no archive"), CAB_EFORMAT, "xz");
+    check_fails(scratch_text(state, "plain.txt.zst", "this is no archive"), CAB_EFORMAT, "zstd");
+}
+
+static void test_truncated_archives(void **state)
+{
+    static const struct {
+        const char *name, *cut, *filter;
+    } kinds[] = {{"w.txt.gz", "c.txt.gz", "gzip"}, {"w.txt.xz", "c.txt.xz", "xz"}, {"w.txt.zst", "c.txt.zst", "zstd"}};
+    cab_bytes text = {0};
+    for (uint32_t i = 0, x = 1; i < 20000; i++, x = x * 1664525u + 1013904223u) {
+        char word[16];
+        assert_ok(cab_bytes_append(&text, word, (size_t)snprintf(word, sizeof word, "%u\n", x)));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        const char *path = scratch_path(state, kinds[i].name);
+        cab_map map;
+        write_compressed(path, kinds[i].filter, text.data, text.count);
+        assert_ok(cab_map_open(path, &map));
+        check_fails(scratch_data(state, kinds[i].cut, map.data, map.size / 2), CAB_EFORMAT, "truncated");
+        check_fails(scratch_data(state, kinds[i].cut, map.data, map.size - 3), CAB_EFORMAT, "truncated");
+        cab_map_close(&map);
+    }
+    cab_bytes_free(&text);
+}
+
+/* ---- token files ------------------------------------------------------------------------------------------------------ */
+
+/* A .npy of the given header text and body. */
+static const char *write_npy(void **state, const char *name, int version, const char *dictionary, const void *body,
+                             size_t size)
+{
+    cab_bytes file = {0};
+    size_t length = strlen(dictionary);
+    char head[12] = {'\x93', 'N', 'U', 'M', 'P', 'Y', (char)version, 0, (char)length, (char)(length >> 8), 0, 0};
+    assert_ok(cab_bytes_append(&file, head, version == 1 ? 10 : 12));
+    assert_ok(cab_bytes_append(&file, dictionary, length));
+    assert_ok(cab_bytes_append(&file, body, size));
+    const char *path = scratch_data(state, name, file.data, file.count);
+    cab_bytes_free(&file);
+    return path;
+}
+
+static void check_tokens(const char *path, cab_token_type bin_type, const int64_t *expected, size_t count)
+{
+    cab_tokens tokens;
+    assert_ok(cab_tokens_open(path, bin_type, &tokens));
+    assert_int_equal(tokens.count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(cab_tokens_get(&tokens, i), expected[i]);
+    cab_tokens_close(&tokens);
+}
+
+static void test_token_files(void **state)
+{
+    static const uint16_t u16[] = {1, 2, 65535};
+    static const uint32_t u32[] = {1, 2, 4000000000};
+    static const int32_t i32[] = {1, -2, 3};
+    static const int64_t i64[] = {1, 2, INT64_MAX};
+    check_tokens(scratch_data(state, "a.bin", u16, sizeof u16), CAB_TOKEN_U16, (int64_t[]){1, 2, 65535}, 3);
+    check_tokens(scratch_data(state, "b.bin", u32, sizeof u32), CAB_TOKEN_U32, (int64_t[]){1, 2, 4000000000}, 3);
+    check_tokens(
+        write_npy(state, "a.npy", 1, "{'descr': '<u2', 'fortran_order': False, 'shape': (3,), }   \n", u16, sizeof u16),
+        0, (int64_t[]){1, 2, 65535}, 3);
+    check_tokens(write_npy(state, "b.npy", 2, "{'shape':(3,),'descr':\"<u4\",'fortran_order':True}\n", u32, sizeof u32),
+                 0, (int64_t[]){1, 2, 4000000000}, 3);
+    check_tokens(
+        write_npy(state, "c.npy", 3, "{'descr': '<i4', 'fortran_order': False, 'shape': (3,), }\n", i32, sizeof i32), 0,
+        (int64_t[]){1, -2, 3}, 3);
+    check_tokens(
+        write_npy(state, "d.npy", 1, "{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }\n", i64, sizeof i64), 0,
+        i64, 3);
+}
+
+static void test_bad_token_files(void **state)
+{
+#define NPY(descr, shape) "{'descr': '" descr "', 'fortran_order': False, 'shape': " shape ", }\n"
+    static const uint16_t u16[] = {1, 2, 3};
+    static const struct {
+        const char *dictionary;
+        int version;
+        cab_status status;
+        const char *words;
+    } bad[] = {
+        {NPY("<f4", "(3,)"), 1, CAB_EUNSUPPORTED, "'<f4'"},
+        {NPY(">u2", "(3,)"), 1, CAB_EUNSUPPORTED, "'>u2'"},
+        {NPY("<u2", "(3, 1)"), 1, CAB_EUNSUPPORTED, "2 dimensions"},
+        {NPY("<u2", "()"), 1, CAB_EUNSUPPORTED, "0 dimensions"},
+        {NPY("<u2", "(4,)"), 1, CAB_EFORMAT, "truncated"},
+        {NPY("<u2", "(2,)"), 1, CAB_EFORMAT, "2 elements"},
+        {NPY("<u2", "(9223372036854775809,)"), 1, CAB_EFORMAT, "9223372036854775809 elements"},
+        {NPY("<u2", "(99999999999999999999,)"), 1, CAB_EFORMAT, "header"},
+        {NPY("<u2", "(3"), 1, CAB_EFORMAT, "header"},
+        {NPY("<u2", "3"), 1, CAB_EFORMAT, "header"},
+        {"{'descr': '<u2', 'shape': (3,)}\n", 1, CAB_EFORMAT, "header"},
+        {"{'descr': '<u2\n", 1, CAB_EFORMAT, "header"},
+        {"{", 1, CAB_EFORMAT, "header"},
+        {"", 1, CAB_EFORMAT, "header"},
+        {NPY("<u2", "(3,)"), 4, CAB_EUNSUPPORTED, "version 4"},
+    };
+    cab_tokens tokens;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const char *path = write_npy(state, "bad.npy", bad[i].version, bad[i].dictionary, u16, sizeof u16);
+        check_error(cab_tokens_open(path, CAB_TOKEN_U16, &tokens), bad[i].status, path, bad[i].words);
+    }
+    const char *path = scratch_text(state, "text.npy", "1 2 3 4 5 6");
+    check_error(cab_tokens_open(path, CAB_TOKEN_U16, &tokens), CAB_EFORMAT, path, "not a .npy file");
+    path = scratch_data(state, "short.npy", "\x93NUMPY\1\0\xFF\xFF{", 11);
+    check_error(cab_tokens_open(path, CAB_TOKEN_U16, &tokens), CAB_EFORMAT, path, "65535 bytes");
+    path = scratch_data(state, "odd.bin", "abc", 3);
+    check_error(cab_tokens_open(path, CAB_TOKEN_U16, &tokens), CAB_EFORMAT, path, "3 bytes");
+    path = scratch_path(state, "absent.bin");
+    check_error(cab_tokens_open(path, CAB_TOKEN_U16, &tokens), CAB_EIO, path, "cannot open");
+}
+
+static void test_token_documents(void **state)
+{
+    static const uint16_t ids[] = {9, 1, 2, 9, 9, 3, 9};
+    const char *path = scratch_data(state, "documents.bin", ids, sizeof ids);
+    cab_tokens tokens;
+    cab_token_spans spans = {0};
+    assert_ok(cab_tokens_open(path, CAB_TOKEN_U16, &tokens));
+    assert_ok(cab_tokens_split(&tokens, path, 9, 10, &spans));
+    assert_int_equal(spans.count, 2);
+    assert_int_equal(spans.begin[0], 1);
+    assert_int_equal(spans.end[0], 3);
+    assert_int_equal(spans.begin[1], 5);
+    assert_int_equal(spans.end[1], 6);
+    cab_token_spans_free(&spans);
+    assert_ok(cab_tokens_split(&tokens, path, -1, 10, &spans));
+    assert_int_equal(spans.count, 1);
+    assert_int_equal(spans.end[0], 7);
+    cab_token_spans_free(&spans);
+    check_error(cab_tokens_split(&tokens, path, 9, 3, &spans), CAB_EFORMAT, path,
+                "document 1, position 0 (token 0 of the file): id 9");
+    cab_token_spans_free(&spans);
+    check_error(cab_tokens_split(&tokens, path, -1, 9, &spans), CAB_EFORMAT, path, "id 9, but the vocabulary has 9");
+    cab_token_spans_free(&spans);
+    cab_tokens_close(&tokens);
+    static const int32_t negative[] = {1, 9, 4, -5};
+    path = write_npy(state, "negative.npy", 1, NPY("<i4", "(4,)"), negative, sizeof negative);
+    assert_ok(cab_tokens_open(path, CAB_TOKEN_U16, &tokens));
+    check_error(cab_tokens_split(&tokens, path, 9, 10, &spans), CAB_EFORMAT, path,
+                "document 2, position 1 (token 3 of the file): id -5");
+    cab_token_spans_free(&spans);
+    cab_tokens_close(&tokens);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        scratch_test(test_txt),         scratch_test(test_jsonl),           scratch_test(test_compressed),
+        scratch_test(test_long_file),   scratch_test(test_bad_text),        scratch_test(test_truncated_archives),
+        scratch_test(test_token_files), scratch_test(test_bad_token_files), scratch_test(test_token_documents),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
