@@ -37,11 +37,11 @@ test: ## builds and runs every test
 	@$(BUILD) release
 	@ctest --preset release -j $(JOBS)
 
-bench: ## times every kernel and a whole training step
+bench: ## times a training step of the demo, by op
 	@$(PACKAGES) build
 	@$(CONFIGURE) release
-	@$(BUILD) release --target cab
-	$(CAB) bench
+	@$(BUILD) release --target bench_step
+	build/release/bench/bench_step examples/tales/teacher
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(PACKAGES) build
