@@ -21,7 +21,7 @@
 #define CAB_METHOD_WORDS "vanilla|soft|cab|cab-joint|weight-reuse|cab-best"
 
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
-    ENUM(method, 0, "custom|" CAB_METHOD_WORDS,                                         \
+    ENUM(method, 0, "custom|" CAB_METHOD_WORDS,                                                                        \
          "start from a published method's initialisation and stages; keys given beside it win")                        \
     INT(seed, 1, 0, INT64_MAX, "seed of everything random: parameters, data order, subset")                            \
     TEXT(device, "cpu", "cpu or cuda")                                                                                 \

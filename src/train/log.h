@@ -20,6 +20,7 @@
 #define CAB_RUN_LOG "log.jsonl"
 #define CAB_RUN_RESULT "result.json"
 #define CAB_RUN_RECIPE "recipe.yaml"
+#define CAB_RUN_CHECKPOINT "checkpoint.safetensors"
 
 /* NAN in a loss term: the stage has no such term. */
 typedef struct cab_run_step {

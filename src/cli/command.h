@@ -1,0 +1,61 @@
+/* command.h - a subcommand is one description: its options, its words and what it runs. From it come the parser, --help,
+ * the manual page and the shell completion. */
+#ifndef CAB_CLI_COMMAND_H
+#define CAB_CLI_COMMAND_H
+
+#include "base/error.h"
+#include "base/options.h"
+#include "distill/recipe.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+typedef struct cli_example {
+    const char *command, *text;
+} cli_example;
+
+typedef struct cli_command {
+    const char *name;
+    const char *summary;         /* one line, no full stop */
+    const char *synopsis;        /* what follows the options: "[RECIPE]", "MODEL" */
+    const char *description;     /* paragraphs, separated by an empty line */
+    const cli_example *examples; /* ends with a NULL command */
+    cab_option_table (*options)(void);
+    size_t options_size; /* of the struct that the table describes */
+    unsigned operands_min, operands_max;
+    bool hidden; /* neither in help nor in completion */
+    cab_status (*run)(const void *options, const cab_list *operands);
+    /* Further sections of the manual page, in roff; NULL: none. */
+    void (*more_manual)(FILE *out);
+} cli_command;
+
+extern const cli_command cli_distill, cli_eval, cli_generate, cli_inspect, cli_report, cli_recipe, cli_version,
+    cli_help, cli_man, cli_completion;
+
+/* Every subcommand in the order of the help text, NULL-terminated. */
+const cli_command *const *cli_commands(void);
+/* CAB_EARG with the nearest name when there is no such subcommand. */
+cab_status cli_command_find(const char *name, const cli_command **command);
+
+/* Reads argv[0..argc) as GNU programs do: options anywhere, "--name=value", "--name value", "-n value", "-nvalue",
+ * bundled letters, "--" ends options. *help is set by --help or -h and then nothing else is checked. */
+cab_status cli_arguments(const cli_command *command, int argc, char **argv, void *options, cab_list *operands,
+                         bool *help);
+void cli_operands_free(cab_list *operands);
+
+/* "max-tokens" for the row max_tokens; `out` holds at least 64 bytes. */
+const char *cli_flag_name(const cab_option *option, char *out);
+/* "--max-tokens=N" or "--json"; `out` holds at least 96 bytes. */
+const char *cli_flag_form(const cab_option *option, char *out);
+
+/* --help of the tool (command NULL) or of one subcommand. */
+void cli_print_help(const cli_command *command, FILE *out);
+
+/* The same failure as cab_fail(), for results that could not be written: checks and flushes stdout. */
+cab_status cli_flush_results(void);
+
+/* Applies "key=value", the form of --set. */
+cab_status cli_recipe_set(cab_recipe *recipe, const char *assignment);
+
+#endif

@@ -1,0 +1,318 @@
+/* distill.c - cab distill: a recipe from file, flags and overrides, run once or once per method. */
+#include "cli/distill.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "cli/command.h"
+#include "report/report.h"
+#include "train/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DISTILL_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
+    ENUM(method, 'm', "NAME", 0, "recipe|" CAB_METHOD_WORDS,                                                           \
+         "method whose initialisation and stages replace the recipe's")                                                \
+    TEXT(methods, 'M', "A,B,...", "", "run each of these methods into <out>/<method>, then compare them")              \
+    TEXT(teacher, 't', "DIR", "", "Hugging Face directory of the teacher (teacher.path)")                              \
+    LIST(train, 0, "FILE", "training file (data.train)")                                                               \
+    LIST(eval, 0, "FILE", "validation file (data.eval)")                                                               \
+    TEXT(out, 'o', "DIR", "", "directory of the run (out)")                                                            \
+    TEXT(fraction, 'f', "X", "", "share of the training documents that is used (data.fraction)")                       \
+    TEXT(tokens, 'n', "N", "", "tokens to train on (train.tokens)")                                                    \
+    TEXT(seed, 0, "N", "", "seed of everything random (seed)")                                                         \
+    LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
+    BOOL(resume, 'r', "go on with the run in the output directory; one that has ended is kept")                        \
+    BOOL(overwrite, 0, "start anew where the output directory holds a run")                                            \
+    BOOL(dry_run, 0, "print the plan and stop")                                                                        \
+    BOOL(quiet, 'q', "no messages but warnings")
+
+struct distill_options {
+    CAB_FIELDS(DISTILL_OPTIONS)
+};
+CAB_FLAG_TABLE(distill_table, struct distill_options, DISTILL_OPTIONS)
+
+enum { NAME_BYTES = 64, METHODS_MAX = CAB_METHOD_CAB_BEST };
+
+/* The recipes of one command line, and the directory that holds their runs when there are several. */
+struct plan {
+    cab_recipe *recipes[METHODS_MAX];
+    unsigned count;
+    char root[CAB_PATH_MAX];
+};
+
+/* ---- building the recipe ---------------------------------------------------------------------------------------- */
+
+cab_status cli_recipe_set(cab_recipe *recipe, const char *assignment)
+{
+    const char *equals = strchr(assignment, '=');
+    char shown[NAME_BYTES], *key;
+    if (!equals || equals == assignment)
+        return cab_fail(CAB_EARG, "--set: found \"%s\", expected KEY=VALUE",
+                        cab_printable(assignment, shown, sizeof shown));
+    CAB_TRY(cab_strdup(&key, assignment));
+    key[equals - assignment] = '\0';
+    cab_status status = cab_recipe_set(recipe, key, equals + 1);
+    cab_free(key);
+    return status;
+}
+
+/* Replaces a list of files; file names may hold commas, so they are not joined for cab_recipe_set(). */
+static cab_status set_files(cab_recipe *recipe, const char *key, const cab_list *files)
+{
+    for (unsigned g = 1; files->count > 0 && g < CAB_RECIPE_STAGES_GROUP; g++) {
+        cab_recipe_group group = cab_recipe_group_get(g);
+        const cab_option *option = cab_option_find(group.table, key);
+        if (strcmp(group.name, "data") != 0 || !option)
+            continue;
+        void *object = (char *)recipe + group.offset;
+        cab_option_empty(option, object);
+        for (unsigned i = 0; i < files->count; i++)
+            CAB_TRY(cab_option_append(option, object, key, files->items[i]));
+    }
+    return CAB_OK;
+}
+
+static cab_status apply_flags(cab_recipe *recipe, const struct distill_options *options, const char *method)
+{
+    const struct {
+        const char *key, *value;
+    } flags[] = {{"method", method},
+                 {"teacher.path", options->teacher},
+                 {"out", options->out},
+                 {"data.fraction", options->fraction},
+                 {"train.tokens", options->tokens},
+                 {"seed", options->seed}};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        if (flags[i].value[0])
+            CAB_TRY(cab_recipe_set(recipe, flags[i].key, flags[i].value));
+    }
+    CAB_TRY(set_files(recipe, "train", &options->train));
+    CAB_TRY(set_files(recipe, "eval", &options->eval));
+    for (unsigned i = 0; i < options->set.count; i++)
+        CAB_TRY(cli_recipe_set(recipe, options->set.items[i]));
+    return CAB_OK;
+}
+
+/* Adds the recipe for one method ("": as the file has it). */
+static cab_status add_recipe(struct plan *plan, const struct distill_options *options, const cab_list *operands,
+                             const char *method)
+{
+    cab_recipe **recipe = &plan->recipes[plan->count];
+    if (plan->count >= METHODS_MAX)
+        return cab_fail(CAB_EARG, "--methods: more than %d", METHODS_MAX);
+    if (operands->count)
+        CAB_TRY(cab_recipe_load(operands->items[0], recipe));
+    else
+        CAB_TRY(cab_recipe_preset("cab-best", recipe));
+    plan->count++;
+    CAB_TRY(apply_flags(*recipe, options, method));
+    CAB_TRY(cab_recipe_validate(*recipe));
+    if (!options->methods[0])
+        return CAB_OK;
+    char out[CAB_PATH_MAX];
+    if (snprintf(plan->root, sizeof plan->root, "%s", (*recipe)->out) >= CAB_PATH_MAX)
+        return cab_fail(CAB_EARG, "out: the path is longer than %d bytes", CAB_PATH_MAX - 1);
+    CAB_TRY(cab_path_join(out, (*recipe)->out, method));
+    return cab_recipe_set(*recipe, "out", out);
+}
+
+static cab_status add_recipes(struct plan *plan, const struct distill_options *options, const cab_list *operands)
+{
+    char method[NAME_BYTES] = "";
+    if (options->methods[0] && options->method)
+        return cab_fail(CAB_EARG, "--method and --methods exclude each other");
+    if (options->resume && options->overwrite)
+        return cab_fail(CAB_EARG, "--resume and --overwrite exclude each other");
+    if (!options->methods[0]) {
+        if (options->method)
+            cab_words_get(CAB_METHOD_WORDS, (unsigned)options->method - 1, method, sizeof method);
+        return add_recipe(plan, options, operands, method);
+    }
+    for (const char *word = options->methods; *word; word += strcspn(word, ",") + (word[strcspn(word, ",")] == ',')) {
+        snprintf(method, sizeof method, "%.*s", (int)strcspn(word, ","), word);
+        if (!method[0])
+            return cab_fail(CAB_EARG, "--methods: found an empty name in \"%.80s\"", options->methods);
+        CAB_TRY(add_recipe(plan, options, operands, method));
+        for (unsigned i = 0; i + 1 < plan->count; i++) {
+            if (plan->recipes[i]->method == plan->recipes[plan->count - 1]->method)
+                return cab_fail(CAB_EARG, "--methods: \"%s\" is named twice", method);
+        }
+    }
+    return CAB_OK;
+}
+
+/* ---- the plan --------------------------------------------------------------------------------------------------- */
+
+static void print_weight(const char *term, double start, double end)
+{
+    if (start <= 0 && end <= 0)
+        return;
+    printf("  %s %g", term, start);
+    if (end >= 0 && end != start)
+        printf(" -> %g", end);
+}
+
+static cab_status print_stages(const cab_recipe *recipe)
+{
+    uint64_t steps[CAB_STAGES_MAX] = {0};
+    uint64_t per_step = (uint64_t)(recipe->train.batch * recipe->data.seq_len);
+    if (per_step)
+        CAB_TRY(cab_recipe_stage_steps(recipe, (uint64_t)recipe->data.seq_len, steps));
+    for (unsigned i = 0; i < recipe->stages_count; i++) {
+        const cab_stage *stage = &recipe->stages[i];
+        printf("stage %u          %s:", i, stage->name);
+        if (per_step)
+            printf(" %" PRIu64 " steps of %" PRIu64 " tokens,", steps[i], per_step);
+        else if (stage->steps)
+            printf(" %" PRId64 " steps,", stage->steps);
+        else if (stage->tokens || !stage->share)
+            printf(" %s%" PRId64 " tokens,", stage->tokens ? "" : "the rest of ",
+                   stage->tokens ? stage->tokens : recipe->train.tokens);
+        else
+            printf(" %g %% of %" PRId64 " tokens,", 100 * stage->share, recipe->train.tokens);
+        printf(" learning rate %g,", stage->lr > 0 ? stage->lr : recipe->train.lr);
+        print_weight("ce", stage->ce, stage->ce_end);
+        print_weight("kl", stage->kl, stage->kl_end);
+        print_weight("align", stage->align, stage->align_end);
+        putchar('\n');
+    }
+    return CAB_OK;
+}
+
+static void print_files(const char *title, const cab_list *files)
+{
+    for (unsigned i = 0; i < files->count; i++)
+        printf("%-16s %s\n", i ? "" : title, files->items[i]);
+}
+
+static cab_status print_plan(const cab_recipe *recipe)
+{
+    char name[NAME_BYTES];
+    const char *weights = recipe->init.weights == CAB_INIT_TEACHER ? "the teacher's weights" : "scratch";
+    printf("%-16s %s\n", "method", cab_recipe_method_name(recipe, name, sizeof name));
+    printf("%-16s %s\n", "teacher", recipe->teacher.path);
+    printf("%-16s %s%s\n", "student", recipe->student.path[0] ? recipe->student.path : "new, from ",
+           recipe->student.path[0] ? "" : weights);
+    print_files("train on", &recipe->data.train);
+    printf("%-16s %g %% of the documents\n", "", 100 * recipe->data.fraction);
+    print_files("validate on", &recipe->data.eval);
+    CAB_TRY(print_stages(recipe));
+    printf("%-16s %s\n", "out", recipe->out);
+    return CAB_OK;
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------------- */
+
+/* Removes what makes a directory a run. The exported student stays until the new one replaces it. */
+static cab_status remove_run(const char *directory)
+{
+    static const char *const files[] = {CAB_RUN_RESULT, CAB_RUN_CHECKPOINT, CAB_RUN_LOG, CAB_RUN_RECIPE};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[CAB_PATH_MAX];
+        CAB_TRY(cab_path_join(path, directory, files[i]));
+        if (unlink(path) != 0 && errno != ENOENT)
+            return cab_fail_errno(CAB_EIO, errno, "%s: cannot be removed", path);
+    }
+    return CAB_OK;
+}
+
+/* Refuses, or clears, directories that hold a run already. */
+static cab_status prepare(const struct plan *plan, const struct distill_options *options)
+{
+    for (unsigned i = 0; i < plan->count; i++) {
+        const char *out = plan->recipes[i]->out;
+        if (!cab_report_is_run(out) || options->resume)
+            continue;
+        if (!options->overwrite)
+            return cab_fail(CAB_EARG, "%s holds a run already; --resume goes on with it, --overwrite starts anew", out);
+        CAB_TRY(remove_run(out));
+    }
+    return CAB_OK;
+}
+
+/* The table of what was reached on stdout; for a comparison also <root>/report.html. */
+static cab_status print_results(const struct plan *plan, bool page)
+{
+    const char *directories[METHODS_MAX];
+    char path[CAB_PATH_MAX];
+    cab_report_runs runs = {0};
+    cab_status status;
+    for (unsigned i = 0; i < plan->count; i++)
+        directories[i] = plan->recipes[i]->out;
+    CAB_GOTO(cab_report_runs_read(directories, plan->count, &runs));
+    CAB_GOTO(cab_report_table(&runs, stdout));
+    if (page) {
+        CAB_GOTO(cab_path_join(path, plan->root, "report.html"));
+        CAB_GOTO(cab_report_html(&runs, cab_path_name(plan->root), path));
+        cab_log_info("report: %s", path);
+    }
+done:
+    cab_report_runs_free(&runs);
+    return status;
+}
+
+static cab_status run_plan(const struct plan *plan, const struct distill_options *options)
+{
+    bool several = options->methods[0] != '\0';
+    if (options->dry_run) {
+        for (unsigned i = 0; i < plan->count; i++) {
+            if (i)
+                putchar('\n');
+            CAB_TRY(print_plan(plan->recipes[i]));
+        }
+        return CAB_OK;
+    }
+    CAB_TRY(prepare(plan, options));
+    if (several)
+        CAB_TRY(cli_distill_each(plan->recipes, plan->count));
+    else if (cab_report_is_finished(plan->recipes[0]->out))
+        cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
+    else
+        CAB_TRY(cli_distill_here(plan->recipes[0]));
+    return print_results(plan, several);
+}
+
+static cab_status run(const void *given, const cab_list *operands)
+{
+    const struct distill_options *options = given;
+    struct plan plan = {0};
+    cab_log_quiet(options->quiet);
+    cab_status status = add_recipes(&plan, options, operands);
+    if (status == CAB_OK)
+        status = run_plan(&plan, options);
+    for (unsigned i = 0; i < plan.count; i++)
+        cab_recipe_free(plan.recipes[i]);
+    return status;
+}
+
+static const cli_example examples[] = {
+    {"cab distill recipes/tales-gpt2.yaml", "run a recipe"},
+    {"cab distill recipes/tales-gpt2.yaml --set train.lr=1e-4 --set stages[0].align=2 -o runs/b", "with other values"},
+    {"cab distill recipes/tales-gpt2.yaml --methods vanilla,soft,cab-best --out runs/compare",
+     "several methods, a table and runs/compare/report.html"},
+    {"cab distill --teacher gpt2 --train a.txt --eval b.txt --tokens 20e6 --out runs/a",
+     "without a recipe file: cab-best"},
+    {"cab distill recipes/tales-gpt2.yaml --resume", "go on after an interruption, with the same bits"},
+    {0}};
+
+const cli_command cli_distill = {
+    .name = "distill",
+    .summary = "train a Mamba student from a Transformer teacher",
+    .synopsis = "[RECIPE]",
+    .description =
+        "Runs a recipe: reads teacher and data, trains the student, and leaves in the output directory recipe.yaml, "
+        "log.jsonl, result.json and the student. Without a RECIPE the defaults and the method cab-best are used.\n\n"
+        "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\nCtrl-C saves the state "
+        "and "
+        "stops; --resume goes on from it. At the end a table of what was reached is printed to standard output.",
+    .examples = examples,
+    .options = distill_table,
+    .options_size = sizeof(struct distill_options),
+    .operands_max = 1,
+    .run = run,
+};

@@ -1,0 +1,15 @@
+/* distill.h - shared by cab distill's two forms: one run in this process, several methods in a process each. */
+#ifndef CAB_CLI_DISTILL_H
+#define CAB_CLI_DISTILL_H
+
+#include "distill/recipe.h"
+
+/* Runs every recipe in a process of its own, one after another, so that each has its own peak memory. SIGINT and SIGTERM
+ * are passed on: the run at work saves its state, the rest is not begun, CAB_EINTERRUPTED. Recipes whose run has ended
+ * are left as they are. Stops at the first failure. */
+cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count);
+
+/* Runs one recipe here; SIGINT and SIGTERM make it save and stop, a second one kills. */
+cab_status cli_distill_here(const cab_recipe *recipe);
+
+#endif

@@ -1,0 +1,76 @@
+/* generate.c - cab generate: text from a teacher or a student, printed as it comes. */
+#include "base/thread.h"
+#include "cli/command.h"
+#include "models/model.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define GENERATE_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
+    TEXT(prompt, 'p', "TEXT", "", "text to continue; without one the model begins a document")                         \
+    INT(max_tokens, 'n', "N", 128, 1, INT64_MAX, "tokens to generate at most")                                         \
+    REAL(temperature, 't', "X", 0.8, 0, 100, "divides the logits; 0: always the most likely token")                    \
+    INT(top_k, 'k', "N", 0, 0, UINT32_MAX, "sample among the N most likely tokens; 0: all")                            \
+    REAL(top_p, 0, "X", 0.95, 0, 1, "sample among the most likely tokens that hold this much probability; 1: all")     \
+    INT(seed, 's', "N", 1, 0, INT64_MAX, "seed of sampling: the same seed gives the same text")                        \
+    BOOL(ignore_end, 0, "go on past the end-of-text token")                                                            \
+    BOOL(no_echo, 0, "print only what the model adds, without the prompt")                                             \
+    ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
+    INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")
+
+struct generate_options {
+    CAB_FIELDS(GENERATE_OPTIONS)
+};
+CAB_FLAG_TABLE(generate_table, struct generate_options, GENERATE_OPTIONS)
+
+static bool print_text(void *user, const char *text, size_t size)
+{
+    (void)user;
+    return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0;
+}
+
+static cab_status run(const void *given, const cab_list *operands)
+{
+    const struct generate_options *options = given;
+    const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    cab_generate_options sampling = {.max_tokens = (uint64_t)options->max_tokens,
+                                     .temperature = (float)options->temperature,
+                                     .top_k = (uint32_t)options->top_k,
+                                     .top_p = (float)options->top_p,
+                                     .seed = (uint64_t)options->seed,
+                                     .ignore_end = options->ignore_end};
+    cab_model *model = NULL;
+    if (options->threads)
+        cab_thread_limit((int)options->threads);
+    CAB_TRY(cab_model_load(operands->items[0], precisions[options->precision], &model));
+    if (!options->no_echo)
+        print_text(NULL, options->prompt, strlen(options->prompt));
+    cab_status status = cab_generate(model, options->prompt, &sampling, print_text, NULL);
+    if (status == CAB_OK)
+        putchar('\n');
+    cab_model_free(model);
+    return status;
+}
+
+static const cli_example examples[] = {
+    {"cab generate runs/tales/student --prompt \"Once upon a time\"", "a story from a student"},
+    {"cab generate examples/tales/teacher -p \"Lily saw\" --temperature 0", "the teacher's most likely continuation"},
+    {"cab generate runs/tales/student -n 1000 --ignore-end --seed 7", "a long text, in constant memory"},
+    {0}};
+
+const cli_command cli_generate = {
+    .name = "generate",
+    .summary = "continue a text with a teacher or a student",
+    .synopsis = "MODEL",
+    .description =
+        "Loads the model in directory MODEL with its tokenizer, continues the prompt and prints the text as it is "
+        "generated.\n\nA student needs the same memory and time for every token; a teacher keeps its keys and values "
+        "and "
+        "stops at its context.",
+    .examples = examples,
+    .options = generate_table,
+    .options_size = sizeof(struct generate_options),
+    .operands_min = 1,
+    .operands_max = 1,
+    .run = run,
+};

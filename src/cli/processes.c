@@ -1,0 +1,133 @@
+/* processes.c - runs of cab distill and the signals that stop them.
+ *
+ * Several methods: each run is a child process, since peak memory is counted per process; the child sends how it ended
+ * through a pipe, in one write below PIPE_BUF. The parent waits with SIGINT, SIGTERM and SIGCHLD blocked and takes them
+ * one by one, so that nothing can be missed between a check and a wait. */
+#include "base/log.h"
+#include "cli/distill.h"
+#include "report/runs.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { TEXT_BYTES = 1024 };
+
+/* What a child sends. */
+struct message {
+    cab_status status;
+    char text[TEXT_BYTES];
+};
+
+static void stop(int signal_number)
+{
+    (void)signal_number;
+    cab_distill_stop();
+}
+
+cab_status cli_distill_here(const cab_recipe *recipe)
+{
+    struct sigaction action = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND}; /* the second one kills */
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    cab_result result;
+    return cab_distill(recipe, NULL, &result); /* the result is read back from the run's directory */
+}
+
+static sigset_t stop_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGCHLD);
+    return set;
+}
+
+static _Noreturn void child(const cab_recipe *recipe, int pipe_end, const sigset_t *signals)
+{
+    struct message message;
+    memset(&message, 0, sizeof message);
+    sigprocmask(SIG_UNBLOCK, signals, NULL);
+    message.status = cli_distill_here(recipe);
+    if (message.status != CAB_OK)
+        snprintf(message.text, sizeof message.text, "%s", cab_error_text());
+    bool sent = write(pipe_end, &message, sizeof message) == (ssize_t)sizeof message;
+    _exit(sent ? 0 : 1); /* not exit(): what the parent has buffered is the parent's to write */
+}
+
+/* Waits for the child to end; a signal that a person or a batch system sends to this process alone is passed on. One
+ * typed at the terminal (SI_KERNEL) has reached the child already, and a second one would kill it. */
+static cab_status wait_for(pid_t pid, const sigset_t *signals, const char *out, bool *stopped)
+{
+    int state;
+    for (;;) {
+        siginfo_t info;
+        int number = sigwaitinfo(signals, &info);
+        if (number == SIGINT || number == SIGTERM) {
+            *stopped = true;
+            if (info.si_code <= 0)
+                kill(pid, number);
+        }
+        pid_t ended = waitpid(pid, &state, WNOHANG);
+        if (ended == pid)
+            break;
+        if (ended < 0 && errno != EINTR)
+            return cab_fail_errno(CAB_EIO, errno, "%s: cannot wait for its run", out);
+    }
+    if (WIFSIGNALED(state))
+        return cab_fail(CAB_EBACKEND, "%s: its run was killed by signal %d%s", out, WTERMSIG(state),
+                        WTERMSIG(state) == SIGKILL ? ", perhaps for want of memory" : "");
+    return CAB_OK;
+}
+
+static cab_status run_child(const cab_recipe *recipe, const sigset_t *signals, bool *stopped)
+{
+    int ends[2];
+    struct message message;
+    if (pipe(ends) != 0)
+        return cab_fail_errno(CAB_EIO, errno, "cannot make a pipe");
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        child(recipe, ends[1], signals);
+    }
+    int reason = errno;
+    close(ends[1]);
+    cab_status status = pid < 0 ? cab_fail_errno(CAB_ENOMEM, reason, "cannot start a process")
+                                : wait_for(pid, signals, recipe->out, stopped);
+    if (status == CAB_OK && read(ends[0], &message, sizeof message) != (ssize_t)sizeof message)
+        status = cab_fail(CAB_EBACKEND, "%s: its run ended without saying how", recipe->out);
+    else if (status == CAB_OK && message.status != CAB_OK) {
+        message.text[sizeof message.text - 1] = '\0';
+        status = cab_fail(message.status, "%s", message.text);
+    }
+    close(ends[0]);
+    return status;
+}
+
+cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count)
+{
+    sigset_t signals = stop_signals(), before;
+    cab_status status = CAB_OK;
+    bool stopped = false;
+    sigprocmask(SIG_BLOCK, &signals, &before);
+    for (unsigned i = 0; status == CAB_OK && i < count; i++) {
+        char name[64];
+        cab_recipe_method_name(recipes[i], name, sizeof name);
+        if (cab_report_is_finished(recipes[i]->out)) {
+            cab_log_info("method %u of %u: %s has ended already", i + 1, count, name);
+            continue;
+        }
+        cab_log_info("method %u of %u: %s", i + 1, count, name);
+        status = run_child(recipes[i], &signals, &stopped);
+        if (status == CAB_OK && stopped && i + 1 < count)
+            status = cab_fail(CAB_EINTERRUPTED, "interrupted after %s; --resume goes on with the next method", name);
+    }
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return status;
+}

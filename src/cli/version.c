@@ -1,0 +1,79 @@
+/* version.c - which version this is and what was built into it. */
+#include "cli/command.h"
+
+#include <archive.h>
+#include <cyaml/cyaml.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utf8proc.h>
+#ifdef CAB_WITH_ONEDNN
+#include <dnnl.h>
+#endif
+
+#define VERSION_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS) BOOL(quiet, 'q', "the version number alone")
+
+struct version_options {
+    CAB_FIELDS(VERSION_OPTIONS)
+};
+CAB_FLAG_TABLE(version_table, struct version_options, VERSION_OPTIONS)
+
+static const char *instruction_set(void)
+{
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return "x86-64-v4";
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "x86-64-v3" : "x86-64";
+}
+
+/* Whether a program of this name can be run: it stands in a directory of $PATH. */
+static bool on_path(const char *program)
+{
+    const char *path = getenv("PATH");
+    char candidate[4096];
+    while (path && *path) {
+        size_t length = strcspn(path, ":");
+        int needed = snprintf(candidate, sizeof candidate, "%.*s/%s", (int)length, path, program);
+        if (needed > 0 && (size_t)needed < sizeof candidate && access(candidate, X_OK) == 0)
+            return true;
+        path += length + (path[length] == ':');
+    }
+    return false;
+}
+
+static cab_status run(const void *given, const cab_list *operands)
+{
+    const struct version_options *options = given;
+    (void)operands;
+    if (options->quiet) {
+        printf("%s\n", CAB_VERSION);
+        return CAB_OK;
+    }
+    printf("cab %s\n", CAB_VERSION);
+#ifdef CAB_WITH_ONEDNN
+    const dnnl_version_t *dnnl = dnnl_version();
+    printf("matrix products  oneDNN %d.%d.%d\n", dnnl->major, dnnl->minor, dnnl->patch);
+#else
+    printf("matrix products  own (built without oneDNN)\n");
+#endif
+    printf("processor        %s\n", instruction_set());
+    printf("accelerators     none in this build\n");
+    printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s\n", json_c_version(), cyaml_version_str,
+           utf8proc_version(), archive_version_string());
+    printf("charts           %s\n", on_path("gnuplot") ? "gnuplot" : "none: gnuplot is not installed");
+    return CAB_OK;
+}
+
+static const cli_example examples[] = {{"cab version", "version, libraries and what this machine offers"}, {0}};
+
+const cli_command cli_version = {
+    .name = "version",
+    .summary = "show the version and what is built in",
+    .synopsis = "",
+    .description = "Prints the version, the libraries behind it, and what was found or left out.",
+    .examples = examples,
+    .options = version_table,
+    .options_size = sizeof(struct version_options),
+    .run = run,
+};

@@ -1,0 +1,160 @@
+/* chart.c - writes a gnuplot script to a temporary file, runs gnuplot on it without a shell, reads the SVG back.
+ *
+ * Only numbers go into the script. Text and grid lines get their colours from the page's style sheet. */
+#include "report/chart.h"
+
+#include "base/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { SVG_MAX = 16 << 20, UNITS = 4 };
+static const double log_ratio = 12; /* a logarithmic axis that spans less than this is drawn as a linear one */
+
+struct extent {
+    double x_max, y_min, y_max;
+};
+
+static struct extent measure(const cab_chart *chart)
+{
+    struct extent extent = {0, INFINITY, -INFINITY};
+    for (size_t s = 0; s < chart->count; s++) {
+        for (size_t i = 0; i < chart->series[s].count; i++) {
+            extent.x_max = fmax(extent.x_max, chart->series[s].x[i]);
+            extent.y_min = fmin(extent.y_min, chart->series[s].y[i]);
+            extent.y_max = fmax(extent.y_max, chart->series[s].y[i]);
+        }
+    }
+    if (isfinite(chart->reference)) {
+        extent.y_min = fmin(extent.y_min, chart->reference);
+        extent.y_max = fmax(extent.y_max, chart->reference);
+    }
+    return extent;
+}
+
+/* Ticks at 1, 2 and 5 of every decade: gnuplot's own leave most of a short logarithmic axis bare. */
+static void write_log_ticks(FILE *script, const struct extent *extent)
+{
+    static const double steps[] = {1, 2, 5};
+    bool wide = extent->y_max / extent->y_min > 1e4;
+    const char *before = "set ytics (";
+    for (double decade = pow(10, floor(log10(extent->y_min))); decade <= extent->y_max; decade *= 10) {
+        for (size_t i = 0; i < (wide ? 1 : 3); i++) {
+            fprintf(script, "%s\"%g\" %g", before, decade * steps[i], decade * steps[i]);
+            before = ", ";
+        }
+    }
+    fprintf(script, ")\n");
+}
+
+static void write_script(FILE *script, const cab_chart *chart)
+{
+    static const struct {
+        double scale;
+        const char *name;
+    } units[UNITS] = {{1, "tokens"}, {1e3, "thousand tokens"}, {1e6, "million tokens"}, {1e9, "billion tokens"}};
+    struct extent extent = measure(chart);
+    int unit = UNITS - 1;
+    while (unit > 0 && extent.x_max < 2 * units[unit].scale)
+        unit--;
+    fprintf(script,
+            "set terminal svg dynamic size 560,300 noenhanced\n"
+            "set border 1 lc rgb '#8a93a0'\nset tics nomirror scale 0.5 textcolor rgb '#68717d'\n"
+            "set grid y lc rgb '#d5dae1' dt 1 lw 1\nset lmargin 9\nset rmargin 2\nset tmargin 0.8\n"
+            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [0:*]\nset offsets 0, 0, graph 0.04, graph 0.04\n",
+            units[unit].name);
+    if (chart->logarithmic && extent.y_max > log_ratio * extent.y_min) {
+        fprintf(script, "set logscale y\n");
+        write_log_ticks(script, &extent);
+    }
+    for (size_t s = 0; s < chart->count; s++) {
+        fprintf(script, "$d%zu << END\n", s);
+        for (size_t i = 0; i < chart->series[s].count; i++)
+            fprintf(script, "%.9g %.9g\n", chart->series[s].x[i] / units[unit].scale, chart->series[s].y[i]);
+        fprintf(script, "END\n");
+    }
+    fprintf(script, "plot ");
+    if (isfinite(chart->reference))
+        fprintf(script, "%.9g with lines lw 1.5 dt (8,6) lc rgb '#8a93a0' notitle, ", chart->reference);
+    for (size_t s = 0; s < chart->count; s++)
+        fprintf(script, "$d%zu with %s lw 2 lc rgb '%s' notitle%s", s,
+                chart->marks ? "linespoints pt 7 ps 0.4" : "lines", chart->series[s].colour,
+                s + 1 < chart->count ? ", " : "\n");
+}
+
+/* Runs "gnuplot -d -" from `script` to `output`; false where it cannot be run or fails. -d: no start-up files. */
+static bool run_gnuplot(FILE *script, FILE *output)
+{
+    char *const arguments[] = {(char[]){"gnuplot"}, (char[]){"-d"}, (char[]){"-"}, NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int state = 0;
+    if (posix_spawn_file_actions_init(&actions) != 0)
+        return false;
+    bool started = posix_spawn_file_actions_adddup2(&actions, fileno(script), STDIN_FILENO) == 0 &&
+                   posix_spawn_file_actions_adddup2(&actions, fileno(output), STDOUT_FILENO) == 0 &&
+                   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0) == 0 &&
+                   posix_spawnp(&pid, arguments[0], &actions, NULL, arguments, environ) == 0;
+    posix_spawn_file_actions_destroy(&actions);
+    if (!started)
+        return false;
+    while (waitpid(pid, &state, 0) < 0) {
+        if (errno != EINTR)
+            return false;
+    }
+    return WIFEXITED(state) && WEXITSTATUS(state) == 0;
+}
+
+/* From "<svg" on: a page has no XML header. The titles ("gnuplot_plot_1") would show as tips: they are cut out. */
+static cab_status take_svg(FILE *output, char **svg)
+{
+    char *text, *start;
+    long size = fseek(output, 0, SEEK_END) == 0 ? ftell(output) : -1;
+    if (size <= 0 || size > SVG_MAX)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&text, (size_t)size + 1, "a chart"));
+    rewind(output);
+    if (fread(text, 1, (size_t)size, output) == (size_t)size && (start = strstr(text, "<svg"))) {
+        memmove(text, start, strlen(start) + 1);
+        for (char *title = text, *end; (title = strstr(title, "<title>")) && (end = strstr(title, "</title>"));)
+            memmove(title, end + strlen("</title>"), strlen(end + strlen("</title>")) + 1);
+        *svg = text;
+        return CAB_OK;
+    }
+    cab_free(text);
+    return CAB_OK;
+}
+
+cab_status cab_chart_draw(const cab_chart *chart, char **svg)
+{
+    cab_status status = CAB_OK;
+    *svg = NULL;
+    FILE *script = tmpfile(), *output = tmpfile();
+    if (!script || !output) {
+        status = cab_fail_errno(CAB_EIO, errno, "a temporary file for a chart cannot be made");
+        goto done;
+    }
+    write_script(script, chart);
+    if (fflush(script) != 0) {
+        status = cab_fail_errno(CAB_EIO, errno, "a chart's script cannot be written");
+        goto done;
+    }
+    rewind(script);
+    if (run_gnuplot(script, output))
+        status = take_svg(output, svg);
+done:
+    if (script)
+        fclose(script);
+    if (output)
+        fclose(output);
+    return status;
+}

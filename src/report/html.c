@@ -1,0 +1,405 @@
+/* html.c - the report as one page: header, table, charts, samples, recipes. Text from files passes through put(). */
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "report/chart.h"
+#include "report/page.h"
+#include "report/report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SAMPLE_BYTES = 2000, POINTS_MAX = 300, COLOURS = 8, NUMBER_BYTES = 48 };
+
+static const char *colour(size_t run)
+{
+    static const char *const colours[COLOURS] = {"#3b7dd8", "#e0852b", "#2a9d6f", "#c9477f",
+                                                 "#8365cf", "#c0503a", "#1f9fb5", "#8c8a2e"};
+    return colours[run % COLOURS];
+}
+
+/* At most `limit` bytes of `text`, not cutting a UTF-8 character in two, with what HTML gives a meaning escaped. */
+static void put_some(FILE *out, const char *text, size_t limit)
+{
+    for (size_t i = 0; text[i]; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (i >= limit && (c & 0xc0) != 0x80) {
+            fputs(" \xe2\x80\xa6", out);
+            return;
+        }
+        switch (c) {
+        case '<':
+            fputs("&lt;", out);
+            break;
+        case '>':
+            fputs("&gt;", out);
+            break;
+        case '&':
+            fputs("&amp;", out);
+            break;
+        case '"':
+            fputs("&quot;", out);
+            break;
+        case '\'':
+            fputs("&#39;", out);
+            break;
+        default:
+            fputc(c < 0x20 && c != '\n' && c != '\t' ? ' ' : c, out);
+        }
+    }
+}
+
+static void put(FILE *out, const char *text)
+{
+    put_some(out, text, SIZE_MAX);
+}
+
+/* ---- table ------------------------------------------------------------------------------------------------------ */
+
+enum format { FORMAT_REAL, FORMAT_PERCENT, FORMAT_WHOLE, FORMAT_TOKENS, FORMAT_SECONDS, FORMAT_BYTES };
+
+struct column {
+    const char *title;
+    double (*value)(const cab_report_run *run);
+    enum format format;
+    int best; /* -1: the least is best; +1: the most; 0: neither */
+};
+
+#define VALUE(name, expression)                                                                                        \
+    static double name(const cab_report_run *run)                                                                      \
+    {                                                                                                                  \
+        return expression;                                                                                             \
+    }
+VALUE(perplexity, run->perplexity)
+VALUE(kl, run->kl)
+VALUE(agreement, run->agreement)
+VALUE(tokens, run->tokens)
+VALUE(fraction, run->fraction)
+VALUE(speed, run->tokens_per_second)
+VALUE(seconds, run->seconds)
+VALUE(memory, run->peak_memory)
+VALUE(parameters, run->parameters)
+#undef VALUE
+
+static const struct column columns[] = {
+    {"Perplexity", perplexity, FORMAT_REAL, -1},  {"KL, nats/token", kl, FORMAT_REAL, -1},
+    {"Agreement", agreement, FORMAT_PERCENT, 1},  {"Tokens", tokens, FORMAT_TOKENS, 0},
+    {"Data", fraction, FORMAT_PERCENT, 0},        {"Tokens/s", speed, FORMAT_WHOLE, 0},
+    {"Time", seconds, FORMAT_SECONDS, 0},         {"Peak memory", memory, FORMAT_BYTES, 0},
+    {"Parameters", parameters, FORMAT_TOKENS, 0},
+};
+enum { COLUMNS = sizeof columns / sizeof *columns };
+
+static void format_count(double value, char *out)
+{
+    static const struct {
+        double scale;
+        const char *unit;
+    } units[] = {{1e9, "\xe2\x80\xaf"
+                       "B"},
+                 {1e6, "\xe2\x80\xaf"
+                       "M"},
+                 {1e3, "\xe2\x80\xaf"
+                       "k"}};
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (value >= units[i].scale) {
+            snprintf(out, NUMBER_BYTES, "%.3g%s", value / units[i].scale, units[i].unit);
+            return;
+        }
+    }
+    snprintf(out, NUMBER_BYTES, "%.0f", value);
+}
+
+static void format_value(enum format format, double value, char *out)
+{
+    if (!isfinite(value)) {
+        snprintf(out, NUMBER_BYTES, "\xe2\x80\x93");
+        return;
+    }
+    switch (format) {
+    case FORMAT_REAL:
+        snprintf(out, NUMBER_BYTES, fabs(value) < 10 ? "%.3f" : "%.2f", value);
+        break;
+    case FORMAT_PERCENT:
+        snprintf(out, NUMBER_BYTES, "%.3g\xe2\x80\xaf%%", 100 * value);
+        break;
+    case FORMAT_WHOLE:
+        snprintf(out, NUMBER_BYTES, "%.0f", value);
+        break;
+    case FORMAT_TOKENS:
+        format_count(value, out);
+        break;
+    case FORMAT_SECONDS:
+        cab_format_seconds(value, out);
+        break;
+    case FORMAT_BYTES:
+        cab_format_bytes(value, out);
+        break;
+    }
+}
+
+/* Among several runs, whether this one has the best value of the column. */
+static bool is_best(const cab_report_runs *runs, const struct column *column, double value)
+{
+    if (column->best == 0 || !isfinite(value) || runs->count < 2)
+        return false;
+    for (size_t i = 0; i < runs->count; i++) {
+        if ((column->value(&runs->items[i]) - value) * column->best > 0)
+            return false;
+    }
+    return true;
+}
+
+/* The teacher's perplexity, by the first run that knows it; NAN where none does. */
+static double teacher_perplexity(const cab_report_runs *runs)
+{
+    for (size_t i = 0; i < runs->count; i++) {
+        if (isfinite(runs->items[i].teacher_perplexity))
+            return runs->items[i].teacher_perplexity;
+    }
+    return NAN;
+}
+
+static void put_row(FILE *out, const cab_report_runs *runs, size_t index)
+{
+    const cab_report_run *run = &runs->items[index];
+    char number[NUMBER_BYTES];
+    fprintf(out, "<tr><td><span class=\"dot\" style=\"background:%s\"></span>", colour(index));
+    put(out, run->name);
+    if (run->method[0] && strcmp(run->method, run->name) != 0) {
+        fputs("<span class=\"tag\">", out);
+        put(out, run->method);
+        fputs("</span>", out);
+    }
+    fputs(run->finished ? "</td>" : "<span class=\"tag\">unfinished</span></td>", out);
+    for (size_t c = 0; c < COLUMNS; c++) {
+        double value = columns[c].value(run);
+        format_value(columns[c].format, value, number);
+        fprintf(out, "<td%s>%s</td>", is_best(runs, &columns[c], value) ? " class=\"best\"" : "", number);
+    }
+    fputs("</tr>\n", out);
+}
+
+static void put_table(FILE *out, const cab_report_runs *runs)
+{
+    char number[NUMBER_BYTES];
+    double teacher = teacher_perplexity(runs);
+    fputs("<div class=\"card scroll\"><table><thead><tr><th>Run</th>", out);
+    for (size_t c = 0; c < COLUMNS; c++)
+        fprintf(out, "<th>%s</th>", columns[c].title);
+    fputs("</tr></thead><tbody>\n", out);
+    if (isfinite(teacher)) {
+        format_value(FORMAT_REAL, teacher, number);
+        fprintf(out, "<tr class=\"teacher\"><td><span class=\"dash\"></span>teacher</td><td>%s</td>", number);
+        for (size_t c = 1; c < COLUMNS; c++)
+            fputs("<td></td>", out);
+        fputs("</tr>\n", out);
+    }
+    for (size_t i = 0; i < runs->count; i++)
+        put_row(out, runs, i);
+    fputs("</tbody></table></div>\n", out);
+}
+
+/* ---- charts ----------------------------------------------------------------------------------------------------- */
+
+struct plot {
+    const char *title, *note;
+    size_t offset;   /* of the number in cab_report_point */
+    bool evaluation; /* from the evaluations; else from the training steps, averaged */
+    bool logarithmic, reference;
+};
+
+#define POINT(field) offsetof(cab_report_point, field)
+static const struct plot plots[] = {
+    {"Validation perplexity", "lower is better", POINT(perplexity), true, true, true},
+    {"KL from the teacher, validation", "nats per token; lower is better", POINT(kl), true, true, false},
+    {"Top-1 agreement, validation", "share of tokens; higher is better", POINT(agreement), true, false, false},
+    {"Cross-entropy, training", "nats per token", POINT(ce), false, false, false},
+    {"KL, training", "nats per token", POINT(kl), false, true, false},
+    {"Alignment, training", "mean squared error of bridged B, C against K, Q", POINT(align), false, true, false},
+    {"Learning rate", "", POINT(lr), false, false, false},
+};
+#undef POINT
+
+static double number_at(const cab_report_point *point, size_t offset)
+{
+    double value;
+    memcpy(&value, (const char *)point + offset, sizeof value);
+    return value;
+}
+
+/* The usable points of one run, averaged in equal groups where there are more than a chart can show. */
+static cab_status make_series(const cab_report_run *run, const struct plot *plot, cab_chart_series *series)
+{
+    const cab_report_points *points = plot->evaluation ? &run->evaluations : &run->training;
+    size_t group = plot->evaluation ? 1 : (points->count + POINTS_MAX - 1) / POINTS_MAX;
+    CAB_TRY(CAB_NEW(&series->x, points->count, "a chart's points"));
+    CAB_TRY(CAB_NEW(&series->y, points->count, "a chart's points"));
+    for (size_t i = 0; i < points->count; i += group) {
+        double x = 0, y = 0, used = 0;
+        for (size_t j = i; j < i + group && j < points->count; j++) {
+            double value = number_at(&points->items[j], plot->offset);
+            if (!isfinite(value) || (plot->logarithmic && value <= 0))
+                continue;
+            x += points->items[j].tokens;
+            y += value;
+            used++;
+        }
+        if (used > 0) {
+            series->x[series->count] = x / used;
+            series->y[series->count++] = y / used;
+        }
+    }
+    return CAB_OK;
+}
+
+/* *drawn becomes false where gnuplot cannot be run. */
+static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct plot *plot, bool *drawn)
+{
+    cab_chart_series *series = NULL;
+    char *svg = NULL;
+    cab_status status;
+    cab_chart chart = {.logarithmic = plot->logarithmic,
+                       .marks = plot->evaluation,
+                       .reference = plot->reference ? teacher_perplexity(runs) : NAN};
+    CAB_GOTO(CAB_NEW(&series, runs->count, "a chart's series"));
+    for (size_t i = 0; i < runs->count; i++) {
+        cab_chart_series *one = &series[chart.count];
+        one->colour = colour(i);
+        CAB_GOTO(make_series(&runs->items[i], plot, one));
+        if (one->count == 0) {
+            cab_free(one->x);
+            cab_free(one->y);
+            *one = (cab_chart_series){0};
+        } else {
+            chart.count++;
+        }
+    }
+    chart.series = series;
+    if (chart.count == 0)
+        goto done;
+    CAB_GOTO(cab_chart_draw(&chart, &svg));
+    *drawn = svg != NULL;
+    if (svg)
+        fprintf(out, "<figure class=\"card chart\" style=\"margin:0\"><h3>%s</h3><p class=\"note\">%s</p>%s</figure>\n",
+                plot->title, plot->note, svg);
+done:
+    for (size_t i = 0; series && i < runs->count; i++) {
+        cab_free(series[i].x);
+        cab_free(series[i].y);
+    }
+    cab_free(series);
+    cab_free(svg);
+    return status;
+}
+
+static void put_legend(FILE *out, const cab_report_runs *runs)
+{
+    fputs("<div class=\"legend\">", out);
+    for (size_t i = 0; i < runs->count; i++) {
+        fprintf(out, "<span><span class=\"dot\" style=\"background:%s\"></span>", colour(i));
+        put(out, runs->items[i].name);
+        fputs("</span>", out);
+    }
+    if (isfinite(teacher_perplexity(runs)))
+        fputs("<span><span class=\"dash\"></span>teacher</span>", out);
+    fputs("</div>\n", out);
+}
+
+static cab_status put_charts(FILE *out, const cab_report_runs *runs)
+{
+    bool drawn = true;
+    fputs("<h2>Training</h2>\n", out);
+    put_legend(out, runs);
+    fputs("<div class=\"charts\">\n", out);
+    for (size_t i = 0; drawn && i < sizeof plots / sizeof *plots; i++)
+        CAB_TRY(put_chart(out, runs, &plots[i], &drawn));
+    fputs("</div>\n", out);
+    if (!drawn)
+        fputs("<p class=\"note\">No charts: gnuplot could not be run. Install it and write the report again.</p>\n",
+              out);
+    return CAB_OK;
+}
+
+/* ---- samples, recipes ------------------------------------------------------------------------------------------- */
+
+static void put_samples(FILE *out, const cab_report_runs *runs)
+{
+    bool any = false;
+    for (size_t i = 0; i < runs->count; i++) {
+        const cab_report_run *run = &runs->items[i];
+        if (!run->sample[0])
+            continue;
+        fputs(any ? "" : "<h2>What the students write</h2>\n<div class=\"samples\">\n", out);
+        fprintf(out, "<div class=\"card sample\"><h3><span class=\"dot\" style=\"background:%s\"></span>", colour(i));
+        put(out, run->name);
+        fputs("</h3><p>", out);
+        put_some(out, run->sample, SAMPLE_BYTES);
+        fputs("</p></div>\n", out);
+        any = true;
+    }
+    fputs(any ? "</div>\n" : "", out);
+}
+
+static void put_recipes(FILE *out, const cab_report_runs *runs)
+{
+    fputs("<h2>Recipes</h2>\n", out);
+    for (size_t i = 0; i < runs->count; i++) {
+        const cab_report_run *run = &runs->items[i];
+        fputs("<details><summary>", out);
+        put(out, run->name);
+        fputs("</summary><pre>", out);
+        put(out, run->recipe[0] ? run->recipe : "not saved with the run");
+        fputs("</pre></details>\n", out);
+    }
+}
+
+/* ---- page ------------------------------------------------------------------------------------------------------- */
+
+static void put_head(FILE *out, const cab_report_runs *runs, const char *title)
+{
+    fputs("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
+          out);
+    put(out, title);
+    fprintf(out, "</title>\n<style>\n%s</style></head>\n<body><main>\n<h1>", cab_page_style);
+    put(out, title);
+    fprintf(out, "</h1>\n<p class=\"lead\">%zu run%s", runs->count, runs->count == 1 ? "" : "s");
+    if (runs->count && runs->items[0].teacher[0]) {
+        fputs(", teacher ", out);
+        put(out, runs->items[0].teacher);
+    }
+    fputs("</p>\n<h2>Results on the validation data</h2>\n", out);
+}
+
+static void put_warnings(FILE *out, const cab_report_runs *runs)
+{
+    for (size_t i = 0; i < runs->count; i++) {
+        if (!runs->items[i].unreadable)
+            continue;
+        fputs("<p class=\"note\">", out);
+        put(out, runs->items[i].name);
+        fprintf(out, ": %zu line%s of the log could not be read.</p>\n", runs->items[i].unreadable,
+                runs->items[i].unreadable == 1 ? "" : "s");
+    }
+}
+
+cab_status cab_report_html(const cab_report_runs *runs, const char *title, const char *path)
+{
+    cab_writer writer;
+    CAB_TRY(cab_writer_open(&writer, path));
+    FILE *out = writer.stream;
+    put_head(out, runs, title);
+    put_table(out, runs);
+    put_warnings(out, runs);
+    cab_status status = put_charts(out, runs);
+    if (status != CAB_OK) {
+        cab_writer_abort(&writer);
+        return status;
+    }
+    put_samples(out, runs);
+    put_recipes(out, runs);
+    fprintf(out, "<footer>Written by cab %s.</footer>\n</main></body></html>\n", CAB_VERSION);
+    return cab_writer_commit(&writer);
+}
