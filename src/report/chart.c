@@ -56,6 +56,23 @@ static void write_log_ticks(FILE *script, const struct extent *extent)
     fprintf(script, ")\n");
 }
 
+/* A margin of a twentieth around the values, but not below 0 when no value is. */
+static void write_y_axis(FILE *script, const struct extent *extent, bool logarithmic)
+{
+    double span = extent->y_max > extent->y_min ? extent->y_max - extent->y_min : fabs(extent->y_max) + 1e-9;
+    double low = extent->y_min - span / 20, high = extent->y_max + span / 20;
+    if (low < 0 && extent->y_min >= 0)
+        low = 0;
+    if (logarithmic) {
+        double factor = pow(extent->y_max / extent->y_min, 0.05);
+        low = extent->y_min / factor;
+        high = extent->y_max * factor;
+        fprintf(script, "set logscale y\n");
+        write_log_ticks(script, extent);
+    }
+    fprintf(script, "set yrange [%.9g:%.9g]\n", low, high);
+}
+
 static void write_script(FILE *script, const cab_chart *chart)
 {
     static const struct {
@@ -70,12 +87,9 @@ static void write_script(FILE *script, const cab_chart *chart)
             "set terminal svg dynamic size 560,300 noenhanced\n"
             "set border 1 lc rgb '#8a93a0'\nset tics nomirror scale 0.5 textcolor rgb '#68717d'\n"
             "set grid y lc rgb '#d5dae1' dt 1 lw 1\nset lmargin 9\nset rmargin 2\nset tmargin 0.8\n"
-            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [0:*]\nset offsets 0, 0, graph 0.04, graph 0.04\n",
-            units[unit].name);
-    if (chart->logarithmic && extent.y_max > log_ratio * extent.y_min) {
-        fprintf(script, "set logscale y\n");
-        write_log_ticks(script, &extent);
-    }
+            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [0:%.9g]\n",
+            units[unit].name, extent.x_max > 0 ? extent.x_max / units[unit].scale : 1);
+    write_y_axis(script, &extent, chart->logarithmic && extent.y_max > log_ratio * extent.y_min);
     for (size_t s = 0; s < chart->count; s++) {
         fprintf(script, "$d%zu << END\n", s);
         for (size_t i = 0; i < chart->series[s].count; i++)

@@ -218,7 +218,7 @@ static const struct plot plots[] = {
     {"Cross-entropy, training", "nats per token", POINT(ce), false, false, false},
     {"KL, training", "nats per token", POINT(kl), false, true, false},
     {"Alignment, training", "mean squared error of bridged B, C against K, Q", POINT(align), false, true, false},
-    {"Learning rate", "", POINT(lr), false, false, false},
+    {"Learning rate", "of the optimizer", POINT(lr), false, false, false},
 };
 #undef POINT
 
@@ -282,8 +282,8 @@ static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct
     CAB_GOTO(cab_chart_draw(&chart, &svg));
     *drawn = svg != NULL;
     if (svg)
-        fprintf(out, "<figure class=\"card chart\" style=\"margin:0\"><h3>%s</h3><p class=\"note\">%s</p>%s</figure>\n",
-                plot->title, plot->note, svg);
+        fprintf(out, "<figure class=\"card chart\"><h3>%s</h3><p class=\"note\">%s</p>%s</figure>\n", plot->title,
+                plot->note, svg);
 done:
     for (size_t i = 0; series && i < runs->count; i++) {
         cab_free(series[i].x);

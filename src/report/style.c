@@ -32,6 +32,7 @@ const char cab_page_style[] =
     "vertical-align:.22rem}\n"
     ".legend{display:flex;flex-wrap:wrap;gap:.3rem 1.3rem;margin:0 0 1rem;font-size:.9rem}\n"
     ".charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:1.1rem}\n"
+    ".chart{margin:0}\n"
     ".chart svg{display:block;width:100%;height:auto;margin-top:.5rem}\n"
     ".chart svg text{fill:var(--muted);font-family:system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}\n"
     ".chart svg .gridline{stroke:var(--line)}\n"
