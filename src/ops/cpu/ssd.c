@@ -30,10 +30,10 @@ typedef struct walk {
     const cab_node *node;
     cab_ssd_shape s;
     cab_ssd_workspace w;
-    float *at;     /* the thread's part of the scratch */
-    int64_t token; /* row of the chunk's first token */
-    int rows;      /* tokens in the chunk */
-    int heads;     /* in the group */
+    float *at;      /* the thread's part of the scratch */
+    int64_t token;  /* row of the chunk's first token */
+    int rows, next; /* tokens in the chunk and in the one behind */
+    int heads;      /* in the group */
 } walk;
 
 static inline cab_tile_a plain(const float *data, int ld)
@@ -46,6 +46,16 @@ static inline cab_tile_a transposed(const float *data, int ld)
     return (cab_tile_a){data, 1, ld};
 }
 
+/* Asks for rows that will be read or written soon. Heads are columns, so that consecutive rows of one lie far apart, where
+ * the processor's own prefetching does not look. */
+static void prefetch_rows(const cab_tensor *t, int64_t row, int rows, int64_t column, int n)
+{
+    const size_t bytes = (size_t)n * (t->dtype == CAB_F32 ? sizeof(float) : sizeof(cab_bf16));
+    for (int i = 0; i < rows; i++)
+        for (size_t at = 0; at < bytes; at += 64)
+            cab_tile_prefetch((const char *)cab_at(t, row + i, column) + at);
+}
+
 static void load_rows(const cab_tensor *t, int64_t row, int rows, int64_t column, int n, float *to, int ld)
 {
     for (int i = 0; i < rows; i++)
@@ -55,19 +65,32 @@ static void load_rows(const cab_tensor *t, int64_t row, int rows, int64_t column
             memcpy(to + i * ld, cab_at(t, row + i, column), (size_t)n * sizeof(float));
 }
 
-/* Adds or writes rows, each plus scale[row] times another (NULL: none). */
+/* Writes or adds rows, each plus scale times another (NULL: none). */
 static void store_rows(const cab_tensor *t, int64_t row, int rows, int64_t column, int n, const float *from,
                        float scale, const float *other, int ld, bool add)
 {
-    for (int i = 0; i < rows; i++)
+    for (int i = 0; i < rows; i++, from += ld, other = other != NULL ? other + ld : NULL)
         for (int at = 0; at < n; at += CAB_PIECE) {
-            float buffer[CAB_PIECE];
-            int piece = n - at < CAB_PIECE ? n - at : CAB_PIECE;
-            float *to = cab_row_sum(t, row + i, column + at, piece, add, buffer);
-            cab_axpy(to, 1.0f, from + i * ld + at, piece);
-            if (other != NULL)
-                cab_axpy(to, scale, other + i * ld + at, piece);
-            cab_row_done(t, row + i, column + at, piece, to);
+            float sum[CAB_PIECE], buffer[CAB_PIECE];
+            const int piece = n - at < CAB_PIECE ? n - at : CAB_PIECE;
+            const float *out = from + at;
+            if (other != NULL) {
+#pragma omp simd
+                for (int j = 0; j < piece; j++)
+                    sum[j] = from[at + j] + scale * other[at + j];
+                out = sum;
+            }
+            if (add) {
+                const float *old = cab_row_in(t, row + i, column + at, piece, buffer);
+#pragma omp simd
+                for (int j = 0; j < piece; j++)
+                    sum[j] = old[j] + out[j];
+                out = sum;
+            }
+            if (t->dtype == CAB_F32)
+                memcpy(cab_at(t, row + i, column + at), out, (size_t)piece * sizeof *out);
+            else
+                cab_row_done(t, row + i, column + at, piece, out);
         }
 }
 
@@ -85,20 +108,20 @@ static inline float element(const cab_tensor *t, int64_t row, int64_t column)
     return t->dtype == CAB_F32 ? *(const float *)from : cab_bf16_to_f32(*(const cab_bf16 *)from);
 }
 
-/* S, exp(S) and exp(S[end] - S) of a head; returns exp(S[end]). */
+/* S, exp(S) and exp(S[end] - S) of a head; returns exp(S[end]). What stands past the chunk's rows is finite and unused. */
 static float decays(const walk *k, int head)
 {
     float *s = k->at + k->w.s, *from_start = k->at + k->w.from_start, *to_end = k->at + k->w.to_end;
-    for (int i = 0; i < k->rows; i++)
-        s[i] = element(k->node->in[3], k->token + i, head);
+    for (int i = 0; i < Q; i++)
+        s[i] = i < k->rows ? element(k->node->in[3], k->token + i, head) : 0.0f;
 #pragma omp simd
-    for (int i = 0; i < k->rows; i++)
+    for (int i = 0; i < Q; i++)
         s[i] = -cab_softplus(s[i]);
-    for (int i = 1; i < k->rows; i++)
+    for (int i = 1; i < Q; i++)
         s[i] += s[i - 1];
     const float end = s[k->rows - 1];
 #pragma omp simd
-    for (int i = 0; i < k->rows; i++) {
+    for (int i = 0; i < Q; i++) {
         from_start[i] = cab_exp(s[i]);
         to_end[i] = cab_exp(end - s[i]);
     }
@@ -119,32 +142,35 @@ static void load_group(const walk *k, int group)
                       0);
 }
 
-/* M; and, for the backward pass, the decays in it. The upper triangle becomes zero. */
-static void mix(const walk *k, float *decay)
+/* M, and the decays in it. The upper triangle becomes zero. Rows are computed in whole vectors, of
+ * differences cut off at 0, so that what lies right of the diagonal is finite before it is dropped. */
+static void mix(const walk *k)
 {
+    float *restrict decay = k->at + k->w.decay;
     const float *s = k->at + k->w.s, *product = k->at + k->w.product;
-    float *mixed = k->at + k->w.mixed;
+    float *restrict mixed = k->at + k->w.mixed;
     for (int i = 0; i < k->rows; i++) {
-        float *row = decay != NULL ? decay + i * Q : mixed + i * Q;
+        const int n = cab_tile_pad(i + 1);
+        for (int v = 0; v < n; v += CAB_TILE_LANES)
 #pragma omp simd
-        for (int j = 0; j <= i; j++) {
-            float r = cab_exp(s[i] - s[j]);
-            row[j] = r;
-            mixed[i * Q + j] = r * product[i * Q + j];
-        }
-        memset(mixed + i * Q + i + 1, 0, (size_t)(Q - i - 1) * sizeof(float));
+            for (int j = v; j < v + CAB_TILE_LANES; j++) {
+                const float difference = s[i] - s[j], r = cab_exp(difference > 0.0f ? 0.0f : difference);
+                mixed[i * Q + j] = j <= i ? r * product[i * Q + j] : 0.0f;
+                decay[i * Q + j] = r;
+            }
+        memset(mixed + i * Q + n, 0, (size_t)(Q - n) * sizeof(float));
     }
 }
 
-/* h_end from h_start and the chunk's x and B. */
-static void advance(const walk *k, float end, float *state)
+/* h_end from h_start (which it may replace) and the chunk's x and B. */
+static void advance(const walk *k, float end, const float *start, float *state)
 {
     const cab_ssd_workspace *w = &k->w;
     float *scaled = k->at + w->scaled_x;
     scale_rows(scaled, k->at + w->to_end, k->at + w->x, k->rows, w->ldp);
 #pragma omp simd
     for (size_t i = 0; i < w->state; i++)
-        state[i] *= end;
+        state[i] = end * start[i];
     cab_tile_multiply(CAB_TILE_FULL, k->s.N, w->ldp, k->rows, transposed(k->at + w->B, w->ldn), scaled, w->ldp, state,
                       w->ldp, 1);
 }
@@ -156,15 +182,18 @@ static void forward_head(const walk *k, int head, float *state, bool first, bool
     const int P = k->s.P;
     float *x = k->at + w->x, *y = k->at + w->y, *C = k->at + w->scaled;
     load_rows(node->in[0], k->token, k->rows, (int64_t)head * P, P, x, w->ldp);
+    prefetch_rows(node->out[0], k->token, k->rows, (int64_t)head * P, P);
+    if (!last)
+        prefetch_rows(node->in[0], k->token + Q, k->next, (int64_t)head * P, P);
     float end = decays(k, head);
-    mix(k, NULL);
+    mix(k);
     cab_tile_multiply(CAB_TILE_A_LOWER, k->rows, w->ldp, k->rows, plain(k->at + w->mixed, Q), x, w->ldp, y, w->ldp, 0);
     if (!first) {
         scale_rows(C, k->at + w->from_start, k->at + w->C, k->rows, w->ldn);
         cab_tile_multiply(CAB_TILE_FULL, k->rows, w->ldp, k->s.N, plain(C, w->ldn), state, w->ldp, y, w->ldp, 1);
     }
     if (!last)
-        advance(k, end, state);
+        advance(k, end, state, state);
     const float *D = node->in[4]->data;
     store_rows(node->out[0], k->token, k->rows, (int64_t)head * P, P, y, D[head], x, w->ldp, false);
 }
@@ -174,6 +203,7 @@ static void move_to(walk *k, int64_t b, int chunk)
     int64_t first = (int64_t)chunk * Q;
     k->token = b * k->s.L + first;
     k->rows = k->s.L - first < Q ? (int)(k->s.L - first) : Q;
+    k->next = k->s.L - first - Q < Q ? (int)(k->s.L - first - Q) : Q;
 }
 
 static void forward_group(walk *k, int64_t b, int group)
@@ -183,6 +213,9 @@ static void forward_group(walk *k, int64_t b, int group)
     for (int c = 0; c < k->s.chunks; c++) {
         move_to(k, b, c);
         load_group(k, group);
+        if (c + 1 < k->s.chunks)
+            for (int i = 1; i <= 2; i++)
+                prefetch_rows(k->node->in[i], k->token + Q, k->next, (int64_t)group * k->s.N, k->s.N);
         for (int r = 0; r < k->heads; r++)
             forward_head(k, group * k->heads + r, states + (size_t)r * k->w.state, c == 0, c == k->s.chunks - 1);
     }
@@ -228,13 +261,15 @@ static void recompute_states(walk *k, int64_t b, int group)
     for (int c = 0; c + 1 < k->s.chunks; c++) {
         move_to(k, b, c);
         load_rows(k->node->in[1], k->token, k->rows, (int64_t)group * k->s.N, k->s.N, k->at + w->B, w->ldn);
-        memcpy(states + all, states, all * sizeof(float));
-        states += all;
+        prefetch_rows(k->node->in[1], k->token + Q, k->next, (int64_t)group * k->s.N, k->s.N);
         for (int r = 0; r < k->heads; r++) {
             int head = group * k->heads + r;
             load_rows(k->node->in[0], k->token, k->rows, (int64_t)head * k->s.P, k->s.P, k->at + w->x, w->ldp);
-            advance(k, decays(k, head), states + (size_t)r * w->state);
+            prefetch_rows(k->node->in[0], k->token + Q, k->next, (int64_t)head * k->s.P, k->s.P);
+            float *start = states + (size_t)r * w->state;
+            advance(k, decays(k, head), start, start + all);
         }
+        states += all;
     }
 }
 
@@ -249,10 +284,11 @@ static void product_gradient(const walk *k)
     cab_tile_transpose(columns, k->s.P, x, w->ldp, xt, Q);
     cab_tile_multiply(CAB_TILE_C_LOWER, k->rows, columns, k->s.P, plain(k->at + w->dy, w->ldp), xt, Q, dproduct, Q, 0);
     for (int i = 0; i < k->rows; i++) {
+        const int n = cab_tile_pad(i + 1);
 #pragma omp simd
-        for (int j = 0; j <= i; j++)
-            dproduct[i * Q + j] *= decay[i * Q + j];
-        memset(dproduct + i * Q + i + 1, 0, (size_t)(Q - i - 1) * sizeof(float));
+        for (int j = 0; j < n; j++)
+            dproduct[i * Q + j] = j <= i ? decay[i * Q + j] * dproduct[i * Q + j] : 0.0f;
+        memset(dproduct + i * Q + n, 0, (size_t)(Q - n) * sizeof(float));
     }
 }
 
@@ -286,8 +322,13 @@ static void decay_gradient(const walk *k, int head, float end)
     const bool add = k->node->accumulate & 8;
     float sum = end;
     for (int i = k->rows - 1; i >= 0; i--) {
-        sum += cab_dot(k->at + w->C + i * w->ldn, k->at + w->dC_head + i * w->ldn, w->ldn) -
-               cab_dot(k->at + w->B + i * w->ldn, k->at + w->dB_head + i * w->ldn, w->ldn);
+        const float *B = k->at + w->B + i * w->ldn, *dB = k->at + w->dB_head + i * w->ldn;
+        const float *C = k->at + w->C + i * w->ldn, *dC = k->at + w->dC_head + i * w->ldn;
+        float difference = 0.0f;
+#pragma omp simd reduction(+ : difference)
+        for (int n = 0; n < w->ldn; n++)
+            difference += C[n] * dC[n] - B[n] * dB[n];
+        sum += difference;
         float gradient = -cab_sigmoid(element(a_log, k->token + i, head)) * sum;
         void *to = cab_at(out, k->token + i, head);
         if (add)
@@ -299,14 +340,6 @@ static void decay_gradient(const walk *k, int head, float end)
     }
 }
 
-static float dot_rows(const float *a, const float *b, int rows, int n, int ld)
-{
-    float sum = 0.0f;
-    for (int i = 0; i < rows; i++)
-        sum += cab_dot(a + i * ld, b + i * ld, n);
-    return sum;
-}
-
 /* One head of one chunk. start, end: states, NULL where zero or unused; dstate is moved to the chunk before. Returns dD. */
 static float backward_head(const walk *k, int head, const float *start, const float *end, float *dstate)
 {
@@ -316,8 +349,14 @@ static float backward_head(const walk *k, int head, const float *start, const fl
     float *x = k->at + w->x, *dy = k->at + w->dy, *dB = k->at + w->dB_head, *dC = k->at + w->dC_head;
     load_rows(node->in[0], k->token, rows, (int64_t)head * P, P, x, w->ldp);
     load_rows(node->gout[0], k->token, rows, (int64_t)head * P, P, dy, w->ldp);
+    if (start != NULL) {
+        prefetch_rows(node->in[0], k->token - Q, Q, (int64_t)head * P, P);
+        prefetch_rows(node->gout[0], k->token - Q, Q, (int64_t)head * P, P);
+    }
+    if (node->gin[0] != NULL)
+        prefetch_rows(node->gin[0], k->token, rows, (int64_t)head * P, P);
     const float whole = decays(k, head);
-    mix(k, k->at + w->decay);
+    mix(k);
     product_gradient(k);
     x_gradient(k, end != NULL ? dstate : NULL);
     cab_tile_multiply(CAB_TILE_A_UPPER, rows, w->ldn, rows, transposed(k->at + w->dproduct, Q), k->at + w->C, w->ldn,
@@ -344,15 +383,24 @@ static float backward_head(const walk *k, int head, const float *start, const fl
     if (node->gin[0] != NULL)
         store_rows(node->gin[0], k->token, rows, (int64_t)head * P, P, k->at + w->y,
                    ((const float *)node->in[4]->data)[head], dy, w->ldp, node->accumulate & 1);
-    return dot_rows(x, dy, rows, P, w->ldp);
+    return cab_dot(x, dy, (int64_t)rows * w->ldp);
+}
+
+static void sum_heads(float *restrict sum, const float *restrict head, int n, bool first)
+{
+    if (first)
+        memcpy(sum, head, (size_t)n * sizeof *sum);
+    else
+        cab_axpy(sum, 1.0f, head, n);
 }
 
 static void backward_group(walk *k, int64_t b, int group)
 {
     const cab_ssd_workspace *w = &k->w;
     const cab_node *node = k->node;
-    const size_t group_size = (size_t)(Q * w->ldn);
-    float *states = k->at + w->states, *dstates = k->at + w->dstates, *dB = k->at + w->dB, *dC = k->at + w->dC;
+    const float *sums[3] = {NULL, k->at + (k->heads > 1 ? w->dB : w->dB_head),
+                            k->at + (k->heads > 1 ? w->dC : w->dC_head)};
+    float *states = k->at + w->states, *dstates = k->at + w->dstates;
     float *dD = (float *)node->scratch + b * k->s.H + (int64_t)group * k->heads;
     recompute_states(k, b, group);
     memset(dstates, 0, (size_t)k->heads * w->state * sizeof(float));
@@ -360,20 +408,26 @@ static void backward_group(walk *k, int64_t b, int group)
     for (int c = k->s.chunks - 1; c >= 0; c--) {
         move_to(k, b, c);
         load_group(k, group);
-        memset(dB, 0, group_size * sizeof(float));
-        memset(dC, 0, group_size * sizeof(float));
+        for (int i = 1; i <= 2; i++) {
+            if (c > 0)
+                prefetch_rows(node->in[i], k->token - Q, Q, (int64_t)group * k->s.N, k->s.N);
+            if (node->gin[i] != NULL)
+                prefetch_rows(node->gin[i], k->token, k->rows, (int64_t)group * k->s.N, k->s.N);
+        }
         for (int r = 0; r < k->heads; r++) {
             float *start = states + ((size_t)c * (size_t)k->heads + (size_t)r) * w->state;
             float *end = start + (size_t)k->heads * w->state;
             dD[r] += backward_head(k, group * k->heads + r, c > 0 ? start : NULL, c + 1 < k->s.chunks ? end : NULL,
                                    dstates + (size_t)r * w->state);
-            cab_axpy(dB, 1.0f, k->at + w->dB_head, k->rows * w->ldn);
-            cab_axpy(dC, 1.0f, k->at + w->dC_head, k->rows * w->ldn);
+            if (k->heads > 1) {
+                sum_heads(k->at + w->dB, k->at + w->dB_head, k->rows * w->ldn, r == 0);
+                sum_heads(k->at + w->dC, k->at + w->dC_head, k->rows * w->ldn, r == 0);
+            }
         }
         for (int i = 1; i <= 2; i++)
             if (node->gin[i] != NULL)
-                store_rows(node->gin[i], k->token, k->rows, (int64_t)group * k->s.N, k->s.N, i == 1 ? dB : dC, 0.0f,
-                           NULL, w->ldn, node->accumulate >> i & 1);
+                store_rows(node->gin[i], k->token, k->rows, (int64_t)group * k->s.N, k->s.N, sums[i], 0.0f, NULL,
+                           w->ldn, node->accumulate >> i & 1);
     }
 }
 

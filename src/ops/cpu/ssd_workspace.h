@@ -17,12 +17,12 @@ typedef struct cab_ssd_workspace {
     size_t x, y, scaled_x;           /* (Q, P'); backward: y is dx */
     size_t B, C, scaled;             /* (Q, N') */
     size_t Bt;                       /* (N, Q) */
-    size_t product, mixed;           /* (Q, Q): C B^T; times the decays */
+    size_t product, decay, mixed;    /* (Q, Q): C B^T; the decays; M, their product */
     size_t s, from_start, to_end;    /* (Q): cumulated log a; exp of it; exp of the rest of the chunk */
     size_t states;                   /* forward: one per head of the group; backward: chunks of those */
     size_t dy, scaled_dy, dstates;   /* backward: (Q, P'), (Q, P'), one state per head of the group */
     size_t xt, statet;               /* (P, Q), (P, N') */
-    size_t decay, dproduct;          /* (Q, Q) */
+    size_t dproduct;                 /* (Q, Q) */
     size_t dB, dC, dB_head, dC_head; /* (Q, N') */
     size_t total;                    /* floats per thread */
     size_t dD;                       /* floats before the first thread's part */
@@ -40,15 +40,16 @@ static inline cab_ssd_workspace cab_ssd_workspace_of(const cab_ssd_shape *s, boo
     const size_t Q = CAB_SSD_CHUNK, heads = (size_t)(s->H / s->G);
     cab_ssd_workspace w = {.ldp = cab_tile_pad(s->P), .ldn = cab_tile_pad(s->N)};
     const size_t qp = Q * (size_t)w.ldp, qn = Q * (size_t)w.ldn;
-    w.state = (size_t)s->N * (size_t)w.ldp;
+    w.state = (size_t)(s->N + 3) / 4 * 4 * (size_t)w.ldp;
     size_t *const per_head[] = {&w.x, &w.y, &w.scaled_x}, *const per_group[] = {&w.B, &w.C, &w.scaled};
     for (size_t i = 0; i < 3; i++) {
         *per_head[i] = cab_ssd_take(&w.total, qp);
         *per_group[i] = cab_ssd_take(&w.total, qn);
     }
-    w.Bt = cab_ssd_take(&w.total, (size_t)s->N * Q);
+    w.Bt = cab_ssd_take(&w.total, (size_t)w.ldn * Q);
     w.product = cab_ssd_take(&w.total, Q * Q);
     w.mixed = cab_ssd_take(&w.total, Q * Q);
+    w.decay = cab_ssd_take(&w.total, Q * Q);
     w.s = cab_ssd_take(&w.total, Q);
     w.from_start = cab_ssd_take(&w.total, Q);
     w.to_end = cab_ssd_take(&w.total, Q);
@@ -58,9 +59,8 @@ static inline cab_ssd_workspace cab_ssd_workspace_of(const cab_ssd_shape *s, boo
     w.dy = cab_ssd_take(&w.total, qp);
     w.scaled_dy = cab_ssd_take(&w.total, qp);
     w.dstates = cab_ssd_take(&w.total, heads * w.state);
-    w.xt = cab_ssd_take(&w.total, (size_t)s->P * Q);
-    w.statet = cab_ssd_take(&w.total, (size_t)s->P * (size_t)w.ldn);
-    w.decay = cab_ssd_take(&w.total, Q * Q);
+    w.xt = cab_ssd_take(&w.total, (size_t)w.ldp * Q);
+    w.statet = cab_ssd_take(&w.total, (size_t)w.ldp * (size_t)w.ldn);
     w.dproduct = cab_ssd_take(&w.total, Q * Q);
     size_t *const gradients[] = {&w.dB, &w.dC, &w.dB_head, &w.dC_head};
     for (size_t i = 0; i < 4; i++)

@@ -9,7 +9,9 @@
 #define CAB_OPS_CPU_TILE_H
 
 #include <stddef.h>
-#include <string.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 enum { CAB_TILE_LANES = 16 }; /* floats in the widest vector: padding is the same at every instruction set */
 
@@ -103,16 +105,37 @@ static inline void cab_tile_multiply(cab_tile_shape shape, int m, int n, int k, 
     }
 }
 
-/* to (n, m) = from (m, n), transposed; columns m .. ldt of `to` are left as they are. */
+/* Asks for a cache line ahead of its use. */
+static inline void cab_tile_prefetch(const void *at)
+{
+#if defined(__SSE__)
+    _mm_prefetch(at, _MM_HINT_T0);
+#else
+    (void)at;
+#endif
+}
+
+/* to (n, m) = from (m, n), transposed, in squares of four: m and n are rounded up to multiples of 4, for which both
+ * matrices must have room. */
 static inline void cab_tile_transpose(int m, int n, const float *restrict from, int ldf, float *restrict to, int ldt)
 {
-    enum { SIDE = 8 };
-    for (int i0 = 0; i0 < m; i0 += SIDE)
-        for (int j0 = 0; j0 < n; j0 += SIDE) {
-            int rows = m - i0 < SIDE ? m - i0 : SIDE, columns = n - j0 < SIDE ? n - j0 : SIDE;
-            for (int j = 0; j < columns; j++)
-                for (int i = 0; i < rows; i++)
-                    to[(j0 + j) * ldt + i0 + i] = from[(i0 + i) * ldf + j0 + j];
+    for (int i = 0; i < m; i += 4)
+        for (int j = 0; j < n; j += 4) {
+            const float *in = from + i * ldf + j;
+            float *out = to + j * ldt + i;
+#if defined(__SSE__)
+            __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + ldf);
+            __m128 c = _mm_loadu_ps(in + 2 * ldf), d = _mm_loadu_ps(in + 3 * ldf);
+            _MM_TRANSPOSE4_PS(a, b, c, d);
+            _mm_storeu_ps(out, a);
+            _mm_storeu_ps(out + ldt, b);
+            _mm_storeu_ps(out + 2 * ldt, c);
+            _mm_storeu_ps(out + 3 * ldt, d);
+#else
+            for (int r = 0; r < 4; r++)
+                for (int c = 0; c < 4; c++)
+                    out[c * ldt + r] = in[r * ldf + c];
+#endif
         }
 }
 
