@@ -19,6 +19,7 @@ static size_t adamw_scratch(const cab_node *node, const cab_backend *backend)
 
 static const cab_op op_adamw = {
     .name = "adamw", /* in: lr step   out: norm */
+    .effect = true,
     .forward = {[CAB_CPU] = cab_adamw_forward_cpu},
     .forward_scratch = adamw_scratch,
 };

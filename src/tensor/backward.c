@@ -50,15 +50,10 @@ static const cab_tensor *master_of(const cab_tensor *t)
     return t->master != NULL ? t->master : t;
 }
 
-static bool is_view_by(const cab_graph *g, const cab_tensor *t, const cab_op *op)
-{
-    return t->base != NULL && t->producer >= 0 && g->nodes[t->producer]->op == op;
-}
-
 /* The tensor that keeps the "written" mark for t: reshapes share that of their original. */
 static const cab_tensor *canonical(const cab_graph *g, const cab_tensor *t)
 {
-    while (is_view_by(g, t, &cab_op_reshape))
+    while (cab_tensor_is_reshape(g, t))
         t = t->base;
     return t;
 }
@@ -79,7 +74,7 @@ static cab_status grow_gradients(cab_graph *g)
 
 void cab_graph_want_gradient(cab_graph *g, cab_tensor *t)
 {
-    if (cab_graph_failed(g) || t == NULL)
+    if (cab_graph_failed(g) || t == NULL || t->kind == CAB_PARAMETER)
         return;
     if (grow_gradients(g) != CAB_OK)
         cab_graph_fail(g, CAB_ENOMEM, "%s", cab_error_text());
@@ -119,11 +114,11 @@ static cab_tensor *gradient_of(cab_graph *g, const cab_tensor *t)
         cab_tensor *whole = gradient_of(g, t->base);
         if (whole == NULL)
             return NULL;
-        int64_t ld = is_view_by(g, t, &cab_op_reshape) ? t->ld : whole->ld;
+        int64_t ld = cab_tensor_is_reshape(g, t) ? t->ld : whole->ld;
         gradient = cab_graph_view(g, whole, t->n_dim, t->shape, ld, t->offset);
     }
-    if (gradient != NULL)
-        gradient->keep = g->wanted[t->id];
+    if (g->wanted[t->id])
+        cab_graph_keep(g, gradient);
     g->gradients[t->id] = gradient;
     return gradient;
 }
@@ -273,18 +268,32 @@ static void append_backward(walk *w, cab_node *node)
     cab_graph_push(g, &backward);
 }
 
-static void seed_gradients(cab_graph *g, int n, cab_tensor *const *outputs, cab_tensor *const *seeds)
+/* A seed is memory of the host's: nothing may be added to it, and it must be all of the gradient. */
+static bool check_seed(const walk *w, const cab_tensor *output, const cab_tensor *seed)
+{
+    cab_graph *g = w->g;
+    if (cab_elements(seed) != cab_elements(output) || seed->dtype != output->dtype || seed->ld != cab_columns(seed))
+        cab_graph_fail(g, CAB_ESHAPE, "the seed of \"%s\" differs from it in shape or type", output->name);
+    else if (output->base != NULL || g->written[output->id])
+        cab_graph_fail(g, CAB_ESHAPE, "\"%s\" is a view or has two seeds: its gradient would be incomplete",
+                       output->name);
+    for (int i = 0; i < w->n_forward; i++)
+        for (int k = 0; k < g->nodes[i]->n_in; k++)
+            if (g->nodes[i]->in[k] == output)
+                cab_graph_fail(g, CAB_ESHAPE, "\"%s\" has a seed, so no other op may read it, but %s does",
+                               output->name, g->nodes[i]->op->name);
+    return !cab_graph_failed(g);
+}
+
+static void seed_gradients(const walk *w, int n, cab_tensor *const *outputs, cab_tensor *const *seeds)
 {
     for (int i = 0; i < n; i++) {
-        cab_tensor *seed = seeds[i], *output = outputs[i];
-        if (output == NULL || seed == NULL)
+        if (outputs[i] == NULL || seeds[i] == NULL)
             continue;
-        if (cab_elements(seed) != cab_elements(output) || seed->dtype != output->dtype) {
-            cab_graph_fail(g, CAB_ESHAPE, "the seed of \"%s\" differs from it in shape or type", output->name);
+        if (!check_seed(w, outputs[i], seeds[i]))
             return;
-        }
-        g->gradients[output->id] = seed;
-        g->written[canonical(g, output)->id] = true;
+        w->g->gradients[outputs[i]->id] = seeds[i];
+        w->g->written[outputs[i]->id] = true;
     }
 }
 
@@ -303,6 +312,11 @@ void cab_graph_backward(cab_graph *g, int n, cab_tensor *const *outputs, cab_ten
 {
     if (cab_graph_failed(g))
         return;
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i]->backward) {
+            cab_graph_fail(g, CAB_EARG, "the graph has a backward pass already");
+            return;
+        }
     g->segment = -1;
     walk w = {0};
     if (walk_begin(&w, g) != CAB_OK)
@@ -310,7 +324,7 @@ void cab_graph_backward(cab_graph *g, int n, cab_tensor *const *outputs, cab_ten
     else
         mark_needs(&w);
     if (!cab_graph_failed(g))
-        seed_gradients(g, n, outputs, seeds);
+        seed_gradients(&w, n, outputs, seeds);
     for (int i = w.n_forward - 1; i >= 0 && !cab_graph_failed(g); i--) {
         cab_node *node = g->nodes[i];
         if (node->op == &cab_op_split)

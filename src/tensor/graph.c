@@ -84,6 +84,8 @@ static cab_tensor *new_tensor(cab_graph *g, const char *name, cab_tensor_kind ki
 {
     if (cab_graph_failed(g))
         return NULL;
+    if (n_dim < 1 || n_dim > CAB_MAX_DIMS)
+        return cab_graph_fail(g, CAB_ESHAPE, "%s: %d dimensions, expected 1 to %d", name, n_dim, CAB_MAX_DIMS);
     int64_t elements = 1;
     for (int i = 0; i < n_dim; i++)
         if (shape[i] < 1 || __builtin_mul_overflow(elements, shape[i], &elements) || elements > INT64_MAX / 16)
@@ -188,7 +190,7 @@ static cab_status run_eagerly(cab_graph *g, cab_node *node)
 {
     if (node->scratch_bytes > 0)
         CAB_TRY(g->backend->allocate(g->backend, node->scratch_bytes, node->op->name, &node->scratch));
-    return cab_node_run(g, node);
+    return cab_node_has_effect(node) ? CAB_OK : cab_node_run(g, node);
 }
 
 cab_node *cab_graph_push(cab_graph *g, const cab_node *template)
@@ -218,6 +220,26 @@ cab_node *cab_graph_push(cab_graph *g, const cab_node *template)
     return status == CAB_OK ? node : carry(g, status);
 }
 
+bool cab_tensor_is_reshape(const cab_graph *g, const cab_tensor *t)
+{
+    return t->base != NULL && t->producer >= 0 && g->nodes[t->producer]->op == &cab_op_reshape;
+}
+
+/* Whether t, or a tensor that it reshapes, has been split: reading it would need a gradient beside its parts'. */
+static bool has_been_split(const cab_graph *g, const cab_tensor *t)
+{
+    while (!t->split && cab_tensor_is_reshape(g, t))
+        t = t->base;
+    return t->split;
+}
+
+static void mark_split(cab_graph *g, cab_tensor *t)
+{
+    for (; cab_tensor_is_reshape(g, t); t = t->base)
+        t->split = true;
+    t->split = true;
+}
+
 void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int n_out,
                       cab_tensor *const *out, const void *attributes, size_t attributes_size)
 {
@@ -236,7 +258,7 @@ void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *cons
                      .attributes_size = attributes_size};
     for (int i = 0; i < n_in; i++) {
         node.in[i] = in[i];
-        if (in[i] != NULL && in[i]->split && op != &cab_op_split) {
+        if (in[i] != NULL && has_been_split(g, in[i])) {
             cab_graph_fail(g, CAB_ESHAPE, "%s: \"%s\" has been split; use its parts", op->name, in[i]->name);
             return;
         }
@@ -260,10 +282,19 @@ cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtyp
     return status == CAB_OK ? low : carry(g, status);
 }
 
+/* A view of a parameter would have no place for its gradient. */
+static bool is_not_parameter(cab_graph *g, const char *op, const cab_tensor *x)
+{
+    if (x->kind != CAB_PARAMETER)
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE, "%s: \"%s\" is a parameter, expected an activation", op, x->name);
+    return false;
+}
+
 void cab_split(cab_graph *g, cab_tensor *x, int n, const int64_t *sizes, cab_tensor **parts)
 {
     memset(parts, 0, (size_t)n * sizeof *parts);
-    if (cab_graph_failed(g) || x == NULL)
+    if (cab_graph_failed(g) || x == NULL || !is_not_parameter(g, "split", x))
         return;
     int64_t offset = 0;
     int64_t shape[CAB_MAX_DIMS];
@@ -279,12 +310,12 @@ void cab_split(cab_graph *g, cab_tensor *x, int n, const int64_t *sizes, cab_ten
         return;
     }
     cab_graph_append(g, &cab_op_split, 1, &x, n, parts, NULL, 0);
-    x->split = true;
+    mark_split(g, x);
 }
 
 cab_tensor *cab_reshape(cab_graph *g, cab_tensor *x, int n_dim, const int64_t *shape)
 {
-    if (cab_graph_failed(g) || x == NULL)
+    if (cab_graph_failed(g) || x == NULL || !is_not_parameter(g, "reshape", x))
         return NULL;
     if (x->ld != cab_columns(x))
         return cab_graph_fail(g, CAB_ESHAPE, "reshape: \"%s\" is a view on columns, expected a dense tensor", x->name);

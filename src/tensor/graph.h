@@ -33,6 +33,9 @@ struct cab_op {
     /* The backward kernel computes the outputs as well, so that the forward node is dropped once backward is appended.
      * For fused losses, which produce values and gradients in one pass. */
     bool backward_computes_outputs;
+    /* Changes memory that outlives a run, other than its inputs of kind CAB_STATE: never dead, and in eager mode left to
+     * cab_graph_run(). */
+    bool effect;
     cab_kernel forward[CAB_BACKENDS];
     cab_kernel backward[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
@@ -80,7 +83,9 @@ cab_tensor *cab_graph_state(cab_graph *g, const char *name, cab_dtype dtype, int
 
 /* For ops: a fresh activation, to be the output of the node recorded next. */
 cab_tensor *cab_graph_activation(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
-/* For ops: appends a node. attributes are copied. In eager mode the node runs at once. */
+/* For ops: appends a node. attributes are copied. In eager mode the node runs at once, unless it changes memory that
+ * outlives a run (states, gradients of parameters, cab_op.effect): that is left to cab_graph_run(), which runs the whole
+ * list again. */
 void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int n_out,
                       cab_tensor *const *out, const void *attributes, size_t attributes_size);
 /* For ops: the sticky failure. Always returns NULL, so that `return cab_graph_fail(g, ...)` ends a recorder. Without a
@@ -91,8 +96,8 @@ bool cab_graph_failed(const cab_graph *g);
 /* A parameter in the dtype a matrix product reads: itself, or its bf16 copy, made on first demand. */
 cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtype);
 
-/* Splits the columns of x into n parts of the given sizes, as views: no copy. The parts stand for x from here on, so x
- * must not be used again. */
+/* Splits the columns of x into n parts of the given sizes, as views: no copy. The parts stand for x from here on: x, and
+ * what x reshapes or is reshaped from, must not be used again. Parameters cannot be split or reshaped. */
 void cab_split(cab_graph *g, cab_tensor *x, int n, const int64_t *sizes, cab_tensor **parts);
 /* The same memory under another shape of the same number of elements; x must be dense. */
 cab_tensor *cab_reshape(cab_graph *g, cab_tensor *x, int n_dim, const int64_t *shape);
@@ -105,11 +110,12 @@ void cab_graph_keep(cab_graph *g, cab_tensor *t);
 void cab_graph_segment_begin(cab_graph *g);
 void cab_graph_segment_end(cab_graph *g);
 
-/* Appends the backward pass of sum_i <seeds[i], outputs[i]>. A scalar loss has a scalar seed: its weight. Seeds are
- * inputs or parameters of the outputs' shapes and dtypes. Gradients of trainable parameters are accumulated into
+/* Appends the backward pass of sum_i <seeds[i], outputs[i]>, once per graph. A scalar loss has a scalar seed: its weight.
+ * Seeds are inputs or parameters of the outputs' shapes and dtypes. An output is no view, stands in the list once and is
+ * read by no other node: its seed is its whole gradient. Gradients of trainable parameters are accumulated into
  * parameter->grad. cab_graph_gradient() afterwards gives the gradient tensor of any non-parameter that got one. */
 void cab_graph_backward(cab_graph *g, int n, cab_tensor *const *outputs, cab_tensor *const *seeds);
-/* Before backward: asks that a gradient for input `t` be computed (tests). It is kept. */
+/* Before backward: asks that a gradient for input `t`, not a parameter, be computed (tests). It is kept. */
 void cab_graph_want_gradient(cab_graph *g, cab_tensor *t);
 cab_tensor *cab_graph_gradient(const cab_graph *g, const cab_tensor *t);
 /* After planning: whether a node that runs adds to this parameter's gradient. */

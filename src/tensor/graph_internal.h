@@ -48,11 +48,15 @@ extern const cab_op cab_op_reshape; /* in x, out: the same memory, another shape
 
 /* The tensor whose memory t is part of, and t's first element counted from there. */
 const cab_tensor *cab_tensor_root(const cab_tensor *t, int64_t *offset);
+/* Whether t is the output of cab_reshape(): all of its base's memory under another shape. */
+bool cab_tensor_is_reshape(const cab_graph *g, const cab_tensor *t);
 /* A view with the shape of `like` on `base`, `offset` elements in. */
 cab_tensor *cab_graph_view(cab_graph *g, cab_tensor *base, int n_dim, const int64_t *shape, int64_t ld, int64_t offset);
 /* Appends a node and takes care of eager mode. The node's arrays must be complete. */
 cab_node *cab_graph_push(cab_graph *g, const cab_node *node);
 cab_status cab_node_run(cab_graph *g, const cab_node *node);
+/* Whether the node changes something outside the arena, and so must run whether or not its outputs are used. */
+bool cab_node_has_effect(const cab_node *node);
 /* A fresh activation with the shape and dtype of `like`, named "<prefix><name>". */
 cab_tensor *cab_graph_like(cab_graph *g, const char *prefix, const cab_tensor *like);
 

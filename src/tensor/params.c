@@ -1,4 +1,4 @@
-#define _GNU_SOURCE
+/* params.c - a list of parameters, each with its gradient and its bf16 copy beside it, none of which ever moves. */
 #include "tensor/params.h"
 
 #include "base/memory.h"
@@ -195,8 +195,15 @@ static cab_status upload_as(cab_params *params, cab_tensor *t, const float *valu
     return status;
 }
 
+static entry *entry_of(cab_tensor *parameter)
+{
+    return (entry *)((char *)parameter - offsetof(entry, tensor));
+}
+
 cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values)
 {
+    if (entry_of(parameter)->mapped)
+        return cab_fail(CAB_EARG, "parameter \"%s\" lies in a mapped file and cannot be written", parameter->name);
     CAB_TRY(upload_as(params, parameter, values));
     parameter->version++;
     if (parameter->low != NULL) {
@@ -236,7 +243,8 @@ cab_status cab_params_zero_grad(cab_params *params)
     for (size_t i = 0; i < params->count; i++) {
         cab_tensor *grad = params->entries[i]->tensor.grad;
         if (grad != NULL)
-            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_tensor_bytes(grad), cab_tensor_bytes(grad), 1));
+            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_tensor_bytes(grad),
+                                          cab_tensor_bytes(grad), 1));
     }
     return CAB_OK;
 }
@@ -256,7 +264,7 @@ static cab_status refresh(cab_params *params, entry *e)
 cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low)
 {
     if (parameter->low == NULL) {
-        entry *e = (entry *)((char *)parameter - offsetof(entry, tensor));
+        entry *e = entry_of(parameter);
         describe(&e->low, parameter->name, CAB_BF16, parameter->n_dim, parameter->shape);
         e->low.owner = params;
         e->low.master = parameter;

@@ -36,7 +36,8 @@ size_t cab_params_bytes(const cab_params *params);
  * for the trainable ones. Returns the number matched in *matched (may be NULL). */
 cab_status cab_params_set_trainable(cab_params *params, const char *pattern, bool trainable, size_t *matched);
 
-/* Host access: fp32 values in, whatever the parameter's dtype; bumps the version and refreshes the bf16 copy. */
+/* Host access: fp32 values in, whatever the parameter's dtype; bumps the version and refreshes the bf16 copy. Mapped
+ * parameters cannot be written. */
 cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values);
 cab_status cab_params_read(const cab_params *params, const cab_tensor *parameter, float *values);
 cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *parameter, float *values);

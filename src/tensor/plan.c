@@ -64,17 +64,6 @@ static void touch(cab_graph *g, const cab_tensor *root, int index)
         place->last = index;
 }
 
-/* A node that changes something outside the arena must run whether or not its outputs are used. */
-static bool has_effect(const cab_node *node)
-{
-    bool effect = node->n_out == 0 && !node->backward;
-    for (int i = 0; i < node->n_in; i++) {
-        effect |= node->in[i] != NULL && node->in[i]->kind == CAB_STATE;
-        effect |= node->gin[i] != NULL && node->gin[i]->kind == CAB_PARAMETER;
-    }
-    return effect;
-}
-
 static bool writes_live(const cab_graph *g, const cab_node *node)
 {
     int64_t offset;
@@ -100,7 +89,7 @@ static void drop_dead(cab_graph *g, cab_plan *plan)
             plan->dropped++;
             continue;
         }
-        if (!has_effect(node) && !writes_live(g, node)) {
+        if (!cab_node_has_effect(node) && !writes_live(g, node)) {
             node->skip = true;
             plan->dropped++;
             continue;
@@ -133,8 +122,10 @@ static size_t collect_blocks(const cab_graph *g, block *blocks)
     for (size_t i = 0; i < g->n_tensors; i++) {
         const cab_tensor *t = g->tensors[i];
         if (t->kind == CAB_ACTIVATION && t->base == NULL && g->places[i].first >= 0)
-            blocks[n++] = (block){
-                .first = g->places[i].first, .last = g->places[i].last, .bytes = round_up(cab_tensor_bytes(t)), .owner = i};
+            blocks[n++] = (block){.first = g->places[i].first,
+                                  .last = g->places[i].last,
+                                  .bytes = round_up(cab_tensor_bytes(t)),
+                                  .owner = i};
     }
     for (size_t i = 0; i < g->n_nodes; i++)
         if (!g->nodes[i]->skip && g->nodes[i]->scratch_bytes > 0)

@@ -20,6 +20,16 @@ cab_status cab_node_run(cab_graph *g, const cab_node *node)
     return kernel(node, g->backend);
 }
 
+bool cab_node_has_effect(const cab_node *node)
+{
+    bool effect = node->op->effect;
+    for (int i = 0; i < node->n_in; i++) {
+        effect |= node->in[i] != NULL && node->in[i]->kind == CAB_STATE;
+        effect |= node->gin[i] != NULL && node->gin[i]->kind == CAB_PARAMETER;
+    }
+    return effect;
+}
+
 static void bind_tensors(cab_graph *g)
 {
     for (size_t i = 0; i < g->n_tensors; i++) {
@@ -84,7 +94,9 @@ cab_status cab_graph_run(cab_graph *g)
 
 static cab_status check_host_access(const cab_tensor *t)
 {
-    if (t->data == NULL)
+    int64_t offset;
+    const cab_tensor *root = cab_tensor_root(t, &offset);
+    if (t->data == NULL || (root->kind == CAB_ACTIVATION && !root->keep))
         return cab_fail(CAB_EARG, "\"%s\" has no memory yet or was not kept", t->name);
     if (t->ld != cab_columns(t))
         return cab_fail(CAB_EARG, "\"%s\" is a view on columns and cannot be copied whole", t->name);
