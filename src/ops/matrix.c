@@ -39,15 +39,15 @@ cab_gemm_shape cab_linear_dx(const cab_node *node)
                             .accumulate = node->accumulate & 1u};
 }
 
-cab_gemm_shape cab_linear_dw(const cab_node *node)
+cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows)
 {
     const cab_tensor *x = node->in[0], *dy = node->gout[0], *dw = node->gin[1];
-    const cab_tensor *rows = out_in(node) ? dy : x, *columns = out_in(node) ? x : dy;
-    return (cab_gemm_shape){.m = cab_columns(rows),
-                            .n = cab_columns(columns),
-                            .k = cab_rows(x),
-                            .a = cab_side_of(rows, true),
-                            .b = cab_side_of(columns, false),
+    const cab_tensor *left = out_in(node) ? dy : x, *right = out_in(node) ? x : dy;
+    return (cab_gemm_shape){.m = cab_columns(left),
+                            .n = cab_columns(right),
+                            .k = rows,
+                            .a = cab_side_of(left, true),
+                            .b = cab_side_of(right, false),
                             .c = cab_side_of(dw, false),
                             .accumulate = true};
 }
@@ -60,16 +60,21 @@ static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
 
 static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 {
-    size_t dx = 0, dw = 0;
-    if (node->gin[0]) {
-        cab_gemm_shape shape = cab_linear_dx(node);
-        dx = cab_gemm_scratch_of(backend, &shape);
+    cab_gemm_shape shapes[3];
+    int64_t rows = cab_rows(node->in[0]);
+    int n = 0;
+    size_t most = 0;
+    if (node->gin[0])
+        shapes[n++] = cab_linear_dx(node);
+    if (node->gin[1] && rows >= CAB_LINEAR_CHUNK)
+        shapes[n++] = cab_linear_dw(node, CAB_LINEAR_CHUNK);
+    if (node->gin[1] && rows % CAB_LINEAR_CHUNK > 0)
+        shapes[n++] = cab_linear_dw(node, rows % CAB_LINEAR_CHUNK);
+    for (int i = 0; i < n; i++) {
+        size_t bytes = cab_gemm_scratch_of(backend, &shapes[i]);
+        most = bytes > most ? bytes : most;
     }
-    if (node->gin[1]) {
-        cab_gemm_shape shape = cab_linear_dw(node);
-        dw = cab_gemm_scratch_of(backend, &shape);
-    }
-    return dx > dw ? dx : dw;
+    return most;
 }
 
 static double linear_flops(const cab_node *node)

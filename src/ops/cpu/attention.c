@@ -91,24 +91,50 @@ static cab_status report(const worker_failure *failure)
 
 /* ---- forward ------------------------------------------------------------------------------------------------------------ */
 
+/* A row's visible keys first <= j < end, widened to whole vectors: begin <= j < stop <= n. Loops over them have no scalar
+ * rest, which would cost more than the vectors of a short row. */
+typedef struct span {
+    int64_t begin, stop;
+} span;
+
+enum { LANES = 16 };
+
+/* Widens the span; what it adds gets `value`. */
+static span widen(float *row, int64_t first, int64_t end, int64_t n, float value)
+{
+    span s = {first / LANES * LANES, (end + LANES - 1) / LANES * LANES};
+    s.stop = s.stop < n ? s.stop : n;
+    for (int64_t j = s.begin; j < first; j++)
+        row[j] = value;
+    for (int64_t j = end; j < s.stop; j++)
+        row[j] = value;
+    return s;
+}
+
+static void clear_outside(float *row, span s, int64_t n)
+{
+    memset(row, 0, (size_t)s.begin * sizeof *row);
+    memset(row + s.stop, 0, (size_t)(n - s.stop) * sizeof *row);
+}
+
 /* Scores to probabilities in place, for keys first <= j < end of n; the rest becomes 0. Returns the log-sum-exp. */
 static float softmax_row(float *restrict s, int64_t first, int64_t end, int64_t n, float scale)
 {
+    span seen = widen(s, first, end, n, -INFINITY);
     float largest = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : largest)
-    for (int64_t j = first; j < end; j++)
+    for (int64_t j = seen.begin; j < seen.stop; j++)
         largest = s[j] > largest ? s[j] : largest;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = first; j < end; j++) {
+    for (int64_t j = seen.begin; j < seen.stop; j++) {
         s[j] = cab_exp(scale * (s[j] - largest));
         sum += s[j];
     }
     float inverse = 1.0f / sum;
 #pragma omp simd
-    for (int64_t j = first; j < end; j++)
+    for (int64_t j = seen.begin; j < seen.stop; j++)
         s[j] *= inverse;
-    memset(s, 0, (size_t)first * sizeof *s);
-    memset(s + end, 0, (size_t)(n - end) * sizeof *s);
+    clear_outside(s, seen, n);
     return scale * largest + logf(sum);
 }
 
@@ -156,19 +182,19 @@ cab_status CAB_ISA(cab_attention_forward)(const cab_node *node, cab_backend *bac
 static void backward_row(float *restrict s, float *restrict dp, float lse, int64_t first, int64_t end, int64_t n,
                          float scale)
 {
+    span seen = widen(s, first, end, n, -INFINITY);
+    widen(dp, first, end, n, 0.0f);
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t j = first; j < end; j++) {
+    for (int64_t j = seen.begin; j < seen.stop; j++) {
         s[j] = cab_exp(scale * s[j] - lse);
         sum += s[j] * dp[j];
     }
 #pragma omp simd
-    for (int64_t j = first; j < end; j++)
+    for (int64_t j = seen.begin; j < seen.stop; j++)
         dp[j] = scale * s[j] * (dp[j] - sum);
-    memset(s, 0, (size_t)first * sizeof *s);
-    memset(dp, 0, (size_t)first * sizeof *dp);
-    memset(s + end, 0, (size_t)(n - end) * sizeof *s);
-    memset(dp + end, 0, (size_t)(n - end) * sizeof *dp);
+    clear_outside(s, seen, n);
+    clear_outside(dp, seen, n);
 }
 
 static cab_status backward_block(const worker *w, int64_t b, int64_t head, int64_t kv, const cab_attention_block *block)

@@ -19,21 +19,29 @@ cab_status CAB_ISA(cab_linear_forward)(const cab_node *node, cab_backend *backen
     return product(node, backend, &shape, x->data, w->data, y->data, b ? b->data : NULL);
 }
 
+static cab_status add_dw(const cab_node *node, const cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *dy = node->gout[0];
+    bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+    const cab_tensor *left = out_in ? dy : x, *right = out_in ? x : dy;
+    for (int64_t row = 0, rows = cab_rows(x); row < rows; row += CAB_LINEAR_CHUNK) {
+        int64_t n = rows - row < CAB_LINEAR_CHUNK ? rows - row : CAB_LINEAR_CHUNK;
+        cab_gemm_shape shape = cab_linear_dw(node, n);
+        CAB_TRY(product(node, backend, &shape, cab_at(left, row, 0), cab_at(right, row, 0), node->gin[1]->data, NULL));
+    }
+    return CAB_OK;
+}
+
 cab_status CAB_ISA(cab_linear_backward)(const cab_node *node, cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
-    const cab_tensor *dx = node->gin[0], *dw = node->gin[1], *db = node->gin[2];
+    const cab_tensor *w = node->in[1], *dy = node->gout[0], *dx = node->gin[0];
     if (dx) {
         cab_gemm_shape shape = cab_linear_dx(node);
         CAB_TRY(product(node, backend, &shape, dy->data, w->data, dx->data, NULL));
     }
-    if (dw) {
-        bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
-        cab_gemm_shape shape = cab_linear_dw(node);
-        CAB_TRY(
-            product(node, backend, &shape, out_in ? dy->data : x->data, out_in ? x->data : dy->data, dw->data, NULL));
-    }
-    if (db)
-        cab_column_sums(dy, db->data, backend->threads);
+    if (node->gin[1])
+        CAB_TRY(add_dw(node, backend));
+    if (node->gin[2])
+        cab_column_sums(dy, node->gin[2]->data, backend->threads);
     return CAB_OK;
 }
