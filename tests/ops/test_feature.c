@@ -12,35 +12,30 @@ static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *
     out[0] = cab_align_loss(g, in[0], in[1], s->map);
 }
 
+/* sum of exp over n elements, `stride` apart. */
+static double sum_exp(const double *t, int64_t n, int64_t stride)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += exp(t[i * stride]);
+    return sum;
+}
+
 static void map_target(const shape *s, const double *t, double *psi)
 {
     const int64_t L = s->L, D = s->D;
-    double features = 0;
-    for (int64_t i = 0; i < s->B * L * D; i++) {
-        double sum = 0;
-        const int64_t token = i / D, b = token / L;
-        features = i % D == 0 ? 0 : features;
-        switch (s->map) {
-        case CAB_MAP_NONE:
-            psi[i] = t[i];
-            break;
-        case CAB_MAP_SOFTMAX_FEATURES:
-            for (int64_t d = 0; d < D && i % D == 0; d++)
-                features += exp(t[token * D + d]);
-            psi[i] = exp(t[i]) / features;
-            break;
-        case CAB_MAP_SOFTMAX_TOKENS:
-            for (int64_t l = 0; l < L; l++)
-                sum += exp(t[(b * L + l) * D + i % D]);
-            psi[i] = exp(t[i]) / sum;
-            break;
-        case CAB_MAP_RELU:
-            psi[i] = t[i] > 0 ? t[i] : 0;
-            break;
-        case CAB_MAP_EXP:
-            psi[i] = exp(t[i]);
-            break;
-        }
+    for (int64_t i = 0; i < s->B * L * D; i++)
+        psi[i] = s->map == CAB_MAP_NONE ? t[i] : s->map == CAB_MAP_RELU ? fmax(t[i], 0) : exp(t[i]);
+    for (int64_t row = 0; row < s->B * L && s->map == CAB_MAP_SOFTMAX_FEATURES; row++) {
+        const double sum = sum_exp(t + row * D, D, 1);
+        for (int64_t d = 0; d < D; d++)
+            psi[row * D + d] /= sum;
+    }
+    for (int64_t column = 0; column < s->B * D && s->map == CAB_MAP_SOFTMAX_TOKENS; column++) {
+        const int64_t first = column / D * L * D + column % D;
+        const double sum = sum_exp(t + first, L, D);
+        for (int64_t l = 0; l < L; l++)
+            psi[first + l * D] /= sum;
     }
 }
 
