@@ -41,7 +41,7 @@ bench: ## times a training step of the demo, by op
 	@$(PACKAGES) build
 	@$(CONFIGURE) release
 	@$(BUILD) release --target bench_step
-	build/release/bench/bench_step examples/tales/teacher
+	build/release/bench/bench_step examples/tales/teacher --seq-len 256 --batch 8
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(PACKAGES) build
