@@ -175,7 +175,10 @@ static cab_status print_stages(const cab_recipe *recipe)
                    stage->tokens ? stage->tokens : recipe->train.tokens);
         else
             printf(" %g %% of %" PRId64 " tokens,", 100 * stage->share, recipe->train.tokens);
-        printf(" learning rate %g,", stage->lr > 0 ? stage->lr : recipe->train.lr);
+        if (stage->lr > 0 || recipe->train.lr > 0)
+            printf(" learning rate %g,", stage->lr > 0 ? stage->lr : recipe->train.lr);
+        else
+            printf(" learning rate of the method,");
         print_weight("ce", stage->ce, stage->ce_end);
         print_weight("kl", stage->kl, stage->kl_end);
         print_weight("align", stage->align, stage->align_end);

@@ -9,7 +9,7 @@
  *              W diag(g), with the constant  c + W b - W diag(g) b0  in its bias: of the convolution for V, K and Q (it
  *              passes the current token), of fc1 for the MLP. The output projection's bias joins fc2's: the branches add.
  *   decay      in_proj has no bias, but LN's output sums to zero, so b0 in every column adds a constant to a row of in_proj:
- *              a_log = -logit(decay) + a tenth of its random part. */
+ *              a_log = -logit(decay), the same for every token, until training moves it. */
 #include "distill/initialise.h"
 
 #include "base/file.h"
@@ -26,7 +26,6 @@
 static const double embedding_std = 0.02;
 static const float norm_bias = 0.1f;               /* b0 */
 static const float gate_one = 1.2784645427610738f; /* silu(gate_one) = 1 */
-static const float small_rows = 0.1f;              /* what stays of random rows that a constant replaces */
 
 enum { REASON_MAX = 96 };
 
@@ -129,8 +128,7 @@ static void fresh_mixer(start *s, const cab_mamba2 *m)
     fill(s, m->z_bias, gate_one);
     int64_t first = (int64_t)m->d_inner + 2 * (int64_t)m->n_group * m->d_state, width = cab_columns(m->in_proj.w);
     float *z = of(s, m->in_proj.w) + first * width;
-    for (int64_t i = 0; i < m->d_inner * width; i++)
-        z[i] *= small_rows;
+    memset(z, 0, (size_t)(m->d_inner * width) * sizeof *z);
 }
 
 static void fresh(start *s)
@@ -389,14 +387,8 @@ static cab_status set_decay(start *s)
             return cab_fail(
                 CAB_EARG, "init.near_identity: the norm of layer %d has no bias to carry a constant; set init.fold", l);
         for (int h = 0; h < x->n_head; h++) {
-            float *row = rows + h * width;
-            double now = 0;
-            for (int64_t i = 0; i < width; i++) {
-                row[i] *= small_rows;
-                now += (double)row[i] * bias[i];
-            }
             for (int64_t i = 0; i < width; i++)
-                row[i] += (float)((wanted - now) / square * bias[i]);
+                rows[h * width + i] = (float)(wanted / square * bias[i]);
         }
     }
     return CAB_OK;

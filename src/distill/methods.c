@@ -3,51 +3,55 @@
  *   vanilla        CE                                   from scratch
  *   soft           CE + KL                              from scratch
  *   cab            stage 1: align; stage 2: CE + KL     from scratch (Wang et al. 2025)
- *   cab-joint      CE + KL + align                      from scratch
+ *   cab-joint      CE + KL + align, 10 fading to 1      from scratch
  *   weight-reuse   CE + KL                              from the teacher's weights (Wang et al. 2024)
- *   cab-best       CE + KL + 3 align, fading to 0       from the teacher's weights
+ *   cab-best       KL at temperature 4                  from the teacher's weights, folded exactly
  *
- * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. */
+ * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. All start with a convolution that
+ * passes the current token. The settings and learning rates are the winners of the search in dev/reference/search-tales.md
+ * (5 % of the corpus, width 128); docs/results.md has what they reach. */
 #include "distill/recipe.h"
 
-static const char *const vanilla[] = {"stages[0].name=train", "stages[0].ce=1", NULL};
+static const char *const vanilla[] = {"init.conv_identity=true", "stages[0].name=train", "stages[0].ce=1", NULL};
 
-static const char *const soft[] = {"stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
+static const char *const soft[] = {"init.conv_identity=true", "stages[0].name=distil", "stages[0].ce=1",
+                                   "stages[0].kl=1", NULL};
 
-static const char *const cab[] = {"stages[0].name=align",
-                                  "stages[0].share=0.15",
-                                  "stages[0].align=1",
-                                  "stages[1].name=distil",
-                                  "stages[1].ce=1",
-                                  "stages[1].kl=1",
-                                  NULL};
+static const char *const cab[] = {
+    "init.conv_identity=true", "stages[0].name=align", "stages[0].share=0.2", "stages[0].align=1",
+    "stages[1].name=distil",   "stages[1].ce=1",       "stages[1].kl=1",      NULL};
 
-static const char *const cab_joint[] = {"stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1",
-                                        "stages[0].align=1", NULL};
+static const char *const cab_joint[] = {"init.conv_identity=true",
+                                        "stages[0].name=joint",
+                                        "stages[0].ce=1",
+                                        "stages[0].kl=1",
+                                        "stages[0].align=10",
+                                        "stages[0].align_end=1",
+                                        NULL};
 
-static const char *const weight_reuse[] = {"init.weights=teacher", "stages[0].name=distil", "stages[0].ce=1",
-                                           "stages[0].kl=1", NULL};
+static const char *const weight_reuse[] = {"init.weights=teacher", "init.conv_identity=true", "stages[0].name=distil",
+                                           "stages[0].ce=1",       "stages[0].kl=1",          NULL};
 
-static const char *const cab_best[] = {"init.weights=teacher",
-                                       "stages[0].name=distil",
-                                       "stages[0].ce=1",
-                                       "stages[0].kl=1",
-                                       "stages[0].align=3",
-                                       "stages[0].align_end=0",
-                                       "stages[0].weights_shape=cosine",
-                                       NULL};
+static const char *const cab_best[] = {
+    "init.weights=teacher",  "init.fold=true",          "init.qk_scale=0.15",      "init.near_identity=true",
+    "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
+    "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
 
 static const struct {
     const char *const *settings;
     unsigned stages;
+    double lr; /* at width 128 */
 } presets[] = {
-    [CAB_METHOD_VANILLA] = {vanilla, 1},
-    [CAB_METHOD_SOFT] = {soft, 1},
-    [CAB_METHOD_CAB] = {cab, 2},
-    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1},
-    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1},
-    [CAB_METHOD_CAB_BEST] = {cab_best, 1},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 1e-3},
+    [CAB_METHOD_SOFT] = {soft, 1, 8e-3},
+    [CAB_METHOD_CAB] = {cab, 2, 8e-3},
+    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 1.2e-2},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 1, 2e-3},
 };
+
+static const double custom_lr = 2e-3; /* at width 128, for recipes without a method */
+static const double tuned_width = 128;
 
 const char *const *cab_method_settings(int method, unsigned *stages)
 {
@@ -58,4 +62,14 @@ const char *const *cab_method_settings(int method, unsigned *stages)
     }
     *stages = presets[method].stages;
     return presets[method].settings;
+}
+
+double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model)
+{
+    if (stage->lr > 0)
+        return stage->lr;
+    if (recipe->train.lr > 0)
+        return recipe->train.lr;
+    bool known = recipe->method > CAB_METHOD_CUSTOM && (size_t)recipe->method < sizeof presets / sizeof *presets;
+    return (known ? presets[recipe->method].lr : custom_lr) * tuned_width / (double)d_model;
 }

@@ -363,7 +363,6 @@ static cab_status check_training(const cab_recipe *recipe)
         double value;
         bool positive; /* else: below 1 */
     } rules[] = {
-        {"train.lr", train->lr, true},
         {"train.eps", train->eps, true},
         {"data.fraction", recipe->data.fraction, true},
         {"train.beta1", train->beta1, false},

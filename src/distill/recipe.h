@@ -77,11 +77,11 @@
     INT(tokens, 0, 0, INT64_MAX, "training tokens over all stages; 0: sum of the stages' own lengths")                 \
     INT(batch, 8, 1, 1048576, "sequences per optimizer step")                                                          \
     INT(micro_batch, 0, 0, 1048576, "sequences in memory at once; 0: the whole batch")                                 \
-    REAL(lr, 1e-3, 0, 10, "peak learning rate; a stage may have its own")                                              \
-    REAL(min_lr, 0.05, 0, 1, "final learning rate as a share of the peak")                                             \
+    REAL(lr, 0, 0, 10, "peak learning rate; 0: the method's own, scaled by 128 / width; a stage may have its own")     \
+    REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak")                                             \
     ENUM(schedule, 0, "cosine|linear|wsd|constant",                                                                    \
          "shape after warm-up; wsd: constant, then linear decay in the last fifth")                                    \
-    REAL(warmup, 0.1, 0, 1, "share of each stage's steps spent warming up")                                            \
+    REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up")                                           \
     REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D")                                               \
     REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
     REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
@@ -173,6 +173,9 @@ cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
 /* The settings of a preset as NULL-terminated "key=value" lines for cab_recipe_set(), and its number of stages.
  * CAB_METHOD_CUSTOM has none. */
 const char *const *cab_method_settings(int method, unsigned *stages);
+/* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else the method's own, which was
+ * tuned at width 128 and falls with the width. */
+double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);
 
 /* The recipe's method as a word in out[size]: "cab", "custom" ... Returns out. */
 const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t size);

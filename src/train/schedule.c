@@ -20,9 +20,10 @@ static double shape(int64_t schedule, double progress)
     }
 }
 
-double cab_schedule_lr(const struct cab_recipe *recipe, const cab_stage *stage, uint64_t step, uint64_t steps)
+double cab_schedule_lr(const struct cab_recipe *recipe, const cab_stage *stage, int64_t d_model, uint64_t step,
+                       uint64_t steps)
 {
-    double peak = stage->lr > 0 ? stage->lr : recipe->train.lr;
+    double peak = cab_recipe_lr(recipe, stage, d_model);
     double warmup = floor(recipe->train.warmup * (double)steps);
     double position = (double)step;
     if (position < warmup)

@@ -145,7 +145,7 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     const int share = (int)(run->batch / run->micro_batch);
     *values = (cab_term_values){0};
     *weights = cab_schedule_weights(stage, run->step - first, run->stage_steps[index]);
-    *lr = cab_schedule_lr(run->recipe, stage, run->step - first, run->stage_steps[index]);
+    *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
     for (int i = 0; i < share; i++) {
         cab_term_values v;
         CAB_TRY(load_batch(run, run->step * (uint64_t)run->batch + (uint64_t)(i * run->micro_batch)));

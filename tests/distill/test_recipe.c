@@ -334,7 +334,7 @@ static void test_validate(void **state)
         {"device", "gpu", "device: found \"gpu\", expected cpu or cuda"},
         {"bridge.layer_map", "list", "bridge.layer_map is list, but bridge.layers is empty"},
         {"bridge.layers", "0,1", "bridge.layers is given, but bridge.layer_map is not list"},
-        {"train.lr", "0", "train.lr: found 0, expected more than 0"},
+        {"train.eps", "0", "train.eps: found 0, expected more than 0"},
         {"train.beta2", "1", "train.beta2: found 1, expected less than 1"},
         {"train.micro_batch", "3", "train.batch 8 is no multiple of train.micro_batch 3"},
         {"train.tokens", "0",
