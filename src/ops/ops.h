@@ -95,6 +95,22 @@ cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm,
 cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
                          cab_tensor *state, int n_head, int n_group);
 
+/* ---- scan.c: the selective scan of Mamba-1
+ * -------------------------------------------------------------------------------- */
+
+typedef struct cab_scan_inputs {
+    cab_tensor *u, *dt;   /* (B, L, E) */
+    cab_tensor *A_log;    /* (E, N) F32 */
+    cab_tensor *B, *C;    /* (B, L, N) */
+    cab_tensor *D;        /* (E) F32 */
+    cab_tensor *z;        /* (B, L, E) or NULL: no gate */
+    cab_tensor *dt_bias;  /* (E) F32 or NULL: none */
+} cab_scan_inputs;
+
+/* h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]    y[t] = (<C[t], h[t]> + D u[t]) silu(z[t]) -> (B, L, E), with
+ * delta = softplus(dt + dt_bias) and A = -exp(A_log), N <= 256. reverse: from the last token to the first. h is fp32. */
+cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse);
+
 /* ---- feature.c: feature maps and the alignment loss
  * -------------------------------------------------------------------- */
 

@@ -1,8 +1,8 @@
 /* cpu.h - the CPU kernels, compiled three times (baseline x86-64, AVX2, AVX-512) and picked once at run time.
  *
  * Every kernel is listed below. A kernel file defines  cab_status CAB_ISA(cab_linear_forward)(const cab_node *n,
- * cab_backend *b); CAB_ISA appends _v1, _v3 or _v4. dispatch.c defines cab_linear_forward_cpu() for op tables, which calls
- * the best one the processor has (CAB_CPU_ISA=v1|v3|v4 in the environment lowers the choice, for tests). */
+ * cab_backend *b); CAB_ISA appends _v1, _v3 or _v4. dispatch.c defines cab_linear_forward_cpu() for op tables, which
+ * calls the best one the processor has (CAB_CPU_ISA=v1|v3|v4 in the environment lowers the choice, for tests). */
 #ifndef CAB_OPS_CPU_CPU_H
 #define CAB_OPS_CPU_CPU_H
 
@@ -36,6 +36,8 @@
     X(cab_ssd_forward)                                                                                                 \
     X(cab_ssd_backward)                                                                                                \
     X(cab_ssd_step_forward)                                                                                            \
+    X(cab_scan_forward)                                                                                                \
+    X(cab_scan_backward)                                                                                               \
     X(cab_align_loss_forward)                                                                                          \
     X(cab_align_loss_backward)                                                                                         \
     X(cab_head_loss_forward)                                                                                           \

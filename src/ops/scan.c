@@ -1,0 +1,98 @@
+/* scan.c - the selective scan of Mamba-1 (Gu & Dao 2023, eq. 2a-2b; zero-order hold on A, Euler on B), per channel e and
+ * state n, h[-1] = 0:
+ *
+ *   delta[t] = softplus(dt[t] + dt_bias)     A = -exp(A_log)
+ *   h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]      y[t] = (<C[t], h[t]> + D u[t]) * silu(z[t])
+ *
+ * u, dt, z, y: (B, L, E)    A_log: (E, N) fp32    B, C: (B, L, N)    D, dt_bias: (E) fp32    z, dt_bias: or NULL
+ *
+ * h is fp32 whatever the activations are. `reverse` runs t from the last token to the first; nothing is copied. Backward,
+ * with p = dy silu(z), a = exp(delta A) and dh[t] = a[t+1] dh[t+1] + p[t] C[t] (gradients of B and C included: the bridge
+ * needs them):
+ *
+ *   dC[t] = sum_e p[t] h[t]      dB[t] = sum_e dh[t] delta[t] u[t]       dD = sum_t p u      dz = dy (y / silu(z)) silu'(z)
+ *   du[t] = delta[t] <dh[t], B[t]> + D p[t]                              da[t] = dh[t] h[t-1] a[t]
+ *   ddelta[t] = u[t] <dh[t], B[t]> + <da[t], A>     dA = sum_t delta[t] da[t]
+ *   ddt = ddelta sigmoid(dt + dt_bias)     dt_bias: its sum     dA_log = A dA
+ *
+ * The states are computed again: keeping them would take N times the memory of u. */
+#include "ops/scan.h"
+
+#include "ops/cpu/cpu.h"
+#include "ops/record.h"
+
+static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const cab_scan_shape shape = cab_scan_shape_of(node);
+    return cab_scan_workspace_bytes(&shape, false, backend->threads);
+}
+
+static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const cab_scan_shape shape = cab_scan_shape_of(node);
+    return cab_scan_workspace_bytes(&shape, true, backend->threads);
+}
+
+static const cab_op op_scan = {
+    .name = "scan", /* in: u dt A_log B C D z dt_bias   out: y */
+    .saves = (CAB_SAVE_IN(CAB_SCAN_INPUTS)) - 1,
+    .forward = {[CAB_CPU] = cab_scan_forward_cpu},
+    .backward = {[CAB_CPU] = cab_scan_backward_cpu},
+    .forward_scratch = forward_scratch,
+    .backward_scratch = backward_scratch,
+};
+
+static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)
+{
+    char a[96], b[96];
+    if (t->n_dim == 3 && t->dtype == u->dtype && t->shape[0] == u->shape[0] && t->shape[1] == u->shape[1] &&
+        cab_columns(t) == columns)
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE, "scan: %s is %s, expected %" PRId64 " columns for u %s", what, cab_shape_text(t, a),
+                   columns, cab_shape_text(u, b));
+    return false;
+}
+
+static bool parameter_fits(cab_graph *g, const char *what, const cab_tensor *t, int64_t E, int64_t N)
+{
+    char a[96];
+    if (t->dtype == CAB_F32 && t->ld == cab_columns(t) &&
+        (N > 0 ? t->n_dim == 2 && t->shape[0] == E && t->shape[1] == N : t->n_dim == 1 && t->shape[0] == E))
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE, "scan: %s is %s, expected %" PRId64 " channels, F32", what, cab_shape_text(t, a), E);
+    return false;
+}
+
+static bool scan_fits(cab_graph *g, const cab_scan_inputs *in)
+{
+    const cab_tensor *u = in->u;
+    char a[96], b[96];
+    if (u->n_dim != 3 || !cab_expect_dtype(g, "scan", u, CAB_DTYPES)) {
+        cab_graph_fail(g, CAB_ESHAPE, "scan: u is %s, expected (B, L, E)", cab_shape_text(u, a));
+        return false;
+    }
+    const int64_t E = cab_columns(u), N = cab_columns(in->B);
+    if (N > CAB_SCAN_MAX_STATE || cab_columns(in->C) != N) {
+        cab_graph_fail(g, CAB_ESHAPE, "scan: B is %s and C %s, expected (B, L, N) both with N <= %d",
+                       cab_shape_text(in->B, a), cab_shape_text(in->C, b), CAB_SCAN_MAX_STATE);
+        return false;
+    }
+    return tokens_fit(g, "dt", in->dt, u, E) && tokens_fit(g, "B", in->B, u, N) && tokens_fit(g, "C", in->C, u, N) &&
+           (in->z == NULL || tokens_fit(g, "z", in->z, u, E)) && parameter_fits(g, "A_log", in->A_log, E, N) &&
+           parameter_fits(g, "D", in->D, E, 0) &&
+           (in->dt_bias == NULL || parameter_fits(g, "dt_bias", in->dt_bias, E, 0));
+}
+
+cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse)
+{
+    if (cab_graph_failed(g) || in->u == NULL || in->dt == NULL || in->A_log == NULL || in->B == NULL || in->C == NULL ||
+        in->D == NULL || !scan_fits(g, in))
+        return NULL;
+    cab_tensor *y = cab_graph_activation(g, "scan", in->u->dtype, in->u->n_dim, in->u->shape);
+    cab_tensor *inputs[CAB_SCAN_INPUTS] = {
+        [CAB_SCAN_U] = in->u, [CAB_SCAN_DT] = in->dt, [CAB_SCAN_A_LOG] = in->A_log, [CAB_SCAN_B] = in->B,
+        [CAB_SCAN_C] = in->C, [CAB_SCAN_D] = in->D,   [CAB_SCAN_Z] = in->z,         [CAB_SCAN_DT_BIAS] = in->dt_bias};
+    const cab_scan_attributes attributes = {.reverse = reverse};
+    cab_graph_append(g, &op_scan, CAB_SCAN_INPUTS, inputs, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}

@@ -1,0 +1,231 @@
+/* test_scan.c - the selective scan in both directions against the recurrence itself in fp64, forward and backward. */
+#include "ops/check.h"
+
+typedef struct shape {
+    int64_t B, L, E, N;
+    bool reverse, gated, biased;
+} shape;
+
+enum { U, DT, A_LOG, BM, CM, SKIP, Z, BIAS, INPUTS };
+
+static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const shape *s = argument;
+    const cab_scan_inputs inputs = {.u = in[U],
+                                    .dt = in[DT],
+                                    .A_log = in[A_LOG],
+                                    .B = in[BM],
+                                    .C = in[CM],
+                                    .D = in[SKIP],
+                                    .z = s->gated ? in[Z] : NULL,
+                                    .dt_bias = s->biased ? in[s->gated ? BIAS : Z] : NULL};
+    out[0] = cab_scan(g, &inputs, s->reverse);
+}
+
+static double softplus(double x)
+{
+    return x > 30 ? x : log1p(exp(x));
+}
+
+static double silu(double x)
+{
+    return x / (1 + exp(-x));
+}
+
+/* One channel of one sequence; h: (L + 1, N), rows in the scan's order. */
+static void channel_forward(const shape *s, double *const *in, int64_t b, int64_t e, double *h, double *y)
+{
+    const double *bias = s->biased ? in[s->gated ? BIAS : Z] : NULL;
+    memset(h, 0, (size_t)s->N * sizeof *h);
+    for (int64_t t = 0; t < s->L; t++) {
+        const int64_t row = b * s->L + (s->reverse ? s->L - 1 - t : t), i = row * s->E + e;
+        const double delta = softplus(in[DT][i] + (bias ? bias[e] : 0)), u = in[U][i];
+        double sum = in[SKIP][e] * u;
+        for (int64_t n = 0; n < s->N; n++) {
+            const double a = exp(-delta * exp(in[A_LOG][e * s->N + n]));
+            h[(t + 1) * s->N + n] = a * h[t * s->N + n] + delta * u * in[BM][row * s->N + n];
+            sum += h[(t + 1) * s->N + n] * in[CM][row * s->N + n];
+        }
+        y[i] = s->gated ? sum * silu(in[Z][i]) : sum;
+    }
+}
+
+static void reference(const check_case *c, double *const *in, double **out)
+{
+    const shape *s = c->argument;
+    double *h = check_doubles((s->L + 1) * s->N);
+    for (int64_t b = 0; b < s->B; b++)
+        for (int64_t e = 0; e < s->E; e++)
+            channel_forward(s, in, b, e, h, out[0]);
+    free(h);
+}
+
+static check_case make_case(const char *name, const shape *s)
+{
+    check_case c = {.name = name,
+                    .n_in = 6,
+                    .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->E}, 0, 0},
+                           {CHECK_ACTIVATION, 3, {s->B, s->L, s->E}, -3, 2},
+                           {CHECK_PARAMETER, 2, {s->E, s->N}, -2, 2},
+                           {CHECK_ACTIVATION, 3, {s->B, s->L, s->N}, 0, 0},
+                           {CHECK_ACTIVATION, 3, {s->B, s->L, s->N}, 0, 0},
+                           {CHECK_PARAMETER, 1, {s->E}, 0, 0}},
+                    .n_out = 1,
+                    .n_seeded = 1,
+                    .record = record,
+                    .reference = reference,
+                    .argument = s};
+    if (s->gated)
+        c.in[c.n_in++] = (check_input){CHECK_ACTIVATION, 3, {s->B, s->L, s->E}, -2, 2};
+    if (s->biased)
+        c.in[c.n_in++] = (check_input){CHECK_PARAMETER, 1, {s->E}, 0, 0};
+    return c;
+}
+
+/* Finite differences of the naive recurrence, small sizes. */
+static void test_small(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{1, 1, 1, 1, false, true, true},    {2, 3, 5, 2, false, true, true},
+                            {2, 3, 5, 2, true, true, true},     {1, 6, 3, 3, true, false, true},
+                            {1, 5, 2, 17, false, false, false}, {3, 4, 17, 2, true, true, false}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        check_case c = make_case("scan", &shapes[i]);
+        check_run(&c);
+    }
+}
+
+/* Gradients of <seed, y> of one channel by the recurrence run backwards. */
+static void channel_backward(const shape *s, double *const *in, double **gradient, const double *seed, int64_t b,
+                             int64_t e)
+{
+    double *h = check_doubles((s->L + 1) * s->N), *dh = check_doubles(s->N), *y = check_doubles(s->B * s->L * s->E);
+    const int bias = s->gated ? BIAS : Z;
+    channel_forward(s, in, b, e, h, y);
+    for (int64_t t = s->L - 1; t >= 0; t--) {
+        const int64_t row = b * s->L + (s->reverse ? s->L - 1 - t : t), i = row * s->E + e;
+        const double dt = in[DT][i] + (s->biased ? in[bias][e] : 0), delta = softplus(dt), u = in[U][i];
+        double p = seed[i], ddelta = 0, plain = in[SKIP][e] * u;
+        if (s->gated) {
+            const double z = in[Z][i], sigmoid = 1 / (1 + exp(-z));
+            for (int64_t n = 0; n < s->N; n++)
+                plain += h[(t + 1) * s->N + n] * in[CM][row * s->N + n];
+            gradient[Z][i] += p * plain * (sigmoid + z * sigmoid * (1 - sigmoid));
+            p *= silu(z);
+        }
+        gradient[U][i] += p * in[SKIP][e];
+        gradient[SKIP][e] += p * u;
+        for (int64_t n = 0; n < s->N; n++) {
+            const double A = -exp(in[A_LOG][e * s->N + n]), a = exp(delta * A);
+            dh[n] += p * in[CM][row * s->N + n];
+            gradient[CM][row * s->N + n] += p * h[(t + 1) * s->N + n];
+            gradient[BM][row * s->N + n] += dh[n] * delta * u;
+            gradient[U][i] += dh[n] * delta * in[BM][row * s->N + n];
+            ddelta += dh[n] * (u * in[BM][row * s->N + n] + h[t * s->N + n] * a * A);
+            gradient[A_LOG][e * s->N + n] += dh[n] * h[t * s->N + n] * a * delta * A;
+            dh[n] *= a;
+        }
+        gradient[DT][i] += ddelta / (1 + exp(-dt));
+        if (s->biased)
+            gradient[bias][e] += ddelta / (1 + exp(-dt));
+    }
+    free(h);
+    free(dh);
+    free(y);
+}
+
+static void run_large(const shape *s, const char *isa, cab_dtype dtype, int threads)
+{
+    check_case c = make_case("scan chunks", s);
+    check_reference r = {0};
+    for (int i = 0; i < c.n_in; i++) {
+        const check_input *in = &c.in[i];
+        const int64_t n = check_count(in->n_dim, in->shape);
+        const bool unit = in->low == 0 && in->high == 0;
+        r.in[i] = check_draw(c.name, i, n, unit ? -1 : in->low, unit ? 1 : in->high, false);
+        r.gradient[i] = check_doubles(n);
+    }
+    r.out_count[0] = s->B * s->L * s->E;
+    r.out[0] = check_doubles(r.out_count[0]);
+    r.seed[0] = check_draw(c.name, 100, r.out_count[0], -1, 1, false);
+    reference(&c, r.in, r.out);
+    for (int64_t b = 0; b < s->B; b++)
+        for (int64_t e = 0; e < s->E; e++)
+            channel_backward(s, r.in, r.gradient, r.seed[0], b, e);
+    check_variant v = {.dtype = dtype, .isa = isa, .view = true, .twice = true, .threads = threads};
+    check_one(&c, &v, &r);
+    check_release(&r);
+}
+
+/* Several chunks of tokens and groups of channels, none of them whole; with the gradients of the naive recurrence. */
+static void test_chunks(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{2, 16, 64, 16, false, true, true},
+                            {1, 33, 65, 16, true, true, true},
+                            {2, 70, 130, 5, true, false, true},
+                            {1, 47, 20, 64, false, true, false}};
+    const char *const isas[] = {"v1", "v3", "v4"};
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+        if (!check_have(isas[i])) {
+            print_message("not run at %s, which this processor lacks\n", isas[i]);
+            continue;
+        }
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++)
+            for (int low = 0; low < 2; low++)
+                run_large(&shapes[j], isas[i], low ? CAB_BF16 : CAB_F32, low ? 0 : 3);
+    }
+}
+
+/* Decays that underflow, and the near-identity start, where the state is a plain sum. */
+static void test_extreme_decay(void **state)
+{
+    (void)state;
+    const shape s = {1, 50, 7, 16, false, true, true};
+    for (int strong = 0; strong < 2; strong++) {
+        check_case c = make_case("scan decay", &s);
+        c.in[A_LOG].low = strong ? 5 : -20;
+        c.in[A_LOG].high = strong ? 8 : -19;
+        check_reference r = {0};
+        for (int i = 0; i < c.n_in; i++) {
+            const check_input *in = &c.in[i];
+            const bool unit = in->low == 0 && in->high == 0;
+            r.in[i] = check_draw(c.name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
+                                 false);
+        }
+        r.out_count[0] = s.B * s.L * s.E;
+        r.out[0] = check_doubles(r.out_count[0]);
+        reference(&c, r.in, r.out);
+        c.n_seeded = 0;
+        check_variant v = {.dtype = CAB_F32, .isa = "v1"};
+        check_one(&c, &v, &r);
+        check_release(&r);
+    }
+}
+
+static void test_shape_errors(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    check_ok(cab_backend_open("cpu", &backend));
+    cab_graph *g;
+    check_ok(cab_graph_new(backend, &g));
+    cab_scan_inputs in = {.u = cab_graph_input(g, "u", CAB_F32, 3, (int64_t[]){1, 4, 6}),
+                          .dt = cab_graph_input(g, "dt", CAB_F32, 3, (int64_t[]){1, 4, 6}),
+                          .A_log = cab_graph_input(g, "A_log", CAB_F32, 2, (int64_t[]){6, 3}),
+                          .B = cab_graph_input(g, "B", CAB_F32, 3, (int64_t[]){1, 4, 3}),
+                          .C = cab_graph_input(g, "C", CAB_F32, 3, (int64_t[]){1, 5, 3}),
+                          .D = cab_graph_input(g, "D", CAB_F32, 1, (int64_t[]){6})};
+    assert_null(cab_scan(g, &in, false));
+    assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "C is (1, 5, 3) F32"));
+    cab_graph_free(g);
+    cab_backend_close(backend);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_shape_errors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
