@@ -2,7 +2,7 @@
 #ifndef CAB_OPS_ATTENTION_H
 #define CAB_OPS_ATTENTION_H
 
-#include "ops/cpu/onednn.h"
+#include "ops/cpu/gemm.h"
 #include "ops/ops.h"
 
 enum { CAB_ATTENTION_ROWS = 64 }; /* queries of a block: enough for full speed of the products */

@@ -2,7 +2,7 @@
 #ifndef CAB_OPS_MATRIX_H
 #define CAB_OPS_MATRIX_H
 
-#include "ops/cpu/onednn.h"
+#include "ops/cpu/gemm.h"
 #include "ops/ops.h"
 
 typedef struct cab_linear_attributes {

@@ -1,6 +1,6 @@
 /* The linear layer in both weight layouts against three loops in fp64, and products alone in every orientation. */
 #include "ops/check.h"
-#include "ops/cpu/onednn.h"
+#include "ops/cpu/gemm.h"
 
 /* argument: bit 0 IN_OUT, bit 1 no bias */
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)

@@ -11,7 +11,7 @@
 #ifndef CAB_OPS_CPU_HEAD_LOSS_WORKSPACE_H
 #define CAB_OPS_CPU_HEAD_LOSS_WORKSPACE_H
 
-#include "ops/cpu/onednn.h"
+#include "ops/cpu/gemm.h"
 #include "ops/head_loss.h"
 
 typedef enum cab_head_product {
