@@ -1,5 +1,6 @@
 /* test_conv1d.c - the short causal convolution against its formula in fp64. */
 #include "ops/check.h"
+#include "ops/repeat.h"
 
 typedef struct shape {
     int64_t B, L, E, K;
@@ -201,10 +202,28 @@ static void test_shape_errors(void **state)
     cab_backend_close(backend);
 }
 
+/* The same bits whatever the number of threads. */
+static void test_threads(void **state)
+{
+    (void)state;
+    const shape s = {2, 300, 517, 4, true, true};
+    const check_case c = {.name = "conv1d threads",
+                          .n_in = 3,
+                          .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, 0, 0},
+                                 {CHECK_PARAMETER, 3, {s.E, 1, s.K}, 0, 0},
+                                 {CHECK_PARAMETER, 1, {s.E}, 0, 0}},
+                          .n_out = 1,
+                          .n_seeded = 1,
+                          .record = record,
+                          .argument = &s};
+    repeat_compare(&c, &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 1},
+                   &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 3}, 1000000);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_blocks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes),          cmocka_unit_test(test_blocks),
                                        cmocka_unit_test(test_block_gradients), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_shape_errors)};
+                                       cmocka_unit_test(test_shape_errors),    cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* test_feature.c - the alignment loss under every feature map, value and gradient. */
-#include "ops/check.h"
+#include "ops/golden.h"
 
 typedef struct shape {
     int64_t B, L, D;
@@ -152,9 +152,92 @@ static void test_threads(void **state)
     free(in[1]);
 }
 
+enum { LAYERS = 2, PARTS = 2, TOKENS = 38, NARROW = 32, WIDE = 24 };
+
+/* One bridge of the reference: linear, SiLU, linear. Its four parameters are added under their names, trainable. */
+static cab_tensor *record_bridge(cab_graph *g, cab_params *params, const golden *gold, const char *part, int layer,
+                                 cab_tensor *x)
+{
+    cab_tensor *p[4];
+    for (int i = 0; i < 4; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "bridge.%s.%d.%d.%s", part, layer, i < 2 ? 0 : 2, i % 2 ? "bias" : "weight");
+        const int64_t sizes[2] = {WIDE, i < 2 ? NARROW : WIDE}, n = i % 2 ? WIDE : sizes[0] * sizes[1];
+        check_ok(cab_params_add(params, name, CAB_F32, i % 2 ? 1 : 2, sizes, CAB_DECAY, &p[i]));
+        check_ok(cab_params_set_trainable(params, name, true, NULL));
+        float *values = golden_read(gold, name, (size_t)n);
+        check_ok(cab_params_write(params, p[i], values));
+        free(values);
+    }
+    return cab_linear(g, cab_activate(g, cab_linear(g, x, p[0], p[1], CAB_OUT_IN), CAB_SILU), p[2], p[3], CAB_OUT_IN);
+}
+
+static cab_tensor *golden_input(cab_graph *g, const golden *gold, const char *name, int64_t width)
+{
+    cab_tensor *t = cab_graph_input(g, name, CAB_F32, 3, (int64_t[]){2, TOKENS / 2, width});
+    void *values = golden_read(gold, name, (size_t)(TOKENS * width));
+    check_ok(cab_tensor_write(g, t, values));
+    free(values);
+    return t;
+}
+
+/* The reference's alignment: per layer phi_B(B) against K and phi_C(C) against Q, the mean over layers; the gradients of
+ * every bridge parameter. */
+static void test_golden(void **state)
+{
+    (void)state;
+    golden gold = {0};
+    if (!golden_open(&gold, "phi_mamba_small"))
+        skip();
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    cab_tensor *losses[LAYERS * PARTS], *seeds[LAYERS * PARTS], *weight = cab_graph_scalar(g, "weight", 1.0f / LAYERS);
+    for (int i = 0; i < LAYERS * PARTS; i++) {
+        char source[32], target[32];
+        snprintf(source, sizeof source, "act.%d.%s", i / PARTS, i % PARTS ? "C" : "B");
+        snprintf(target, sizeof target, "teacher.%d.%s", i / PARTS, i % PARTS ? "q" : "k");
+        cab_tensor *x = golden_input(g, &gold, source, NARROW);
+        cab_tensor *pred = record_bridge(g, params, &gold, i % PARTS ? "C" : "B", i / PARTS, x);
+        losses[i] = cab_align_loss(g, pred, golden_input(g, &gold, target, WIDE), CAB_MAP_NONE);
+        cab_graph_keep(g, losses[i]);
+        seeds[i] = weight;
+    }
+    cab_graph_backward(g, LAYERS * PARTS, losses, seeds);
+    check_ok(cab_graph_plan(g, NULL));
+    check_ok(cab_graph_run(g));
+    float total = 0, *expected = golden_read(&gold, "loss_align", 1);
+    for (int i = 0; i < LAYERS * PARTS; i++) {
+        float value;
+        check_ok(cab_scalar_read(g, losses[i], &value));
+        total += value / LAYERS;
+    }
+    assert_true(golden_distance(&total, expected, 1) < 1e-5);
+    free(expected);
+    for (size_t i = 0; i < cab_params_count(params); i++) {
+        const cab_tensor *p = cab_params_at(params, i);
+        const size_t n = (size_t)cab_elements(p);
+        char name[CAB_NAME_MAX + 16];
+        float gradient[WIDE * NARROW];
+        snprintf(name, sizeof name, "grad_align.%s", p->name);
+        expected = golden_read(&gold, name, n);
+        check_ok(cab_params_read_grad(params, p, gradient));
+        assert_true(golden_distance(gradient, expected, n) < 1e-5);
+        free(expected);
+    }
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+    golden_close(&gold);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps), cmocka_unit_test(test_pieces),
-                                       cmocka_unit_test(test_large_scores), cmocka_unit_test(test_threads)};
+                                       cmocka_unit_test(test_large_scores), cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

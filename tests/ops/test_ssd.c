@@ -1,5 +1,6 @@
 /* test_ssd.c - the recurrence in chunks against the recurrence itself in fp64, forward and backward. */
 #include "ops/check.h"
+#include "ops/repeat.h"
 
 typedef struct shape {
     int64_t B, L, H, G, P, N;
@@ -242,10 +243,20 @@ static void test_shape_errors(void **state)
     cab_backend_close(backend);
 }
 
+/* The same bits whatever the number of threads. */
+static void test_threads(void **state)
+{
+    (void)state;
+    const shape s = {2, 130, 4, 2, 16, 12};
+    const check_case c = make_case("ssd threads", &s);
+    repeat_compare(&c, &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 1},
+                   &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 3}, 200000);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),         cmocka_unit_test(test_chunks),
                                        cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_shape_errors)};
+                                       cmocka_unit_test(test_shape_errors),  cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
