@@ -242,7 +242,7 @@ static cab_status prepare(const struct plan *plan, const struct distill_options 
 static cab_status print_results(const struct plan *plan, bool page)
 {
     const char *directories[METHODS_MAX];
-    char path[CAB_PATH_MAX];
+    char path[CAB_PATH_MAX], title[CAB_PATH_MAX + NAME_BYTES];
     cab_report_runs runs = {0};
     cab_status status;
     for (unsigned i = 0; i < plan->count; i++)
@@ -251,7 +251,8 @@ static cab_status print_results(const struct plan *plan, bool page)
     CAB_GOTO(cab_report_table(&runs, stdout));
     if (page) {
         CAB_GOTO(cab_path_join(path, plan->root, "report.html"));
-        CAB_GOTO(cab_report_html(&runs, cab_path_name(plan->root), path));
+        snprintf(title, sizeof title, "%s: methods compared", cab_path_name(plan->root));
+        CAB_GOTO(cab_report_html(&runs, title, path));
         cab_log_info("report: %s", path);
     }
 done:

@@ -5,7 +5,6 @@
 #include "cli/command.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 const cli_command *const *cli_commands(void)
@@ -80,7 +79,6 @@ int main(int argc, char **argv)
         cli_print_help(NULL, stderr);
         return CAB_EARG;
     }
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, reported like any other */
     cab_status status = cli_command_find(command_word(argv[1]), &command);
     if (status == CAB_OK)
         status = run_command(command, argc - 2, argv + 2);

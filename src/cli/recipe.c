@@ -24,13 +24,26 @@ static const char *group_title(const cab_recipe_group *group)
     return !group->name[0] ? "Top level" : strcmp(group->name, "stages") == 0 ? "stages[N]" : group->name;
 }
 
+/* A bar ends a cell of a table. */
+static void print_cell(const char *text)
+{
+    for (; *text; text++)
+        printf(*text == '|' ? "\\%c" : "%c", *text);
+}
+
 static void print_key(const cab_recipe_group *group, const cab_option *option, bool markdown)
 {
     char value[TEXT_BYTES], expected[TEXT_BYTES];
     cab_option_default(option, value, sizeof value);
     cab_option_expected(option, expected, sizeof expected);
     if (markdown) {
-        printf("| `%s` | %s | `%s` | %s |\n", option->key, expected, value, option->help);
+        printf("| `%s` | ", option->key);
+        print_cell(expected);
+        printf(" | `");
+        print_cell(value);
+        printf("` | ");
+        print_cell(option->help);
+        printf(" |\n");
         return;
     }
     const char *dot = group->name[0] ? "." : "";

@@ -128,8 +128,16 @@ static bool run_gnuplot(FILE *script, FILE *output)
     return WIFEXITED(state) && WEXITSTATUS(state) == 0;
 }
 
-/* From "<svg" on: a page has no XML header. The titles ("gnuplot_plot_1") would show as tips: they are cut out. */
-static cab_status take_svg(FILE *output, char **svg)
+/* Removes every stretch of text that begins with `begin` and ends with `end`. */
+static void cut(char *text, const char *begin, const char *end)
+{
+    char *from = text, *to;
+    while ((from = strstr(from, begin)) && (to = strstr(from + strlen(begin), end)))
+        memmove(from, to + strlen(end), strlen(to + strlen(end)) + 1);
+}
+
+/* Fits the drawing into a page: no XML header, no titles (they show as tips), no identifiers that charts would share. */
+static cab_status take_svg(FILE *output, bool definitions, char **svg)
 {
     char *text, *start;
     long size = fseek(output, 0, SEEK_END) == 0 ? ftell(output) : -1;
@@ -139,8 +147,11 @@ static cab_status take_svg(FILE *output, char **svg)
     rewind(output);
     if (fread(text, 1, (size_t)size, output) == (size_t)size && (start = strstr(text, "<svg"))) {
         memmove(text, start, strlen(start) + 1);
-        for (char *title = text, *end; (title = strstr(title, "<title>")) && (end = strstr(title, "</title>"));)
-            memmove(title, end + strlen("</title>"), strlen(end + strlen("</title>")) + 1);
+        cut(text, "<title>", "</title>");
+        cut(text, "<desc>", "</desc>");
+        cut(text, " id=\"gnuplot", "\"");
+        if (!definitions)
+            cut(text, "<defs>", "</defs>");
         *svg = text;
         return CAB_OK;
     }
@@ -164,7 +175,7 @@ cab_status cab_chart_draw(const cab_chart *chart, char **svg)
     }
     rewind(script);
     if (run_gnuplot(script, output))
-        status = take_svg(output, svg);
+        status = take_svg(output, chart->definitions, svg);
 done:
     if (script)
         fclose(script);

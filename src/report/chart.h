@@ -19,6 +19,7 @@ typedef struct cab_chart {
     size_t count;
     bool logarithmic;
     bool marks;       /* mark each point, for sparse series */
+    bool definitions; /* keep the definitions of the marks: one chart of a page has them, all use them */
     double reference; /* dashed horizontal line; NAN: none */
 } cab_chart;
 

@@ -254,14 +254,16 @@ static cab_status make_series(const cab_report_run *run, const struct plot *plot
     return CAB_OK;
 }
 
-/* *drawn becomes false where gnuplot cannot be run. */
-static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct plot *plot, bool *drawn)
+enum charts { CHARTS_NONE_YET, CHARTS_SOME, CHARTS_IMPOSSIBLE };
+
+static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct plot *plot, enum charts *charts)
 {
     cab_chart_series *series = NULL;
     char *svg = NULL;
     cab_status status;
     cab_chart chart = {.logarithmic = plot->logarithmic,
                        .marks = plot->evaluation,
+                       .definitions = *charts == CHARTS_NONE_YET,
                        .reference = plot->reference ? teacher_perplexity(runs) : NAN};
     CAB_GOTO(CAB_NEW(&series, runs->count, "a chart's series"));
     for (size_t i = 0; i < runs->count; i++) {
@@ -280,7 +282,7 @@ static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct
     if (chart.count == 0)
         goto done;
     CAB_GOTO(cab_chart_draw(&chart, &svg));
-    *drawn = svg != NULL;
+    *charts = svg ? CHARTS_SOME : CHARTS_IMPOSSIBLE;
     if (svg)
         fprintf(out, "<figure class=\"card chart\"><h3>%s</h3><p class=\"note\">%s</p>%s</figure>\n", plot->title,
                 plot->note, svg);
@@ -309,14 +311,14 @@ static void put_legend(FILE *out, const cab_report_runs *runs)
 
 static cab_status put_charts(FILE *out, const cab_report_runs *runs)
 {
-    bool drawn = true;
+    enum charts charts = CHARTS_NONE_YET;
     fputs("<h2>Training</h2>\n", out);
     put_legend(out, runs);
     fputs("<div class=\"charts\">\n", out);
-    for (size_t i = 0; drawn && i < sizeof plots / sizeof *plots; i++)
-        CAB_TRY(put_chart(out, runs, &plots[i], &drawn));
+    for (size_t i = 0; charts != CHARTS_IMPOSSIBLE && i < sizeof plots / sizeof *plots; i++)
+        CAB_TRY(put_chart(out, runs, &plots[i], &charts));
     fputs("</div>\n", out);
-    if (!drawn)
+    if (charts == CHARTS_IMPOSSIBLE)
         fputs("<p class=\"note\">No charts: gnuplot could not be run. Install it and write the report again.</p>\n",
               out);
     return CAB_OK;

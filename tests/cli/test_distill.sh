@@ -1,0 +1,106 @@
+# test_distill.sh - cab distill and what follows it, on the bundled teacher with a few steps.
+. tests/cli/common.sh
+
+head -c 30000 examples/tales/train.txt >"$TMP/train.txt"
+head -c 4000 examples/tales/val.txt >"$TMP/val.txt"
+cat >"$TMP/small.yaml" <<EOF
+method: soft
+teacher: {path: examples/tales/teacher}
+data:
+  train: [$TMP/train.txt]
+  eval: [$TMP/val.txt]
+  seq_len: 32
+  cache: $TMP/cache
+train: {tokens: 768, batch: 4, eval_every: 3}
+EOF
+
+# the plan
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set stages[0].align=2 --fraction 0.5
+says out '6 steps of 128 tokens'
+says out 'align 2'
+says out '50 % of the documents'
+[ ! -e "$TMP/plan" ] || fail '--dry-run made the directory'
+
+# what is refused before anything is run
+expect 2 "$CAB" distill "$TMP/small.yaml"
+says err 'out is missing'
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --method soft --methods soft,cab
+says err 'exclude each other'
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --methods soft,vanila
+says err 'did you mean "vanilla"?'
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --methods soft,soft
+says err 'named twice'
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --resume --overwrite
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --set train.lr
+expect 2 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --set train.rl=3
+says err 'did you mean "train.lr"?'
+[ ! -e "$TMP/x" ] || fail 'a refused command made a directory'
+expect 3 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --teacher "$TMP/nowhere"
+says err "$TMP/nowhere"
+
+# one run, by flags alone and by a recipe
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --quiet
+says out 'run '
+says out 'one '
+says out 'teacher '
+for file in recipe.yaml log.jsonl result.json student/config.json student/model.safetensors; do
+    [ -s "$TMP/one/$file" ] || fail "$file is missing from the run"
+done
+[ "$(grep -c '"stage"' "$TMP/one/log.jsonl")" -eq 6 ] || fail 'the log has not one line per step'
+expect 0 "$CAB" recipe validate "$TMP/one/recipe.yaml"
+expect 2 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one"
+says err 'holds a run already; --resume goes on with it, --overwrite starts anew'
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --resume
+says err 'this run has ended'
+cp "$TMP/one/student/model.safetensors" "$TMP/before"
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite
+cmp -s "$TMP/before" "$TMP/one/student/model.safetensors" || fail 'the same run gave another student'
+
+# the student can be used
+expect 0 "$CAB" inspect "$TMP/one/student"
+says out student
+expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --temperature 0
+says out 'Once upon'
+expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --no-echo
+! grep -q 'Once upon' "$TMP/out" || fail '--no-echo prints the prompt'
+expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --json --seq-len 64
+says out '"kl": '
+says out '"perplexity": '
+expect 2 "$CAB" eval "$TMP/one/student"
+says err 'give --data=FILE'
+
+# several methods, each in its directory; then once more with one of them missing
+expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP/several" --quiet
+[ "$(awk '{print $1}' "$TMP/out" | tr '\n' ' ')" = 'run teacher vanilla cab-best ' ] || fail "wrong rows: $(cat "$TMP/out")"
+grep -qF '</html>' "$TMP/several/report.html" || fail 'no report'
+expect 2 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP/several"
+says err 'holds a run already'
+rm -r "$TMP/several/cab-best"
+expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP/several" --resume
+says err 'vanilla has ended already'
+[ -s "$TMP/several/cab-best/result.json" ] || fail '--resume left out a method'
+
+# an interruption saves the state; the resumed run ends with the bits of an unbroken one
+interrupt() { # METHOD-FLAGS...
+    "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/stopped" "$@" >"$TMP/out" 2>"$TMP/err" &
+    pid=$!
+    until grep -qs '"step":3,' "$TMP/stopped/log.jsonl" "$TMP/stopped/soft/log.jsonl" || ! kill -0 $pid 2>/dev/null; do
+        sleep 0.05
+    done
+    kill -TERM $pid
+    code=0
+    wait $pid || code=$?
+    [ "$code" -eq 130 ] || fail "an interrupted run ends with $code, expected 130: $(cat "$TMP/err")"
+}
+interrupt
+[ -s "$TMP/stopped/checkpoint.safetensors" ] || fail 'no checkpoint after an interruption'
+expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/stopped" --resume
+expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/unbroken"
+cmp "$TMP/stopped/student/model.safetensors" "$TMP/unbroken/student/model.safetensors" ||
+    fail 'a resumed run differs from an unbroken one'
+[ "$(grep -c '"stage"' "$TMP/stopped/log.jsonl")" -eq "$(grep -c '"stage"' "$TMP/unbroken/log.jsonl")" ] ||
+    fail 'the log of a resumed run has another length'
+rm -r "$TMP/stopped"
+interrupt --methods soft,cab-joint
+[ -s "$TMP/stopped/soft/checkpoint.safetensors" ] || fail 'no checkpoint after interrupting a comparison'
+[ ! -e "$TMP/stopped/cab-joint" ] || fail 'an interrupted comparison went on with the next method'
