@@ -256,69 +256,82 @@ static void test_errors(void **state)
     }
 }
 
-/* The reference's logits stand in for hidden states (with the identity for a head): its losses and, as the gradient of a
+enum { GOLDEN_B = 2, GOLDEN_L = 19, WORDS = 53, ROWS = GOLDEN_B * GOLDEN_L };
+
+static cab_tensor *golden_logits(cab_graph *g, const golden *gold, const char *name)
+{
+    cab_tensor *t = cab_graph_input(g, name, CAB_F32, 3, (int64_t[]){GOLDEN_B, GOLDEN_L, WORDS});
+    float *values = golden_read(gold, name, ROWS * WORDS);
+    check_ok(cab_tensor_write(g, t, values));
+    free(values);
+    return t;
+}
+
+/* The next token of each, none for the last. */
+static cab_tensor *golden_labels(cab_graph *g, const golden *gold)
+{
+    cab_tensor *t = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){GOLDEN_B, GOLDEN_L});
+    int32_t *ids = golden_read(gold, "input_ids", ROWS), labels[ROWS];
+    for (int i = 0; i < ROWS; i++)
+        labels[i] = i % GOLDEN_L + 1 < GOLDEN_L ? ids[i + 1] : -1;
+    check_ok(cab_tensor_write(g, t, labels));
+    free(ids);
+    return t;
+}
+
+static void assert_golden(const golden *gold, const char *name, const float *got, size_t n)
+{
+    float *expected = golden_read(gold, name, n);
+    assert_true(golden_distance(got, expected, n) < 1e-5);
+    free(expected);
+}
+
+/* The reference's logits stand in for hidden states, with the identity for a head: its losses and, as the gradient of a
  * bias, the column sums of its dlogits. */
+static void golden_losses(const golden *gold, bool kl)
+{
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w, *b;
+    float identity[WORDS * WORDS] = {0}, value, gradient[WORDS];
+    for (int i = 0; i < WORDS; i++)
+        identity[i * WORDS + i] = 1;
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){WORDS, WORDS}, CAB_DECAY, &w));
+    check_ok(cab_params_add(params, "b", CAB_F32, 1, (int64_t[]){WORDS}, CAB_NO_DECAY, &b));
+    check_ok(cab_params_set_trainable(params, "b", true, NULL));
+    check_ok(cab_params_write(params, w, identity));
+    const cab_head_side student = {golden_logits(g, gold, "logits"), w, b};
+    const cab_head_side teacher = {golden_logits(g, gold, "teacher_logits"), w, NULL};
+    cab_head_losses losses = cab_head_loss(g, &student, &teacher, golden_labels(g, gold), NULL, 1.0f);
+    cab_graph_keep(g, losses.ce);
+    cab_graph_keep(g, losses.kl);
+    cab_tensor *one = cab_graph_scalar(g, "one", 1.0f);
+    cab_graph_backward(g, 1, kl ? &losses.kl : &losses.ce, &one);
+    check_ok(cab_graph_plan(g, NULL));
+    check_ok(cab_graph_run(g));
+    check_ok(cab_scalar_read(g, losses.ce, &value));
+    assert_golden(gold, "loss_ce", &value, 1);
+    check_ok(cab_scalar_read(g, losses.kl, &value));
+    assert_golden(gold, "loss_kl_all_positions", &value, 1);
+    check_ok(cab_params_read_grad(params, b, gradient));
+    assert_golden(gold, kl ? "grad_kl.lm_head.bias" : "grad_ce.lm_head.bias", gradient, WORDS);
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
 static void test_golden(void **state)
 {
     (void)state;
-    enum { ROWS_B = 2, ROWS_L = 19, WORDS = 53, ROWS = ROWS_B * ROWS_L };
     golden gold = {0};
     if (!golden_open(&gold, "phi_mamba_small"))
         skip();
-    float *logits = golden_read(&gold, "logits", ROWS * WORDS),
-          *teacher = golden_read(&gold, "teacher_logits", ROWS * WORDS);
-    float *expected_ce = golden_read(&gold, "loss_ce", 1),
-          *expected_kl = golden_read(&gold, "loss_kl_all_positions", 1);
-    int32_t *ids = golden_read(&gold, "input_ids", ROWS), labels[ROWS];
-    float identity[WORDS * WORDS] = {0};
-    for (int i = 0; i < WORDS; i++)
-        identity[i * WORDS + i] = 1;
-    for (int i = 0; i < ROWS; i++)
-        labels[i] = i % ROWS_L + 1 < ROWS_L ? ids[i + 1] : -1;
-    for (int kl = 0; kl < 2; kl++) {
-        cab_backend *backend;
-        cab_params *params;
-        cab_graph *g;
-        cab_tensor *w, *b;
-        check_ok(cab_backend_open("cpu", &backend));
-        check_ok(cab_params_new(backend, &params));
-        check_ok(cab_graph_new(backend, &g));
-        check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){WORDS, WORDS}, CAB_DECAY, &w));
-        check_ok(cab_params_add(params, "b", CAB_F32, 1, (int64_t[]){WORDS}, CAB_NO_DECAY, &b));
-        check_ok(cab_params_set_trainable(params, "b", true, NULL));
-        check_ok(cab_params_write(params, w, identity));
-        cab_tensor *h = cab_graph_input(g, "h", CAB_F32, 3, (int64_t[]){ROWS_B, ROWS_L, WORDS});
-        cab_tensor *t = cab_graph_input(g, "t", CAB_F32, 3, (int64_t[]){ROWS_B, ROWS_L, WORDS});
-        cab_tensor *l = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){ROWS_B, ROWS_L});
-        check_ok(cab_tensor_write(g, h, logits));
-        check_ok(cab_tensor_write(g, t, teacher));
-        check_ok(cab_tensor_write(g, l, labels));
-        cab_head_losses losses =
-            cab_head_loss(g, &(cab_head_side){h, w, b}, &(cab_head_side){t, w, NULL}, l, NULL, 1.0f);
-        cab_graph_keep(g, losses.ce);
-        cab_graph_keep(g, losses.kl);
-        cab_tensor *one = cab_graph_scalar(g, "one", 1.0f);
-        cab_graph_backward(g, 1, kl ? &losses.kl : &losses.ce, &one);
-        check_ok(cab_graph_plan(g, NULL));
-        check_ok(cab_graph_run(g));
-        float got_ce, got_kl, gradient[WORDS];
-        check_ok(cab_scalar_read(g, losses.ce, &got_ce));
-        check_ok(cab_scalar_read(g, losses.kl, &got_kl));
-        check_ok(cab_params_read_grad(params, b, gradient));
-        assert_true(golden_distance(&got_ce, expected_ce, 1) < 1e-5);
-        assert_true(golden_distance(&got_kl, expected_kl, 1) < 1e-5);
-        float *expected = golden_read(&gold, kl ? "grad_kl.lm_head.bias" : "grad_ce.lm_head.bias", WORDS);
-        assert_true(golden_distance(gradient, expected, WORDS) < 1e-5);
-        free(expected);
-        cab_graph_free(g);
-        cab_params_free(params);
-        cab_backend_close(backend);
-    }
-    free(logits);
-    free(teacher);
-    free(expected_ce);
-    free(expected_kl);
-    free(ids);
+    golden_losses(&gold, false);
+    golden_losses(&gold, true);
     golden_close(&gold);
 }
 
