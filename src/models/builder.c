@@ -62,6 +62,9 @@ static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtyp
     full_name(b, short_name, name);
     if (b->source == NULL || b->trainable)
         dtype = CAB_F32;
+    const void *stored = NULL;
+    if (b->source != NULL) /* checks the shape, before config.json's sizes are believed and allocated */
+        CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, shape, dtype, &stored));
     if (b->source != NULL && !b->trainable) {
         CAB_TRY(try_mapped(b, name, dtype, n_dim, shape, out));
         if (*out != NULL)
@@ -133,6 +136,23 @@ cab_status cab_part_copy(const cab_params *params, const cab_part_place *place, 
 done:
     cab_free(all);
     return status;
+}
+
+int cab_token_parse(const cab_json *json, const char *key, int64_t vocab_size)
+{
+    json_object *value = NULL;
+    if (!json_object_object_get_ex(json->root, key, &value) || !json_object_is_type(value, json_type_int))
+        return -1;
+    int64_t id = json_object_get_int64(value);
+    return id >= 0 && id < vocab_size ? (int)id : -1;
+}
+
+cab_status cab_positive_parse(const cab_json *json, json_object *object, const char *key, double fallback, double *out)
+{
+    CAB_TRY(cab_json_number_or(json, object, key, fallback, out));
+    if (!(*out > 0) || isinf(*out))
+        return cab_fail(CAB_EFORMAT, "%s: \"%s\" is %g, expected a positive number", json->name, key, *out);
+    return CAB_OK;
 }
 
 cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out)

@@ -24,16 +24,14 @@ typedef struct gpt2 {
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    int64_t vocab, width, n_layer, n_head, positions, inner, bos, eos;
+    int64_t vocab, width, n_layer, n_head, positions, inner;
     CAB_TRY(cab_json_int(json, NULL, "vocab_size", 1, 1 << 24, &vocab));
     CAB_TRY(cab_json_int(json, NULL, "n_embd", 1, 1 << 16, &width));
     CAB_TRY(cab_json_int(json, NULL, "n_layer", 1, 1024, &n_layer));
     CAB_TRY(cab_json_int(json, NULL, "n_head", 1, 1024, &n_head));
     CAB_TRY(cab_json_int(json, NULL, "n_positions", 1, 1 << 24, &positions));
     CAB_TRY(cab_json_int_or(json, NULL, "n_inner", 1, 1 << 18, 4 * width, &inner));
-    CAB_TRY(cab_json_int_or(json, NULL, "bos_token_id", 0, vocab - 1, -1, &bos));
-    CAB_TRY(cab_json_int_or(json, NULL, "eos_token_id", 0, vocab - 1, -1, &eos));
-    CAB_TRY(cab_json_number_or(json, NULL, "layer_norm_epsilon", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_epsilon", 1e-5, &c->norm_eps));
     CAB_TRY(cab_json_bool_or(json, NULL, "tie_word_embeddings", true, &c->tied));
     CAB_TRY(cab_json_bool_or(json, NULL, "scale_attn_weights", true, &c->scale_attention));
     CAB_TRY(cab_json_bool_or(json, NULL, "scale_attn_by_inverse_layer_idx", false, &c->scale_by_layer));
@@ -48,8 +46,8 @@ static cab_status configure(const cab_json *json, cab_config *c)
     c->head_dim = (int)(width / n_head);
     c->d_mlp = (int)inner;
     c->max_length = (int)positions;
-    c->bos_token = (int)bos;
-    c->eos_token = (int)eos;
+    c->bos_token = cab_token_parse(json, "bos_token_id", vocab);
+    c->eos_token = cab_token_parse(json, "eos_token_id", vocab);
     return CAB_OK;
 }
 

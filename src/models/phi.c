@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct layer {
     cab_norm norm;
@@ -29,18 +30,21 @@ static cab_status configure_rotary(const cab_json *json, cab_config *c)
     double factor = 0.5;
     const char *type = NULL;
     json_object *rope = NULL;
-    CAB_TRY(cab_json_number_or(json, NULL, "partial_rotary_factor", 0.5, &factor));
-    CAB_TRY(cab_json_number_or(json, NULL, "rope_theta", 10000.0, &c->rope_theta));
+    CAB_TRY(cab_positive_parse(json, NULL, "partial_rotary_factor", 0.5, &factor));
+    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", 10000.0, &c->rope_theta));
+    if (json_object_object_get_ex(json->root, "rope_scaling", &rope) && rope != NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"rope_scaling\" is set; supported for phi is null", json->name);
     if (json_object_object_get_ex(json->root, "rope_parameters", &rope) && rope != NULL) {
-        CAB_TRY(cab_json_number_or(json, rope, "partial_rotary_factor", factor, &factor));
-        CAB_TRY(cab_json_number_or(json, rope, "rope_theta", c->rope_theta, &c->rope_theta));
+        CAB_TRY(cab_json_object(json, NULL, "rope_parameters", &rope));
+        CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", factor, &factor));
+        CAB_TRY(cab_positive_parse(json, rope, "rope_theta", c->rope_theta, &c->rope_theta));
         CAB_TRY(cab_json_string_or(json, rope, "rope_type", "default", &type));
-        if (type[0] != 'd')
+        if (strcmp(type, "default") != 0)
             return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type is \"%s\"; supported for phi is default", json->name,
                             type);
     }
-    c->rotary_dim = (int)(factor * c->head_dim) / 2 * 2;
-    if (c->rotary_dim < 2 || c->rotary_dim > c->head_dim)
+    c->rotary_dim = factor <= 1 ? (int)(factor * c->head_dim) / 2 * 2 : 0;
+    if (c->rotary_dim < 2)
         return cab_fail(CAB_ESHAPE,
                         "%s: partial_rotary_factor %g of head width %d leaves nothing to rotate or too much",
                         json->name, factor, c->head_dim);
@@ -49,7 +53,7 @@ static cab_status configure_rotary(const cab_json *json, cab_config *c)
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    int64_t vocab, width, n_layer, n_head, n_kv_head, positions, inner, bos, eos;
+    int64_t vocab, width, n_layer, n_head, n_kv_head, positions, inner;
     bool qk_norm;
     CAB_TRY(cab_json_int(json, NULL, "vocab_size", 1, 1 << 24, &vocab));
     CAB_TRY(cab_json_int(json, NULL, "hidden_size", 1, 1 << 16, &width));
@@ -58,9 +62,7 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "num_key_value_heads", 1, 1024, n_head, &n_kv_head));
     CAB_TRY(cab_json_int_or(json, NULL, "max_position_embeddings", 1, 1 << 24, 2048, &positions));
     CAB_TRY(cab_json_int_or(json, NULL, "intermediate_size", 1, 1 << 18, 4 * width, &inner));
-    CAB_TRY(cab_json_int_or(json, NULL, "bos_token_id", 0, vocab - 1, -1, &bos));
-    CAB_TRY(cab_json_int_or(json, NULL, "eos_token_id", 0, vocab - 1, -1, &eos));
-    CAB_TRY(cab_json_number_or(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
     CAB_TRY(cab_json_bool_or(json, NULL, "qk_layernorm", false, &qk_norm));
     CAB_TRY(cab_json_bool_or(json, NULL, "tie_word_embeddings", false, &c->tied));
     CAB_TRY(cab_activation_parse(json, "hidden_act", "gelu_new", &c->activation));
@@ -78,8 +80,8 @@ static cab_status configure(const cab_json *json, cab_config *c)
     c->head_dim = (int)(width / n_head);
     c->d_mlp = (int)inner;
     c->max_length = (int)positions;
-    c->bos_token = (int)bos;
-    c->eos_token = (int)eos;
+    c->bos_token = cab_token_parse(json, "bos_token_id", vocab);
+    c->eos_token = cab_token_parse(json, "eos_token_id", vocab);
     return configure_rotary(json, c);
 }
 

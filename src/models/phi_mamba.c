@@ -13,7 +13,7 @@
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    int64_t vocab, width, n_layer, n_head, n_group, state, conv, inner, length, bos, eos;
+    int64_t vocab, width, n_layer, n_head, n_group, state, conv, inner, length, expand;
     CAB_TRY(cab_json_int(json, NULL, "vocab_size", 1, 1 << 24, &vocab));
     CAB_TRY(cab_json_int(json, NULL, "d_model", 1, 1 << 16, &width));
     CAB_TRY(cab_json_int(json, NULL, "n_layer", 1, 1024, &n_layer));
@@ -21,11 +21,10 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "n_qk_heads", 1, 1024, n_head, &n_group));
     CAB_TRY(cab_json_int(json, NULL, "d_state", 1, 1024, &state));
     CAB_TRY(cab_json_int_or(json, NULL, "d_conv", 1, 16, 4, &conv));
+    CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 1, 1, &expand));
     CAB_TRY(cab_json_int_or(json, NULL, "intermediate_size", 1, 1 << 18, 4 * width, &inner));
     CAB_TRY(cab_json_int_or(json, NULL, "seq_len", 1, 1 << 24, 2048, &length));
-    CAB_TRY(cab_json_int_or(json, NULL, "bos_token_id", 0, vocab - 1, -1, &bos));
-    CAB_TRY(cab_json_int_or(json, NULL, "eos_token_id", 0, vocab - 1, -1, &eos));
-    CAB_TRY(cab_json_number_or(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
     CAB_TRY(cab_activation_parse(json, "hidden_act", "gelu_new", &c->activation));
     if (width % n_head != 0 || n_head % n_group != 0)
         return cab_fail(CAB_ESHAPE, "%s: d_model %lld, n_v_heads %lld and n_qk_heads %lld do not divide", json->name,
@@ -40,8 +39,8 @@ static cab_status configure(const cab_json *json, cab_config *c)
     c->d_conv = (int)conv;
     c->d_mlp = (int)inner;
     c->max_length = (int)length;
-    c->bos_token = (int)bos;
-    c->eos_token = (int)eos;
+    c->bos_token = cab_token_parse(json, "bos_token_id", vocab);
+    c->eos_token = cab_token_parse(json, "eos_token_id", vocab);
     return CAB_OK;
 }
 
