@@ -74,6 +74,23 @@ static int chosen(int64_t value, int fallback)
     return value > 0 ? (int)value : fallback;
 }
 
+/* Master, gradient, bf16 copy and two moments of every parameter, said before any is allocated. */
+static cab_status check_student_fits(const cab_run *run, const cab_config *c)
+{
+    const double bytes_per_parameter = 4 + 4 + 2 + 8;
+    double d = c->d_model, states = (double)c->n_group * c->d_state, channels = d + 2 * states;
+    double layer =
+        (channels + d + c->n_head) * d + d * d + 2 * d * c->d_mlp + c->d_mlp + channels * (c->d_conv + 1) + 5 * d;
+    double parameters = 2.0 * c->vocab_size * d + c->n_layer * layer;
+    double available = run->backend->available(run->backend);
+    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
+    if (parameters * bytes_per_parameter <= available)
+        return CAB_OK;
+    return cab_fail(
+        CAB_ENOMEM, "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
+        parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
+}
+
 static cab_status new_student(const struct cab_recipe *r, cab_run *run)
 {
     const cab_config *t = &run->teacher->config;
@@ -95,6 +112,7 @@ static cab_status new_student(const struct cab_recipe *r, cab_run *run)
     c.n_kv_head = c.n_group = c.n_head;
     c.head_dim = c.d_model / c.n_head;
     c.d_state = chosen(r->student.d_state, t->head_dim);
+    CAB_TRY(check_student_fits(run, &c));
     return cab_model_create(arch, &c, run->backend, run->precision, &run->student);
 }
 
