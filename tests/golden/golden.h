@@ -16,16 +16,21 @@
 
 #define GOLDEN_FLOOR 1e-5
 
-/* How far a run may be from the reference. bf16 keeps eight bits: one rounding is 2e-3 of a value; those of a few layers
- * add up, and more in gradients. */
+/* How far a run may be from the reference. bf16 keeps eight bits: one rounding is 2e-3 of a value, a layer makes a dozen of
+ * them, and those of n layers add up like a random walk. */
 typedef struct golden_precision {
     const char *name;
     cab_precision precision;
-    double forward, gradient;
+    double forward, gradient; /* of one layer */
 } golden_precision;
 
 static const golden_precision golden_precisions[] = {{"fp32", CAB_PRECISION_FP32, 1e-4, 1e-4},
                                                      {"bf16", CAB_PRECISION_BF16, 2e-2, 6e-2}};
+
+static inline double golden_growth(const golden_precision *p, int n_layer)
+{
+    return p->precision == CAB_PRECISION_BF16 ? sqrt((double)n_layer) : 1;
+}
 
 static inline const cab_safetensors_entry *golden_find(const cab_safetensors *st, const char *format, ...)
 {

@@ -27,6 +27,16 @@ typedef struct student {
     int32_t *ids;
 } student;
 
+static double forward_tolerance(const student *s)
+{
+    return s->precision->forward * golden_growth(s->precision, s->model->config.n_layer);
+}
+
+static double gradient_tolerance(const student *s)
+{
+    return s->precision->gradient * golden_growth(s->precision, s->model->config.n_layer);
+}
+
 /* Fills a store from "<prefix><name>" of the file. */
 static void load_parameters(const student *s, cab_params *params, const char *prefix)
 {
@@ -122,7 +132,7 @@ static void record_close(recording *r)
 static void check_forward(const student *s)
 {
     const int n_layer = s->model->config.n_layer;
-    const double tolerance = s->precision->forward;
+    const double tolerance = forward_tolerance(s);
     recording r;
     record(s, s->model, false, &r);
     cab_tensor *logits = cab_model_record_logits(r.g, s->model, r.hidden);
@@ -192,7 +202,7 @@ static void expect_gradient(const student *s, const cab_params *params, const ca
     if (entry != NULL) {
         assert_ok(cab_safetensors_entry_check_shape(entry, t->n_dim, t->shape));
         float *expected = golden_values(entry);
-        golden_expect(name, got, expected, n, s->precision->gradient, largest);
+        golden_expect(name, got, expected, n, gradient_tolerance(s), largest);
         free(expected);
     } else if (golden_norm(got, n) > GOLDEN_FLOOR * largest) {
         fail_msg("%s: the reference has no such gradient, ours has norm %g", name, golden_norm(got, n));
@@ -256,7 +266,7 @@ static void check_head_loss(const student *s, bool with_teacher, bool recompute)
     cab_graph_backward(r.g, 1, &loss, &seed);
     assert_ok(cab_graph_plan(r.g, NULL));
     assert_ok(cab_graph_run(r.g));
-    expect_loss(s, with_teacher ? "loss_kl_all_positions" : "loss_ce", read_scalar(r.g, loss), s->precision->forward);
+    expect_loss(s, with_teacher ? "loss_kl_all_positions" : "loss_ce", read_scalar(r.g, loss), forward_tolerance(s));
     expect_gradients(s, with_teacher ? "grad_kl." : "grad_ce.");
     free(shifted);
     record_close(&r);
@@ -343,7 +353,7 @@ static void check_alignment(student *s, const char *loss_name, const char *prefi
     double loss = 0;
     for (int i = 0; i < n; i++)
         loss += read_scalar(r.g, terms[i]) / aligned;
-    expect_loss(s, loss_name, loss, s->precision->forward);
+    expect_loss(s, loss_name, loss, forward_tolerance(s));
     expect_gradients(s, prefix);
     record_close(&r);
     free(K);
@@ -452,7 +462,7 @@ static void compare_model(const char *directory, double least_tolerance)
         s.B = ids->shape[0];
         s.L = ids->shape[1];
         s.ids = golden_ids(ids, s.model->config.vocab_size);
-        check_model(&s, fmax(s.precision->forward, least_tolerance));
+        check_model(&s, fmax(forward_tolerance(&s), least_tolerance));
         if (trains)
             check_head_loss(&s, false, false);
         student_close(&s);
