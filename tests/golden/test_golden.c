@@ -202,9 +202,9 @@ static void expect_gradient(const student *s, const cab_params *params, const ca
     if (entry != NULL) {
         assert_ok(cab_safetensors_entry_check_shape(entry, t->n_dim, t->shape));
         float *expected = golden_values(entry);
-        golden_expect(name, got, expected, n, gradient_tolerance(s), largest);
+        golden_expect(name, got, expected, n, gradient_tolerance(s), s->precision->floor * largest);
         free(expected);
-    } else if (golden_norm(got, n) > GOLDEN_FLOOR * largest) {
+    } else if (golden_norm(got, n) > s->precision->floor * largest) {
         fail_msg("%s: the reference has no such gradient, ours has norm %g", name, golden_norm(got, n));
     }
     free(got);
