@@ -3,6 +3,8 @@
  *   u[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e]     (x is zero before the sequence)
  *   y = u, or silu(u)
  *
+ * In reverse, tokens run from the last to the first: l + (K - 1) - k in the place of l - (K - 1) + k.
+ *
  * x, y: (B, L, E)    w: (E, 1, K) fp32    bias: (E) fp32
  * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
 #include "ops/conv1d.h"
@@ -75,14 +77,24 @@ static bool conv1d_fits(cab_graph *g, const char *op, const cab_tensor *x, const
     return true;
 }
 
-cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+static cab_tensor *conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu, bool reverse)
 {
     if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, op_conv1d.name, x, w, bias))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "conv1d", x->dtype, x->n_dim, x->shape);
-    cab_conv1d_attributes attributes = {.silu = silu};
+    cab_conv1d_attributes attributes = {.silu = silu, .reverse = reverse};
     cab_graph_append(g, &op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+{
+    return conv1d(g, x, w, bias, silu, false);
+}
+
+cab_tensor *cab_conv1d_reverse(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+{
+    return conv1d(g, x, w, bias, silu, true);
 }
 
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu)

@@ -12,6 +12,7 @@ enum {
 
 typedef struct cab_conv1d_attributes {
     bool silu;
+    bool reverse; /* tokens run from the last to the first */
 } cab_conv1d_attributes;
 
 #endif

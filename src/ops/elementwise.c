@@ -4,7 +4,7 @@
  *       gelu_tanh  x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)      gelu_erf  x (1 + erf(x / sqrt(2))) / 2
  *       silu       x sigmoid(x)            relu  max(x, 0)                  tanh
  *   swiglu:    y = silu(gate) up
- *   add:       y = x_0 + ... + x_(n-1)
+ *   add:       y = x_0 + ... + x_(n-1)        mean:  y = (x_0 + ... + x_(n-1)) / n
  *   gate:      y = v silu(z + z_bias)
  *
  * All of one shape, z_bias over the last dimension. Backward passes read the inputs. */
@@ -75,7 +75,7 @@ cab_tensor *cab_swiglu(cab_graph *g, cab_tensor *gate, cab_tensor *up)
     return record(g, &cab_op_swiglu, 2, (cab_tensor *[]){gate, up}, NULL, 0);
 }
 
-cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs)
+static cab_tensor *sum(cab_graph *g, int n, cab_tensor *const *xs, float scale)
 {
     if (cab_graph_failed(g))
         return NULL;
@@ -84,7 +84,18 @@ cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs)
     for (int i = 0; i < n; i++)
         if (!xs[i] || !cab_expect_dtype(g, "add", xs[i], CAB_DTYPES) || !cab_expect_same(g, "add", xs[0], xs[i]))
             return NULL;
-    return record(g, &cab_op_add, n, xs, NULL, 0);
+    cab_add_attributes attributes = {.scale = scale};
+    return record(g, &cab_op_add, n, xs, &attributes, sizeof attributes);
+}
+
+cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs)
+{
+    return sum(g, n, xs, 1.0f);
+}
+
+cab_tensor *cab_mean(cab_graph *g, int n, cab_tensor *const *xs)
+{
+    return sum(g, n, xs, 1.0f / (float)n);
 }
 
 cab_tensor *cab_gate(cab_graph *g, cab_tensor *y, cab_tensor *z, cab_tensor *z_bias)

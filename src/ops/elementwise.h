@@ -10,4 +10,8 @@ typedef struct cab_activate_attributes {
     cab_activation_kind kind;
 } cab_activate_attributes;
 
+typedef struct cab_add_attributes {
+    float scale; /* of the sum */
+} cab_add_attributes;
+
 #endif

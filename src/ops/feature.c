@@ -5,10 +5,12 @@
  *   psi: identity;  exp(t[d]) / sum_d exp(t[d]) per token;  exp(t[l]) / sum_l exp(t[l]) per sequence and column;
  *        max(t, 0);  exp(t)
  *
- * pred, target: (B, L, D). psi(target) is never stored: the softmax over tokens needs a maximum and a sum per column. */
+ * pred, target: (B, L, D); the row of the target may be another than pred's (cab_row_map). psi(target) is never stored: the softmax over tokens needs a maximum and a sum per column. */
 #include "ops/feature.h"
 
 #include "ops/cpu/cpu.h"
+
+#include <inttypes.h>
 
 /* One partial sum per block of rows; per sequence and column a maximum and the inverse of a sum. */
 static size_t align_scratch(const cab_node *node, const cab_backend *backend)
@@ -32,20 +34,40 @@ static const cab_op op_align_loss = {
     .backward_scratch = align_scratch,
 };
 
-cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map)
+static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target,
+                              const cab_align_attributes *attributes)
 {
     if (cab_graph_failed(g) || pred == NULL || target == NULL)
         return NULL;
     char a[96], b[96];
+    const int64_t skip = attributes->mapped ? attributes->rows.skip : 0;
     bool same = pred->n_dim == 3 && target->n_dim == 3 && pred->dtype == target->dtype;
     for (int i = 0; same && i < 3; i++)
-        same = pred->shape[i] == target->shape[i];
+        same = pred->shape[i] + (i == 1 ? skip : 0) == target->shape[i];
     if (!same || (pred->dtype != CAB_F32 && pred->dtype != CAB_BF16))
         return cab_graph_fail(g, CAB_ESHAPE,
-                              "align_loss: pred is %s and target %s, expected (B, L, D) F32 or BF16 both",
-                              cab_shape_text(pred, a), cab_shape_text(target, b));
+                              "align_loss: pred is %s and target %s, expected (B, L, D) F32 or BF16 both, %" PRId64
+                              " more rows in the target",
+                              cab_shape_text(pred, a), cab_shape_text(target, b), skip);
+    if (attributes->mapped &&
+        (skip < 0 || attributes->rows.class_at < 0 || attributes->rows.class_at >= pred->shape[1]))
+        return cab_graph_fail(g, CAB_EARG,
+                              "align_loss: the class token stands at %" PRId64 " of %s, %" PRId64 " rows are skipped",
+                              attributes->rows.class_at, cab_shape_text(pred, a), skip);
     cab_tensor *loss = cab_graph_activation(g, "align_loss", CAB_F32, 1, (int64_t[]){1});
-    cab_align_attributes attributes = {.map = map};
-    cab_graph_append(g, &op_align_loss, 2, (cab_tensor *[]){pred, target}, 1, &loss, &attributes, sizeof attributes);
+    cab_graph_append(g, &op_align_loss, 2, (cab_tensor *[]){pred, target}, 1, &loss, attributes, sizeof *attributes);
     return cab_graph_failed(g) ? NULL : loss;
+}
+
+cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map)
+{
+    const cab_align_attributes attributes = {.map = map};
+    return align_loss(g, pred, target, &attributes);
+}
+
+cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
+                                  const cab_row_map *rows)
+{
+    const cab_align_attributes attributes = {.map = map, .mapped = true, .rows = *rows};
+    return align_loss(g, pred, target, &attributes);
 }

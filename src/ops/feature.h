@@ -8,7 +8,21 @@ enum { CAB_ALIGN_ROWS = 16 }; /* rows whose squares are summed together: fixed, 
 
 typedef struct cab_align_attributes {
     cab_feature_map map;
+    bool mapped; /* rows says which row of the target; otherwise the same */
+    cab_row_map rows;
 } cab_align_attributes;
+
+/* The token of the target that token l of L of pred is compared with. */
+static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l, int64_t L)
+{
+    if (!a->mapped)
+        return l;
+    if (a->rows.reverse)
+        l = L - 1 - l;
+    if (l == a->rows.class_at)
+        return 0;
+    return 1 + a->rows.skip + (l < a->rows.class_at ? l : l - 1);
+}
 
 static inline int64_t cab_align_blocks(const cab_tensor *pred)
 {

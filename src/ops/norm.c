@@ -3,6 +3,8 @@
  *   layer:  x^ = (x - mean) r,  r = 1 / sqrt(mean((x - mean)^2) + eps),  y = x^ w + b
  *   RMS:    x^ = x r,           r = 1 / sqrt(mean(x^2) + eps),           y = x^ w
  *
+ *   sum and RMS:  s = residual + x,  y as RMS of s;  both x and residual receive ds, which holds dx of the norm as well
+ *
  *   g = dy w      dx = r (g - mean(g) - x^ mean(g x^))   (without mean(g) for RMS)
  *   dw += sum over rows of dy x^      db += sum over rows of dy
  *
@@ -42,6 +44,21 @@ static const cab_op cab_op_rms_norm = {
     .backward_scratch = backward_scratch,
 };
 
+static size_t add_backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const size_t rows = CAB_NORM_ROWS * (size_t)backend->threads + CAB_BLOCKS;
+    return (size_t)cab_columns(node->out[1]) * rows * sizeof(float);
+}
+
+static const cab_op cab_op_add_rms_norm = {
+    .name = "add_rms_norm", /* in: x residual w   out: y sum */
+    .saves = CAB_SAVE_IN(2) | CAB_SAVE_OUT(1),
+    .forward = {[CAB_CPU] = cab_add_rms_norm_forward_cpu},
+    .backward = {[CAB_CPU] = cab_add_rms_norm_backward_cpu},
+    .forward_scratch = forward_scratch,
+    .backward_scratch = add_backward_scratch,
+};
+
 static cab_tensor *record(cab_graph *g, const cab_op *op, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)
 {
     if (!cab_expect_dtype(g, op->name, x, CAB_DTYPES) || !cab_expect_vector(g, op->name, w, cab_columns(x)) ||
@@ -62,4 +79,28 @@ cab_tensor *cab_layer_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tenso
 cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps)
 {
     return cab_graph_failed(g) || !x || !w ? NULL : record(g, &cab_op_rms_norm, x, w, NULL, eps);
+}
+
+cab_tensor *cab_add_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *residual, cab_tensor *w, float eps,
+                             cab_tensor **sum)
+{
+    *sum = NULL;
+    if (cab_graph_failed(g) || !x || !w || !cab_expect_dtype(g, "add_rms_norm", x, CAB_DTYPES) ||
+        !cab_expect_vector(g, "add_rms_norm", w, cab_columns(x)))
+        return NULL;
+    char a[96], b[96];
+    if (residual && (residual->dtype != CAB_F32 || residual->n_dim != x->n_dim ||
+                     memcmp(residual->shape, x->shape, (size_t)x->n_dim * sizeof *x->shape) != 0))
+        return cab_graph_fail(g, CAB_ESHAPE, "add_rms_norm: \"%s\" is %s, expected F32 of the shape of \"%s\" %s",
+                              residual->name, cab_shape_text(residual, a), x->name, cab_shape_text(x, b));
+    cab_tensor *out[2] = {cab_graph_activation(g, w->name, x->dtype, x->n_dim, x->shape),
+                          cab_graph_activation(g, "residual", CAB_F32, x->n_dim, x->shape)};
+    cab_norm_attributes attributes = {.eps = eps};
+    if (out[0] && out[1])
+        cab_graph_append(g, &cab_op_add_rms_norm, 3, (cab_tensor *[]){x, residual, w}, 2, out, &attributes,
+                         sizeof attributes);
+    if (cab_graph_failed(g))
+        return NULL;
+    *sum = out[1];
+    return out[0];
 }

@@ -28,12 +28,30 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
 cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
                           cab_dtype dtype);
 
+/* ---- tokens.c: images as tokens --------------------------------------------------------------------------------- */
+
+/* image (B, C, H, W) F32 -> (B, H/p * W/p, C * p * p) in `dtype`: its patches by rows, each in the order of a convolution's
+ * filter, channel, row, column. No backward: images are inputs. */
+cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dtype);
+
+/* x (B, T, D) -> (B, T + n, D): tokens[i], D elements F32, stands in every sequence at at[i] (ascending, in the result),
+ * and row l gets positions[l] added, (T + n) * D elements F32 or NULL. n <= 2. */
+cab_tensor *cab_insert_tokens(cab_graph *g, cab_tensor *x, int n, cab_tensor *const *tokens, const int64_t *at,
+                              cab_tensor *positions);
+
+/* Tokens first .. first + n of every sequence: x (B, L, D) -> (B, n, D). */
+cab_tensor *cab_select_tokens(cab_graph *g, cab_tensor *x, int64_t first, int64_t n);
+
 /* ---- norm.c ------------------------------------------------------------------------------------------------------ */
 
 /* (x - mean) / sqrt(var + eps) * w + b; statistics fp32. w, b (D) fp32. */
 cab_tensor *cab_layer_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps);
 /* x / sqrt(mean(x^2) + eps) * w */
 cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps);
+/* A residual stream in fp32 whatever the activations are: *sum = residual + x, (..., D) F32, and the RMS norm of it in
+ * x's dtype is returned. residual: NULL for none. */
+cab_tensor *cab_add_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *residual, cab_tensor *w, float eps,
+                             cab_tensor **sum);
 
 /* ---- elementwise.c ------------------------------------------------------------------------------------------------
  */
@@ -45,6 +63,8 @@ cab_tensor *cab_activate(cab_graph *g, cab_tensor *x, cab_activation_kind kind);
 cab_tensor *cab_swiglu(cab_graph *g, cab_tensor *gate, cab_tensor *up);
 /* xs[0] + ... + xs[n-1], 2 <= n <= 4, summed in fp32, in that order. */
 cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs);
+/* (xs[0] + ... + xs[n-1]) / n, likewise. */
+cab_tensor *cab_mean(cab_graph *g, int n, cab_tensor *const *xs);
 /* y * silu(z + z_bias): the Mamba gate. y, z (B, L, E), z_bias (E) fp32 or NULL. */
 cab_tensor *cab_gate(cab_graph *g, cab_tensor *y, cab_tensor *z, cab_tensor *z_bias);
 
@@ -79,6 +99,8 @@ cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_t
 /* Causal, depthwise: y[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e], then SiLU if asked. x (B, L, E),
  * w (E, 1, K), bias (E) or NULL, fp32. */
 cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu);
+/* The same from the last token to the first: y[b, l] sees x[b, l .. l + K - 1]. */
+cab_tensor *cab_conv1d_reverse(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu);
 /* One token, no backward: x (B, 1, E), state (B, K - 1, E) F32 holds the last K - 1 inputs, oldest first. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);
 
@@ -125,6 +147,18 @@ typedef enum cab_feature_map {
 /* mean over all elements of (pred - psi(target))^2 -> scalar F32. pred, target (B, L, D). No gradient goes to the
  * target and no copy of it is made. Value and gradient come from one pass (backward_computes_outputs). */
 cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map);
+
+/* Which row of an image teacher's Q or K a row of pred is compared with. The teacher's tokens are its class token, `skip`
+ * others (DeiT's distillation token), and the patches; pred's are the patches with the class token among them. */
+typedef struct cab_row_map {
+    int64_t class_at; /* where pred's class token stands */
+    int64_t skip;     /* rows of the target that nothing is compared with, after the first */
+    bool reverse;     /* pred's tokens are compared from the last to the first */
+} cab_row_map;
+
+/* The same with target (B, L + rows->skip, D) read through the map; softmax over tokens takes no skipped row in. */
+cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
+                                  const cab_row_map *rows);
 
 /* ---- head_loss.c: vocabulary losses
  * -------------------------------------------------------------------------------------- */

@@ -5,7 +5,7 @@
  *
  *   dx[t] = sum_k w[k] p[t + (K - 1) - k]     dw[k] = sum_t p[t] x[t - (K - 1) + k]     dbias = sum_t p[t]
  *
- * so that a task computes p of K - 1 tokens more than its own. dw and dbias are summed over the tokens of a task, then
+ * so that a task computes p of K - 1 tokens more than its own. Tokens are counted in the convolution's direction. dw and dbias are summed over the tokens of a task, then
  * over tasks, both in order. */
 #include "ops/conv1d.h"
 
@@ -29,7 +29,7 @@ typedef struct task {
     const cab_node *node;
     const filter *f;
     const float *w, *bias; /* of the block; rows of w are E apart */
-    bool silu;
+    bool silu, reverse;
     int64_t b, begin, end, first, n;
 } task;
 
@@ -68,14 +68,20 @@ static const union zero {
     cab_bf16 bf16[BLOCK];
 } zero;
 
+/* The row of token t. */
+INLINE int64_t row_of(const task *s, int64_t t)
+{
+    const int64_t L = s->node->in[0]->shape[1];
+    return s->b * L + (s->reverse ? L - 1 - t : t);
+}
+
 /* The K rows of x that token t sees. */
 static void window(const task *s, int64_t t, const void **x)
 {
     const int K = s->f->K;
     for (int k = 0; k < K; k++) {
         const int64_t from = t - (K - 1) + k;
-        x[k] =
-            from < 0 ? (const void *)&zero : cab_at(s->node->in[0], s->b * s->node->in[0]->shape[1] + from, s->first);
+        x[k] = from < 0 ? (const void *)&zero : cab_at(s->node->in[0], row_of(s, from), s->first);
     }
 }
 
@@ -97,7 +103,7 @@ INLINE void forward_tokens(const task *s, int K, bool silu, bool low)
     const void *x[CAB_CONV1D_MAX_WIDTH];
     for (int64_t t = s->begin; t < s->end; t++) {
         window(s, t, x);
-        forward_token(s, x, cab_at(s->node->out[0], s->b * s->node->in[0]->shape[1] + t, s->first), K, silu, low);
+        forward_token(s, x, cab_at(s->node->out[0], row_of(s, t), s->first), K, silu, low);
     }
 }
 
@@ -158,7 +164,7 @@ INLINE void store_dx(const task *s, const float *const *p, void *dx, bool add, i
 INLINE void backward_tokens(const task *s, float *partial, int K, bool silu, bool low)
 {
     const cab_node *node = s->node;
-    const int64_t L = node->in[0]->shape[1], row = s->b * L;
+    const int64_t L = node->in[0]->shape[1];
     float ring[CAB_CONV1D_MAX_WIDTH][BLOCK], dw[CAB_CONV1D_MAX_WIDTH * BLOCK], dbias[BLOCK] = {0};
     const void *x[CAB_CONV1D_MAX_WIDTH];
     const float *p[CAB_CONV1D_MAX_WIDTH]; /* p[k] is that of token t - k */
@@ -168,7 +174,7 @@ INLINE void backward_tokens(const task *s, float *partial, int K, bool silu, boo
         for (int k = 0; k < K; k++)
             p[k] = ring[(t - k + K) % K];
         if (t < L) {
-            const void *dy = cab_at(node->gout[0], row + t, s->first);
+            const void *dy = cab_at(node->gout[0], row_of(s, t), s->first);
             window(s, t, x);
             if (t < s->end)
                 gradient_token(s, x, dy, now, dw, dbias, true, K, silu, low);
@@ -178,7 +184,7 @@ INLINE void backward_tokens(const task *s, float *partial, int K, bool silu, boo
             memset(now, 0, sizeof ring[0]);
         }
         if (t - (K - 1) >= s->begin && node->gin[0] != NULL)
-            store_dx(s, p, cab_at(node->gin[0], row + t - (K - 1), s->first), node->accumulate & 1, K, low);
+            store_dx(s, p, cab_at(node->gin[0], row_of(s, t - (K - 1)), s->first), node->accumulate & 1, K, low);
     }
     for (int k = 0; k < K; k++)
         memcpy(partial + k * s->f->E + s->first, dw + k * BLOCK, (size_t)s->n * sizeof *dw);
@@ -209,7 +215,8 @@ static task task_at(const cab_node *node, const filter *f, int64_t index, int64_
     const int64_t L = node->in[0]->shape[1], blocks = (f->E + BLOCK - 1) / BLOCK;
     const int64_t stretches = (L + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS;
     *stretch = index / blocks;
-    task s = {.node = node, .f = f, .silu = attributes->silu, .b = *stretch / stretches};
+    task s = {
+        .node = node, .f = f, .silu = attributes->silu, .reverse = attributes->reverse, .b = *stretch / stretches};
     s.first = index % blocks * BLOCK;
     s.n = f->E - s.first < BLOCK ? f->E - s.first : BLOCK;
     s.begin = *stretch % stretches * CAB_CONV1D_TOKENS;

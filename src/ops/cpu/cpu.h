@@ -13,10 +13,17 @@
     X(cab_linear_backward)                                                                                             \
     X(cab_embedding_forward)                                                                                           \
     X(cab_embedding_backward)                                                                                          \
+    X(cab_patches_forward)                                                                                             \
+    X(cab_insert_tokens_forward)                                                                                       \
+    X(cab_insert_tokens_backward)                                                                                      \
+    X(cab_select_tokens_forward)                                                                                       \
+    X(cab_select_tokens_backward)                                                                                      \
     X(cab_layer_norm_forward)                                                                                          \
     X(cab_layer_norm_backward)                                                                                         \
     X(cab_rms_norm_forward)                                                                                            \
     X(cab_rms_norm_backward)                                                                                           \
+    X(cab_add_rms_norm_forward)                                                                                        \
+    X(cab_add_rms_norm_backward)                                                                                       \
     X(cab_activate_forward)                                                                                            \
     X(cab_activate_backward)                                                                                           \
     X(cab_swiglu_forward)                                                                                              \

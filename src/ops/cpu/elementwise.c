@@ -214,13 +214,13 @@ static inline void gated_gradients(float *restrict dvalue, float *restrict dgate
     }
 }
 
-static inline void add_to(const cab_node *node, int i, piece p, const float *gradient)
+static inline void add_to(const cab_node *node, int i, piece p, float scale, const float *gradient)
 {
     float buffer[CAB_PIECE];
     if (!node->gin[i])
         return;
     float *out = begin_sum(node, i, p, buffer);
-    cab_axpy(out, 1.0f, gradient, p.n);
+    cab_axpy(out, scale, gradient, p.n);
     end(node->gin[i], p, out);
 }
 
@@ -240,8 +240,8 @@ static void gated_backward_piece(const cab_node *node, int value, int gate, cons
     const float *v = read(node->in[value], p, a);
     float g[CAB_PIECE];
     gated_gradients(dvalue, dgate, read(node->gout[0], p, g), v, z, p.n);
-    add_to(node, value, p, dvalue);
-    add_to(node, gate, p, dgate);
+    add_to(node, value, p, 1.0f, dvalue);
+    add_to(node, gate, p, 1.0f, dgate);
     if (partial)
         cab_axpy(partial + p.column, 1.0f, dgate, p.n);
 }
@@ -290,6 +290,7 @@ cab_status CAB_ISA(cab_gate_backward)(const cab_node *node, cab_backend *backend
 cab_status CAB_ISA(cab_add_forward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *y = node->out[0];
+    const float scale = ((const cab_add_attributes *)node->attributes)->scale;
     int64_t columns = cab_columns(y), count = cab_rows(y) * pieces_of(columns);
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
     for (int64_t i = 0; i < count; i++) {
@@ -299,6 +300,10 @@ cab_status CAB_ISA(cab_add_forward)(const cab_node *node, cab_backend *backend)
         memcpy(out, read(node->in[0], p, a), (size_t)p.n * sizeof *out);
         for (int k = 1; k < node->n_in; k++)
             cab_axpy(out, 1.0f, read(node->in[k], p, a), p.n);
+        if (scale != 1.0f)
+#pragma omp simd
+            for (int64_t j = 0; j < p.n; j++)
+                out[j] *= scale;
         end(y, p, out);
     }
     return CAB_OK;
@@ -306,6 +311,7 @@ cab_status CAB_ISA(cab_add_forward)(const cab_node *node, cab_backend *backend)
 
 cab_status CAB_ISA(cab_add_backward)(const cab_node *node, cab_backend *backend)
 {
+    const float scale = ((const cab_add_attributes *)node->attributes)->scale;
     int64_t columns = cab_columns(node->gout[0]), count = cab_rows(node->gout[0]) * pieces_of(columns);
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
     for (int64_t i = 0; i < count; i++) {
@@ -313,7 +319,7 @@ cab_status CAB_ISA(cab_add_backward)(const cab_node *node, cab_backend *backend)
         piece p = piece_at(i, columns);
         const float *dy = read(node->gout[0], p, buffer);
         for (int k = 0; k < node->n_in; k++)
-            add_to(node, k, p, dy);
+            add_to(node, k, p, scale, dy);
     }
     return CAB_OK;
 }

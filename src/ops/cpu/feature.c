@@ -9,6 +9,7 @@
 typedef struct loss {
     const cab_tensor *pred, *target, *gradient; /* gradient NULL: the value only */
     bool add;
+    const cab_align_attributes *attributes;
     cab_feature_map map;
     float factor;             /* of pred - psi(target) in the gradient */
     double *partial;          /* per block of rows */
@@ -19,10 +20,20 @@ static loss loss_of(const cab_node *node)
 {
     const cab_align_attributes *attributes = node->attributes;
     const cab_tensor *pred = node->in[0];
-    loss l = {.pred = pred, .target = node->in[1], .map = attributes->map, .partial = node->scratch};
+    loss l = {.pred = pred,
+              .target = node->in[1],
+              .attributes = attributes,
+              .map = attributes->map,
+              .partial = node->scratch};
     l.maximum = (float *)(l.partial + cab_align_blocks(pred));
     l.inverse = l.maximum + pred->shape[0] * cab_columns(pred);
     return l;
+}
+
+/* The target's row for pred's token t of sequence b. */
+static int64_t target_row(const loss *l, int64_t b, int64_t t)
+{
+    return b * l->target->shape[1] + cab_align_token(l->attributes, t, l->pred->shape[1]);
 }
 
 /* Maximum and inverse of the sum of exponentials over the tokens of one sequence, for a piece of the columns. */
@@ -35,13 +46,13 @@ static void token_softmax(const loss *l, int64_t b, int64_t column, int64_t n)
         sum[i] = 0.0f;
     }
     for (int64_t t = 0; t < L; t++) {
-        const float *row = cab_row_in(l->target, b * L + t, column, n, buffer);
+        const float *row = cab_row_in(l->target, target_row(l, b, t), column, n, buffer);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             maximum[i] = row[i] > maximum[i] ? row[i] : maximum[i];
     }
     for (int64_t t = 0; t < L; t++) {
-        const float *row = cab_row_in(l->target, b * L + t, column, n, buffer);
+        const float *row = cab_row_in(l->target, target_row(l, b, t), column, n, buffer);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
             sum[i] += cab_exp(row[i] - maximum[i]);
@@ -72,11 +83,11 @@ static void feature_softmax(const loss *l, int64_t row, float *maximum, float *i
     *inverse = 1.0f / sum;
 }
 
-/* psi of a piece of a token's columns. */
+/* psi of a piece of a token's columns; `row` counts in the target. */
 static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, float maximum, float inverse,
                       float *restrict psi)
 {
-    const int64_t at = row / l->pred->shape[1] * cab_columns(l->pred) + column;
+    const int64_t at = row / l->target->shape[1] * cab_columns(l->pred) + column;
     float buffer[CAB_PIECE];
     const float *target = cab_row_in(l->target, row, column, n, buffer);
     switch (l->map) {
@@ -109,15 +120,15 @@ static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, flo
 /* Sum of squares of one token; writes its gradient if there is one. */
 static double token_loss(const loss *l, int64_t row)
 {
-    const int64_t D = cab_columns(l->pred);
+    const int64_t D = cab_columns(l->pred), L = l->pred->shape[1], target = target_row(l, row / L, row % L);
     float maximum = 0.0f, inverse = 0.0f;
     double sum = 0.0;
     if (l->map == CAB_MAP_SOFTMAX_FEATURES)
-        feature_softmax(l, row, &maximum, &inverse);
+        feature_softmax(l, target, &maximum, &inverse);
     for (int64_t at = 0; at < D; at += CAB_PIECE) {
         float pred_buffer[CAB_PIECE], gradient_buffer[CAB_PIECE], psi[CAB_PIECE];
         int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
-        map_piece(l, row, at, n, maximum, inverse, psi);
+        map_piece(l, target, at, n, maximum, inverse, psi);
         const float *pred = cab_row_in(l->pred, row, at, n, pred_buffer);
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)

@@ -144,3 +144,77 @@ cab_status CAB_ISA(cab_rms_norm_backward)(const cab_node *node, cab_backend *bac
 {
     return backward(node, backend, false);
 }
+
+/* ---- sum and RMS norm ---------------------------------------------------------------------------------------------- */
+
+cab_status CAB_ISA(cab_add_rms_norm_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *residual = node->in[1], *y = node->out[0], *total = node->out[1];
+    const float eps = ((const cab_norm_attributes *)node->attributes)->eps;
+    const int64_t rows = cab_rows(x), n = cab_columns(x);
+#pragma omp parallel num_threads(backend->threads)
+    {
+        float *scratch = thread_rows(node, n);
+        const float *w = cab_row_in(node->in[2], 0, 0, n, scratch);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) {
+            float *sum = cab_at(total, row, 0), *out = cab_row_out(y, row, 0, scratch + n);
+            memcpy(sum, cab_row_in(x, row, 0, n, scratch + 2 * n), (size_t)n * sizeof *sum);
+            if (residual)
+                cab_axpy(sum, 1.0f, cab_at(residual, row, 0), n);
+            forward_row(out, sum, w, NULL, n, measure(sum, n, eps, false));
+            cab_row_done(y, row, 0, n, out);
+        }
+    }
+    return CAB_OK;
+}
+
+/* One row; dw receives its part of the weight's gradient. */
+static inline void add_backward_row(const cab_node *node, int64_t row, const float *w, float *dw, float *scratch)
+{
+    const cab_tensor *dy = node->gout[0], *dsum = node->gout[1];
+    const int64_t n = cab_columns(node->out[1]);
+    const float *sum = cab_at(node->out[1], row, 0);
+    float *ds = scratch;
+    if (dsum)
+        memcpy(ds, cab_at(dsum, row, 0), (size_t)n * sizeof *ds);
+    else
+        memset(ds, 0, (size_t)n * sizeof *ds);
+    if (dy) {
+        const float eps = ((const cab_norm_attributes *)node->attributes)->eps;
+        const float *g = cab_row_in(dy, row, 0, n, scratch + n);
+        const statistics s = measure(sum, n, eps, false);
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            dw[i] += g[i] * sum[i] * s.r;
+        backward_row(ds, sum, g, w, n, s, false);
+    }
+    for (int i = 0; i < 2; i++) {
+        if (!node->gin[i])
+            continue;
+        float *out = cab_row_sum(node->gin[i], row, 0, n, node->accumulate >> i & 1u, scratch + n);
+        cab_axpy(out, 1.0f, ds, n);
+        cab_row_done(node->gin[i], row, 0, n, out);
+    }
+}
+
+cab_status CAB_ISA(cab_add_rms_norm_backward)(const cab_node *node, cab_backend *backend)
+{
+    const int64_t rows = cab_rows(node->out[1]), n = cab_columns(node->out[1]);
+    float *partials = (float *)node->scratch + (int64_t)backend->threads * CAB_NORM_ROWS * n;
+#pragma omp parallel num_threads(backend->threads)
+    {
+        float *scratch = thread_rows(node, n);
+        const float *w = cab_row_in(node->in[2], 0, 0, n, scratch);
+#pragma omp for schedule(static)
+        for (int block = 0; block < CAB_BLOCKS; block++) {
+            float *dw = partials + block * n;
+            memset(dw, 0, (size_t)n * sizeof *dw);
+            for (int64_t row = cab_block_first(rows, block); row < cab_block_first(rows, block + 1); row++)
+                add_backward_row(node, row, w, dw, scratch + n);
+        }
+    }
+    if (node->gin[2])
+        cab_block_sums(node->gin[2]->data, partials, n, n);
+    return CAB_OK;
+}

@@ -1,0 +1,115 @@
+/* test_align_rows.c - the alignment loss with the teacher's rows moved: class token into the middle, both directions, rows
+ * left out. */
+#include "ops/check.h"
+
+typedef struct shape {
+    int64_t B, L, D;
+    cab_feature_map map;
+    cab_row_map rows;
+} shape;
+
+static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const shape *s = argument;
+    out[0] = cab_align_loss_mapped(g, in[0], in[1], s->map, &s->rows);
+}
+
+/* The target as the student's tokens stand: class token taken out of its place and put back, then reversed. */
+static double *moved(const shape *s, const double *target)
+{
+    const int64_t from = s->L + s->rows.skip, D = s->D;
+    double *to = check_doubles(s->B * s->L * D);
+    for (int64_t b = 0; b < s->B; b++) {
+        int64_t next = 1 + s->rows.skip;
+        for (int64_t l = 0; l < s->L; l++) {
+            const int64_t row = l == s->rows.class_at ? 0 : next++;
+            const int64_t at = s->rows.reverse ? s->L - 1 - l : l;
+            memcpy(to + (b * s->L + at) * D, target + (b * from + row) * D, (size_t)D * sizeof *to);
+        }
+    }
+    return to;
+}
+
+static double mapped_value(const shape *s, const double *t, int64_t i)
+{
+    const int64_t D = s->D, b = i / (s->L * D);
+    double sum = 0;
+    switch (s->map) {
+    case CAB_MAP_SOFTMAX_FEATURES:
+        for (int64_t d = 0; d < D; d++)
+            sum += exp(t[i / D * D + d]);
+        return exp(t[i]) / sum;
+    case CAB_MAP_SOFTMAX_TOKENS:
+        for (int64_t l = 0; l < s->L; l++)
+            sum += exp(t[(b * s->L + l) * D + i % D]);
+        return exp(t[i]) / sum;
+    default:
+        return t[i];
+    }
+}
+
+static void reference(const check_case *c, double *const *in, double **out)
+{
+    const shape *s = c->argument;
+    double *t = moved(s, in[1]), sum = 0;
+    const int64_t n = s->B * s->L * s->D;
+    for (int64_t i = 0; i < n; i++) {
+        const double difference = in[0][i] - mapped_value(s, t, i);
+        sum += difference * difference;
+    }
+    out[0][0] = sum / (double)n;
+    free(t);
+}
+
+static void test_rows(void **state)
+{
+    (void)state;
+    const cab_feature_map maps[] = {CAB_MAP_NONE, CAB_MAP_SOFTMAX_FEATURES, CAB_MAP_SOFTMAX_TOKENS};
+    const struct {
+        int64_t B, L, D;
+        cab_row_map rows;
+    } sizes[] = {{2, 5, 3, {.class_at = 2}},
+                 {2, 6, 4, {.class_at = 2, .reverse = true}},
+                 {1, 17, 2, {.class_at = 8, .skip = 1}},
+                 {2, 4, 3, {.class_at = 0, .skip = 2, .reverse = true}},
+                 {1, 1, 3, {.class_at = 0, .reverse = true}}};
+    for (size_t m = 0; m < sizeof maps / sizeof *maps; m++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            const shape s = {sizes[i].B, sizes[i].L, sizes[i].D, maps[m], sizes[i].rows};
+            check_case c = {.name = "align rows",
+                            .n_in = 2,
+                            .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, 0, 0},
+                                   {CHECK_CONSTANT, 3, {s.B, s.L + s.rows.skip, s.D}, -3, 3}},
+                            .n_out = 1,
+                            .n_seeded = 1,
+                            .record = record,
+                            .reference = reference,
+                            .argument = &s};
+            check_run(&c);
+        }
+}
+
+static void test_shape_errors(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    cab_graph *g;
+    check_ok(cab_backend_open("cpu", &backend));
+    for (int wrong = 0; wrong < 2; wrong++) {
+        check_ok(cab_graph_new(backend, &g));
+        cab_tensor *pred = cab_graph_input(g, "pred", CAB_F32, 3, (int64_t[]){1, 5, 4});
+        cab_tensor *target = cab_graph_input(g, "target", CAB_F32, 3, (int64_t[]){1, 6, 4});
+        const cab_row_map rows = {.class_at = wrong ? 5 : 2, .skip = wrong ? 1 : 0};
+        assert_null(cab_align_loss_mapped(g, pred, target, CAB_MAP_NONE, &rows));
+        assert_int_equal(cab_graph_plan(g, NULL), wrong ? CAB_EARG : CAB_ESHAPE);
+        assert_non_null(strstr(cab_error_text(), wrong ? "stands at 5 of (1, 5, 4)" : "target (1, 6, 4)"));
+        cab_graph_free(g);
+    }
+    cab_backend_close(backend);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_shape_errors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
