@@ -11,6 +11,7 @@ data:
   eval: [$TMP/val.txt]
   seq_len: 32
   cache: $TMP/cache
+threads: 1
 train: {tokens: 768, batch: 4, eval_every: 3}
 EOF
 
@@ -59,11 +60,11 @@ cmp -s "$TMP/before" "$TMP/one/student/model.safetensors" || fail 'the same run 
 # the student can be used
 expect 0 "$CAB" inspect "$TMP/one/student"
 says out student
-expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --temperature 0
+expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --temperature 0
 says out 'Once upon'
-expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --no-echo
+expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --no-echo
 ! grep -q 'Once upon' "$TMP/out" || fail '--no-echo prints the prompt'
-expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --json --seq-len 64
+expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
 expect 2 "$CAB" eval "$TMP/one/student"
@@ -82,7 +83,7 @@ says err 'vanilla has ended already'
 
 # an interruption saves the state; the resumed run ends with the bits of an unbroken one
 interrupt() { # METHOD-FLAGS...
-    "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/stopped" "$@" >"$TMP/out" 2>"$TMP/err" &
+    "$CAB" distill "$TMP/small.yaml" --set train.tokens=10240 --out "$TMP/stopped" "$@" >"$TMP/out" 2>"$TMP/err" &
     pid=$!
     until grep -qs '"step":3,' "$TMP/stopped/log.jsonl" "$TMP/stopped/soft/log.jsonl" || ! kill -0 $pid 2>/dev/null; do
         sleep 0.05
@@ -94,8 +95,8 @@ interrupt() { # METHOD-FLAGS...
 }
 interrupt
 [ -s "$TMP/stopped/checkpoint.safetensors" ] || fail 'no checkpoint after an interruption'
-expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/stopped" --resume
-expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=25600 --out "$TMP/unbroken"
+expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=10240 --out "$TMP/stopped" --resume
+expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=10240 --out "$TMP/unbroken"
 cmp "$TMP/stopped/student/model.safetensors" "$TMP/unbroken/student/model.safetensors" ||
     fail 'a resumed run differs from an unbroken one'
 [ "$(grep -c '"stage"' "$TMP/stopped/log.jsonl")" -eq "$(grep -c '"stage"' "$TMP/unbroken/log.jsonl")" ] ||
