@@ -221,7 +221,8 @@ static cab_status read_run(cab_report_run *run, const char *directory)
     if (!run->finished)
         estimate(run);
     if (run->unreadable)
-        cab_log_warn("%s: %zu lines of %s cannot be read", run->directory, run->unreadable, CAB_RUN_LOG);
+        cab_log_warn("%s: %zu line%s of %s cannot be read", run->directory, run->unreadable,
+                     run->unreadable == 1 ? "" : "s", CAB_RUN_LOG);
     return CAB_OK;
 }
 

@@ -1,0 +1,206 @@
+/* test_report.c - runs read back, the table, the page; with directories as a crash or an enemy leaves them. */
+#include "base/memory.h"
+#include "report/report.h"
+#include "temp.h"
+#include "train/log.h"
+
+#include <math.h>
+
+static void write_file(const char *directory, const char *name, const char *text)
+{
+    char path[CAB_PATH_MAX];
+    assert_ok(cab_path_join(path, directory, name));
+    assert_ok(cab_file_write(path, text, strlen(text)));
+}
+
+/* A run of `steps` steps with an evaluation after every tenth; finished if perplexity > 0. */
+static void make_run(const char *directory, unsigned steps, double perplexity)
+{
+    cab_run_log log;
+    assert_ok(cab_directory_make(directory));
+    assert_ok(cab_run_log_open(&log, directory, 0));
+    for (unsigned i = 1; i <= steps; i++) {
+        const cab_run_step step = {.step = i,
+                                   .tokens = 100 * i,
+                                   .stage = "s",
+                                   .loss = 3,
+                                   .ce = 2,
+                                   .kl = 1.0 / i,
+                                   .align = NAN,
+                                   .lr = 1e-3,
+                                   .grad_norm = 1,
+                                   .tokens_per_s = 10,
+                                   .seconds = i};
+        const cab_run_eval eval = {.step = i,
+                                   .tokens = 100 * i,
+                                   .loss = 2,
+                                   .perplexity = 1000.0 / i,
+                                   .kl = 0.5,
+                                   .agreement = 0.25,
+                                   .seconds = i};
+        assert_ok(cab_run_log_step(&log, &step));
+        if (i % 10 == 0)
+            assert_ok(cab_run_log_eval(&log, &eval));
+    }
+    cab_run_log_close(&log);
+    const cab_run_summary summary = {.result = {.loss = log10(perplexity),
+                                                .perplexity = perplexity,
+                                                .kl = 0.5,
+                                                .agreement = 0.625,
+                                                .tokens_per_second = 1234,
+                                                .seconds = 61,
+                                                .peak_memory = 1 << 30,
+                                                .tokens = 100 * steps,
+                                                .steps = steps},
+                                     .method = "soft",
+                                     .teacher = "t",
+                                     .sample = "Once <upon> a \"time\" & more",
+                                     .fraction = 0.05,
+                                     .teacher_perplexity = 6.25,
+                                     .parameters = 1500000};
+    if (perplexity > 0)
+        assert_ok(cab_run_summary_write(directory, &summary));
+}
+
+static char *page_of(void **state, const cab_report_runs *runs, const char *title)
+{
+    char *text;
+    size_t size;
+    assert_ok(cab_report_html(runs, title, temp_path(state, "page.html")));
+    assert_ok(cab_file_read(temp_path(state, "page.html"), 1 << 24, &text, &size));
+    assert_int_equal(strlen(text), size);
+    return text;
+}
+
+static void runs_are_read_back(void **state)
+{
+    cab_report_runs runs = {0};
+    make_run(temp_path(state, "b"), 25, 9.5);
+    make_run(temp_path(state, "a"), 12, 0);
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    assert_int_equal(runs.count, 2);
+    assert_string_equal(runs.items[0].name, "a");
+    assert_false(runs.items[0].finished);
+    assert_int_equal(runs.items[0].training.count, 12);
+    assert_true(runs.items[0].perplexity == 100 && runs.items[0].tokens == 1200 && isnan(runs.items[0].peak_memory));
+    assert_true(runs.items[1].finished && runs.items[1].perplexity == 9.5 && runs.items[1].evaluations.count == 2);
+    assert_true(isnan(runs.items[1].training.items[3].align) && runs.items[1].training.items[3].kl == 0.25);
+    cab_report_runs_free(&runs);
+    assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "b"), temp_path(state, "b//")}, 2, &runs));
+    assert_string_equal(runs.items[0].name, runs.items[0].directory);
+    cab_report_runs_free(&runs);
+    assert_fails(cab_report_runs_read((const char *[]){temp_path(state, "c")}, 1, &runs), CAB_EIO, "no directory");
+    cab_report_runs_free(&runs);
+}
+
+static void the_table_is_for_people_and_programs(void **state)
+{
+    cab_report_runs runs = {0};
+    char text[1024] = "";
+    make_run(temp_path(state, "a name\n"), 12, 0);
+    make_run(temp_path(state, "b"), 10, 9.5);
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    FILE *out = tmpfile();
+    assert_non_null(out);
+    assert_ok(cab_report_table(&runs, out));
+    rewind(out);
+    size_t size = fread(text, 1, sizeof text - 1, out);
+    fclose(out);
+    text[size] = '\0';
+    assert_string_equal(text, "run      perplexity  KL/token  agreement  tokens/s   seconds  peak_MiB\n"
+                              "teacher        6.25         -          -         -         -         -\n"
+                              "a_name_      100.00    0.5000     0.2500        10      12.0         -  unfinished\n"
+                              "b              9.50    0.5000     0.6250      1234      61.0      1024\n");
+    cab_report_runs_free(&runs);
+}
+
+static void the_page_shows_text_as_text(void **state)
+{
+    cab_report_runs runs = {0};
+    make_run(temp_path(state, "<b>&'"), 30, 7);
+    write_file(temp_path(state, "<b>&'"), "recipe.yaml", "</pre><script>1</script>\x01");
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    char *page = page_of(state, &runs, "<i>title</i>");
+    assert_non_null(strstr(page, "<h1>&lt;i&gt;title&lt;/i&gt;</h1>"));
+    assert_non_null(strstr(page, "&lt;b&gt;&amp;&#39;"));
+    assert_non_null(strstr(page, "Once &lt;upon&gt; a &quot;time&quot; &amp; more"));
+    assert_non_null(strstr(page, "&lt;/pre&gt;&lt;script&gt;1&lt;/script&gt; "));
+    assert_null(strstr(page, "<script"));
+    assert_null(strstr(page, "<b>"));
+    assert_non_null(strstr(page, "1 run, teacher t"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+static void long_samples_are_cut_between_characters(void **state)
+{
+    char sample[6001] = "";
+    cab_report_runs runs = {0};
+    for (int i = 0; i < 2000; i++)
+        strcat(sample, "\xe2\x82\xac");
+    const cab_run_summary summary = {.result = {.perplexity = 5}, .sample = sample};
+    assert_ok(cab_run_summary_write(*state, &summary));
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    char *page = page_of(state, &runs, "t");
+    char *end = strstr(page, " \xe2\x80\xa6</p>");
+    assert_non_null(end);
+    assert_memory_equal(end - 3, "\xe2\x82\xac", 3);
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+/* Every prefix of a log, and random damage to it, gives a report. */
+static void damaged_runs_are_reported(void **state)
+{
+    char *log;
+    size_t size;
+    uint32_t random = 7;
+    make_run(temp_path(state, "r"), 12, 5);
+    assert_ok(cab_file_read(temp_path(state, "r/log.jsonl"), 1 << 20, &log, &size));
+    for (int i = 0; i < 20; i++) {
+        cab_report_runs runs = {0};
+        size_t length = size - (size_t)i * 20;
+        random = random * 1664525u + 1013904223u;
+        log[(random >> 8) % size] = (char)(random >> 24);
+        assert_ok(cab_file_write(temp_path(state, "r/log.jsonl"), log, length));
+        assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+        assert_int_equal(runs.count, 1);
+        assert_true(runs.items[0].training.count + runs.items[0].evaluations.count + runs.items[0].unreadable > 0);
+        cab_report_runs_free(&runs);
+    }
+    cab_free(log);
+    static const char *const results[] = {"", "[]", "{\"loss\":\"x\"}", "{\"method\":3}", "{\"loss\":1"};
+    for (size_t i = 0; i < sizeof results / sizeof *results; i++) {
+        cab_report_runs runs = {0};
+        write_file(temp_path(state, "r"), "result.json", results[i]);
+        assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+        assert_false(runs.items[0].finished);
+        cab_free(page_of(state, &runs, "t"));
+        cab_report_runs_free(&runs);
+    }
+}
+
+static void numbers_out_of_the_world_are_drawn_or_left_out(void **state)
+{
+    cab_report_runs runs = {0};
+    assert_ok(cab_directory_make(temp_path(state, "r")));
+    write_file(temp_path(state, "r"), "log.jsonl",
+               "{\"step\":1,\"tokens\":0,\"ce\":1e308,\"kl\":-5,\"align\":1e-300,\"lr\":0}\n"
+               "{\"step\":1e9,\"tokens\":1e300,\"ce\":-1e308,\"kl\":Infinity,\"align\":1e300,\"lr\":0}\n"
+               "{\"eval\":true,\"step\":1,\"tokens\":1,\"perplexity\":1e300,\"kl\":NaN,\"agreement\":7}\n");
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    char *page = page_of(state, &runs, "t");
+    assert_non_null(strstr(page, "</html>"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(runs_are_read_back),          TEMP_TEST(the_table_is_for_people_and_programs),
+        TEMP_TEST(the_page_shows_text_as_text), TEMP_TEST(long_samples_are_cut_between_characters),
+        TEMP_TEST(damaged_runs_are_reported),   TEMP_TEST(numbers_out_of_the_world_are_drawn_or_left_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
