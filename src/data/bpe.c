@@ -5,7 +5,6 @@
  *
  * Candidate pairs wait in a binary heap ordered by (rank, position), symbols are a linked list, so a word of n symbols
  * takes O(n log n) however long it is. Words met before come from a cache: text is mostly words seen already. */
-#include "base/file.h"
 #include "base/memory.h"
 #include "data/tokenizer_internal.h"
 #include "data/utf8.h"
@@ -54,13 +53,13 @@ typedef struct candidate {
     int32_t id;     /* what the pair becomes */
 } candidate;
 
-/* Words longer than this are rare and not kept; SLOTS_MAX bounds the cache to some 15 MB a thread. */
-enum { CACHED_WORD_MAX = 48, SLOTS_MIN = 1 << 12, SLOTS_MAX = 1 << 19 };
+/* A word's bytes lie in its slot, zero-padded, so that a hit touches one cache line here and one of ids. Longer words are
+ * rare and not kept; SLOTS_MAX bounds the cache to some 20 MB a thread. */
+enum { CACHED_WORD_MAX = 24, SLOTS_MIN = 1 << 12, SLOTS_MAX = 1 << 19 };
 
 typedef struct cached_word {
-    uint32_t word; /* offset into words */
+    uint64_t word[CACHED_WORD_MAX / 8];
     uint32_t ids;  /* offset into ids */
-    uint32_t tag;  /* high half of the hash */
     uint16_t size; /* 0: free slot */
     uint16_t count;
 } cached_word;
@@ -72,7 +71,6 @@ struct cab_bpe_state {
     size_t heap_capacity, heap_count;
     cached_word *slots;
     uint64_t slots_count, slots_used;
-    cab_bytes words;
     cab_ids ids;
     cab_bytes mapped;
 };
@@ -99,26 +97,31 @@ void cab_bpe_state_free(cab_bpe_state *state)
     cab_free(state->symbols);
     cab_free(state->heap);
     cab_free(state->slots);
-    cab_bytes_free(&state->words);
     cab_ids_free(&state->ids);
     cab_bytes_free(&state->mapped);
     cab_free(state);
 }
 
-static uint64_t word_hash(const char *word, size_t size)
+/* The key of a word, size at most CACHED_WORD_MAX. */
+static cached_word make_key(const char *word, size_t size)
 {
-    uint64_t hash = cab_hash(CAB_HASH_START, word, size);
-    return hash ^ hash >> 29;
+    cached_word key = {.size = (uint16_t)size};
+    memcpy(key.word, word, size);
+    return key;
 }
 
-/* The slot of the word, or the free one where it belongs. */
-static cached_word *cache_slot(const cab_bpe_state *state, const char *word, size_t size, uint64_t hash)
+/* The slot of the key, or the free one where it belongs. Rounds of multiply and fold, as in splitmix64. */
+static cached_word *cache_slot(const cab_bpe_state *state, const cached_word *key)
 {
+    uint64_t hash = key->size;
+    for (size_t i = 0; i < CACHED_WORD_MAX / 8; i++) {
+        hash = (hash ^ key->word[i]) * UINT64_C(0x9E3779B97F4A7C15);
+        hash ^= hash >> 32;
+    }
     for (uint64_t at = hash;; at++) {
         cached_word *slot = &state->slots[at & (state->slots_count - 1)];
-        if (slot->size == 0)
-            return slot;
-        if (slot->tag == hash >> 32 && slot->size == size && memcmp(state->words.data + slot->word, word, size) == 0)
+        if (slot->size == 0 || (slot->size == key->size && slot->word[0] == key->word[0] &&
+                                slot->word[1] == key->word[1] && slot->word[2] == key->word[2]))
             return slot;
     }
 }
@@ -129,33 +132,25 @@ static cab_status cache_grow(cab_bpe_state *state)
     uint64_t count = state->slots_count;
     CAB_TRY(CAB_NEW(&state->slots, count * 2, "the word cache"));
     state->slots_count = count * 2;
-    for (uint64_t i = 0; i < count; i++) {
-        if (old[i].size == 0)
-            continue;
-        const char *word = state->words.data + old[i].word;
-        *cache_slot(state, word, old[i].size, word_hash(word, old[i].size)) = old[i];
-    }
+    for (uint64_t i = 0; i < count; i++)
+        if (old[i].size != 0)
+            *cache_slot(state, &old[i]) = old[i];
     cab_free(old);
     return CAB_OK;
 }
 
 /* When the cache is full, the words it met first stay: those are the frequent ones. */
-static cab_status cache_add(cab_bpe_state *state, const char *word, size_t size, uint64_t hash, const int32_t *ids,
-                            size_t count)
+static cab_status cache_add(cab_bpe_state *state, cached_word key, const int32_t *ids, size_t count)
 {
     if (state->slots_used * 2 >= state->slots_count) {
         if (state->slots_count == SLOTS_MAX)
             return CAB_OK;
         CAB_TRY(cache_grow(state));
     }
-    cached_word entry = {.word = (uint32_t)state->words.count,
-                         .ids = (uint32_t)state->ids.count,
-                         .tag = (uint32_t)(hash >> 32),
-                         .size = (uint16_t)size,
-                         .count = (uint16_t)count};
-    CAB_TRY(cab_bytes_append(&state->words, word, size));
+    key.ids = (uint32_t)state->ids.count;
+    key.count = (uint16_t)count;
     CAB_TRY(cab_ids_append(&state->ids, ids, count));
-    *cache_slot(state, word, size, hash) = entry;
+    *cache_slot(state, &key) = key;
     state->slots_used++;
     return CAB_OK;
 }
@@ -332,13 +327,13 @@ static cab_status cached_or_encoded(const cab_bpe *bpe, const cab_vocab *vocab, 
 {
     if (size > CACHED_WORD_MAX)
         return encode_word(bpe, vocab, state, word, size, ids);
-    uint64_t hash = word_hash(word, size);
-    const cached_word *slot = cache_slot(state, word, size, hash);
+    cached_word key = make_key(word, size);
+    const cached_word *slot = cache_slot(state, &key);
     if (slot->size != 0)
         return cab_ids_append(ids, state->ids.data + slot->ids, slot->count);
     size_t before = ids->count;
     CAB_TRY(encode_word(bpe, vocab, state, word, size, ids));
-    return cache_add(state, word, size, hash, ids->data + before, ids->count - before);
+    return ids->count == before ? CAB_OK : cache_add(state, key, ids->data + before, ids->count - before);
 }
 
 /* The next Metaspace that follows something else; `size` when none. */

@@ -37,6 +37,7 @@ _Static_assert(sizeof(header) == HEADER_SIZE, "the header is written as it lies 
 
 typedef struct builder {
     const cab_tokenizer *tokenizer;
+    const char *text_path;
     cab_text *text;
     cab_writer writer;
     header header;
@@ -95,11 +96,12 @@ static cab_status read_batch(builder *b, bool *last)
     return CAB_OK;
 }
 
-/* Threads take documents as they come; the order of the results is that of the documents. A thread's failure is handed to
- * the caller with its text. */
+/* Threads take documents as they come; the order of the results is that of the documents. The first document that fails is
+ * the one reported, whichever thread met it. */
 static cab_status encode_batch(builder *b)
 {
     cab_status failed = CAB_OK;
+    size_t failed_at = SIZE_MAX;
     char why[1024] = "";
 #pragma omp parallel for schedule(dynamic, 1) num_threads(b->threads)
     for (size_t i = 0; i < b->documents; i++) {
@@ -109,15 +111,16 @@ static cab_status encode_batch(builder *b)
                                                b->text_end[i] - begin, &b->ids[i]);
         if (status != CAB_OK) {
 #pragma omp critical(cab_cache_failed)
-            {
+            if (i < failed_at) {
                 failed = status;
+                failed_at = i;
                 snprintf(why, sizeof why, "%s", cab_error_text());
             }
         }
     }
     if (failed != CAB_OK)
-        cab_error_set_text(why);
-    return failed;
+        return cab_fail(failed, "%s: document %" PRIu64 ": %s", b->text_path, b->header.documents + failed_at + 1, why);
+    return CAB_OK;
 }
 
 static cab_status write_hashed(builder *b, const void *data, size_t size)
@@ -167,7 +170,7 @@ static cab_status write_tables(builder *b)
     return cab_writer_write(&b->writer, &b->header, sizeof b->header);
 }
 
-static cab_status encode_all(builder *b, const char *text_path, cab_progress *progress)
+static cab_status encode_all(builder *b, cab_progress *progress)
 {
     for (bool last = false; !last;) {
         char detail[64];
@@ -178,7 +181,7 @@ static cab_status encode_all(builder *b, const char *text_path, cab_progress *pr
         cab_progress_update(progress, cab_text_position(b->text), detail);
     }
     if (b->header.tokens == 0)
-        return cab_fail(CAB_EFORMAT, "%s: empty: holds no document", text_path);
+        return cab_fail(CAB_EFORMAT, "%s: empty: holds no document", b->text_path);
     return CAB_OK;
 }
 
@@ -186,7 +189,7 @@ cab_status cab_cache_build(const char *path, const char *text_path, uint64_t key
                            const cab_cache_options *options)
 {
     cab_status status = CAB_OK;
-    builder b = {.tokenizer = tokenizer};
+    builder b = {.tokenizer = tokenizer, .text_path = text_path};
     cab_progress progress;
     cab_map map = {0};
     char label[48];
@@ -204,7 +207,7 @@ cab_status cab_cache_build(const char *path, const char *text_path, uint64_t key
     CAB_GOTO(cab_text_open(text_path, options->separator, options->field, &b.text));
     CAB_GOTO(cab_writer_open(&b.writer, path));
     CAB_GOTO(cab_writer_write(&b.writer, &(header){0}, HEADER_SIZE));
-    CAB_GOTO(encode_all(&b, text_path, &progress));
+    CAB_GOTO(encode_all(&b, &progress));
     CAB_GOTO(write_tables(&b));
     CAB_GOTO(cab_writer_commit(&b.writer));
 done:

@@ -24,7 +24,7 @@ cab_status cab_encoder_new(const cab_tokenizer *tokenizer, cab_encoder **out)
     *out = NULL;
     CAB_TRY(CAB_NEW(&encoder, 1, "an encoder"));
     encoder->tokenizer = tokenizer;
-    CAB_GOTO(cab_matcher_init(&encoder->matcher));
+    CAB_GOTO(cab_matcher_init(&encoder->matcher, tokenizer->name));
     CAB_GOTO(cab_bpe_state_new(&encoder->bpe));
     *out = encoder;
     encoder = NULL;

@@ -12,6 +12,9 @@
 #include <string.h>
 #include <utf8proc.h>
 
+/* Bounds on the text that Replace may produce: a multiple of the original, but never less than the second, in bytes. */
+enum { GROWTH_MAX = 64, GROWTH_ALWAYS = 1 << 16 };
+
 static const struct {
     const char *name;
     cab_normalizer_kind kind;
@@ -92,7 +95,9 @@ void cab_normalizers_free(cab_normalizers *normalizers)
     *normalizers = (cab_normalizers){0};
 }
 
-static cab_status replace(const cab_normalizer *normalizer, cab_matcher *matcher, const cab_bytes *in, cab_bytes *out)
+/* Fails once the text grew beyond `limit`: Replace upon Replace could grow it without bound. */
+static cab_status replace(const cab_normalizer *normalizer, cab_matcher *matcher, const cab_bytes *in, cab_bytes *out,
+                          size_t limit)
 {
     cab_search search = CAB_SEARCH_START;
     size_t copied = 0;
@@ -105,6 +110,9 @@ static cab_status replace(const cab_normalizer *normalizer, cab_matcher *matcher
         CAB_TRY(cab_bytes_append(out, in->data + copied, begin - copied));
         CAB_TRY(cab_bytes_append(out, normalizer->content.data, normalizer->content.count));
         copied = end;
+        if (out->count > limit)
+            return cab_fail(CAB_EUNSUPPORTED, "%s: normalizers make a text more than %d times as long", matcher->owner,
+                            GROWTH_MAX);
     }
     return cab_bytes_append(out, in->data + copied, in->count - copied);
 }
@@ -158,14 +166,15 @@ static cab_status strip(const cab_normalizer *normalizer, const cab_bytes *in, c
     return cab_bytes_append(out, in->data + begin, end - begin);
 }
 
-static cab_status apply(const cab_normalizer *normalizer, cab_matcher *matcher, const cab_bytes *in, cab_bytes *out)
+static cab_status apply(const cab_normalizer *normalizer, cab_matcher *matcher, const cab_bytes *in, cab_bytes *out,
+                        size_t limit)
 {
     switch (normalizer->kind) {
     case CAB_NORMALIZE_PREPEND:
         CAB_TRY(cab_bytes_append(out, normalizer->content.data, normalizer->content.count));
         return cab_bytes_append(out, in->data, in->count);
     case CAB_NORMALIZE_REPLACE:
-        return replace(normalizer, matcher, in, out);
+        return replace(normalizer, matcher, in, out, limit);
     case CAB_NORMALIZE_LOWERCASE:
         return lowercase(in, out);
     case CAB_NORMALIZE_STRIP:
@@ -177,9 +186,12 @@ static cab_status apply(const cab_normalizer *normalizer, cab_matcher *matcher, 
 
 cab_status cab_normalize(const cab_normalizers *normalizers, cab_matcher *matcher, cab_bytes *text, cab_bytes *spare)
 {
+    size_t limit = 0;
+    if (__builtin_mul_overflow(text->count, (size_t)GROWTH_MAX, &limit) || limit < GROWTH_ALWAYS)
+        limit = GROWTH_ALWAYS;
     for (size_t i = 0; i < normalizers->count && text->count > 0; i++) {
         spare->count = 0;
-        CAB_TRY(apply(&normalizers->items[i], matcher, text, spare));
+        CAB_TRY(apply(&normalizers->items[i], matcher, text, spare, limit));
         cab_bytes swap = *text;
         *text = *spare;
         *spare = swap;

@@ -3,7 +3,8 @@
  * Hugging Face's library matches with Oniguruma (Ruby syntax). PCRE2 in UTF and UCP mode agrees on what tokenizers use,
  * with two differences that are bridged here. White space: PCRE2's \s also takes U+180E, so \s is spelled out as the
  * White_Space property. Classes: Oniguruma nests them and intersects with &&, which PCRE2 would silently read as
- * something else; such expressions are refused. Both engines know Unicode 14. */
+ * something else; such expressions are refused. Characters newer than the Unicode of the PCRE2 at hand (10.42: Unicode 14;
+ * the library's Oniguruma: 16) belong to no class yet and may be cut differently. */
 #include "base/memory.h"
 #include "data/tokenizer_internal.h"
 #include "data/utf8.h"
@@ -13,7 +14,7 @@
 #define WHITE_SPACE                                                                                                    \
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 
-enum { PATTERN_MAX = 1 << 16, JIT_STACK_START = 32 << 10, JIT_STACK_MAX = 8 << 20, MATCH_LIMIT = 50000000 };
+enum { PATTERN_MAX = 1 << 16, JIT_STACK_START = 32 << 10, JIT_STACK_MAX = 8 << 20, MATCH_LIMIT = 10000000 };
 
 cab_status cab_pattern_literal(cab_pattern *pattern, const char *text, size_t size, const char *owner)
 {
@@ -121,8 +122,9 @@ void cab_pattern_free(cab_pattern *pattern)
     *pattern = (cab_pattern){0};
 }
 
-cab_status cab_matcher_init(cab_matcher *matcher)
+cab_status cab_matcher_init(cab_matcher *matcher, const char *owner)
 {
+    matcher->owner = owner;
     matcher->data = pcre2_match_data_create(1, NULL);
     matcher->context = pcre2_match_context_create(NULL);
     matcher->stack = pcre2_jit_stack_create(JIT_STACK_START, JIT_STACK_MAX, NULL);
@@ -168,14 +170,15 @@ static cab_status find_regex(const pcre2_code *code, cab_matcher *matcher, const
     if (count < 0) {
         PCRE2_UCHAR message[160];
         pcre2_get_error_message(count, message, sizeof message);
-        return cab_fail(CAB_EUNSUPPORTED, "tokenizer pattern failed at byte %zu of a text: %s", from,
+        return cab_fail(CAB_EUNSUPPORTED, "%s: a pattern failed at byte %zu of a text: %s", matcher->owner, from,
                         (const char *)message);
     }
     const PCRE2_SIZE *place = pcre2_get_ovector_pointer(matcher->data);
     *begin = place[0];
     *end = place[1];
     if (*begin > *end) /* \K inside a lookaround */
-        return cab_fail(CAB_EUNSUPPORTED, "tokenizer pattern matched backwards at byte %zu of a text", from);
+        return cab_fail(CAB_EUNSUPPORTED, "%s: a pattern matched backwards at byte %zu of a text", matcher->owner,
+                        from);
     return CAB_OK;
 }
 

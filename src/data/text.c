@@ -277,19 +277,64 @@ static cab_status next_txt(cab_text *t, const char **document, size_t *size)
     return CAB_OK;
 }
 
+/* The value of four hexadecimal digits after "\\u" at text; -1 when it is something else. */
+static int32_t escaped_unit(const char *text, const char *end)
+{
+    int32_t unit = 0;
+    if (end - text < 6 || text[0] != '\\' || text[1] != 'u')
+        return -1;
+    for (int i = 2; i < 6; i++) {
+        char c = text[i];
+        int digit = c >= '0' && c <= '9'   ? c - '0'
+                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                           : -1;
+        if (digit < 0)
+            return -1;
+        unit = unit << 4 | digit;
+    }
+    return unit;
+}
+
+/* Writes escaped surrogate pairs out as UTF-8, in place; returns the new size. json-c 0.16 takes the pairs of U+1D800 to
+ * U+1DFFF, and of the same range in every plane, for halves and replaces them. */
+static size_t join_surrogates(char *text, size_t size)
+{
+    const char *at = text, *end = text + size;
+    char *out = text;
+    while (at < end) {
+        int32_t high = escaped_unit(at, end);
+        int32_t low = high >= 0xD800 && high <= 0xDBFF ? escaped_unit(at + 6, end) : -1;
+        if (low >= 0xDC00 && low <= 0xDFFF) {
+            char character[4];
+            unsigned length =
+                cab_utf8_encode(0x10000u + ((uint32_t)(high & 0x3FF) << 10) + (uint32_t)(low & 0x3FF), character);
+            memcpy(out, character, length);
+            out += length;
+            at += 12;
+            continue;
+        }
+        bool escape = *at == '\\' && at + 1 < end;
+        *out++ = *at++;
+        if (escape) /* a backslash may be what is escaped */
+            *out++ = *at++;
+    }
+    return (size_t)(out - text);
+}
+
 static cab_status parse_line(cab_text *t, size_t begin, size_t end, const char **document, size_t *size)
 {
     json_object *value = NULL;
     CAB_TRY(check_utf8(t, begin, end));
-    if (end - begin >= INT_MAX)
-        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": %zu bytes of JSON", t->path, t->line, end - begin);
+    size_t length = join_surrogates(t->buffer.data + begin, end - begin);
+    if (length >= INT_MAX)
+        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": %zu bytes of JSON", t->path, t->line, length);
     json_object_put(t->object);
     json_tokener_reset(t->tokener);
-    t->object = json_tokener_parse_ex(t->tokener, t->buffer.data + begin, (int)(end - begin));
+    t->object = json_tokener_parse_ex(t->tokener, t->buffer.data + begin, (int)length);
     enum json_tokener_error error = json_tokener_get_error(t->tokener);
     if (error != json_tokener_success)
-        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ", byte %zu: not valid JSON: %s", t->path, t->line,
-                        json_tokener_get_parse_end(t->tokener),
+        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": not valid JSON: %s", t->path, t->line,
                         error == json_tokener_continue ? "ends unfinished" : json_tokener_error_desc(error));
     if (!json_object_is_type(t->object, json_type_object) || !json_object_object_get_ex(t->object, t->field, &value) ||
         !json_object_is_type(value, json_type_string))

@@ -233,7 +233,7 @@ static cab_status load_added(cab_tokenizer *t, const cab_json *json, json_object
         text.count = 0;
         CAB_GOTO(cab_bytes_append(&text, content, strlen(content)));
         if (matcher.data == NULL)
-            CAB_GOTO(cab_matcher_init(&matcher));
+            CAB_GOTO(cab_matcher_init(&matcher, json->name));
         CAB_GOTO(cab_normalize(&t->normalizers, &matcher, &text, &spare));
         bytes += strlen(content) + text.count;
     }

@@ -112,13 +112,14 @@ cab_status cab_pattern_regex(cab_pattern *pattern, const char *text, size_t size
 cab_status cab_pattern_read(cab_pattern *pattern, const cab_json *json, json_object *object, const char *owner);
 void cab_pattern_free(cab_pattern *pattern);
 
-/* Scratch of one thread for any pattern. */
+/* Scratch of one thread for any pattern of one tokenizer. */
 typedef struct cab_matcher {
+    const char *owner; /* the tokenizer's name, for errors */
     pcre2_match_data *data;
     pcre2_match_context *context;
     pcre2_jit_stack *stack;
 } cab_matcher;
-cab_status cab_matcher_init(cab_matcher *matcher);
+cab_status cab_matcher_init(cab_matcher *matcher, const char *owner);
 void cab_matcher_free(cab_matcher *matcher);
 
 /* Walks the matches as Oniguruma's find_iter does: an empty match right after a match is stepped over. */
@@ -194,8 +195,8 @@ typedef cab_status (*cab_word_sink)(void *user, const char *word, size_t size);
 cab_status cab_splitters_read(cab_splitters *splitters, const cab_json *json, json_object *object, int depth);
 void cab_splitters_free(cab_splitters *splitters);
 /* Sends the words of text to the sink in order. first: the text opens the input. scratch: CAB_SPLITTERS_MAX buffers. */
-cab_status cab_splitters_apply(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch, const char *text,
-                     size_t size, bool first, cab_word_sink sink, void *user);
+cab_status cab_splitters_apply(const cab_splitters *splitters, cab_matcher *matcher, cab_bytes *scratch,
+                               const char *text, size_t size, bool first, cab_word_sink sink, void *user);
 
 /* ---- bpe.c ---------------------------------------------------------------------------------------------------------- */
 

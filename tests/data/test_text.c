@@ -82,6 +82,15 @@ static void test_jsonl(void **state)
                     " one\n|caf\xC3\xA9 \xC3\xA9|last");
 }
 
+/* Pairs that json-c itself gets wrong, a lone half, and backslashes that escape each other. */
+static void test_escapes(void **state)
+{
+    check_documents(
+        scratch_text(state, "e.jsonl",
+                     "{\"text\":\"\\uD83D\\uDE00 \\ud836\\udc1e\"}\n{\"text\":\"\\ud836 \\\\ud836\\udc1e\"}\n"),
+        "\xF0\x9F\x98\x80 \xF0\x9D\xA0\x9E|\uFFFD \\ud836\uFFFD");
+}
+
 static void test_compressed(void **state)
 {
     static const struct {
@@ -291,9 +300,16 @@ static void test_token_documents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        scratch_test(test_txt),         scratch_test(test_jsonl),           scratch_test(test_compressed),
-        scratch_test(test_long_file),   scratch_test(test_bad_text),        scratch_test(test_truncated_archives),
-        scratch_test(test_token_files), scratch_test(test_bad_token_files), scratch_test(test_token_documents),
+        scratch_test(test_txt),
+        scratch_test(test_jsonl),
+        scratch_test(test_escapes),
+        scratch_test(test_compressed),
+        scratch_test(test_long_file),
+        scratch_test(test_bad_text),
+        scratch_test(test_truncated_archives),
+        scratch_test(test_token_files),
+        scratch_test(test_bad_token_files),
+        scratch_test(test_token_documents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

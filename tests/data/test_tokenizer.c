@@ -283,6 +283,30 @@ static void test_vocabulary_mismatch(void **state)
     cab_tokenizer_free(t);
 }
 
+/* A tokenizer whose normalizers double a text twenty times over, and one whose pattern backtracks for ever. */
+static void test_runaways(void **state)
+{
+    (void)state;
+#define DOUBLE "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}"
+#define DOUBLES DOUBLE "," DOUBLE "," DOUBLE "," DOUBLE "," DOUBLE
+    static const char grows[] = "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[" DOUBLES "," DOUBLES
+                                "," DOUBLES "," DOUBLES "]}," MODEL("", LETTERS, "") "}";
+    static const char backtracks[] = "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|aa)+$\"},"
+                                     "\"behavior\":\"Isolated\"}," MODEL("", LETTERS, "") "}";
+    const char *const files[] = {grows, backtracks};
+    for (size_t i = 0; i < 2; i++) {
+        cab_tokenizer *t = parse(files[i]);
+        cab_ids ids = {0};
+        char text[64];
+        memset(text, 'a', sizeof text);
+        text[sizeof text - 1] = 'b';
+        assert_int_equal(cab_tokenizer_encode(t, text, sizeof text, &ids), CAB_EUNSUPPORTED);
+        assert_non_null(strstr(cab_error_text(), "small.json: "));
+        cab_ids_free(&ids);
+        cab_tokenizer_free(t);
+    }
+}
+
 static void test_bad_files(void **state)
 {
     (void)state;
@@ -341,9 +365,9 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_variants),  cmocka_unit_test(test_golden),   cmocka_unit_test(test_long_word),
-        cmocka_unit_test(test_streaming), cmocka_unit_test(test_bad_text), cmocka_unit_test(test_vocabulary_mismatch),
-        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_variants),  cmocka_unit_test(test_golden),    cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_streaming), cmocka_unit_test(test_bad_text),  cmocka_unit_test(test_vocabulary_mismatch),
+        cmocka_unit_test(test_runaways),  cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
