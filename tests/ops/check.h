@@ -132,6 +132,7 @@ static inline double check_distance(const double *a, const double *b, int64_t n)
 typedef struct check_reference {
     double *in[CHECK_MAX_IN], *gradient[CHECK_MAX_IN];
     double *out[CHECK_MAX_OUT], *seed[CHECK_MAX_OUT];
+    double *listed[CHECK_MAX_OUT]; /* what the list gave last: eager mode must give the same bits */
     int64_t out_count[CHECK_MAX_OUT];
 } check_reference;
 
@@ -196,6 +197,7 @@ static inline void check_release(check_reference *r)
     for (int k = 0; k < CHECK_MAX_OUT; k++) {
         free(r->out[k]);
         free(r->seed[k]);
+        free(r->listed[k]);
     }
 }
 
@@ -397,7 +399,15 @@ static inline double check_or(double value, double fallback)
     return value > 0 ? value : fallback;
 }
 
-static inline void check_one(const check_case *c, const check_variant *v, const check_reference *r)
+static inline void check_bits(const check_case *c, const check_variant *v, check_reference *r, int o, double *got)
+{
+    if (v->eager && memcmp(got, r->listed[o], (size_t)r->out_count[o] * sizeof *got) != 0)
+        fail_msg("%s (%s %s): eager mode gives other bits", c->name, cab_dtype_name(v->dtype), v->isa);
+    free(r->listed[o]);
+    r->listed[o] = got;
+}
+
+static inline void check_one(const check_case *c, const check_variant *v, check_reference *r)
 {
     check_graph k;
     bool low = v->dtype == CAB_BF16;
@@ -410,7 +420,7 @@ static inline void check_one(const check_case *c, const check_variant *v, const 
         double *got = check_read(k.graph, k.out[0][o], cab_columns(k.out[0][o]), 0);
         check_compare(c, v, "output", o, got, r->out[o], r->out_count[o],
                       low ? check_or(c->low_forward, 1e-2) : check_or(c->forward, 1e-5));
-        free(got);
+        check_bits(c, v, r, o, got);
     }
     for (int i = 0; i < c->n_in && !v->eager; i++) {
         if (!check_differentiable(c, i))
@@ -494,13 +504,55 @@ static inline void check_run(const check_case *c)
             if (!c->no_nan)
                 check_nan(c, &v, &r);
             v.eager = true;
-            check_one(c, &v, &r);
+            check_one(c, &v, &r); /* after the same variant as a list */
             v = (check_variant){.dtype = v.dtype, .isa = isas[i], .view = true, .twice = true};
             check_one(c, &v, &r);
             v = (check_variant){.dtype = v.dtype, .isa = isas[i], .view = true, .threads = 1};
             check_one(c, &v, &r);
         }
     }
+    check_release(&r);
+}
+
+/* Outputs and gradients of a case too large for differences must have the same bits with one thread and with three. */
+static inline void check_threads(const check_case *c)
+{
+    check_reference r = {0};
+    double *first[CHECK_MAX_OUT + CHECK_MAX_IN] = {0};
+    for (int i = 0; i < c->n_in; i++) {
+        const check_input *in = &c->in[i];
+        bool unit = in->low == 0 && in->high == 0;
+        r.in[i] = check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
+                             in->kind == CHECK_IDS);
+    }
+    for (int threads = 1; threads <= 3; threads += 2) {
+        check_variant v = {.dtype = CAB_BF16, .isa = check_have("v4") ? "v4" : "v1", .threads = threads};
+        check_graph k;
+        check_open(c, &v, r.in, &k);
+        for (int o = 0; o < c->n_seeded && threads == 1; o++) {
+            r.out_count[o] = cab_elements(k.out[0][o]);
+            r.seed[o] = check_draw(c->name, 100 + o, r.out_count[o], -1, 1, false);
+        }
+        check_backward(c, &v, &r, &k);
+        check_ok(cab_graph_run(k.graph));
+        for (int i = 0; i < c->n_out + c->n_in; i++) {
+            bool output = i < c->n_out;
+            if (!output && !check_differentiable(c, i - c->n_out))
+                continue;
+            int64_t n =
+                output ? cab_elements(k.out[0][i]) : check_count(c->in[i - c->n_out].n_dim, c->in[i - c->n_out].shape);
+            double *got = output ? check_read(k.graph, k.out[0][i], cab_columns(k.out[0][i]), 0)
+                                 : check_gradient(c, &v, &k, i - c->n_out);
+            if (first[i] && memcmp(first[i], got, (size_t)n * sizeof *got) != 0)
+                fail_msg("%s: %s %d has other bits with three threads", c->name,
+                         output ? "output" : "gradient of input", output ? i : i - c->n_out);
+            free(first[i]);
+            first[i] = got;
+        }
+        check_close(&k);
+    }
+    for (int i = 0; i < c->n_out + c->n_in; i++)
+        free(first[i]);
     check_release(&r);
 }
 

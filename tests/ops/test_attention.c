@@ -95,6 +95,21 @@ static void test_attention_blocks(void **state)
         }
 }
 
+static void test_attention_threads(void **state)
+{
+    (void)state;
+    static const cab_attention_shape s = {4, 2, 12, 0.3f, true, 0};
+    check_threads(&(check_case){.name = "attention",
+                                .n_in = 3,
+                                .in = {{CHECK_ACTIVATION, 3, {3, 133, 48}, -2, 2},
+                                       {CHECK_ACTIVATION, 3, {3, 133, 24}, -2, 2},
+                                       {CHECK_ACTIVATION, 3, {3, 133, 24}, 0, 0}},
+                                .n_out = 1,
+                                .n_seeded = 1,
+                                .record = record_attention,
+                                .argument = &s});
+}
+
 /* ---- gradients over several blocks: against the analytic fp64 gradient --------------------------------------------------- */
 
 enum { LONG = 130, WIDE = 6, HEADS = 2 };
@@ -294,10 +309,27 @@ static void test_rotary(void **state)
             .argument = &cases[i].r});
 }
 
+static void test_rotary_threads(void **state)
+{
+    (void)state;
+    static const rotary_case r = {3, false};
+    check_threads(&(check_case){.name = "rotary",
+                                .n_in = 2,
+                                .in = {{CHECK_ACTIVATION, 3, {2, 101, 60}, 0, 0}, {CHECK_F32, 1, {9}, 0.01, 1}},
+                                .n_out = 1,
+                                .n_seeded = 1,
+                                .record = record_rotary,
+                                .argument = &r});
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention), cmocka_unit_test(test_attention_blocks),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention),
+                                       cmocka_unit_test(test_attention_blocks),
                                        cmocka_unit_test(test_attention_gradient_blocks),
-                                       cmocka_unit_test(test_attention_step), cmocka_unit_test(test_rotary)};
+                                       cmocka_unit_test(test_attention_step),
+                                       cmocka_unit_test(test_attention_threads),
+                                       cmocka_unit_test(test_rotary),
+                                       cmocka_unit_test(test_rotary_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

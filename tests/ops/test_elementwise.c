@@ -144,6 +144,41 @@ static void test_add(void **state)
                                 .argument = &n});
 }
 
+/* argument: which one */
+static void record_any(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    switch (*(const int *)argument) {
+    case 0:
+        out[0] = cab_activate(g, in[0], CAB_GELU_TANH);
+        break;
+    case 1:
+        out[0] = cab_swiglu(g, in[0], in[1]);
+        break;
+    case 2:
+        out[0] = cab_gate(g, in[0], in[1], in[2]);
+        break;
+    default:
+        out[0] = cab_add(g, 2, in);
+    }
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 4; which++)
+        check_threads(&(check_case){.name = "elementwise",
+                                    .n_in = which == 2   ? 3
+                                            : which == 0 ? 1
+                                                         : 2,
+                                    .in = {{CHECK_ACTIVATION, 3, {2, 37, 523}, -3, 3},
+                                           {CHECK_ACTIVATION, 3, {2, 37, 523}, -3, 3},
+                                           {CHECK_PARAMETER, 1, {523}, 0, 0}},
+                                    .n_out = 1,
+                                    .n_seeded = 1,
+                                    .record = record_any,
+                                    .argument = &which});
+}
+
 static void test_shapes_must_fit(void **state)
 {
     (void)state;
@@ -164,7 +199,7 @@ static void test_shapes_must_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_activate), cmocka_unit_test(test_swiglu),
-                                       cmocka_unit_test(test_gate), cmocka_unit_test(test_add),
-                                       cmocka_unit_test(test_shapes_must_fit)};
+                                       cmocka_unit_test(test_gate),     cmocka_unit_test(test_add),
+                                       cmocka_unit_test(test_threads),  cmocka_unit_test(test_shapes_must_fit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

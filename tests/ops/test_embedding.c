@@ -42,6 +42,23 @@ static void test_embedding(void **state)
         }
 }
 
+static void test_threads(void **state)
+{
+    (void)state;
+    static const int have = 1;
+    check_threads(&(check_case){.name = "embedding",
+                                .n_in = 5,
+                                .in = {{CHECK_IDS, 2, {3, 61}, 0, 9},
+                                       {CHECK_PARAMETER, 2, {9, 77}, 0, 0},
+                                       {CHECK_PARAMETER, 2, {61, 77}, 0, 0},
+                                       {CHECK_IDS, 1, {1}, 0, 1},
+                                       {CHECK_CONSTANT, 1, {1}, 0, 0}},
+                                .n_out = 1,
+                                .n_seeded = 1,
+                                .record = record,
+                                .argument = &have});
+}
+
 static void expect_failure(int32_t id, int32_t first, const char *text)
 {
     cab_backend *backend;
@@ -76,6 +93,7 @@ static void test_outside(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_embedding), cmocka_unit_test(test_outside)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_embedding), cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_outside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

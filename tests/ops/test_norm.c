@@ -61,6 +61,20 @@ static void test_rms_norm(void **state)
     run(CHECK_FROZEN, 3, 33, false);
 }
 
+static void test_threads(void **state)
+{
+    (void)state;
+    for (int centred = 0; centred < 2; centred++)
+        check_threads(&(check_case){.name = centred ? "layer_norm" : "rms_norm",
+                                    .n_in = centred ? 3 : 2,
+                                    .in = {{CHECK_ACTIVATION, 3, {3, 71, 129}, -2, 3},
+                                           {CHECK_PARAMETER, 1, {129}, 0.5, 1.5},
+                                           {CHECK_PARAMETER, 1, {129}, 0, 0}},
+                                    .n_out = 1,
+                                    .n_seeded = 1,
+                                    .record = centred ? record_layer_norm : record_rms_norm});
+}
+
 /* A large common offset must not cancel: the variance is taken about the mean. */
 static void test_offset(void **state)
 {
@@ -97,6 +111,6 @@ static void test_offset(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_rms_norm),
-                                       cmocka_unit_test(test_offset)};
+                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_offset)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,7 +163,7 @@ cab_status CAB_ISA(cab_attention_forward)(const cab_node *node, cab_backend *bac
     cab_attention_memory memory;
     worker_failure failure = {0};
     CAB_TRY(make_table(node, backend, &memory));
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, cab_elements(node->in[0]) * cab_attention_length(node)))
     {
         worker w = make_worker(node, &memory);
         cab_status own = CAB_OK;
@@ -259,7 +259,7 @@ cab_status CAB_ISA(cab_attention_backward)(const cab_node *node, cab_backend *ba
     cab_attention_memory memory;
     worker_failure failure = {0};
     CAB_TRY(make_table(node, backend, &memory));
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, cab_elements(node->in[0]) * cab_attention_length(node)))
     {
         worker w = make_worker(node, &memory);
         cab_status own = CAB_OK;
@@ -320,7 +320,7 @@ cab_status CAB_ISA(cab_attention_step_forward)(const cab_node *node, cab_backend
                         capacity - 1);
     store(node->in[3], position, node->in[1]);
     store(node->in[4], position, node->in[2]);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, count *width *position)) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float *scores = (float *)node->scratch + (int64_t)omp_get_thread_num() * (capacity + 2 * width);
         step_head(node, i / shape->n_head, i % shape->n_head, position, scores, scores + capacity,
@@ -332,13 +332,13 @@ cab_status CAB_ISA(cab_attention_step_forward)(const cab_node *node, cab_backend
 /* ---- rotary positions ------------------------------------------------------------------------------------------------------- */
 
 /* Into scratch: for each of `length` positions, `half` cosines, then `half` sines (negated: the inverse rotation). */
-static const float *angles(const cab_node *node, int64_t length, bool inverse, int threads)
+static const float *angles(const cab_node *node, const cab_backend *backend, int64_t length, bool inverse)
 {
     const cab_tensor *inv_freq = node->in[1], *first = node->in[2];
     const float *frequency = inv_freq->data;
     int64_t half = cab_elements(inv_freq), start = first ? *(const int32_t *)first->data : 0;
     float *table = node->scratch;
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, length *half)) schedule(static)
     for (int64_t l = 0; l < length; l++)
         for (int64_t i = 0; i < half; i++) {
             float angle = (float)(start + l) * frequency[i];
@@ -364,11 +364,11 @@ static cab_status rotary(const cab_node *node, const cab_backend *backend, const
 {
     int64_t n_head = ((const cab_rotary_attributes *)node->attributes)->n_head, width = cab_columns(x) / n_head;
     int64_t length = x->shape[1], half = cab_elements(node->in[1]), count = cab_rows(x) * n_head;
-    const float *table = angles(node, length, inverse, backend->threads);
+    const float *table = angles(node, backend, length, inverse);
     if (width > CAB_PIECE)
         return cab_fail(CAB_EUNSUPPORTED, "rotary: heads of %" PRId64 ", at most %d are supported", width,
                         (int)CAB_PIECE);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, count *width)) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float a[CAB_ROTARY_MAX], b[CAB_ROTARY_MAX];
         int64_t row = i / n_head, column = i % n_head * width;

@@ -142,7 +142,7 @@ cab_status CAB_ISA(cab_activate_forward)(const cab_node *node, cab_backend *back
     const cab_tensor *x = node->in[0], *y = node->out[0];
     cab_activation_kind kind = ((const cab_activate_attributes *)node->attributes)->kind;
     int64_t columns = cab_columns(x), count = cab_rows(x) * pieces_of(columns);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(x))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float a[CAB_PIECE], b[CAB_PIECE];
         piece p = piece_at(i, columns);
@@ -158,7 +158,7 @@ cab_status CAB_ISA(cab_activate_backward)(const cab_node *node, cab_backend *bac
     const cab_tensor *x = node->in[0], *dy = node->gout[0], *dx = node->gin[0];
     cab_activation_kind kind = ((const cab_activate_attributes *)node->attributes)->kind;
     int64_t columns = cab_columns(x), count = cab_rows(x) * pieces_of(columns);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(x))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float a[CAB_PIECE], b[CAB_PIECE], c[CAB_PIECE];
         piece p = piece_at(i, columns);
@@ -190,7 +190,7 @@ static cab_status gated_forward(const cab_backend *backend, const cab_tensor *va
                                 const cab_tensor *bias, const cab_tensor *y)
 {
     int64_t columns = cab_columns(y), count = cab_rows(y) * pieces_of(columns);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(y))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float a[CAB_PIECE], b[CAB_PIECE], c[CAB_PIECE], d[CAB_PIECE];
         piece p = piece_at(i, columns);
@@ -251,7 +251,7 @@ static cab_status gated_backward(const cab_node *node, const cab_backend *backen
 {
     int64_t columns = cab_columns(node->gout[0]), rows = cab_rows(node->gout[0]), per_row = pieces_of(columns);
     float *partials = node->scratch;
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *rows)) schedule(static)
     for (int block = 0; block < CAB_BLOCKS; block++) {
         float *partial = dbias ? partials + block * columns : NULL;
         if (partial)
@@ -292,7 +292,7 @@ cab_status CAB_ISA(cab_add_forward)(const cab_node *node, cab_backend *backend)
     const cab_tensor *y = node->out[0];
     const float scale = ((const cab_add_attributes *)node->attributes)->scale;
     int64_t columns = cab_columns(y), count = cab_rows(y) * pieces_of(columns);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(y))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float a[CAB_PIECE], sum[CAB_PIECE];
         piece p = piece_at(i, columns);
@@ -313,7 +313,7 @@ cab_status CAB_ISA(cab_add_backward)(const cab_node *node, cab_backend *backend)
 {
     const float scale = ((const cab_add_attributes *)node->attributes)->scale;
     int64_t columns = cab_columns(node->gout[0]), count = cab_rows(node->gout[0]) * pieces_of(columns);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(node->gout[0]))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float buffer[CAB_PIECE];
         piece p = piece_at(i, columns);

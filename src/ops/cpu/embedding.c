@@ -41,7 +41,7 @@ cab_status CAB_ISA(cab_embedding_forward)(const cab_node *node, cab_backend *bac
     const int32_t *id = ids->data;
     int64_t n = cab_elements(ids), length = cab_columns(ids), columns = cab_columns(y), first = first_of(node);
     CAB_TRY(check_ids(node, first));
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(cab_threads_for(backend, n *columns)) schedule(static)
     for (int64_t i = 0; i < n; i++) {
         float a[CAB_PIECE], b[CAB_PIECE], sum[CAB_PIECE];
         for (int64_t c = 0; c < columns; c += CAB_PIECE) {
@@ -63,10 +63,11 @@ cab_status CAB_ISA(cab_embedding_backward)(const cab_node *node, cab_backend *ba
     const cab_tensor *dtable = node->gin[CAB_EMBEDDING_TABLE], *dpositions = node->gin[CAB_EMBEDDING_POSITIONS];
     const int32_t *id = ids->data;
     int64_t n = cab_elements(ids), length = cab_columns(ids), columns = cab_columns(dy), first = first_of(node);
-    int64_t width = (columns + backend->threads - 1) / backend->threads;
+    int threads = cab_threads_for(backend, n * columns);
+    int64_t width = (columns + threads - 1) / threads;
     width = (width + 15) / 16 * 16;
     width = width < CAB_PIECE ? width : CAB_PIECE;
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t c = 0; c < columns; c += width) {
         float buffer[CAB_PIECE];
         int64_t count = columns - c < width ? columns - c : width;

@@ -42,6 +42,6 @@ cab_status CAB_ISA(cab_linear_backward)(const cab_node *node, cab_backend *backe
     if (node->gin[1])
         CAB_TRY(add_dw(node, backend));
     if (node->gin[2])
-        cab_column_sums(dy, node->gin[2]->data, backend->threads);
+        cab_column_sums(backend, dy, node->gin[2]->data);
     return CAB_OK;
 }

@@ -45,7 +45,7 @@ static inline cab_status forward(const cab_node *node, cab_backend *backend, boo
     const cab_tensor *x = node->in[0], *y = node->out[0];
     float eps = ((const cab_norm_attributes *)node->attributes)->eps;
     int64_t rows = cab_rows(x), n = cab_columns(x);
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
         float *scratch = thread_rows(node, n);
         const float *w = cab_row_in(node->in[1], 0, 0, n, scratch);
@@ -96,7 +96,7 @@ static inline cab_status backward(const cab_node *node, cab_backend *backend, bo
     float eps = ((const cab_norm_attributes *)node->attributes)->eps;
     int64_t rows = cab_rows(x), n = cab_columns(x);
     float *partials = (float *)node->scratch + (int64_t)backend->threads * CAB_NORM_ROWS * n;
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
         float *scratch = thread_rows(node, n);
         const float *w = cab_row_in(node->in[1], 0, 0, n, scratch);
@@ -152,7 +152,7 @@ cab_status CAB_ISA(cab_add_rms_norm_forward)(const cab_node *node, cab_backend *
     const cab_tensor *x = node->in[0], *residual = node->in[1], *y = node->out[0], *total = node->out[1];
     const float eps = ((const cab_norm_attributes *)node->attributes)->eps;
     const int64_t rows = cab_rows(x), n = cab_columns(x);
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
         float *scratch = thread_rows(node, n);
         const float *w = cab_row_in(node->in[2], 0, 0, n, scratch);
@@ -202,7 +202,7 @@ cab_status CAB_ISA(cab_add_rms_norm_backward)(const cab_node *node, cab_backend 
 {
     const int64_t rows = cab_rows(node->out[1]), n = cab_columns(node->out[1]);
     float *partials = (float *)node->scratch + (int64_t)backend->threads * CAB_NORM_ROWS * n;
-#pragma omp parallel num_threads(backend->threads)
+#pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
         float *scratch = thread_rows(node, n);
         const float *w = cab_row_in(node->in[2], 0, 0, n, scratch);

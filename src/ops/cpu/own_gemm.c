@@ -33,10 +33,20 @@ static void widen_lines(float *to, int64_t to_step, const void *from, cab_dtype 
     }
 }
 
+static size_t size_of(cab_dtype dtype)
+{
+    return dtype == CAB_F32 ? sizeof(float) : sizeof(cab_bf16);
+}
+
+/* Bytes from an operand's beginning to an element. */
+static size_t offset_of(const cab_side *side, int64_t row, int64_t column)
+{
+    return (size_t)(row * side->row + column * side->column) * size_of(side->dtype);
+}
+
 static const void *element(const cab_side *side, const void *data, int64_t row, int64_t column)
 {
-    size_t size = side->dtype == CAB_F32 ? sizeof(float) : sizeof(cab_bf16);
-    return (const char *)data + (size_t)(row * side->row + column * side->column) * size;
+    return (const char *)data + offset_of(side, row, column);
 }
 
 static cab_tile_a pack_a(const cab_side *side, const void *from, float *to, int64_t rows, int64_t columns)
@@ -100,9 +110,8 @@ static void run_block(const cab_gemm_shape *s, const workspace *w, int64_t row, 
         cab_tile_multiply(CAB_TILE_FULL, (int)rows, cab_tile_pad((int)columns), (int)depth, piece, w->b, CAB_OWN_N,
                           w->c, CAB_OWN_N, k > 0);
     }
-    size_t bias_size = s->bias_dtype == CAB_F32 ? sizeof(float) : sizeof(cab_bf16);
-    write_block(s, w->c, (char *)c + ((const char *)element(&s->c, c, row, column) - (const char *)c),
-                bias != NULL ? (const char *)bias + (size_t)column * bias_size : NULL, rows, columns);
+    const char *shift = bias != NULL ? (const char *)bias + (size_t)column * size_of(s->bias_dtype) : NULL;
+    write_block(s, w->c, (char *)c + offset_of(&s->c, row, column), shift, rows, columns);
 }
 
 static workspace workspace_at(void *scratch, int64_t thread)
@@ -124,8 +133,7 @@ void CAB_ISA(cab_own_gemm)(const cab_gemm_shape *s, int threads, const void *a, 
         const cab_side *sides[] = {&s->a, &s->b, &s->c};
         size_t offset[3];
         for (int k = 0; k < 3; k++)
-            offset[k] = (size_t)(outer * sides[k]->batch[0] + inner * sides[k]->batch[1]) *
-                        (sides[k]->dtype == CAB_F32 ? sizeof(float) : sizeof(cab_bf16));
+            offset[k] = (size_t)(outer * sides[k]->batch[0] + inner * sides[k]->batch[1]) * size_of(sides[k]->dtype);
         run_block(s, &w, block / across * CAB_OWN_M, block % across * CAB_OWN_N, (const char *)a + offset[0],
                   (const char *)b + offset[1], (char *)c + offset[2], bias);
     }

@@ -12,6 +12,7 @@
 #ifndef CAB_OPS_CPU_VEC_H
 #define CAB_OPS_CPU_VEC_H
 
+#include "tensor/backend.h"
 #include "tensor/tensor.h"
 
 #include <math.h>
@@ -131,6 +132,12 @@ static inline float cab_softplus(float x)
     return (x < 0.0f ? 0.0f : x) + cab_log1p_unit(cab_exp(-fabsf(x)));
 }
 
+/* Threads worth waking for so many elements: a decoding step has few. */
+static inline int cab_threads_for(const cab_backend *backend, int64_t elements)
+{
+    return elements < 8192 ? 1 : backend->threads;
+}
+
 /* ---- reductions: fixed order for a given count, since the compiler's split into lanes is fixed ------------------- */
 
 static inline float cab_dot(const float *a, const float *b, int64_t n)
@@ -231,8 +238,9 @@ static inline void cab_row_done(const cab_tensor *t, int64_t row, int64_t column
 
 /* out[c] += sum over rows of t(row, c), in an order that does not depend on the number of threads: threads share out the
  * columns, and rows are summed in groups of 64 to keep the rounding small. */
-static inline void cab_column_sums(const cab_tensor *t, float *out, int threads)
+static inline void cab_column_sums(const cab_backend *backend, const cab_tensor *t, float *out)
 {
+    int threads = cab_threads_for(backend, cab_elements(t));
     int64_t rows = cab_rows(t), columns = cab_columns(t);
     int64_t width = (columns + threads - 1) / threads;
     width = (width + 15) / 16 * 16;
