@@ -363,10 +363,8 @@ static cab_status check_training(const cab_recipe *recipe)
         double value;
         bool positive; /* else: below 1 */
     } rules[] = {
-        {"train.eps", train->eps, true},
-        {"data.fraction", recipe->data.fraction, true},
-        {"train.beta1", train->beta1, false},
-        {"train.beta2", train->beta2, false},
+        {"train.eps", train->eps, true},      {"data.fraction", recipe->data.fraction, true},
+        {"train.beta1", train->beta1, false}, {"train.beta2", train->beta2, false},
         {"train.ema", train->ema, false},
     };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {

@@ -41,15 +41,17 @@ static struct extent measure(const cab_chart *chart)
     return extent;
 }
 
-/* Ticks at 1, 2 and 5 of every decade: gnuplot's own leave most of a short logarithmic axis bare. */
+/* Ticks at 1, 2 and 5 of every decade of a short axis: gnuplot's own leave most of it bare. At most ten on a long one. */
 static void write_log_ticks(FILE *script, const struct extent *extent)
 {
     static const double steps[] = {1, 2, 5};
-    bool wide = extent->y_max / extent->y_min > 1e4;
+    int first = (int)floor(log10(extent->y_min)), last = (int)ceil(log10(extent->y_max));
+    size_t each = last - first > 4 ? 1 : sizeof steps / sizeof *steps;
     const char *before = "set ytics (";
-    for (double decade = pow(10, floor(log10(extent->y_min))); decade <= extent->y_max; decade *= 10) {
-        for (size_t i = 0; i < (wide ? 1 : 3); i++) {
-            fprintf(script, "%s\"%g\" %g", before, decade * steps[i], decade * steps[i]);
+    for (int decade = first; decade <= last; decade += 1 + (last - first) / 10) {
+        for (size_t i = 0; i < each; i++) {
+            double tick = steps[i] * pow(10, decade);
+            fprintf(script, "%s\"%g\" %g", before, tick, tick);
             before = ", ";
         }
     }

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "distill/recipe.h"
 #include "train/log.h"
 
 #include <dirent.h>
@@ -117,12 +118,20 @@ static cab_status read_log(cab_report_run *run)
 
 /* ---- result.json, recipe.yaml ----------------------------------------------------------------------------------- */
 
+static cab_status replace(char **out, const char *text)
+{
+    char *copy;
+    CAB_TRY(cab_strdup(&copy, text));
+    cab_free(*out);
+    *out = copy;
+    return CAB_OK;
+}
+
 static cab_status read_text(const cab_json *json, const char *key, char **out)
 {
     const char *text;
     CAB_TRY(cab_json_string_or(json, NULL, key, "", &text));
-    cab_free(*out);
-    return cab_strdup(out, text);
+    return replace(out, text);
 }
 
 static cab_status read_result(cab_report_run *run, const char *path)
@@ -156,9 +165,11 @@ done:
     return status;
 }
 
-/* What an unfinished run has reached: its last evaluation and its last step. */
-static void estimate(cab_report_run *run)
+/* What an unfinished run has reached: its last evaluation and its last step; its settings are those of its recipe. */
+static cab_status estimate(cab_report_run *run)
 {
+    cab_recipe *recipe = NULL;
+    char method[64];
     if (run->evaluations.count) {
         const cab_report_point *last = &run->evaluations.items[run->evaluations.count - 1];
         run->loss = last->loss;
@@ -174,18 +185,28 @@ static void estimate(cab_report_run *run)
         run->tokens = last->tokens;
         run->steps = last->step;
     }
+    if (cab_recipe_parse(run->directory, run->recipe, strlen(run->recipe), &recipe) != CAB_OK)
+        return CAB_OK; /* the recipe is shown as it is */
+    cab_status status = replace(&run->method, cab_recipe_method_name(recipe, method, sizeof method));
+    if (status == CAB_OK)
+        status = replace(&run->teacher, recipe->teacher.path);
+    run->fraction = recipe->data.fraction;
+    run->seed = (double)recipe->seed;
+    cab_recipe_free(recipe);
+    return status;
 }
 
 static cab_status read_recipe(cab_report_run *run)
 {
-    char path[CAB_PATH_MAX];
+    char path[CAB_PATH_MAX], *text;
     size_t size;
     CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_RECIPE));
     if (!cab_path_exists(path))
         return CAB_OK;
+    CAB_TRY(cab_file_read(path, RECIPE_MAX, &text, &size));
     cab_free(run->recipe);
-    run->recipe = NULL;
-    return cab_file_read(path, RECIPE_MAX, &run->recipe, &size);
+    run->recipe = text;
+    return CAB_OK;
 }
 
 static cab_status read_run(cab_report_run *run, const char *directory)
@@ -219,7 +240,7 @@ static cab_status read_run(cab_report_run *run, const char *directory)
     if (cab_path_exists(path) && read_result(run, path) != CAB_OK)
         cab_log_warn("%s", cab_error_text());
     if (!run->finished)
-        estimate(run);
+        CAB_TRY(estimate(run));
     if (run->unreadable)
         cab_log_warn("%s: %zu line%s of %s cannot be read", run->directory, run->unreadable,
                      run->unreadable == 1 ? "" : "s", CAB_RUN_LOG);

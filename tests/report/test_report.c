@@ -77,8 +77,13 @@ static void runs_are_read_back(void **state)
     cab_report_runs runs = {0};
     make_run(temp_path(state, "b"), 25, 9.5);
     make_run(temp_path(state, "a"), 12, 0);
+    write_file(temp_path(state, "a"), "recipe.yaml",
+               "method: cab\nteacher: {path: some/teacher}\ndata: {fraction: 0.5}\n");
     assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
     assert_int_equal(runs.count, 2);
+    assert_string_equal(runs.items[0].method, "cab");
+    assert_string_equal(runs.items[0].teacher, "some/teacher");
+    assert_true(runs.items[0].fraction == 0.5);
     assert_string_equal(runs.items[0].name, "a");
     assert_false(runs.items[0].finished);
     assert_int_equal(runs.items[0].training.count, 12);
@@ -185,7 +190,7 @@ static void numbers_out_of_the_world_are_drawn_or_left_out(void **state)
     cab_report_runs runs = {0};
     assert_ok(cab_directory_make(temp_path(state, "r")));
     write_file(temp_path(state, "r"), "log.jsonl",
-               "{\"step\":1,\"tokens\":0,\"ce\":1e308,\"kl\":-5,\"align\":1e-300,\"lr\":0}\n"
+               "{\"step\":1,\"tokens\":0,\"ce\":1e308,\"kl\":-5,\"align\":4.9e-324,\"lr\":0}\n"
                "{\"step\":1e9,\"tokens\":1e300,\"ce\":-1e308,\"kl\":Infinity,\"align\":1e300,\"lr\":0}\n"
                "{\"eval\":true,\"step\":1,\"tokens\":1,\"perplexity\":1e300,\"kl\":NaN,\"agreement\":7}\n");
     assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
