@@ -1,0 +1,412 @@
+/* Model directories: what loads and how, what is refused and with which sentence, what is saved. */
+#include "data/tokenizer.h"
+#include "tiny.h"
+
+static const char *const teacher_directory = "examples/tales/teacher";
+
+/* Every parameter equals the tensor of its name. */
+static void expect_values(const cab_model *model, tiny *t)
+{
+    assert_int_equal(cab_params_count(model->params), t->count);
+    for (size_t i = 0; i < cab_params_count(model->params); i++) {
+        const cab_tensor *p = cab_params_at(model->params, i);
+        size_t n = (size_t)cab_elements(p);
+        float *expected = tiny_values(tiny_find(t, p->name)), *got = calloc(n, sizeof *got);
+        assert_non_null(got);
+        assert_ok(cab_params_read(model->params, p, got));
+        assert_memory_equal(got, expected, n * sizeof *got);
+        free(expected);
+        free(got);
+    }
+}
+
+static void test_every_architecture_loads(void **state)
+{
+    tiny models[] = {tiny_gpt2(CAB_F32, "transformer."),
+                     tiny_gpt2(CAB_BF16, ""),
+                     tiny_phi(CAB_F32),
+                     tiny_phi(CAB_BF16),
+                     tiny_phi_mamba(CAB_F32),
+                     tiny_phi_mamba(CAB_BF16)};
+    static const char *const names[] = {"gpt2", "gpt2", "phi", "phi", "phi-mamba", "phi-mamba"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
+            cab_model *model = NULL;
+            assert_ok(cab_model_load(tiny_write(state, &models[i], 1), (cab_precision)precision, &model));
+            assert_string_equal(cab_model_architecture(model), names[i]);
+            expect_values(model, &models[i]);
+            cab_model_free(model);
+        }
+}
+
+static void test_configuration(void **state)
+{
+    tiny t = tiny_phi(CAB_F32);
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    const cab_config *c = &model->config;
+    assert_int_equal(c->vocab_size, 23);
+    assert_int_equal(c->head_dim, 4);
+    assert_int_equal(c->n_kv_head, 2);
+    assert_int_equal(c->rotary_dim, 2);
+    assert_int_equal(c->d_mlp, 20);
+    assert_int_equal(c->max_length, 16);
+    assert_int_equal(c->eos_token, -1); /* a list */
+    assert_int_equal(cab_model_query_width(model), 16);
+    assert_int_equal(cab_model_key_width(model), 8);
+    assert_int_equal(cab_model_value_width(model), 8);
+    cab_model_free(model);
+    t = tiny_gpt2(CAB_F32, "");
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(model->config.bos_token, -1); /* outside the vocabulary */
+    assert_int_equal(cab_model_parameters(model),
+                     23 * 12 + 16 * 12 + 2 * (12 * 36 + 36 + 12 * 12 + 12 + 12 * 48 + 48 + 48 * 12 + 12 + 4 * 12) +
+                         2 * 12);
+    cab_model_free(model);
+    t = tiny_phi_mamba(CAB_F32);
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(cab_model_query_width(model), 10);
+    assert_int_equal(cab_model_value_width(model), 12);
+    assert_int_equal(model->config.eos_token, 0);
+    cab_model_free(model);
+}
+
+static void test_untied_head(void **state)
+{
+    tiny t = tiny_gpt2(CAB_F32, "transformer.");
+    cab_model *model = NULL;
+    tiny_configure(&t, "\"n_layer\"", "\"tie_word_embeddings\": false, \"n_layer\"");
+    assert_fails(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model), CAB_EFORMAT,
+                 "tensor \"lm_head.weight\" is missing");
+    TINY_MATRIX(&t, 23, 12, "lm_head.weight");
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_string_equal(model->arch->head(model).w->name, "lm_head.weight");
+    cab_model_free(model);
+}
+
+/* A frozen matrix stored as it is used stays where it lies in the file; nothing is copied but vectors. */
+static void test_bf16_matrices_are_mapped(void **state)
+{
+    tiny t = tiny_gpt2(CAB_BF16, "");
+    cab_model *model = NULL;
+    size_t vectors = 0;
+    for (int i = 0; i < t.count; i++)
+        vectors += t.tensors[i].n_dim == 1 ? (size_t)t.tensors[i].shape[0] * sizeof(float) : 0;
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
+    assert_int_equal(cab_params_bytes(model->params), vectors);
+    assert_fails(cab_params_set_trainable(model->params, "wte.weight", true, NULL), CAB_EARG, "was loaded frozen");
+    cab_model_free(model);
+}
+
+static void test_trainable_models_have_fp32_masters(void **state)
+{
+    tiny t = tiny_phi_mamba(CAB_BF16);
+    cab_backend *backend = NULL;
+    cab_model *model = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_model_open(tiny_write(state, &t, 1), backend, CAB_PRECISION_BF16, true, &model));
+    expect_values(model, &t);
+    for (size_t i = 0; i < cab_params_count(model->params); i++) {
+        const cab_tensor *p = cab_params_at(model->params, i);
+        assert_true(p->dtype == CAB_F32 && p->trainable && p->grad != NULL);
+    }
+    cab_model_free(model);
+    cab_backend_close(backend);
+}
+
+static void test_shards(void **state)
+{
+    tiny t = tiny_phi_mamba(CAB_F32);
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(tiny_write(state, &t, 3), CAB_PRECISION_FP32, &model));
+    expect_values(model, &t);
+    cab_model_free(model);
+    assert_int_equal(unlink(temp_path(state, "model-00002-of-00003.safetensors")), 0);
+    assert_fails(cab_model_load(*state, CAB_PRECISION_FP32, &model), CAB_EIO, "model-00002-of-00003.safetensors");
+}
+
+/* ---- refusals -------------------------------------------------------------------------------------------------------- */
+
+static void expect_refusal(void **state, const tiny *t, cab_status status, const char *text)
+{
+    cab_model *model = NULL;
+    const char *directory = tiny_write(state, t, 1);
+    for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
+        assert_fails(cab_model_load(directory, (cab_precision)precision, &model), status, text);
+        assert_non_null(strstr(cab_error_text(), directory)); /* which of many models */
+        assert_null(model);
+    }
+}
+
+static void test_missing_tensor(void **state)
+{
+    tiny t = tiny_gpt2(CAB_BF16, "transformer.");
+    tiny_drop(&t, "transformer.h.1.mlp.c_fc.weight");
+    expect_refusal(state, &t, CAB_EFORMAT, "tensor \"transformer.h.1.mlp.c_fc.weight\" is missing");
+    t = tiny_phi(CAB_F32);
+    tiny_drop(&t, "model.layers.0.self_attn.q_proj.bias");
+    expect_refusal(state, &t, CAB_EFORMAT, "tensor \"model.layers.0.self_attn.q_proj.bias\" is missing");
+}
+
+static void test_wrong_shape(void **state)
+{
+    tiny t = tiny_gpt2(CAB_BF16, "");
+    tiny_find(&t, "h.0.attn.c_attn.weight")->shape[1] = 35;
+    expect_refusal(state, &t, CAB_ESHAPE, "\"h.0.attn.c_attn.weight\"");
+    t = tiny_phi_mamba(CAB_F32);
+    tiny_find(&t, "backbone.layers.1.mixer.conv1d.weight")->n_dim = 2;
+    expect_refusal(state, &t, CAB_ESHAPE, "\"backbone.layers.1.mixer.conv1d.weight\"");
+}
+
+static void test_values_that_are_not_finite(void **state)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3; i++) {
+        tiny t = tiny_gpt2(CAB_BF16, "");
+        tiny_find(&t, "h.1.attn.c_proj.weight")->damage = bad[i];
+        expect_refusal(state, &t, CAB_ENUMERIC, "\"h.1.attn.c_proj.weight\"");
+        t = tiny_phi(CAB_F32);
+        tiny_find(&t, "model.final_layernorm.bias")->damage = bad[i];
+        expect_refusal(state, &t, CAB_ENUMERIC, "\"model.final_layernorm.bias\"");
+    }
+}
+
+static void test_configurations_that_make_no_sense(void **state)
+{
+    static const struct {
+        const char *from, *to;
+        cab_status status;
+        const char *text;
+    } changes[] = {
+        {"\"hidden_size\": 16", "\"hiden_size\": 16", CAB_EFORMAT, "\"hidden_size\" is missing"},
+        {"\"hidden_size\": 16", "\"hidden_size\": \"16\"", CAB_EFORMAT, "expected an integer"},
+        {"\"hidden_size\": 16", "\"hidden_size\": 0", CAB_EFORMAT, "\"hidden_size\" is 0"},
+        {"\"hidden_size\": 16", "\"hidden_size\": 18", CAB_ESHAPE, "do not divide"},
+        {"\"vocab_size\": 23", "\"vocab_size\": 16777216", CAB_ESHAPE, "\"model.embed_tokens.weight\""},
+        {"\"hidden_size\": 16", "\"hidden_size\": 65536", CAB_ESHAPE, "\"model.embed_tokens.weight\""},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1024", CAB_EFORMAT, "\"model.layers.2."},
+        {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", CAB_ESHAPE, "do not divide"},
+        {"\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\": 1e300", CAB_ESHAPE, "partial_rotary_factor"},
+        {"\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\": NaN", CAB_EFORMAT, "expected a positive number"},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_theta\": -1", CAB_EFORMAT, "\"rope_theta\" is -1"},
+        {"\"partial_rotary_factor\": 0.5", "\"layer_norm_eps\": Infinity", CAB_EFORMAT, "\"layer_norm_eps\" is inf"},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": 3", CAB_EFORMAT, "expected an object"},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"dynamic\"}", CAB_EUNSUPPORTED,
+         "rope_type is \"dynamic\""},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_scaling\": {\"type\": \"linear\"}", CAB_EUNSUPPORTED,
+         "\"rope_scaling\" is set"},
+        {"\"partial_rotary_factor\": 0.5", "\"qk_layernorm\": true", CAB_EUNSUPPORTED, "qk_layernorm is true"},
+        {"\"partial_rotary_factor\": 0.5", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "\"hidden_act\" is \"mish\""},
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        tiny t = tiny_phi(CAB_F32);
+        tiny_configure(&t, changes[i].from, changes[i].to);
+        expect_refusal(state, &t, changes[i].status, changes[i].text);
+    }
+    tiny t = tiny_phi_mamba(CAB_F32);
+    tiny_configure(&t, "\"d_state\": 5", "\"d_state\": 5, \"expand\": 2");
+    expect_refusal(state, &t, CAB_EFORMAT, "\"expand\" is 2");
+}
+
+static void test_unsupported_architecture(void **state)
+{
+    static const char *const types[] = {"\"model_type\": \"llama-9\"", "\"model_type\": \"\""};
+    for (int i = 0; i < 2; i++) {
+        tiny t = tiny_gpt2(CAB_F32, "");
+        tiny_configure(&t, "\"model_type\": \"gpt2\"", types[i]);
+        expect_refusal(state, &t, CAB_EUNSUPPORTED, "is not supported; supported are ");
+        for (const cab_arch *const *arch = cab_architectures(); *arch != NULL; arch++)
+            assert_non_null(strstr(cab_error_text(), (*arch)->name));
+    }
+    tiny t = tiny_gpt2(CAB_F32, "");
+    tiny_configure(&t, "\"model_type\": \"gpt2\"", "\"model_type\": 2");
+    expect_refusal(state, &t, CAB_EFORMAT, "\"model_type\" is 2 (int), expected a string");
+    t = tiny_gpt2(CAB_F32, "");
+    tiny_configure(&t, "\"model_type\": \"gpt2\",", "");
+    expect_refusal(state, &t, CAB_EFORMAT, "\"model_type\" is missing");
+}
+
+/* A GPT-2 directory that says it is something else, and the reverse. */
+static void test_wrong_model_type(void **state)
+{
+    tiny t = tiny_gpt2(CAB_F32, "");
+    tiny_configure(&t, "\"model_type\": \"gpt2\"", "\"model_type\": \"phi\"");
+    expect_refusal(state, &t, CAB_EFORMAT, "\"hidden_size\" is missing");
+    t = tiny_phi_mamba(CAB_F32);
+    tiny_configure(&t, "\"model_type\": \"phi-mamba\"", "\"model_type\": \"gpt2\"");
+    expect_refusal(state, &t, CAB_EFORMAT, "\"n_embd\" is missing");
+}
+
+static void test_no_such_directory(void **state)
+{
+    cab_model *model = NULL;
+    assert_fails(cab_model_load(temp_path(state, "nothing"), CAB_PRECISION_FP32, &model), CAB_EIO,
+                 "nothing: no such directory");
+    assert_fails(cab_model_load(*state, CAB_PRECISION_FP32, &model), CAB_EIO, "config.json");
+}
+
+static void test_tokenizer_of_another_model(void **state)
+{
+    (void)state;
+    cab_tokenizer *tokenizer = NULL;
+    cab_model *model = NULL;
+    char path[CAB_PATH_MAX];
+    assert_ok(cab_path_join(path, teacher_directory, "tokenizer.json"));
+    assert_ok(cab_tokenizer_load(path, &tokenizer));
+    assert_ok(cab_model_load(teacher_directory, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_tokenizer_check_vocab(tokenizer, model->config.vocab_size, teacher_directory));
+    assert_fails(cab_tokenizer_check_vocab(tokenizer, 1000, teacher_directory), CAB_ESHAPE, teacher_directory);
+    assert_non_null(strstr(cab_error_text(), "1000"));
+    cab_tokenizer_free(tokenizer);
+    cab_model_free(model);
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------------------- */
+
+/* Real weights: bf16 products of a four-layer model stay within 3 % of fp32's logits. */
+static void test_bf16_is_near_fp32(void **state)
+{
+    (void)state;
+    cab_model *models[2] = {NULL, NULL};
+    float *logits[2];
+    int32_t ids[64];
+    for (int i = 0; i < 64; i++)
+        ids[i] = (i * 37 + 11) % 1000;
+    for (int i = 0; i < 2; i++) {
+        assert_ok(cab_model_load(teacher_directory, i == 0 ? CAB_PRECISION_FP32 : CAB_PRECISION_BF16, &models[i]));
+        logits[i] = tiny_logits(models[i], ids, 2, 32);
+    }
+    double distance = tiny_distance(logits[1], logits[0], (size_t)64 * 1024);
+    print_message("bf16 logits are %.4f of their norm from fp32's\n", distance);
+    assert_true(distance > 0 && distance < 0.03);
+    for (int i = 0; i < 2; i++) {
+        free(logits[i]);
+        cab_model_free(models[i]);
+    }
+}
+
+/* ---- saving ---------------------------------------------------------------------------------------------------------- */
+
+static void test_students_survive_saving(void **state)
+{
+    tiny t = tiny_phi_mamba(CAB_F32);
+    cab_model *model = NULL, *again = NULL;
+    char directory[CAB_PATH_MAX];
+    assert_ok(cab_path_join(directory, *state, "inner/student"));
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_file_write(temp_path(state, "tokenizer.json"), "{}", 2));
+    assert_ok(cab_model_save(model, directory));
+    assert_ok(cab_model_load(directory, CAB_PRECISION_FP32, &again));
+    expect_values(again, &t);
+    assert_string_equal(again->directory, directory);
+    again->config.max_length = model->config.max_length;
+    assert_memory_equal(&again->config, &model->config, sizeof model->config);
+    assert_true(cab_path_exists(temp_path(state, "inner/student/tokenizer.json")));
+    cab_model_free(again);
+
+    float values[4] = {5, 6, 7, 8}; /* saving again replaces */
+    assert_ok(cab_params_write(model->params, cab_params_find(model->params, "backbone.layers.1.mixer.D"), values));
+    assert_ok(cab_model_save(model, directory));
+    assert_ok(cab_model_load(directory, CAB_PRECISION_FP32, &again));
+    float got[4];
+    assert_ok(cab_params_read(again->params, cab_params_find(again->params, "backbone.layers.1.mixer.D"), got));
+    assert_memory_equal(got, values, sizeof values);
+    assert_int_equal(temp_count_files(directory), 3);
+    cab_model_free(again);
+    cab_model_free(model);
+}
+
+static void test_export_with_other_values(void **state)
+{
+    tiny t = tiny_phi_mamba(CAB_F32);
+    cab_model *model = NULL, *again = NULL;
+    const float *values[TINY_TENSORS] = {NULL};
+    const float average[4] = {-1, -2, -3, -4};
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    for (size_t i = 0; i < cab_params_count(model->params); i++)
+        if (strcmp(cab_params_at(model->params, i)->name, "backbone.layers.0.mixer.D") == 0)
+            values[i] = average;
+    assert_ok(cab_model_export(model, temp_path(state, "averaged"), NULL, values));
+    cab_model_free(model);
+    assert_ok(cab_model_load(temp_path(state, "averaged"), CAB_PRECISION_FP32, &again));
+    float got[4];
+    assert_ok(cab_params_read(again->params, cab_params_find(again->params, "backbone.layers.0.mixer.D"), got));
+    assert_memory_equal(got, average, sizeof average);
+    cab_model_free(again);
+}
+
+static void test_teachers_are_not_saved(void **state)
+{
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(teacher_directory, CAB_PRECISION_BF16, &model));
+    assert_fails(cab_model_save(model, temp_path(state, "copy")), CAB_EUNSUPPORTED,
+                 "models of architecture \"gpt2\" are read, not written");
+    assert_false(cab_path_exists(temp_path(state, "copy")));
+    cab_model_free(model);
+}
+
+static void test_saving_where_nothing_can_be_written(void **state)
+{
+    tiny t = tiny_phi_mamba(CAB_F32);
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_fails(cab_model_save(model, temp_path(state, "config.json")), CAB_EIO, "config.json");
+    cab_model_free(model);
+}
+
+/* ---- parts that initialisations copy --------------------------------------------------------------------------------- */
+
+/* GPT-2 stores (in, out), and Q, K and V in one matrix; a part is (out, in). */
+static void test_parts(void **state)
+{
+    tiny t = tiny_gpt2(CAB_BF16, "");
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
+    float *stored = tiny_values(tiny_find(&t, "h.1.attn.c_attn.weight"));
+    cab_part_values k = {0}, bias = {0}, none = {.values = stored};
+    assert_ok(model->arch->part(model, CAB_PART_K_W, 1, &k));
+    assert_int_equal(k.rows, 12);
+    assert_int_equal(k.columns, 12);
+    for (int out = 0; out < 12; out++)
+        for (int in = 0; in < 12; in++)
+            assert_true(k.values[out * 12 + in] == stored[in * 36 + 12 + out]);
+    assert_ok(model->arch->part(model, CAB_PART_V_B, 1, &bias));
+    float *vector = tiny_values(tiny_find(&t, "h.1.attn.c_attn.bias"));
+    assert_int_equal(bias.rows, 12);
+    assert_int_equal(bias.columns, 1);
+    assert_memory_equal(bias.values, vector + 24, 12 * sizeof(float));
+    assert_ok(model->arch->part(model, CAB_PART_HEAD_B, 0, &none));
+    assert_null(none.values);
+    free(stored);
+    free(vector);
+    free(k.values);
+    free(bias.values);
+    cab_model_free(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEMP_TEST(test_every_architecture_loads),
+        TEMP_TEST(test_configuration),
+        TEMP_TEST(test_untied_head),
+        TEMP_TEST(test_bf16_matrices_are_mapped),
+        TEMP_TEST(test_trainable_models_have_fp32_masters),
+        TEMP_TEST(test_shards),
+        TEMP_TEST(test_missing_tensor),
+        TEMP_TEST(test_wrong_shape),
+        TEMP_TEST(test_values_that_are_not_finite),
+        TEMP_TEST(test_configurations_that_make_no_sense),
+        TEMP_TEST(test_unsupported_architecture),
+        TEMP_TEST(test_wrong_model_type),
+        TEMP_TEST(test_no_such_directory),
+        TEMP_TEST(test_tokenizer_of_another_model),
+        TEMP_TEST(test_bf16_is_near_fp32),
+        TEMP_TEST(test_students_survive_saving),
+        TEMP_TEST(test_export_with_other_values),
+        TEMP_TEST(test_teachers_are_not_saved),
+        TEMP_TEST(test_saving_where_nothing_can_be_written),
+        TEMP_TEST(test_parts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
