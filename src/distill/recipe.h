@@ -82,7 +82,7 @@
     ENUM(schedule, 0, "cosine|linear|wsd|constant",                                                                    \
          "shape after warm-up; wsd: constant, then linear decay in the last fifth")                                    \
     REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up")                                           \
-    REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D")                                               \
+    REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D, the convolution")                              \
     REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
     REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
     REAL(eps, 1e-8, 0, 1, "AdamW")                                                                                     \

@@ -95,7 +95,7 @@ static cab_status build_mixer(cab_builder *b, const cab_config *c, cab_mamba2 *m
     m->d_conv = c->d_conv;
     CAB_TRY(cab_builder_matrix(b, &m->in_proj.w, channels + width + c->n_head, width,
                                "backbone.layers.%d.mixer.in_proj.weight", l));
-    CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_DECAY, 3, (int64_t[]){channels, 1, c->d_conv},
+    CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 3, (int64_t[]){channels, 1, c->d_conv},
                                "backbone.layers.%d.mixer.conv1d.weight", l));
     CAB_TRY(cab_builder_vector(b, &m->conv_b, channels, "backbone.layers.%d.mixer.conv1d.bias", l));
     CAB_TRY(cab_builder_vector(b, &m->D, c->n_head, "backbone.layers.%d.mixer.D", l));
