@@ -7,6 +7,9 @@
 extern const cab_arch cab_arch_gpt2;
 extern const cab_arch cab_arch_phi;
 extern const cab_arch cab_arch_phi_mamba;
+extern const cab_arch cab_arch_vit;
+extern const cab_arch cab_arch_deit;
+extern const cab_arch cab_arch_vim;
 
 /* A token id of config.json; -1 when it is absent, a list, or outside the vocabulary, as in many small models' files. */
 int cab_token_parse(const cab_json *json, const char *key, int64_t vocab_size);

@@ -40,46 +40,88 @@ static cab_status check_finite_bf16(const cab_builder *b, const char *name, cons
     return CAB_OK;
 }
 
+/* A parameter to be added, under the shape it is computed with and the one it is stored with. */
+typedef struct declaration {
+    cab_dtype dtype;
+    cab_decay decay;
+    int n_dim, stored_dim;
+    const int64_t *shape, *stored_shape;
+} declaration;
+
 /* A frozen tensor already stored in the wanted type is used where it lies. */
-static cab_status try_mapped(cab_builder *b, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
-                             cab_tensor **out)
+static cab_status try_mapped(cab_builder *b, const char *name, const declaration *d, cab_tensor **out)
 {
     const void *data = NULL;
     *out = NULL;
-    if (dtype != CAB_BF16 || b->backend->id != CAB_CPU)
+    if (d->dtype != CAB_BF16 || b->backend->id != CAB_CPU)
         return CAB_OK;
-    CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, shape, dtype, &data));
+    CAB_TRY(cab_checkpoint_view(b->source, name, d->stored_dim, d->stored_shape, d->dtype, &data));
     if (data == NULL)
         return CAB_OK;
-    CAB_TRY(cab_params_add_mapped(b->params, name, dtype, n_dim, shape, data, out));
+    CAB_TRY(cab_params_add_mapped(b->params, name, d->dtype, d->n_dim, d->shape, data, out));
     return check_finite_bf16(b, name, data, cab_elements(*out));
+}
+
+static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, const char *short_name)
+{
+    char name[CAB_NAME_MAX];
+    full_name(b, short_name, name);
+    if (b->source == NULL || b->trainable)
+        d.dtype = CAB_F32;
+    const void *stored = NULL;
+    if (b->source != NULL) /* checks the shape, before config.json's sizes are believed and allocated */
+        CAB_TRY(cab_checkpoint_view(b->source, name, d.stored_dim, d.stored_shape, d.dtype, &stored));
+    if (b->source != NULL && !b->trainable) {
+        CAB_TRY(try_mapped(b, name, &d, out));
+        if (*out != NULL)
+            return CAB_OK;
+    }
+    CAB_TRY(cab_params_add(b->params, name, d.dtype, d.n_dim, d.shape, d.decay, out));
+    if (d.stored_shape != d.shape)
+        cab_params_store_as(*out, d.stored_dim, d.stored_shape);
+    if (b->source == NULL)
+        return CAB_OK;
+    float *values = NULL;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(*out), name));
+    cab_status status = cab_checkpoint_read_f32(b->source, name, d.stored_dim, d.stored_shape, values);
+    if (status == CAB_OK)
+        status = cab_params_write(b->params, *out, values);
+    cab_free(values);
+    return status;
 }
 
 static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtype, cab_decay decay, int n_dim,
                                 const int64_t *shape, const char *short_name)
 {
+    const declaration d = {dtype, decay, n_dim, n_dim, shape, shape};
+    return add_declared(b, out, d, short_name);
+}
+
+cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format,
+                              ...)
+{
     char name[CAB_NAME_MAX];
-    full_name(b, short_name, name);
-    if (b->source == NULL || b->trainable)
-        dtype = CAB_F32;
-    const void *stored = NULL;
-    if (b->source != NULL) /* checks the shape, before config.json's sizes are believed and allocated */
-        CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, shape, dtype, &stored));
-    if (b->source != NULL && !b->trainable) {
-        CAB_TRY(try_mapped(b, name, dtype, n_dim, shape, out));
-        if (*out != NULL)
-            return CAB_OK;
-    }
-    CAB_TRY(cab_params_add(b->params, name, dtype, n_dim, shape, decay, out));
-    if (b->source == NULL)
-        return CAB_OK;
-    float *values = NULL;
-    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(*out), name));
-    cab_status status = cab_checkpoint_read_f32(b->source, name, n_dim, shape, values);
-    if (status == CAB_OK)
-        status = cab_params_write(b->params, *out, values);
-    cab_free(values);
-    return status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    int64_t matrix[2] = {shape[0], 1};
+    for (int i = 1; i < n_dim; i++)
+        matrix[1] *= shape[i];
+    const declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape};
+    return add_declared(b, out, d, name);
+}
+
+void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
+{
+    full_name(b, name, out);
+}
+
+bool cab_builder_has(const cab_builder *b, const char *name)
+{
+    char full[CAB_NAME_MAX];
+    full_name(b, name, full);
+    return b->source != NULL && cab_checkpoint_has(b->source, full);
 }
 
 cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)

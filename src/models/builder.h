@@ -1,4 +1,5 @@
-/* builder.h - the state behind cab_builder_matrix() and its kin; for builder.c and model.c. */
+/* builder.h - the state behind cab_builder_matrix() and its kin; for the files that place
+ * parameters themselves. */
 #ifndef CAB_MODELS_BUILDER_H
 #define CAB_MODELS_BUILDER_H
 
@@ -12,5 +13,8 @@ struct cab_builder {
     cab_dtype dtype; /* of frozen matrices */
     bool trainable;
 };
+
+/* The name as stored: with the first of the prefixes under which it is there, or the first of all. */
+void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX]);
 
 #endif

@@ -49,10 +49,11 @@ static void print_sizes(const cab_config *c, FILE *out)
     const struct {
         const char *name;
         int value;
-    } sizes[] = {{"layers", c->n_layer},         {"width", c->d_model},       {"mlp width", c->d_mlp},
-                 {"heads", c->n_head},           {"key heads", c->n_kv_head}, {"head width", c->head_dim},
-                 {"state per head", c->d_state}, {"convolution", c->d_conv},  {"rotary features", c->rotary_dim},
-                 {"vocabulary", c->vocab_size},  {"context", c->max_length}};
+    } sizes[] = {{"layers", c->n_layer},         {"width", c->d_model},         {"mlp width", c->d_mlp},
+                 {"heads", c->n_head},           {"key heads", c->n_kv_head},   {"head width", c->head_dim},
+                 {"state per head", c->d_state}, {"convolution", c->d_conv},    {"rotary features", c->rotary_dim},
+                 {"vocabulary", c->vocab_size},  {"context", c->max_length},    {"inner width", c->d_inner},
+                 {"image size", c->image_size},  {"patch size", c->patch_size}, {"classes", c->n_classes}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value > 0)
             fprintf(out, "%-18s%d\n", sizes[i].name, sizes[i].value);
@@ -117,7 +118,8 @@ cab_status cab_inspect(const char *directory, FILE *out, bool json, bool tensors
     f.checkpoint = checkpoint;
     measure(&f);
     CAB_GOTO(cab_backend_open("cpu", &backend));
-    CAB_GOTO(cab_json_string_or(cab_checkpoint_config(checkpoint), NULL, "model_type", "unknown", &f.type));
+    if (cab_architecture_name(cab_checkpoint_config(checkpoint), &f.type) != CAB_OK)
+        f.type = "unknown";
     if (cab_model_open(directory, backend, CAB_PRECISION_BF16, false, &f.model) != CAB_OK)
         snprintf(f.reason, sizeof f.reason, "%s", cab_error_text());
     if (json)

@@ -34,21 +34,36 @@ static cab_status model_build(cab_model *model, bool trainable)
     return trainable ? cab_params_set_trainable(model->params, "*", true, NULL) : CAB_OK;
 }
 
-cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
-                          cab_model **out)
+/* The model for images of another size: more or fewer patches. */
+static cab_status resize(cab_config *c, int image_size, const char *directory)
+{
+    if (image_size == 0 || image_size == c->image_size)
+        return CAB_OK;
+    if (c->image_size == 0)
+        return cab_fail(CAB_EARG, "%s: not a model of images, an image size of %d says nothing", directory, image_size);
+    if (image_size < c->patch_size || image_size % c->patch_size != 0 || image_size > CAB_IMAGE_MAX)
+        return cab_fail(CAB_EARG, "%s: image size %d is not a multiple of the patches' %d up to %d", directory,
+                        image_size, c->patch_size, CAB_IMAGE_MAX);
+    cab_config_set_image(c, image_size);
+    return CAB_OK;
+}
+
+cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
+                                bool trainable, cab_model **out)
 {
     cab_checkpoint *source = NULL;
     cab_model *model = NULL;
     const cab_arch *arch = NULL;
-    const char *type = NULL;
     cab_status status;
     CAB_TRY(cab_checkpoint_open(directory, &source));
     const cab_json *json = cab_checkpoint_config(source);
-    CAB_GOTO(cab_json_string(json, NULL, "model_type", &type));
-    CAB_GOTO(cab_architecture_find(type, json->name, &arch));
+    CAB_GOTO(cab_architecture_of(json, &arch));
     CAB_GOTO(model_new(arch, backend, precision, &model));
     CAB_GOTO(cab_strdup(&model->directory, directory));
     CAB_GOTO(arch->configure(json, &model->config));
+    if (arch->measure != NULL)
+        CAB_GOTO(arch->measure(source, &model->config));
+    CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
     status = model_build(model, trainable);
 done:
@@ -59,6 +74,12 @@ done:
     else
         *out = model;
     return status;
+}
+
+cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
+                          cab_model **out)
+{
+    return cab_model_open_sized(directory, 0, backend, precision, trainable, out);
 }
 
 cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
@@ -138,6 +159,19 @@ cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_te
     return cab_linear(g, hidden, head.w, head.b, CAB_OUT_IN);
 }
 
+bool cab_model_reads_images(const cab_model *model)
+{
+    return model->config.image_size > 0;
+}
+
+void cab_config_set_image(cab_config *c, int image_size)
+{
+    const int grid = image_size / c->patch_size, patches = grid * grid;
+    c->image_size = image_size;
+    c->class_at = c->class_middle ? patches / 2 : 0;
+    c->max_length = patches + c->n_special;
+}
+
 int64_t cab_model_query_width(const cab_model *model)
 {
     const cab_config *c = &model->config;
@@ -153,14 +187,14 @@ int64_t cab_model_key_width(const cab_model *model)
 int64_t cab_model_value_width(const cab_model *model)
 {
     const cab_config *c = &model->config;
-    return c->d_state > 0 ? c->d_model : (int64_t)c->n_kv_head * c->head_dim;
+    return c->d_inner > 0 ? c->d_inner : c->d_state > 0 ? c->d_model : (int64_t)c->n_kv_head * c->head_dim;
 }
 
 void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t)
 {
     if (taps == NULL)
         return;
-    cab_tensor **const arrays[] = {taps->query, taps->key, taps->value, taps->hidden};
+    cab_tensor **const arrays[] = {taps->query, taps->key, taps->value, taps->hidden, taps->query_back, taps->key_back};
     if (arrays[tap] != NULL)
         arrays[tap][l] = t;
 }
@@ -208,7 +242,9 @@ static cab_status save_parameters(const cab_model *model, const char *directory,
             CAB_GOTO(cab_params_read(model->params, t, values[i]));
             data = values[i];
         }
-        CAB_GOTO(cab_safetensors_writer_add(writer, t->name, CAB_F32, t->n_dim, t->shape, data));
+        int n_dim = 0;
+        const int64_t *shape = cab_params_stored_shape(model->params, i, &n_dim);
+        CAB_GOTO(cab_safetensors_writer_add(writer, t->name, CAB_F32, n_dim, shape, data));
     }
     status = cab_safetensors_writer_save(writer, path);
 done:

@@ -23,17 +23,38 @@ typedef struct cab_config {
     bool scale_by_layer;
     bool scale_attention;
     int d_state, d_conv, n_group; /* students; P = d_model / n_head */
+    int d_inner, dt_rank;         /* Mamba-1: E and R */
+    int image_size, patch_size;   /* image models: pixels of a side */
+    int n_classes;
+    int n_special; /* tokens beside the patches: the class token, DeiT's distillation token */
+    bool class_middle; /* they stand in the middle of the patches, as Vim's, not in front */
+    int class_at;      /* the first of them, counted in tokens */
+    bool two_heads; /* the class and the distillation token have a classifier each; their mean counts */
+    bool timm;      /* names of timm, not of transformers */
     int bos_token, eos_token;     /* -1: none */
 } cab_config;
+
+enum { CAB_IMAGE_MAX = 4096 }; /* pixels of a side */
+/* For architectures: image_size, max_length and class_at for this image size, a multiple of c->patch_size. */
+void cab_config_set_image(cab_config *c, int image_size);
 
 /* Recorded per layer, on demand: NULL pointers are not filled in. Each array has n_layer entries. */
 typedef struct cab_taps {
     cab_tensor **query, **key,
         **value;         /* (B, L, heads * width), as the mixer sees them (after rotation, convolution) */
     cab_tensor **hidden; /* (B, L, D): the input of each layer */
+    cab_tensor **query_back, **key_back; /* of the second direction, rows in the order of the tokens */
 } cab_taps;
 
-typedef enum cab_tap { CAB_TAP_QUERY, CAB_TAP_KEY, CAB_TAP_VALUE, CAB_TAP_HIDDEN } cab_tap;
+typedef enum cab_tap {
+    CAB_TAP_QUERY,
+    CAB_TAP_KEY,
+    CAB_TAP_VALUE,
+    CAB_TAP_HIDDEN,
+    CAB_TAP_QUERY_BACK,
+    CAB_TAP_KEY_BACK,
+    CAB_TAPS
+} cab_tap;
 /* For architectures: notes t as layer l's tap, if it is wanted. */
 void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t);
 
@@ -85,13 +106,17 @@ typedef struct cab_builder cab_builder;
 
 struct cab_arch {
     const char *name; /* model_type in config.json */
+    const char *timm; /* what timm's names of it begin with; NULL: timm has none */
     bool teacher, student;
     size_t layers_size; /* bytes of model->layers for n layers: header + n * per_layer */
     size_t per_layer;
     cab_status (*configure)(const cab_json *json, cab_config *config);
+    /* Sizes that config.json leaves to the tensors' shapes; NULL: none. */
+    cab_status (*measure)(const cab_checkpoint *source, cab_config *config);
     cab_status (*describe)(const cab_config *config, json_object *json); /* the reverse; NULL: never saved */
     cab_status (*build)(cab_builder *builder, cab_model *model);
-    /* ids (B, L) I32 -> the hidden state after the final norm (B, L, D). taps may be NULL. */
+    /* ids (B, L) I32 -> the hidden state after the final norm (B, L, D). taps may be NULL. Image models: pixels
+     * (B, 3, image_size, image_size) F32, normalised -> what the head reads, (B, 1, D). */
     cab_tensor *(*record)(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps);
     /* ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
     cab_tensor *(*record_step)(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position);
@@ -101,15 +126,25 @@ struct cab_arch {
     cab_status (*part)(const cab_model *model, cab_part part, int layer, cab_part_values *out);
 };
 
+/* Whether the model reads images, not token ids. */
+bool cab_model_reads_images(const cab_model *model);
+
 /* All architectures, NULL-terminated. */
 const cab_arch *const *cab_architectures(void);
 /* CAB_EUNSUPPORTED naming the file, the type found and those that are supported. */
 cab_status cab_architecture_find(const char *name, const char *file, const cab_arch **arch);
+/* What a config.json calls its architecture: transformers' "model_type", or timm's "architecture". */
+cab_status cab_architecture_name(const cab_json *json, const char **name);
+/* The same, found. */
+cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch);
 
 /* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
  * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. */
 cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
                           cab_model **model);
+/* The same for images of another size than the model was trained on: its positions are interpolated. 0: its own. */
+cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
+                                bool trainable, cab_model **model);
 /* A model without values: every parameter fp32 and zero, trainable. */
 cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
                             cab_precision precision, cab_model **model);
@@ -138,6 +173,14 @@ void cab_builder_prefixes(cab_builder *b, const char *const *prefixes);
 cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)
     CAB_PRINTF(5, 6);
 cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...) CAB_PRINTF(4, 5);
+/* A convolution's filter, stored as (out, ...) and computed with as the matrix (out, product of the rest). */
+cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format, ...)
+    CAB_PRINTF(5, 6);
+/* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for another
+ * square grid, it is interpolated (bicubic); class_at is where the n_special tokens stand, in both at the same part. */
+cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
+/* Whether the checkpoint has it; false for fresh parameters. */
+bool cab_builder_has(const cab_builder *b, const char *name);
 /* A vector of n elements stored with another shape, such as (n, 1, k). Always fp32. */
 cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay, int n_dim, const int64_t *shape,
                               const char *format, ...) CAB_PRINTF(6, 7);

@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const cab_arch *const architectures[] = {&cab_arch_gpt2, &cab_arch_phi, &cab_arch_phi_mamba, NULL};
+static const cab_arch *const architectures[] = {
+    &cab_arch_gpt2, &cab_arch_phi, &cab_arch_phi_mamba, &cab_arch_vit, &cab_arch_deit, &cab_arch_vim, NULL};
 
 const cab_arch *const *cab_architectures(void)
 {
@@ -25,4 +26,28 @@ cab_status cab_architecture_find(const char *name, const char *file, const cab_a
             used += (size_t)n;
     }
     return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" is not supported; supported are %s", file, name, known);
+}
+
+cab_status cab_architecture_name(const cab_json *json, const char **name)
+{
+    const char *timm = NULL;
+    CAB_TRY(cab_json_string_or(json, NULL, "architecture", NULL, &timm));
+    if (timm == NULL)
+        return cab_json_string(json, NULL, "model_type", name);
+    return cab_json_string_or(json, NULL, "model_type", timm, name);
+}
+
+cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch)
+{
+    const char *name = NULL, *type = NULL;
+    CAB_TRY(cab_architecture_name(json, &name));
+    CAB_TRY(cab_json_string_or(json, NULL, "model_type", NULL, &type));
+    for (int i = 0; type == NULL && architectures[i] != NULL; i++) {
+        const char *start = architectures[i]->timm;
+        if (start != NULL && strncmp(name, start, strlen(start)) == 0) {
+            *arch = architectures[i];
+            return CAB_OK;
+        }
+    }
+    return cab_architecture_find(name, json->name, arch);
 }

@@ -12,7 +12,9 @@ typedef struct entry {
     cab_tensor grad;
     cab_tensor low;
     cab_decay decay;
-    bool mapped; /* values belong to somebody else */
+    bool mapped;    /* values belong to somebody else */
+    int stored_dim; /* 0: stored as it is */
+    int64_t stored_shape[CAB_MAX_DIMS];
 } entry;
 
 struct cab_params {
@@ -198,6 +200,20 @@ static cab_status upload_as(cab_params *params, cab_tensor *t, const float *valu
 static entry *entry_of(cab_tensor *parameter)
 {
     return (entry *)((char *)parameter - offsetof(entry, tensor));
+}
+
+void cab_params_store_as(cab_tensor *parameter, int n_dim, const int64_t *shape)
+{
+    entry *e = entry_of(parameter);
+    e->stored_dim = n_dim;
+    memcpy(e->stored_shape, shape, (size_t)n_dim * sizeof *shape);
+}
+
+const int64_t *cab_params_stored_shape(const cab_params *params, size_t index, int *n_dim)
+{
+    const entry *e = params->entries[index];
+    *n_dim = e->stored_dim > 0 ? e->stored_dim : e->tensor.n_dim;
+    return e->stored_dim > 0 ? e->stored_shape : e->tensor.shape;
 }
 
 cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values)

@@ -28,6 +28,10 @@ cab_tensor *cab_params_at(const cab_params *params, size_t index);
 cab_decay cab_params_decay(const cab_params *params, size_t index);
 /* NULL when absent. */
 cab_tensor *cab_params_find(const cab_params *params, const char *name);
+/* A parameter may be stored in files under another shape of as many elements than the one it is computed with: a
+ * convolution's filter (out, in, k, k) is a matrix (out, in k k) to us. n_dim <= CAB_MAX_DIMS. */
+void cab_params_store_as(cab_tensor *parameter, int n_dim, const int64_t *shape);
+const int64_t *cab_params_stored_shape(const cab_params *params, size_t index, int *n_dim);
 uint64_t cab_params_elements(const cab_params *params);
 /* Bytes of values, gradients and bf16 copies now allocated. */
 size_t cab_params_bytes(const cab_params *params);

@@ -1,0 +1,122 @@
+/* positions.c - position embeddings of image models, for another image size than they were trained with.
+ *
+ * (1, n + s * s, D) as stored: n tokens beside the patches (at the front, or in the middle of the patches), and a square grid
+ * of patches. A grid of another size is interpolated by Keys' cubic convolution, a = -0.75, without antialiasing, a sample
+ * at (i + 1/2) s / s' - 1/2 and the border repeated: torch's "bicubic" with align_corners=False, which transformers uses. */
+#include "base/memory.h"
+#include "models/builder.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* Weights of the four samples around a point that lies t behind the second. */
+static void cubic(double t, double w[4])
+{
+    const double a = -0.75;
+    const double far = 1 + t, near = t, next = 1 - t, last = 2 - t;
+    w[0] = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a;
+    w[1] = ((a + 2) * near - (a + 3)) * near * near + 1;
+    w[2] = ((a + 2) * next - (a + 3)) * next * next + 1;
+    w[3] = ((a * last - 5 * a) * last + 8 * a) * last - 4 * a;
+}
+
+/* Which samples stand around point i of `to`, and their weights. */
+static void sample(int64_t i, int64_t from, int64_t to, int64_t at[4], double w[4])
+{
+    const double x = ((double)i + 0.5) * (double)from / (double)to - 0.5, floor_x = floor(x);
+    cubic(x - floor_x, w);
+    for (int k = 0; k < 4; k++) {
+        const int64_t j = (int64_t)floor_x - 1 + k;
+        at[k] = j < 0 ? 0 : j >= from ? from - 1 : j;
+    }
+}
+
+/* grid (from * from, D) -> (to * to, D); a row of the grid starts at rows[i]. */
+static void interpolate(const float *const *rows, int64_t from, float *const *out, int64_t to, int64_t D)
+{
+    for (int64_t y = 0; y < to; y++)
+        for (int64_t x = 0; x < to; x++) {
+            int64_t row[4], column[4];
+            double wy[4], wx[4];
+            sample(y, from, to, row, wy);
+            sample(x, from, to, column, wx);
+            for (int64_t d = 0; d < D; d++) {
+                double sum = 0;
+                for (int i = 0; i < 4; i++)
+                    for (int j = 0; j < 4; j++)
+                        sum += wy[i] * wx[j] * (double)rows[row[i] * from + column[j]][d];
+                out[y * to + x][d] = (float)sum;
+            }
+        }
+}
+
+/* Row `patch` of an embedding of `patches` patches whose n tokens stand at the front or in the middle. */
+static int64_t patch_row(int64_t patch, int64_t patches, int n, bool middle)
+{
+    return patch < (middle ? patches / 2 : 0) ? patch : patch + n;
+}
+
+static cab_status resized(const cab_config *c, const float *stored, int64_t from, float *out)
+{
+    const bool middle = c->class_middle;
+    const int n = c->n_special;
+    const int64_t D = c->d_model, to = c->image_size / c->patch_size;
+    const float **rows = NULL;
+    float **places = NULL;
+    cab_status status;
+    CAB_GOTO(CAB_NEW(&rows, (size_t)(from * from), "position embedding"));
+    CAB_GOTO(CAB_NEW(&places, (size_t)(to * to), "position embedding"));
+    for (int64_t i = 0; i < from * from; i++)
+        rows[i] = stored + patch_row(i, from * from, n, middle) * D;
+    for (int64_t i = 0; i < to * to; i++)
+        places[i] = out + patch_row(i, to * to, n, middle) * D;
+    interpolate(rows, from, places, to, D);
+    memcpy(out + (middle ? to * to / 2 : 0) * D, stored + (middle ? from * from / 2 : 0) * D,
+           (size_t)(n * D) * sizeof *out);
+done:
+    cab_free(rows);
+    cab_free(places);
+    return status;
+}
+
+/* The side of the stored grid. */
+static cab_status stored_grid(const cab_builder *b, const char *name, const cab_config *c, int64_t *side)
+{
+    const cab_safetensors_entry *entry = cab_checkpoint_find(b->source, name);
+    if (entry == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", cab_checkpoint_directory(b->source), name);
+    if (entry->n_dim != 3 || entry->shape[0] != 1 || entry->shape[2] != c->d_model)
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" is not (1, tokens, %d)", entry->file, name, c->d_model);
+    const int64_t patches = entry->shape[1] - c->n_special;
+    *side = patches > 0 ? (int64_t)floor(sqrt((double)patches) + 0.5) : 0;
+    if (patches < 1 || patches > (int64_t)CAB_IMAGE_MAX * CAB_IMAGE_MAX || *side * *side != patches)
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %" PRId64 " rows, expected %d and a square grid",
+                        entry->file, name, entry->shape[1], c->n_special);
+    return CAB_OK;
+}
+
+cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *short_name)
+{
+    const int64_t shape[3] = {1, c->max_length, c->d_model}, grid = c->image_size / c->patch_size;
+    int64_t side = grid;
+    char name[CAB_NAME_MAX];
+    float *stored = NULL, *values = NULL;
+    cab_status status;
+    cab_builder_name(b, short_name, name);
+    if (b->source != NULL)
+        CAB_TRY(stored_grid(b, name, c, &side));
+    if (side == grid)
+        return cab_builder_shaped(b, out, CAB_NO_DECAY, 3, shape, "%s", short_name);
+    const int64_t from[3] = {1, side * side + c->n_special, c->d_model};
+    CAB_GOTO(CAB_NEW(&stored, (size_t)(from[1] * from[2]), name));
+    CAB_GOTO(CAB_NEW(&values, (size_t)(shape[1] * shape[2]), name));
+    CAB_GOTO(cab_checkpoint_read_f32(b->source, name, 3, from, stored));
+    CAB_GOTO(resized(c, stored, side, values));
+    CAB_GOTO(cab_params_add(b->params, name, CAB_F32, 3, shape, CAB_NO_DECAY, out));
+    status = cab_params_write(b->params, *out, values);
+done:
+    cab_free(stored);
+    cab_free(values);
+    return status;
+}

@@ -1,0 +1,184 @@
+/* vim.c - Vision Mamba (Zhu et al. 2024), the image student of the paper, under its public names.
+ *
+ *   x = patches(pixels) W + b, class token in the middle, + pos_embed
+ *   per layer:  r = x + r (fp32)     x = mixer(norm(r))
+ *   logits = head(norm_f(x + r)[class token])
+ *
+ * Vim-Tiny and -Small: 24 layers, D 192 or 384, E = 2 D, N 16, R = ceil(D / 16), K 4, patches of 16. */
+#include "models/vim.h"
+
+#include "models/architectures.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { EXPAND = 2 };
+
+/* Of the public code's variants this is the one: another would compute something else without saying so. */
+static cab_status check_variant(const cab_json *json)
+{
+    const char *kind = NULL;
+    bool middle, divide;
+    CAB_TRY(cab_json_string_or(json, NULL, "bimamba_type", "v2", &kind));
+    CAB_TRY(cab_json_bool_or(json, NULL, "use_middle_cls_token", true, &middle));
+    CAB_TRY(cab_json_bool_or(json, NULL, "if_divide_out", true, &divide));
+    if (strcmp(kind, "v2") != 0 || !middle || !divide)
+        return cab_fail(
+            CAB_EUNSUPPORTED,
+            "%s: bimamba_type is \"%s\", use_middle_cls_token %s, if_divide_out %s; supported are v2, true, "
+            "true",
+            json->name, kind, middle ? "true" : "false", divide ? "true" : "false");
+    return CAB_OK;
+}
+
+static cab_status configure(const cab_json *json, cab_config *c)
+{
+    int64_t image, patch, width, n_layer, classes, state, conv, expand, rank;
+    CAB_TRY(check_variant(json));
+    CAB_TRY(cab_json_int(json, NULL, "img_size", 1, CAB_IMAGE_MAX, &image));
+    CAB_TRY(cab_json_int(json, NULL, "patch_size", 1, CAB_IMAGE_MAX, &patch));
+    CAB_TRY(cab_json_int(json, NULL, "embed_dim", 1, 1 << 16, &width));
+    CAB_TRY(cab_json_int(json, NULL, "depth", 1, 1024, &n_layer));
+    CAB_TRY(cab_json_int(json, NULL, "num_classes", 1, 1 << 24, &classes));
+    CAB_TRY(cab_json_int_or(json, NULL, "d_state", 1, 256, 16, &state));
+    CAB_TRY(cab_json_int_or(json, NULL, "d_conv", 1, 16, 4, &conv));
+    CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 16, EXPAND, &expand));
+    CAB_TRY(cab_json_int_or(json, NULL, "dt_rank", 1, 1 << 16, (width + 15) / 16, &rank));
+    CAB_TRY(cab_positive_parse(json, NULL, "norm_eps", 1e-5, &c->norm_eps));
+    if (image % patch != 0)
+        return cab_fail(CAB_ESHAPE, "%s: img_size %lld is not a multiple of patch_size %lld", json->name,
+                        (long long)image, (long long)patch);
+    c->d_model = (int)width;
+    c->n_layer = (int)n_layer;
+    c->n_classes = (int)classes;
+    c->d_state = (int)state;
+    c->d_conv = (int)conv;
+    c->d_inner = (int)(expand * width);
+    c->dt_rank = (int)rank;
+    c->n_group = 1;
+    c->patch_size = (int)patch;
+    c->n_special = 1;
+    c->class_middle = true;
+    cab_config_set_image(c, (int)image);
+    return CAB_OK;
+}
+
+static cab_status describe(const cab_config *c, json_object *json)
+{
+    const struct {
+        const char *key;
+        int value;
+    } numbers[] = {{"img_size", c->image_size}, {"patch_size", c->patch_size},       {"embed_dim", c->d_model},
+                   {"depth", c->n_layer},       {"num_classes", c->n_classes},       {"d_state", c->d_state},
+                   {"d_conv", c->d_conv},       {"expand", c->d_inner / c->d_model}, {"dt_rank", c->dt_rank}};
+    json_object *architectures = json_object_new_array();
+    json_object_array_add(architectures, json_object_new_string("VisionMamba"));
+    json_object_object_add(json, "architectures", architectures);
+    json_object_object_add(json, "model_type", json_object_new_string("vim"));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        json_object_object_add(json, numbers[i].key, json_object_new_int(numbers[i].value));
+    json_object_object_add(json, "norm_eps", json_object_new_double(c->norm_eps));
+    json_object_object_add(json, "bimamba_type", json_object_new_string("v2"));
+    json_object_object_add(json, "use_middle_cls_token", json_object_new_boolean(true));
+    json_object_object_add(json, "if_divide_out", json_object_new_boolean(true));
+    return CAB_OK;
+}
+
+/* One direction; suffix "" or "_b" stands in its parameters' names. */
+static cab_status build_direction(cab_builder *b, const cab_config *c, cab_mamba1 *m, int l, const char *suffix)
+{
+    const int64_t E = c->d_inner, N = c->d_state, R = c->dt_rank;
+    m->dt_rank = c->dt_rank;
+    m->d_state = c->d_state;
+    CAB_TRY(cab_builder_shaped(b, &m->A_log, CAB_NO_DECAY, 2, (int64_t[]){E, N}, "layers.%d.mixer.A%s_log", l, suffix));
+    CAB_TRY(cab_builder_vector(b, &m->D, E, "layers.%d.mixer.D%s", l, suffix));
+    CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_DECAY, 3, (int64_t[]){E, 1, c->d_conv},
+                               "layers.%d.mixer.conv1d%s.weight", l, suffix));
+    CAB_TRY(cab_builder_vector(b, &m->conv_b, E, "layers.%d.mixer.conv1d%s.bias", l, suffix));
+    CAB_TRY(cab_builder_matrix(b, &m->x_proj.w, R + 2 * N, E, "layers.%d.mixer.x_proj%s.weight", l, suffix));
+    CAB_TRY(cab_builder_matrix(b, &m->dt_proj.w, E, R, "layers.%d.mixer.dt_proj%s.weight", l, suffix));
+    return cab_builder_vector(b, &m->dt_bias, E, "layers.%d.mixer.dt_proj%s.bias", l, suffix);
+}
+
+static cab_status build_layer(cab_builder *b, const cab_config *c, cab_vim_layer *y, int l)
+{
+    y->norm.eps = (float)c->norm_eps;
+    y->mixer.d_inner = c->d_inner;
+    CAB_TRY(cab_builder_vector(b, &y->norm.w, c->d_model, "layers.%d.norm.weight", l));
+    CAB_TRY(cab_builder_matrix(b, &y->mixer.in_proj.w, 2 * (int64_t)c->d_inner, c->d_model,
+                               "layers.%d.mixer.in_proj.weight", l));
+    CAB_TRY(build_direction(b, c, &y->mixer.forward, l, ""));
+    CAB_TRY(build_direction(b, c, &y->mixer.backward, l, "_b"));
+    return cab_builder_matrix(b, &y->mixer.out_proj.w, c->d_model, c->d_inner, "layers.%d.mixer.out_proj.weight", l);
+}
+
+static cab_status build(cab_builder *b, cab_model *model)
+{
+    const cab_config *c = &model->config;
+    const int64_t D = c->d_model;
+    cab_vim *m = model->layers;
+    CAB_TRY(cab_builder_filter(b, &m->patch_embed.w, 4, (int64_t[]){D, 3, c->patch_size, c->patch_size},
+                               "patch_embed.proj.weight"));
+    CAB_TRY(cab_builder_vector(b, &m->patch_embed.b, D, "patch_embed.proj.bias"));
+    CAB_TRY(cab_builder_shaped(b, &m->class_token, CAB_NO_DECAY, 3, (int64_t[]){1, 1, D}, "cls_token"));
+    CAB_TRY(cab_builder_positions(b, &m->positions, c, "pos_embed"));
+    for (int l = 0; l < c->n_layer; l++)
+        CAB_TRY(build_layer(b, c, &m->layers[l], l));
+    m->final_norm.eps = (float)c->norm_eps;
+    CAB_TRY(cab_builder_vector(b, &m->final_norm.w, D, "norm_f.weight"));
+    CAB_TRY(cab_builder_matrix(b, &m->head.w, c->n_classes, D, "head.weight"));
+    return cab_builder_vector(b, &m->head.b, c->n_classes, "head.bias");
+}
+
+static void set_taps(const cab_taps *taps, int l, const cab_vim_taps *t)
+{
+    cab_taps_set(taps, l, CAB_TAP_QUERY, t->forward.C);
+    cab_taps_set(taps, l, CAB_TAP_KEY, t->forward.B);
+    cab_taps_set(taps, l, CAB_TAP_VALUE, t->forward.x);
+    cab_taps_set(taps, l, CAB_TAP_QUERY_BACK, t->backward.C);
+    cab_taps_set(taps, l, CAB_TAP_KEY_BACK, t->backward.B);
+}
+
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, bool recompute,
+                          const cab_taps *taps)
+{
+    const cab_config *c = &model->config;
+    const cab_vim *m = model->layers;
+    const int64_t at = c->class_at;
+    cab_tensor *residual = NULL, *class_token = m->class_token;
+    cab_tensor *x = cab_dense_record(g, &m->patch_embed, cab_patches(g, pixels, c->patch_size, cab_model_dtype(model)));
+    x = cab_insert_tokens(g, x, 1, &class_token, &at, m->positions);
+    for (int l = 0; l < c->n_layer; l++) {
+        const cab_vim_layer *y = &m->layers[l];
+        cab_vim_taps mixer_taps;
+        if (recompute)
+            cab_graph_segment_begin(g);
+        cab_tensor *u = cab_add_rms_norm(g, x, residual, y->norm.w, y->norm.eps, &residual);
+        cab_taps_set(taps, l, CAB_TAP_HIDDEN, residual);
+        x = cab_vim_record(g, &y->mixer, u, &mixer_taps);
+        set_taps(taps, l, &mixer_taps);
+        if (recompute)
+            cab_graph_segment_end(g);
+    }
+    x = cab_select_tokens(g, x, at, 1);
+    residual = cab_select_tokens(g, residual, at, 1);
+    return cab_add_rms_norm(g, x, residual, m->final_norm.w, m->final_norm.eps, &residual);
+}
+
+static cab_head_side head(const cab_model *model)
+{
+    const cab_vim *m = model->layers;
+    return (cab_head_side){.w = m->head.w, .b = m->head.b};
+}
+
+const cab_arch cab_arch_vim = {
+    .name = "vim",
+    .student = true,
+    .layers_size = sizeof(cab_vim),
+    .per_layer = sizeof(cab_vim_layer),
+    .configure = configure,
+    .describe = describe,
+    .build = build,
+    .record = record,
+    .head = head,
+};

@@ -1,0 +1,31 @@
+/* mamba1.h - the selective state-space layer of Mamba-1 (Gu & Dao 2023), without its projections in and out.
+ *
+ *   x = silu(conv(x))                     depthwise, K taps, with bias
+ *   (dt | B | C) = x_proj(x)              x_proj: E -> R + 2 N, no bias
+ *   y = scan(x, dt_proj(dt), A_log, B, C, D) * silu(z)      dt_proj: R -> E; its bias is added within the scan
+ *
+ * `reverse` runs convolution and scan from the last token to the first, over the same rows. */
+#ifndef CAB_NN_MAMBA1_H
+#define CAB_NN_MAMBA1_H
+
+#include "nn/layers.h"
+
+typedef struct cab_mamba1 {
+    cab_tensor *conv_w, *conv_b; /* (E, 1, K), (E) */
+    cab_dense x_proj;            /* (R + 2 N, E) */
+    cab_dense dt_proj;           /* (E, R) without bias */
+    cab_tensor *dt_bias;         /* (E) */
+    cab_tensor *A_log, *D;       /* (E, N), (E) */
+    int dt_rank, d_state;
+} cab_mamba1;
+
+/* What the bridge reads: B plays the part of K, C of Q, x of V. */
+typedef struct cab_mamba1_taps {
+    cab_tensor *x, *B, *C; /* (B, L, E), (B, L, N), (B, L, N); B and C are views */
+} cab_mamba1_taps;
+
+/* x, z (B, L, E) -> (B, L, E). */
+cab_tensor *cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
+                              cab_mamba1_taps *taps);
+
+#endif
