@@ -18,6 +18,11 @@
 #include <math.h>
 #include <string.h>
 
+/* Where a compiler sees that a loop is too short for vectors, or at -O1, it says so; that is no fault. */
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 /* Columns handled at a time by kernels with buffers on the stack. */
 enum { CAB_PIECE = 512 };
 
