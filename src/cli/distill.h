@@ -4,12 +4,12 @@
 
 #include "distill/recipe.h"
 
-/* Runs every recipe in a process of its own, one after another, so that each has its own peak memory. SIGINT and SIGTERM
- * are passed on: the run at work saves its state, the rest is not begun, CAB_EINTERRUPTED. Recipes whose run has ended
- * are left as they are. Stops at the first failure. */
+/* Runs every recipe in a process of its own, one after another, so that each has its own peak memory. SIGINT, SIGTERM and
+ * SIGHUP are passed on: the run at work saves its state, the rest is not begun, CAB_EINTERRUPTED. Recipes whose run has
+ * ended are left as they are. Stops at the first failure. */
 cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count);
 
-/* Runs one recipe here; SIGINT and SIGTERM make it save and stop, a second one kills. */
+/* Runs one recipe here; SIGINT, SIGTERM and SIGHUP make it save and stop, a second one kills. */
 cab_status cli_distill_here(const cab_recipe *recipe);
 
 #endif

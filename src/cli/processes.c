@@ -1,8 +1,9 @@
 /* processes.c - runs of cab distill and the signals that stop them.
  *
  * Several methods: each run is a child process, since peak memory is counted per process; the child sends how it ended
- * through a pipe, in one write below PIPE_BUF. The parent waits with SIGINT, SIGTERM and SIGCHLD blocked and takes them
- * one by one, so that nothing can be missed between a check and a wait. */
+ * through a pipe, in one write below PIPE_BUF. The parent waits with the signals blocked and takes them one by one, so
+ * that nothing can be missed between a check and a wait. The child has a process group of its own: whatever is typed at
+ * the terminal or sent to the group reaches the parent alone, which passes it on once (a second one would kill). */
 #include "base/log.h"
 #include "cli/distill.h"
 #include "report/runs.h"
@@ -28,49 +29,59 @@ static void stop(int signal_number)
     cab_distill_stop();
 }
 
+/* The first such signal makes the run save and stop, the second kills. What nohup ignores stays ignored. */
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    const struct sigaction action = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        struct sigaction before;
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &action, NULL);
+    }
+}
+
 cab_status cli_distill_here(const cab_recipe *recipe)
 {
-    struct sigaction action = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND}; /* the second one kills */
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
     cab_result result;
+    catch_signals();
     return cab_distill(recipe, NULL, &result); /* the result is read back from the run's directory */
 }
 
-static sigset_t stop_signals(void)
+static sigset_t waited_signals(void)
 {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD};
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGCHLD);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        sigaddset(&set, numbers[i]);
     return set;
 }
 
 static _Noreturn void child(const cab_recipe *recipe, int pipe_end, const sigset_t *signals)
 {
+    cab_result result;
     struct message message;
     memset(&message, 0, sizeof message);
+    setpgid(0, 0);
+    catch_signals();
     sigprocmask(SIG_UNBLOCK, signals, NULL);
-    message.status = cli_distill_here(recipe);
+    message.status = cab_distill(recipe, NULL, &result);
     if (message.status != CAB_OK)
         snprintf(message.text, sizeof message.text, "%s", cab_error_text());
     bool sent = write(pipe_end, &message, sizeof message) == (ssize_t)sizeof message;
     _exit(sent ? 0 : 1); /* not exit(): what the parent has buffered is the parent's to write */
 }
 
-/* Waits for the child to end; a signal that a person or a batch system sends to this process alone is passed on. One
- * typed at the terminal (SI_KERNEL) has reached the child already, and a second one would kill it. */
+/* Waits for the child to end and passes on the signals that arrive meanwhile. */
 static cab_status wait_for(pid_t pid, const sigset_t *signals, const char *out, bool *stopped)
 {
-    int state;
+    int state, number;
     for (;;) {
-        siginfo_t info;
-        int number = sigwaitinfo(signals, &info);
-        if (number == SIGINT || number == SIGTERM) {
+        number = sigwaitinfo(signals, NULL);
+        if (number > 0 && number != SIGCHLD) {
             *stopped = true;
-            if (info.si_code <= 0)
-                kill(pid, number);
+            kill(pid, number);
         }
         pid_t ended = waitpid(pid, &state, WNOHANG);
         if (ended == pid)
@@ -79,8 +90,8 @@ static cab_status wait_for(pid_t pid, const sigset_t *signals, const char *out, 
             return cab_fail_errno(CAB_EIO, errno, "%s: cannot wait for its run", out);
     }
     if (WIFSIGNALED(state))
-        return cab_fail(CAB_EBACKEND, "%s: its run was killed by signal %d%s", out, WTERMSIG(state),
-                        WTERMSIG(state) == SIGKILL ? ", perhaps for want of memory" : "");
+        return cab_fail(*stopped ? CAB_EINTERRUPTED : CAB_EBACKEND, "%s: its run was killed by signal %d%s", out,
+                        WTERMSIG(state), WTERMSIG(state) == SIGKILL ? ", perhaps for want of memory" : "");
     return CAB_OK;
 }
 
@@ -112,7 +123,7 @@ static cab_status run_child(const cab_recipe *recipe, const sigset_t *signals, b
 
 cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count)
 {
-    sigset_t signals = stop_signals(), before;
+    sigset_t signals = waited_signals(), before;
     cab_status status = CAB_OK;
     bool stopped = false;
     sigprocmask(SIG_BLOCK, &signals, &before);

@@ -75,7 +75,7 @@ static void manual(FILE *out)
             const cab_option *option = &group.table.rows[i];
             cab_option_default(option, value, sizeof value);
             cab_option_expected(option, expected, sizeof expected);
-            fprintf(out, ".TP\n.B %s\n%s.\nTakes %s; default %s.\n", option->key, option->help, expected, value);
+            fprintf(out, ".TP\n.B %s\n\\&%s.\nTakes %s; default %s.\n", option->key, option->help, expected, value);
         }
     }
 }

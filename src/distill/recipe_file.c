@@ -29,6 +29,13 @@ enum {
     DEPTH_MAX = 8
 };
 
+#define ONE_ROW(...) +1
+#define COUNT_ROWS(SECTION) (0 SECTION(ONE_ROW, ONE_ROW, ONE_ROW, ONE_ROW, ONE_ROW, ONE_ROW, ONE_ROW))
+#define CHECK_ROWS(name, SECTION) _Static_assert(COUNT_ROWS(SECTION) <= ROWS_MAX, "raise ROWS_MAX for " #name);
+CHECK_ROWS(top, CAB_RECIPE_TOP)
+CAB_RECIPE_SECTIONS(CHECK_ROWS)
+CHECK_ROWS(stages, CAB_RECIPE_STAGE)
+
 /* One value as text: `text` of a scalar, `items` of a list. Absent: NULL. */
 struct raw_value {
     char *text;
@@ -65,7 +72,7 @@ struct complaint {
 static cyaml_schema_field_t *add_rows(struct schema *schema, cyaml_schema_field_t *fields, cab_option_table table,
                                       size_t base)
 {
-    for (unsigned i = 0; i < table.count && i < ROWS_MAX; i++) {
+    for (unsigned i = 0; i < table.count; i++) {
         const cab_option *option = &table.rows[i];
         size_t at = base + i * sizeof(struct raw_value);
         cyaml_schema_field_t *row = fields++;

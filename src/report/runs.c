@@ -235,7 +235,8 @@ static cab_status read_run(cab_report_run *run, const char *directory)
         CAB_TRY(cab_strdup(texts[i], ""));
     CAB_TRY(cab_strdup(&run->name, cab_path_name(run->directory)));
     CAB_TRY(read_log(run));
-    CAB_TRY(read_recipe(run));
+    if (read_recipe(run) != CAB_OK)
+        cab_log_warn("%s", cab_error_text());
     CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_RESULT));
     if (cab_path_exists(path) && read_result(run, path) != CAB_OK)
         cab_log_warn("%s", cab_error_text());
