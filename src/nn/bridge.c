@@ -12,11 +12,13 @@ typedef struct mlp {
     cab_dense layers[CAB_BRIDGE_MAX_LAYERS];
 } mlp;
 
+enum { DIRECTIONS = 2 };
+
 struct cab_bridge {
     cab_bridge_options options;
     int n_layer;
     int *layer_map;
-    mlp *phi_b, *phi_c;
+    mlp *phi[DIRECTIONS][2]; /* of B, of C, by layer */
 };
 
 static cab_status draw_uniform(cab_params *params, cab_tensor *t, double bound, uint64_t seed)
@@ -47,36 +49,50 @@ static cab_status add_dense(cab_params *params, const char *name, int64_t n_in, 
     return draw_uniform(params, dense->b, bound, seed);
 }
 
-static cab_status add_mlp(cab_params *params, const cab_bridge_options *o, char which, int layer, int64_t n_in,
+static int directions(const cab_bridge *bridge)
+{
+    return bridge->options.bidirectional ? 2 : 1;
+}
+
+static cab_status add_mlp(cab_params *params, const cab_bridge_options *o, const char *which, int layer, int64_t n_in,
                           int64_t n_out, uint64_t seed, mlp *out)
 {
     for (int i = 0; i < o->n_layer; i++) {
         char name[CAB_NAME_MAX - 16];
-        snprintf(name, sizeof name, "bridge.%c.%d.%d", which, layer, 2 * i); /* odd numbers are the activations */
+        snprintf(name, sizeof name, "bridge.%s.%d.%d", which, layer, 2 * i); /* odd numbers are the activations */
         CAB_TRY(add_dense(params, name, i == 0 ? n_in : o->hidden, i + 1 == o->n_layer ? n_out : o->hidden, seed,
                           &out->layers[i]));
     }
     return CAB_OK;
 }
 
+static cab_status add_layer(cab_params *params, cab_bridge *bridge, int l, int64_t b_width, const int64_t widths[2],
+                            uint64_t seed)
+{
+    static const char *const names[DIRECTIONS][2] = {{"B", "C"}, {"B_b", "C_b"}};
+    for (int d = 0; d < directions(bridge); d++)
+        for (int i = 0; i < 2; i++)
+            CAB_TRY(add_mlp(params, &bridge->options, names[d][i], l, b_width, widths[i], seed, &bridge->phi[d][i][l]));
+    return CAB_OK;
+}
+
 cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
                           int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **out)
 {
+    const int64_t widths[2] = {k_width, q_width};
     cab_bridge *bridge = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&bridge, 1, "a bridge"));
     bridge->options = *options;
     bridge->n_layer = n_layer;
     CAB_GOTO(CAB_NEW(&bridge->layer_map, (size_t)n_layer, "a bridge"));
-    CAB_GOTO(CAB_NEW(&bridge->phi_b, (size_t)n_layer, "a bridge"));
-    CAB_GOTO(CAB_NEW(&bridge->phi_c, (size_t)n_layer, "a bridge"));
+    for (int d = 0; d < directions(bridge); d++)
+        for (int i = 0; i < 2; i++)
+            CAB_GOTO(CAB_NEW(&bridge->phi[d][i], (size_t)n_layer, "a bridge"));
     memcpy(bridge->layer_map, layer_map, (size_t)n_layer * sizeof *layer_map);
-    for (int l = 0; l < n_layer; l++) {
-        if (layer_map[l] < 0)
-            continue;
-        CAB_GOTO(add_mlp(params, options, 'B', l, b_width, k_width, seed, &bridge->phi_b[l]));
-        CAB_GOTO(add_mlp(params, options, 'C', l, b_width, q_width, seed, &bridge->phi_c[l]));
-    }
+    for (int l = 0; l < n_layer; l++)
+        if (layer_map[l] >= 0)
+            CAB_GOTO(add_layer(params, bridge, l, b_width, widths, seed));
     status = cab_params_set_trainable(params, "bridge.*", true, NULL);
 done:
     if (status == CAB_OK)
@@ -91,8 +107,9 @@ void cab_bridge_free(cab_bridge *bridge)
     if (bridge == NULL)
         return;
     cab_free(bridge->layer_map);
-    cab_free(bridge->phi_b);
-    cab_free(bridge->phi_c);
+    for (int d = 0; d < DIRECTIONS; d++)
+        for (int i = 0; i < 2; i++)
+            cab_free(bridge->phi[d][i]);
     cab_free(bridge);
 }
 
@@ -114,18 +131,40 @@ int cab_bridge_aligned(const cab_bridge *bridge)
     return aligned;
 }
 
+int cab_bridge_terms(const cab_bridge *bridge)
+{
+    return 2 * directions(bridge) * cab_bridge_aligned(bridge);
+}
+
+/* rows NULL: the teacher's rows stand as the student's. */
+static void record_terms(cab_graph *g, const cab_bridge *bridge, const cab_bridge_images *sides,
+                         const cab_row_map *rows, cab_tensor **terms)
+{
+    const cab_bridge_options *o = &bridge->options;
+    const cab_feature_map maps[2] = {o->softmax ? CAB_MAP_SOFTMAX_TOKENS : o->map,
+                                     o->softmax ? CAB_MAP_SOFTMAX_FEATURES : o->map};
+    cab_tensor *const *const from[DIRECTIONS][2] = {{sides->B, sides->C}, {sides->B_back, sides->C_back}};
+    cab_tensor *const *const targets[2] = {sides->K, sides->Q};
+    int n = 0;
+    for (int l = 0; l < bridge->n_layer; l++)
+        for (int d = 0; d < directions(bridge) && bridge->layer_map[l] >= 0; d++)
+            for (int i = 0; i < 2; i++) {
+                cab_tensor *pred = record_mlp(g, bridge, &bridge->phi[d][i][l], from[d][i][l]);
+                cab_tensor *target = targets[i][bridge->layer_map[l]];
+                terms[n++] = rows != NULL ? cab_align_loss_mapped(g, pred, target, maps[i], rows)
+                                          : cab_align_loss(g, pred, target, maps[i]);
+            }
+}
+
 void cab_bridge_record(cab_graph *g, const cab_bridge *bridge, cab_tensor *const *B, cab_tensor *const *C,
                        cab_tensor *const *K, cab_tensor *const *Q, cab_tensor **terms)
 {
-    const cab_bridge_options *o = &bridge->options;
-    cab_feature_map k_map = o->softmax ? CAB_MAP_SOFTMAX_TOKENS : o->map;
-    cab_feature_map q_map = o->softmax ? CAB_MAP_SOFTMAX_FEATURES : o->map;
-    int n = 0;
-    for (int l = 0; l < bridge->n_layer; l++) {
-        int t = bridge->layer_map[l];
-        if (t < 0)
-            continue;
-        terms[n++] = cab_align_loss(g, record_mlp(g, bridge, &bridge->phi_b[l], B[l]), K[t], k_map);
-        terms[n++] = cab_align_loss(g, record_mlp(g, bridge, &bridge->phi_c[l], C[l]), Q[t], q_map);
-    }
+    const cab_bridge_images sides = {.B = B, .C = C, .K = K, .Q = Q};
+    record_terms(g, bridge, &sides, NULL, terms);
+}
+
+void cab_bridge_record_images(cab_graph *g, const cab_bridge *bridge, const cab_bridge_images *images,
+                              cab_tensor **terms)
+{
+    record_terms(g, bridge, images, &images->rows, terms);
 }

@@ -1,7 +1,11 @@
 /* bridge.h - the attention bridge: per aligned student layer two small MLPs, phi_B and phi_C, that carry the student's
  * per-token B and C to the teacher's K and Q. Trained with the student, discarded after.
  *
- *   L_align = mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l))) */
+ *   L_align = mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l)))
+ *
+ * A student of two directions has two more per layer, for the B and C of its second direction, and two more terms. Both
+ * directions keep their rows in the order of the tokens, so that both are compared with the same rows of K and Q: reversing
+ * B and K alike changes no mean. */
 #ifndef CAB_NN_BRIDGE_H
 #define CAB_NN_BRIDGE_H
 
@@ -15,13 +19,14 @@ typedef struct cab_bridge_options {
     cab_activation_kind activation;
     bool softmax;        /* psi: softmax over features for Q, over tokens for K */
     cab_feature_map map; /* otherwise: none, relu or exp for both */
+    bool bidirectional;
 } cab_bridge_options;
 
 typedef struct cab_bridge cab_bridge;
 
 /* layer_map[l] is the teacher layer that teaches student layer l, or -1. The sizes: width of the student's B and C, of the
- * teacher's K and of its Q. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params`, freshly drawn (uniform in
- * +-1/sqrt(fan in), as torch.nn.Linear) from `seed`, and trainable. */
+ * teacher's K and of its Q. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params` (B, C, B_b, C_b), freshly drawn
+ * (uniform in +-1/sqrt(fan in), as torch.nn.Linear) from `seed`, and trainable. */
 cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
                           int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **bridge);
 void cab_bridge_free(cab_bridge *bridge);
@@ -34,5 +39,18 @@ int cab_bridge_aligned(const cab_bridge *bridge);
  * is seeded with weight / aligned, because a fused loss has its value only once its backward has run. */
 void cab_bridge_record(cab_graph *g, const cab_bridge *bridge, cab_tensor *const *B, cab_tensor *const *C,
                        cab_tensor *const *K, cab_tensor *const *Q, cab_tensor **terms);
+
+/* What the bridge of image models compares: all layers of each. B_back and C_back are read only where bidirectional. */
+typedef struct cab_bridge_images {
+    cab_tensor *const *B, *const *C, *const *B_back, *const *C_back;
+    cab_tensor *const *K, *const *Q;
+    cab_row_map rows;
+} cab_bridge_images;
+
+/* The terms of one recording, 2 or 4 per aligned layer. */
+int cab_bridge_terms(const cab_bridge *bridge);
+/* As cab_bridge_record(), with cab_bridge_terms() terms. */
+void cab_bridge_record_images(cab_graph *g, const cab_bridge *bridge, const cab_bridge_images *images,
+                              cab_tensor **terms);
 
 #endif

@@ -12,13 +12,11 @@ typedef struct cab_align_attributes {
     cab_row_map rows;
 } cab_align_attributes;
 
-/* The token of the target that token l of L of pred is compared with. */
-static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l, int64_t L)
+/* The token of the target that token l of pred is compared with. */
+static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l)
 {
     if (!a->mapped)
         return l;
-    if (a->rows.reverse)
-        l = L - 1 - l;
     if (l == a->rows.class_at)
         return 0;
     return 1 + a->rows.skip + (l < a->rows.class_at ? l : l - 1);

@@ -153,7 +153,6 @@ cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, c
 typedef struct cab_row_map {
     int64_t class_at; /* where pred's class token stands */
     int64_t skip;     /* rows of the target that nothing is compared with, after the first */
-    bool reverse;     /* pred's tokens are compared from the last to the first */
 } cab_row_map;
 
 /* The same with target (B, L + rows->skip, D) read through the map; softmax over tokens takes no skipped row in. */

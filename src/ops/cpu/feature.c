@@ -33,7 +33,7 @@ static loss loss_of(const cab_node *node)
 /* The target's row for pred's token t of sequence b. */
 static int64_t target_row(const loss *l, int64_t b, int64_t t)
 {
-    return b * l->target->shape[1] + cab_align_token(l->attributes, t, l->pred->shape[1]);
+    return b * l->target->shape[1] + cab_align_token(l->attributes, t);
 }
 
 /* Maximum and inverse of the sum of exponentials over the tokens of one sequence, for a piece of the columns. */
