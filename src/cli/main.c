@@ -1,6 +1,7 @@
 /* main.c - the cab tool: picks the subcommand, prints the one line of a failure, turns the status into the exit code.
  *
  * stdout carries results, stderr progress and messages. Exit codes are those of CAB_STATUS_TABLE. */
+#include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
 
@@ -80,8 +81,14 @@ static const char *command_word(const char *word)
  * /proc it goes on as it is. */
 static void limit_spinning(char **argv)
 {
-    if (!getenv("OMP_WAIT_POLICY") && !getenv("GOMP_SPINCOUNT") && setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
-        execv("/proc/self/exe", argv);
+    char path[CAB_PATH_MAX];
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
+        return;
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length > 0) {
+        path[length] = '\0';
+        execv(path, argv);
+    }
 }
 
 int main(int argc, char **argv)
