@@ -176,9 +176,9 @@ static cab_status print_stages(const cab_recipe *recipe)
         else
             printf(" %g %% of %" PRId64 " tokens,", 100 * stage->share, recipe->train.tokens);
         if (stage->lr > 0 || recipe->train.lr > 0)
-            printf(" learning rate %g,", stage->lr > 0 ? stage->lr : recipe->train.lr);
+            printf(" learning rate %g;", stage->lr > 0 ? stage->lr : recipe->train.lr);
         else
-            printf(" learning rate of the method,");
+            printf(" learning rate of the method;");
         print_weight("ce", stage->ce, stage->ce_end);
         print_weight("kl", stage->kl, stage->kl_end);
         print_weight("align", stage->align, stage->align_end);
@@ -229,11 +229,10 @@ static cab_status prepare(const struct plan *plan, const struct distill_options 
 {
     for (unsigned i = 0; i < plan->count; i++) {
         const char *out = plan->recipes[i]->out;
-        if (!cab_report_is_run(out) || options->resume)
-            continue;
-        if (!options->overwrite)
+        if (options->overwrite)
+            CAB_TRY(remove_run(out));
+        else if (!options->resume && cab_report_is_run(out))
             return cab_fail(CAB_EARG, "%s holds a run already; --resume goes on with it, --overwrite starts anew", out);
-        CAB_TRY(remove_run(out));
     }
     return CAB_OK;
 }

@@ -39,6 +39,9 @@ says err 'did you mean "train.lr"?'
 expect 3 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --teacher "$TMP/nowhere"
 says err "$TMP/nowhere"
 
+expect 0 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --overwrite --quiet
+rm -r "$TMP/x"
+
 # one run, by flags alone and by a recipe
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --quiet
 says out 'run '
