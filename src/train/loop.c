@@ -26,22 +26,21 @@ void cab_distill_stop(void)
 }
 
 /* Writes recipe.yaml, or checks that the one there is the same: a directory holds one run. */
-static cab_status claim_directory(const struct cab_recipe *recipe)
+static cab_status claim_directory(const struct cab_recipe *recipe, bool *made)
 {
-    char path[CAB_PATH_MAX], candidate[CAB_PATH_MAX], result[CAB_PATH_MAX];
+    char path[CAB_PATH_MAX], result[CAB_PATH_MAX];
     char *old = NULL, *new = NULL;
     size_t old_size = 0, new_size = 0;
     cab_status status;
+    *made = !cab_path_exists(recipe->out);
     CAB_TRY(cab_directory_make(recipe->out));
     CAB_TRY(cab_directory_check_writable(recipe->out));
-    CAB_TRY(cab_path_join(path, recipe->out, "recipe.yaml"));
-    CAB_TRY(cab_path_join(candidate, recipe->out, "recipe.yaml.new"));
-    CAB_TRY(cab_path_join(result, recipe->out, "result.json"));
+    CAB_TRY(cab_path_join(path, recipe->out, CAB_RUN_RECIPE));
+    CAB_TRY(cab_path_join(result, recipe->out, CAB_RUN_RESULT));
     if (!cab_path_exists(path))
         return cab_recipe_save(recipe, path);
-    CAB_TRY(cab_recipe_save(recipe, candidate));
     CAB_GOTO(cab_file_read(path, 1 << 24, &old, &old_size));
-    CAB_GOTO(cab_file_read(candidate, 1 << 24, &new, &new_size));
+    CAB_GOTO(cab_recipe_print(recipe, &new, &new_size));
     if (old_size != new_size || memcmp(old, new, new_size) != 0)
         status =
             cab_fail(CAB_EARG, "%s: holds another run (its recipe.yaml differs); choose another directory or remove it",
@@ -49,10 +48,23 @@ static cab_status claim_directory(const struct cab_recipe *recipe)
     else if (cab_path_exists(result))
         status = cab_fail(CAB_EARG, "%s: holds this run, finished; choose another directory or remove it", recipe->out);
 done:
-    unlink(candidate);
     cab_free(old);
     cab_free(new);
     return status;
+}
+
+/* What failed before its first step leaves nothing behind that would refuse the next attempt, with a mended recipe. */
+static void release_directory(const struct cab_recipe *recipe, bool made)
+{
+    static const char *const files[] = {CAB_RUN_RECIPE, CAB_RUN_LOG};
+    char path[CAB_PATH_MAX];
+    if (cab_path_join(path, recipe->out, CAB_RUN_CHECKPOINT) != CAB_OK || cab_path_exists(path))
+        return;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (cab_path_join(path, recipe->out, files[i]) == CAB_OK)
+            unlink(path);
+    if (made)
+        rmdir(recipe->out);
 }
 
 static uint64_t tokens_done(const cab_run *run)
@@ -142,7 +154,7 @@ static cab_status failed_step(const cab_run *run, uint64_t saved_step, cab_statu
     char text[1024];
     snprintf(text, sizeof text, "%s", cab_error_text());
     if (saved_step > 0)
-        return cab_fail(status, "%s; the last good checkpoint is %s/checkpoint.safetensors (step %" PRIu64 ")", text,
+        return cab_fail(status, "%s; the last good checkpoint is %s/" CAB_RUN_CHECKPOINT " (step %" PRIu64 ")", text,
                         run->recipe->out, saved_step);
     return cab_fail(status, "%s; no checkpoint had been written yet", text);
 }
@@ -318,11 +330,11 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
 {
     cab_run run = {0};
     cab_result own;
-    bool resumed = false;
+    bool resumed = false, made = false;
     double opened = cab_seconds();
     cab_status status;
     CAB_TRY(cab_recipe_validate(recipe));
-    CAB_TRY(claim_directory(recipe));
+    CAB_TRY(claim_directory(recipe, &made));
     CAB_GOTO(cab_run_open(recipe, &run));
     CAB_GOTO(cab_snapshot_load(&run, &resumed));
     if (resumed)
@@ -335,7 +347,11 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
     if (student != NULL)
         status = cab_model_load(run.student->directory, run.precision, student);
 done:
+    if (status == CAB_EINTERRUPTED)
+        stop_requested = 0; /* obeyed: another run may follow in this process */
     cab_run_log_close(&run.log);
+    if (status != CAB_OK && run.step == 0)
+        release_directory(recipe, made);
     cab_run_close(&run);
     return status;
 }

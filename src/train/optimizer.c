@@ -29,8 +29,6 @@ static cab_status record(cab_optimizer *o, const cab_adamw_options *options)
     CAB_TRY(cab_graph_new(o->backend, &o->graph));
     o->lr = cab_graph_scalar(o->graph, "lr", 0);
     o->step = cab_graph_input(o->graph, "step", CAB_I32, 1, (int64_t[]){1});
-    if (o->step != NULL) /* eager mode runs the node as it is recorded: with a rate of 0, on cleared gradients */
-        CAB_TRY(cab_tensor_write(o->graph, o->step, &(int32_t){1}));
     o->norm = cab_adamw(o->graph, o->list, o->count, options, o->lr, o->step);
     cab_graph_keep(o->graph, o->norm);
     return cab_graph_plan(o->graph, NULL);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "io/safetensors.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,11 +12,13 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char *const layout_version = "1";
+
 enum { NAME_MAX_LENGTH = CAB_NAME_MAX + 16 };
 
 static cab_status snapshot_path(const cab_run *run, char path[CAB_PATH_MAX])
 {
-    return cab_path_join(path, run->recipe->out, "checkpoint.safetensors");
+    return cab_path_join(path, run->recipe->out, CAB_RUN_CHECKPOINT);
 }
 
 /* A checkpoint belongs to one recipe: the file as it was written beside the run. */
@@ -24,7 +27,7 @@ static cab_status recipe_hash(const cab_run *run, char text[32])
     char path[CAB_PATH_MAX];
     char *content = NULL;
     size_t size = 0;
-    CAB_TRY(cab_path_join(path, run->recipe->out, "recipe.yaml"));
+    CAB_TRY(cab_path_join(path, run->recipe->out, CAB_RUN_RECIPE));
     CAB_TRY(cab_file_read(path, 1 << 24, &content, &size));
     snprintf(text, 32, "%016" PRIx64, cab_hash(CAB_HASH_START, content, size));
     cab_free(content);
@@ -60,7 +63,7 @@ static void bag_close(bag *b)
 static cab_status add_metadata(const cab_run *run, bag *b)
 {
     char text[64];
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "version", "1"));
+    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "version", layout_version));
     snprintf(text, sizeof text, "%" PRIu64, run->step);
     CAB_TRY(cab_safetensors_writer_metadata(b->writer, "step", text));
     snprintf(text, sizeof text, "%.17g", run->seconds);
@@ -127,11 +130,14 @@ static cab_status load_metadata(cab_run *run, const cab_safetensors *st, const c
     char hash[64];
     const char *recipe = cab_safetensors_metadata(st, "recipe"), *step = cab_safetensors_metadata(st, "step");
     const char *seconds = cab_safetensors_metadata(st, "seconds"),
-               *train = cab_safetensors_metadata(st, "train_seconds");
+               *train = cab_safetensors_metadata(st, "train_seconds"),
+               *version = cab_safetensors_metadata(st, "version");
     char *end = NULL;
-    if (recipe == NULL || step == NULL || seconds == NULL || train == NULL)
-        return cab_fail(CAB_EFORMAT, "%s: not a checkpoint of a run: metadata recipe, step or seconds is missing",
-                        path);
+    if (recipe == NULL || step == NULL || seconds == NULL || train == NULL || version == NULL)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: not a checkpoint of a run: metadata version, recipe, step or seconds is missing", path);
+    if (strcmp(version, layout_version) != 0)
+        return cab_fail(CAB_EFORMAT, "%s: version is \"%s\", expected %s", path, version, layout_version);
     CAB_TRY(recipe_hash(run, hash));
     if (strcmp(hash, recipe) != 0)
         return cab_fail(CAB_EARG, "%s: belongs to a run with another recipe (%s, this one is %s)", path, recipe, hash);
@@ -163,10 +169,26 @@ static cab_status load_parameters(cab_run *run, const cab_safetensors *st)
     return cab_params_refresh(run->bridge_params);
 }
 
+/* A kill while a checkpoint was being written leaves its temporary file. */
+static void remove_leftovers(const cab_run *run)
+{
+    static const char prefix[] = CAB_RUN_CHECKPOINT ".tmp.";
+    char path[CAB_PATH_MAX];
+    DIR *directory = opendir(run->recipe->out);
+    if (directory == NULL)
+        return;
+    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
+        if (strncmp(entry->d_name, prefix, sizeof prefix - 1) == 0 &&
+            cab_path_join(path, run->recipe->out, entry->d_name) == CAB_OK)
+            unlink(path);
+    closedir(directory);
+}
+
 cab_status cab_snapshot_load(cab_run *run, bool *found)
 {
     char path[CAB_PATH_MAX];
     cab_safetensors *st = NULL;
+    remove_leftovers(run);
     CAB_TRY(snapshot_path(run, path));
     *found = cab_path_exists(path);
     if (!*found)

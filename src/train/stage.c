@@ -112,18 +112,20 @@ static cab_status load_batch(cab_run *run, uint64_t sequence)
     return CAB_OK;
 }
 
-static cab_status check_finite(const cab_run *run, const char *stage, const cab_term_values *v)
+/* A term that the stage has must be a number. */
+static cab_status check_finite(const cab_run *run, const cab_stage *stage, const cab_term_values *v)
 {
     const struct {
         const char *name;
         double value;
         bool present;
-    } terms[] = {
-        {"ce", v->ce, v->labels > 0}, {"kl", v->kl, v->valid > 0 && !isnan(v->agreement)}, {"align", v->align, false}};
+    } terms[] = {{"ce", v->ce, uses(stage->ce, stage->ce_end) && v->labels > 0},
+                 {"kl", v->kl, uses(stage->kl, stage->kl_end) && v->valid > 0},
+                 {"align", v->align, uses(stage->align, stage->align_end) && cab_bridge_aligned(run->bridge) > 0}};
     for (int i = 0; i < 3; i++)
-        if (isinf(terms[i].value) || (terms[i].present && isnan(terms[i].value)))
+        if (terms[i].present && !isfinite(terms[i].value))
             return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the loss term %s is %g", run->step + 1,
-                            stage, terms[i].name, terms[i].value);
+                            stage->name, terms[i].name, terms[i].value);
     return CAB_OK;
 }
 
@@ -150,14 +152,15 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
         cab_term_values v;
         CAB_TRY(load_batch(run, run->step * (uint64_t)run->batch + (uint64_t)(i * run->micro_batch)));
         CAB_TRY(cab_objective_run(run->objective, run->ids, run->labels, NULL, weights, share, &v));
-        CAB_TRY(check_finite(run, stage->name, &v));
+        CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }
-    if (cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm) != CAB_OK)
+    cab_status status = cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm);
+    if (status == CAB_ENUMERIC)
         return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the gradient norm is %g", run->step + 1,
                         stage->name, *norm);
-    run->step++;
-    return CAB_OK;
+    run->step += status == CAB_OK;
+    return status;
 }
 
 cab_status cab_run_swap_averages(cab_run *run)
