@@ -63,22 +63,27 @@ static cab_status configure_transformers(const cab_json *json, cab_config *c)
     return CAB_OK;
 }
 
-/* Heads are the one size that no tensor shows. */
+/* Heads are the one size that no tensor shows: timm's names say them, and "model_args" where they were given. */
 static cab_status timm_heads(const cab_json *json, const char *name, cab_config *c)
 {
     static const struct {
         const char *size;
         int n_head;
     } known[] = {{"_tiny_", 3}, {"_small_", 6}, {"_base_", 12}, {"_large_", 16}, {"_huge_", 16}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strstr(name, known[i].size) == NULL)
-            continue;
-        c->n_head = c->n_kv_head = known[i].n_head;
-        return CAB_OK;
+    json_object *arguments = NULL;
+    int64_t n_head = 0;
+    if (json_object_object_get_ex(json->root, "model_args", &arguments) && arguments != NULL) {
+        CAB_TRY(cab_json_object(json, NULL, "model_args", &arguments));
+        CAB_TRY(cab_json_int_or(json, arguments, "num_heads", 1, 1024, 0, &n_head));
     }
+    for (size_t i = 0; n_head == 0 && i < sizeof known / sizeof *known; i++)
+        if (strstr(name, known[i].size) != NULL)
+            n_head = known[i].n_head;
+    c->n_head = c->n_kv_head = (int)n_head;
+    if (n_head > 0)
+        return CAB_OK;
     return cab_fail(CAB_EUNSUPPORTED,
-                    "%s: \"architecture\" is \"%s\"; of timm's, tiny, small, base, large and huge are "
-                    "supported",
+                    "%s: \"architecture\" is \"%s\"; of timm's, tiny, small, base, large and huge are supported",
                     json->name, name);
 }
 

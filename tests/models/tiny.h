@@ -152,7 +152,8 @@ static inline void tiny_configure(tiny *t, const char *from, const char *to)
 
 static inline void tiny_drop(tiny *t, const char *name)
 {
-    *tiny_find(t, name) = t->tensors[--t->count];
+    tiny_tensor *dropped = tiny_find(t, name);
+    *dropped = t->tensors[--t->count];
 }
 
 /* The values of a tensor: a function of its name. All are bf16 numbers. */

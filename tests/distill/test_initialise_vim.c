@@ -1,0 +1,170 @@
+/* Where the image student starts: what is drawn, that it is the same again, that every parameter then learns. */
+#include "device/device.h"
+#include "distill/initialise_vim.h"
+#include "models/vim.h"
+#include "temp.h"
+
+#include <math.h>
+
+static cab_model *student(cab_backend *backend)
+{
+    const cab_arch *arch = NULL;
+    cab_model *model = NULL;
+    cab_config c = {.d_model = 24,
+                    .n_layer = 2,
+                    .n_classes = 5,
+                    .d_state = 16,
+                    .d_conv = 4,
+                    .d_inner = 48,
+                    .dt_rank = 2,
+                    .n_group = 1,
+                    .n_special = 1,
+                    .class_middle = true,
+                    .patch_size = 4,
+                    .norm_eps = 1e-5};
+    cab_config_set_image(&c, 12);
+    assert_ok(cab_architecture_find("vim", "test", &arch));
+    assert_ok(cab_model_create(arch, &c, backend, CAB_PRECISION_FP32, &model));
+    return model;
+}
+
+static float *values_of(const cab_model *model, const cab_tensor *t)
+{
+    float *values = calloc((size_t)cab_elements(t), sizeof *values);
+    assert_non_null(values);
+    assert_ok(cab_params_read(model->params, t, values));
+    return values;
+}
+
+static double deviation(const cab_model *model, const cab_tensor *t)
+{
+    float *values = values_of(model, t);
+    double sum = 0;
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        sum += (double)values[i] * (double)values[i];
+    free(values);
+    return sqrt(sum / (double)cab_elements(t));
+}
+
+static void expect_all(const cab_model *model, const cab_tensor *t, double low, double high)
+{
+    float *values = values_of(model, t);
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        assert_true((double)values[i] >= low && (double)values[i] <= high);
+    free(values);
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    cab_backend *backend = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    cab_model *model = student(backend);
+    assert_ok(cab_initialise_vim(model, 3, false));
+    const cab_vim *m = model->layers;
+    for (int l = 0; l < 2; l++)
+        for (int d = 0; d < 2; d++) {
+            const cab_mamba1 *x = d == 0 ? &m->layers[l].mixer.forward : &m->layers[l].mixer.backward;
+            float *A_log = values_of(model, x->A_log);
+            for (int64_t i = 0; i < cab_elements(x->A_log); i++)
+                assert_true(fabs((double)A_log[i] - log((double)(i % 16 + 1))) < 1e-6);
+            free(A_log);
+            expect_all(model, x->D, 1, 1);
+            expect_all(model, x->dt_bias, log(expm1(0.001)) - 1e-3, log(expm1(0.1)) + 1e-3);
+            expect_all(model, x->dt_proj.w, -1 / sqrt(2.0), 1 / sqrt(2.0));
+        }
+    assert_true(fabs(deviation(model, m->head.w) - 0.02) < 0.005);
+    assert_true(fabs(deviation(model, m->patch_embed.w) * sqrt(48) - 1) < 0.1);
+    assert_true(fabs(deviation(model, m->layers[1].mixer.in_proj.w) * sqrt(3 * 24) - 1) < 0.1);
+    assert_true(fabs(deviation(model, m->layers[1].mixer.out_proj.w) * sqrt(3 * 48 * 2) - 1) < 0.1);
+    cab_model_free(model);
+    cab_backend_close(backend);
+}
+
+static void test_same_again(void **state)
+{
+    (void)state;
+    cab_backend *backend = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    cab_model *a = student(backend), *b = student(backend), *other = student(backend);
+    assert_ok(cab_initialise_vim(a, 3, true));
+    assert_ok(cab_initialise_vim(b, 3, true));
+    assert_ok(cab_initialise_vim(other, 4, true));
+    size_t differ = 0;
+    for (size_t i = 0; i < cab_params_count(a->params); i++) {
+        const cab_tensor *t = cab_params_at(a->params, i);
+        float *x = values_of(a, t), *y = values_of(b, cab_params_at(b->params, i));
+        float *z = values_of(other, cab_params_at(other->params, i));
+        assert_memory_equal(x, y, (size_t)cab_elements(t) * sizeof *x);
+        differ += memcmp(x, z, (size_t)cab_elements(t) * sizeof *x) != 0;
+        if (strstr(t->name, "_log") != NULL)
+            expect_all(a, t, -20, -20);
+        free(x);
+        free(y);
+        free(z);
+    }
+    assert_true(differ > 0);
+    cab_model_free(a);
+    cab_model_free(b);
+    cab_model_free(other);
+    cab_backend_close(backend);
+}
+
+/* Sum of the logits of one image, backwards: all parameters get a gradient, near the identity all but A a large one. */
+static void test_everything_learns(void **state)
+{
+    (void)state;
+    cab_backend *backend = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    for (int identity = 0; identity < 2; identity++) {
+        cab_model *model = student(backend);
+        float pixels[3 * 12 * 12], one[5] = {1, 1, 1, 1, 1};
+        cab_graph *g = NULL;
+        assert_ok(cab_initialise_vim(model, 3, identity));
+        for (int i = 0; i < 3 * 12 * 12; i++)
+            pixels[i] = sinf((float)i);
+        assert_ok(cab_graph_new(backend, &g));
+        cab_tensor *input = cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){1, 3, 12, 12});
+        cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, false, NULL));
+        cab_tensor *seed = cab_graph_input(g, "seed", CAB_F32, 3, (int64_t[]){1, 1, 5});
+        cab_graph_backward(g, 1, &logits, &seed);
+        assert_ok(cab_graph_plan(g, NULL));
+        assert_ok(cab_tensor_write(g, input, pixels));
+        assert_ok(cab_tensor_write(g, seed, one));
+        assert_ok(cab_graph_run(g));
+        for (size_t i = 0; i < cab_params_count(model->params); i++) {
+            const cab_tensor *t = cab_params_at(model->params, i);
+            float *gradient = calloc((size_t)cab_elements(t), sizeof *gradient);
+            double largest = 0;
+            assert_non_null(gradient);
+            assert_ok(cab_params_read_grad(model->params, t, gradient));
+            for (int64_t k = 0; k < cab_elements(t); k++)
+                largest = fmax(largest, fabs((double)gradient[k]));
+            if (!(largest > 1e-15 && isfinite(largest)))
+                fail_msg("%s: largest gradient %g", t->name, largest);
+            if (identity && strstr(t->name, "_log") != NULL)
+                assert_true(largest < 1e-8);
+            free(gradient);
+        }
+        cab_graph_free(g);
+        cab_model_free(model);
+    }
+    cab_backend_close(backend);
+}
+
+static void test_other_students_refused(void **state)
+{
+    (void)state;
+    cab_model *model = NULL;
+    assert_ok(cab_model_load("examples/tales/teacher", CAB_PRECISION_FP32, &model));
+    assert_fails(cab_initialise_vim(model, 1, false), CAB_EUNSUPPORTED, "\"gpt2\"");
+    cab_model_free(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_same_again),
+                                       cmocka_unit_test(test_everything_learns),
+                                       cmocka_unit_test(test_other_students_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

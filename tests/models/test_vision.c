@@ -1,0 +1,447 @@
+/* Image models: both layouts of a teacher, positions for another image size, what is refused, what is saved. */
+#include "tiny.h"
+
+/* Width 12, 3 heads, 2 layers, patches of 4, images of 12, 5 classes; `distilled` adds the second token and its head. */
+static tiny tiny_transformers(cab_dtype dtype, bool distilled)
+{
+    const char *const model = distilled ? "deit" : "vit";
+    tiny t = {.dtype = dtype};
+    snprintf(t.config, sizeof t.config,
+             "{\"model_type\": \"%s\", \"hidden_size\": 12, \"num_hidden_layers\": 2, \"num_attention_heads\": 3, "
+             "\"intermediate_size\": 20, \"image_size\": 12, \"patch_size\": 4, \"num_channels\": 3, "
+             "\"hidden_act\": \"gelu\", \"layer_norm_eps\": 1e-6}",
+             model);
+    tiny_add(&t, 0, 3, (int64_t[]){1, 1, 12}, "%s.embeddings.cls_token", model);
+    if (distilled)
+        tiny_add(&t, 0, 3, (int64_t[]){1, 1, 12}, "%s.embeddings.distillation_token", model);
+    tiny_add(&t, 0, 3, (int64_t[]){1, distilled ? 11 : 10, 12}, "%s.embeddings.position_embeddings", model);
+    tiny_add(&t, 0, 4, (int64_t[]){12, 3, 4, 4}, "%s.embeddings.patch_embeddings.projection.weight", model);
+    TINY_VECTOR(&t, 0, 12, "%s.embeddings.patch_embeddings.projection.bias", model);
+    for (int l = 0; l < 2; l++) {
+        static const struct {
+            const char *name;
+            int64_t in, out;
+        } dense[] = {{"attention.attention.query", 12, 12}, {"attention.attention.key", 12, 12},
+                     {"attention.attention.value", 12, 12}, {"attention.output.dense", 12, 12},
+                     {"intermediate.dense", 12, 20},        {"output.dense", 20, 12}};
+        for (int i = 0; i < 6; i++) {
+            TINY_MATRIX(&t, dense[i].out, dense[i].in, "%s.encoder.layer.%d.%s.weight", model, l, dense[i].name);
+            TINY_VECTOR(&t, 0, dense[i].out, "%s.encoder.layer.%d.%s.bias", model, l, dense[i].name);
+        }
+        for (int i = 0; i < 2; i++) {
+            const char *norm = i == 0 ? "layernorm_before" : "layernorm_after";
+            TINY_VECTOR(&t, 1, 12, "%s.encoder.layer.%d.%s.weight", model, l, norm);
+            TINY_VECTOR(&t, 0, 12, "%s.encoder.layer.%d.%s.bias", model, l, norm);
+        }
+    }
+    TINY_VECTOR(&t, 1, 12, "%s.layernorm.weight", model);
+    TINY_VECTOR(&t, 0, 12, "%s.layernorm.bias", model);
+    for (int i = 0; i < (distilled ? 2 : 1); i++) {
+        const char *head = !distilled ? "classifier" : i == 0 ? "cls_classifier" : "distillation_classifier";
+        TINY_MATRIX(&t, 5, 12, "%s.weight", head);
+        TINY_VECTOR(&t, 0, 5, "%s.bias", head);
+    }
+    return t;
+}
+
+/* Width 8, state 3, convolution of 4, rank 1, 2 layers, patches of 4, images of 12, 5 classes. */
+static tiny tiny_vim(void)
+{
+    tiny t = {.dtype = CAB_F32,
+              .config =
+                  "{\"model_type\": \"vim\", \"img_size\": 12, \"patch_size\": 4, \"embed_dim\": 8, \"depth\": 2, "
+                  "\"num_classes\": 5, \"d_state\": 3}"};
+    tiny_add(&t, 0, 4, (int64_t[]){8, 3, 4, 4}, "patch_embed.proj.weight");
+    TINY_VECTOR(&t, 0, 8, "patch_embed.proj.bias");
+    tiny_add(&t, 0, 3, (int64_t[]){1, 1, 8}, "cls_token");
+    tiny_add(&t, 0, 3, (int64_t[]){1, 10, 8}, "pos_embed");
+    for (int l = 0; l < 2; l++) {
+        TINY_VECTOR(&t, 1, 8, "layers.%d.norm.weight", l);
+        TINY_MATRIX(&t, 32, 8, "layers.%d.mixer.in_proj.weight", l);
+        TINY_MATRIX(&t, 8, 16, "layers.%d.mixer.out_proj.weight", l);
+        for (int d = 0; d < 2; d++) {
+            const char *suffix = d == 0 ? "" : "_b";
+            TINY_MATRIX(&t, 16, 3, "layers.%d.mixer.A%s_log", l, suffix);
+            TINY_VECTOR(&t, 1, 16, "layers.%d.mixer.D%s", l, suffix);
+            tiny_add(&t, 0, 3, (int64_t[]){16, 1, 4}, "layers.%d.mixer.conv1d%s.weight", l, suffix);
+            TINY_VECTOR(&t, 0, 16, "layers.%d.mixer.conv1d%s.bias", l, suffix);
+            TINY_MATRIX(&t, 7, 16, "layers.%d.mixer.x_proj%s.weight", l, suffix);
+            TINY_MATRIX(&t, 16, 1, "layers.%d.mixer.dt_proj%s.weight", l, suffix);
+            TINY_VECTOR(&t, 0, 16, "layers.%d.mixer.dt_proj%s.bias", l, suffix);
+        }
+    }
+    TINY_VECTOR(&t, 1, 8, "norm_f.weight");
+    TINY_MATRIX(&t, 5, 8, "head.weight");
+    TINY_VECTOR(&t, 0, 5, "head.bias");
+    return t;
+}
+
+/* Logits of two images, in a buffer the caller frees. */
+static float *image_logits(const cab_model *model)
+{
+    const cab_config *c = &model->config;
+    const size_t pixels = 2 * 3 * (size_t)c->image_size * (size_t)c->image_size, n = 2 * (size_t)c->n_classes;
+    float *images = calloc(pixels, sizeof *images), *values = calloc(n, sizeof *values);
+    void *raw = calloc(n, sizeof *values);
+    cab_random random = {.seed = 5, .stream = CAB_STREAM_TEST};
+    cab_graph *g = NULL;
+    assert_true(images != NULL && values != NULL && raw != NULL);
+    for (size_t i = 0; i < pixels; i++)
+        images[i] = cab_random_normal(&random);
+    assert_ok(cab_graph_new(model->backend, &g));
+    cab_tensor *input = cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){2, 3, c->image_size, c->image_size});
+    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, false, NULL));
+    cab_graph_keep(g, logits);
+    assert_ok(cab_graph_plan(g, NULL));
+    assert_ok(cab_tensor_write(g, input, images));
+    assert_ok(cab_graph_run(g));
+    assert_ok(cab_tensor_read(g, logits, raw));
+    cab_convert(values, CAB_F32, raw, logits->dtype, n);
+    cab_graph_free(g);
+    free(images);
+    free(raw);
+    return values;
+}
+
+/* ---- loading --------------------------------------------------------------------------------------------------------- */
+
+static void test_transformers(void **state)
+{
+    for (int distilled = 0; distilled < 2; distilled++) {
+        tiny t = tiny_transformers(CAB_F32, distilled);
+        cab_model *model = NULL;
+        assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        const cab_config *c = &model->config;
+        assert_string_equal(cab_model_architecture(model), distilled ? "deit" : "vit");
+        assert_true(cab_model_reads_images(model));
+        assert_int_equal(c->n_classes, 5);
+        assert_int_equal(c->max_length, distilled ? 11 : 10);
+        assert_int_equal(c->n_special, distilled ? 2 : 1);
+        assert_int_equal(c->class_at, 0);
+        assert_int_equal(cab_model_key_width(model), 12);
+        assert_fails(cab_model_save(model, temp_path(state, "copy")), CAB_EUNSUPPORTED, "are read, not written");
+        cab_model_free(model);
+    }
+}
+
+/* The same tensors under timm's names, Q, K and V in one. */
+static void write_as_timm(void **state, const tiny *t, bool distilled, const char *config)
+{
+    static const struct {
+        const char *from, *to;
+    } names[] = {{"embeddings.cls_token", "cls_token"},
+                 {"embeddings.distillation_token", "dist_token"},
+                 {"embeddings.position_embeddings", "pos_embed"},
+                 {"embeddings.patch_embeddings.projection", "patch_embed.proj"},
+                 {"encoder.layer.", "blocks."},
+                 {"attention.output.dense", "attn.proj"},
+                 {"intermediate.dense", "mlp.fc1"},
+                 {"output.dense", "mlp.fc2"},
+                 {"layernorm_before", "norm1"},
+                 {"layernorm_after", "norm2"},
+                 {"layernorm", "norm"},
+                 {"distillation_classifier", "head_dist"},
+                 {"cls_classifier", "head"},
+                 {"classifier", "head"}};
+    float *values[TINY_TENSORS] = {0};
+    cab_safetensors_writer *writer = NULL;
+    assert_ok(cab_safetensors_writer_new(&writer));
+    for (int i = 0; i < t->count; i++) {
+        const tiny_tensor *tensor = &t->tensors[i];
+        char name[256];
+        int64_t shape[CAB_MAX_DIMS];
+        snprintf(name, sizeof name, "%s",
+                 strstr(tensor->name, distilled ? "deit." : "vit.") == tensor->name ? strchr(tensor->name, '.') + 1
+                                                                                    : tensor->name);
+        memcpy(shape, tensor->shape, sizeof shape);
+        if (strstr(name, "attention.attention.key") != NULL || strstr(name, "attention.attention.value") != NULL)
+            continue;
+        values[i] = tiny_values(tensor);
+        char *query = strstr(name, "attention.attention.query.");
+        if (query != NULL) { /* the three follow one another, each weight and bias */
+            const size_t n = (size_t)(tensor->n_dim == 2 ? 144 : 12);
+            values[i] = realloc(values[i], 3 * n * sizeof **values);
+            assert_non_null(values[i]);
+            for (size_t part = 1; part < 3; part++) {
+                float *other = tiny_values(tensor + 2 * part);
+                memcpy(values[i] + part * n, other, n * sizeof *other);
+                free(other);
+            }
+            shape[0] *= 3;
+            char kind[16];
+            snprintf(kind, sizeof kind, "%s", strrchr(name, '.'));
+            snprintf(query, sizeof name - (size_t)(query - name), "attn.qkv%s", kind);
+        }
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+            char *at = strstr(name, names[k].from), changed[512];
+            if (at == NULL)
+                continue;
+            snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - name), name, names[k].to,
+                     at + strlen(names[k].from));
+            snprintf(name, sizeof name, "%.255s", changed);
+        }
+        assert_ok(cab_safetensors_writer_add(writer, name, CAB_F32, tensor->n_dim, shape, values[i]));
+    }
+    assert_ok(cab_safetensors_writer_save(writer, temp_path(state, "model.safetensors")));
+    cab_safetensors_writer_free(writer);
+    for (int i = 0; i < t->count; i++)
+        free(values[i]);
+    assert_ok(cab_file_write(temp_path(state, "config.json"), config, strlen(config)));
+}
+
+static void test_timm(void **state)
+{
+    static const char *const configs[] = {
+        "{\"architecture\": \"vit_tiny_patch4_12\", \"num_classes\": 5}",
+        "{\"architecture\": \"deit_custom_distilled\", \"model_args\": {\"num_heads\": 3}}"};
+    for (int distilled = 0; distilled < 2; distilled++) {
+        tiny t = tiny_transformers(CAB_F32, distilled);
+        cab_model *model = NULL;
+        assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        float *expected = image_logits(model);
+        cab_model_free(model);
+        write_as_timm(state, &t, distilled, configs[distilled]);
+        assert_ok(cab_model_load(*state, CAB_PRECISION_FP32, &model));
+        assert_string_equal(cab_model_architecture(model), distilled ? "deit" : "vit");
+        assert_int_equal(model->config.image_size, 12);
+        assert_int_equal(model->config.n_layer, 2);
+        float *got = image_logits(model);
+        assert_true(tiny_distance(got, expected, 10) < 1e-6);
+        cab_model_free(model);
+        free(got);
+        free(expected);
+    }
+}
+
+/* One head on the class token, though there is a distillation token: DeiTForImageClassification. */
+static void test_single_head(void **state)
+{
+    tiny t = tiny_transformers(CAB_F32, true);
+    cab_model *model = NULL;
+    tiny_drop(&t, "distillation_classifier.weight");
+    tiny_drop(&t, "distillation_classifier.bias");
+    snprintf(tiny_find(&t, "cls_classifier.weight")->name, CAB_NAME_MAX, "classifier.weight");
+    snprintf(tiny_find(&t, "cls_classifier.bias")->name, CAB_NAME_MAX, "classifier.bias");
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(cab_columns(model->arch->head(model).w), 12);
+    free(image_logits(model));
+    cab_model_free(model);
+}
+
+/* Frozen bf16 filters stay in the file, whatever shape we give them. */
+static void test_mapped(void **state)
+{
+    tiny t = tiny_transformers(CAB_BF16, false);
+    cab_model *model = NULL;
+    size_t others = 0;
+    for (int i = 0; i < t.count; i++) {
+        const tiny_tensor *tensor = &t.tensors[i];
+        for (int64_t n = tensor->shape[0], d = 1; tensor->n_dim % 2 == 1 && d <= tensor->n_dim; d++) {
+            if (d == tensor->n_dim)
+                others += (size_t)n * sizeof(float);
+            else
+                n *= tensor->shape[d];
+        }
+    }
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
+    assert_int_equal(cab_params_bytes(model->params), others);
+    free(image_logits(model));
+    cab_model_free(model);
+}
+
+/* ---- another image size ------------------------------------------------------------------------------------------------ */
+
+/* Keys' kernel with a = -0.75 as a function of the distance. */
+static double kernel(double x)
+{
+    const double a = -0.75, d = fabs(x);
+    if (d <= 1)
+        return (a + 2) * d * d * d - (a + 3) * d * d + 1;
+    return d < 2 ? a * (d * d * d - 5 * d * d + 8 * d - 4) : 0;
+}
+
+/* Feature d at (y, x) of a grid of `to`, from the patches of a grid of 3; row(i) is where patch i stands. */
+static double expected_position(const float *stored, int D, int to, int y, int x, int d, const int row[9])
+{
+    const double sy = (y + 0.5) * 3 / to - 0.5, sx = (x + 0.5) * 3 / to - 0.5;
+    double sum = 0;
+    for (int i = -3; i < 6; i++)
+        for (int j = -3; j < 6; j++) {
+            const int r = i < 0 ? 0 : i > 2 ? 2 : i, c = j < 0 ? 0 : j > 2 ? 2 : j;
+            sum += kernel(sy - i) * kernel(sx - j) * (double)stored[row[r * 3 + c] * D + d];
+        }
+    return sum;
+}
+
+static void expect_positions(const cab_model *model, const float *stored, const char *name, bool middle, int special)
+{
+    const cab_config *c = &model->config;
+    const int D = c->d_model, to = c->image_size / c->patch_size, T = to * to;
+    int row[9];
+    float *got = calloc((size_t)(c->max_length * D), sizeof *got);
+    assert_non_null(got);
+    for (int i = 0; i < 9; i++)
+        row[i] = i < (middle ? 4 : 0) ? i : i + special;
+    assert_int_equal(c->max_length, T + special);
+    assert_int_equal(c->class_at, middle ? T / 2 : 0);
+    const cab_tensor *t = cab_params_find(model->params, name);
+    assert_non_null(t);
+    assert_int_equal(t->shape[1], T + special);
+    assert_ok(cab_params_read(model->params, t, got));
+    for (int i = 0; i < special; i++)
+        assert_memory_equal(got + (c->class_at + i) * D, stored + ((middle ? 4 : 0) + i) * D, (size_t)D * sizeof *got);
+    for (int i = 0; i < T; i++)
+        for (int d = 0; d < D; d++) {
+            const int at = i < c->class_at ? i : i + special;
+            const double expected = expected_position(stored, D, to, i / to, i % to, d, row);
+            assert_true(fabs((double)got[at * D + d] - expected) < 1e-6);
+        }
+    free(got);
+}
+
+static void test_image_size(void **state)
+{
+    static const int sizes[] = {4, 8, 12, 20};
+    tiny models[] = {tiny_vim(), tiny_transformers(CAB_F32, true), tiny_transformers(CAB_F32, false)};
+    static const char *const names[] = {"pos_embed", "deit.embeddings.position_embeddings",
+                                        "vit.embeddings.position_embeddings"};
+    cab_backend *backend = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    for (int m = 0; m < 3; m++)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            cab_model *model = NULL;
+            const char *directory = tiny_write(state, &models[m], 1);
+            assert_ok(cab_model_open_sized(directory, sizes[i], backend, CAB_PRECISION_FP32, m == 0, &model));
+            float *stored = tiny_values(tiny_find(&models[m], names[m])), *logits = image_logits(model);
+            expect_positions(model, stored, names[m], m == 0, m == 1 ? 2 : 1);
+            for (int k = 0; k < 10; k++)
+                assert_true(isfinite(logits[k]));
+            free(stored);
+            free(logits);
+            cab_model_free(model);
+        }
+    cab_backend_close(backend);
+}
+
+static void test_image_size_refused(void **state)
+{
+    static const int sizes[] = {10, 2, 8192};
+    tiny t = tiny_vim(), text = tiny_gpt2(CAB_F32, "");
+    cab_backend *backend = NULL;
+    cab_model *model = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    tiny_write(state, &t, 1);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        assert_fails(cab_model_open_sized(*state, sizes[i], backend, CAB_PRECISION_FP32, false, &model), CAB_EARG,
+                     "is not a multiple of the patches' 4");
+    tiny_write(state, &text, 1);
+    assert_fails(cab_model_open_sized(*state, 32, backend, CAB_PRECISION_FP32, false, &model), CAB_EARG,
+                 "not a model of images");
+    cab_backend_close(backend);
+}
+
+/* ---- the student ------------------------------------------------------------------------------------------------------- */
+
+static void test_vim_comes_back(void **state)
+{
+    tiny t = tiny_vim();
+    cab_model *model = NULL, *again = NULL;
+    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(model->config.dt_rank, 1);
+    assert_int_equal(model->config.d_inner, 16);
+    assert_int_equal(model->config.class_at, 4);
+    assert_int_equal(cab_model_key_width(model), 3);
+    assert_int_equal(cab_model_value_width(model), 16);
+    assert_ok(cab_model_save(model, temp_path(state, "copy")));
+    assert_ok(cab_model_load(temp_path(state, "copy"), CAB_PRECISION_FP32, &again));
+    assert_memory_equal(&model->config, &again->config, sizeof model->config);
+    float *expected = image_logits(model), *got = image_logits(again);
+    assert_memory_equal(got, expected, 10 * sizeof *got);
+    cab_checkpoint *saved = NULL;
+    assert_ok(cab_checkpoint_open(temp_path(state, "copy"), &saved));
+    assert_int_equal(cab_checkpoint_count(saved), t.count);
+    for (int i = 0; i < t.count; i++) { /* public names and shapes */
+        const cab_safetensors_entry *entry = cab_checkpoint_find(saved, t.tensors[i].name);
+        assert_non_null(entry);
+        assert_ok(cab_safetensors_entry_check_shape(entry, t.tensors[i].n_dim, t.tensors[i].shape));
+    }
+    cab_checkpoint_close(saved);
+    free(expected);
+    free(got);
+    cab_model_free(model);
+    cab_model_free(again);
+}
+
+/* ---- refusals ---------------------------------------------------------------------------------------------------------- */
+
+static void expect_refusal(void **state, cab_status status, const char *text)
+{
+    cab_model *model = NULL;
+    assert_fails(cab_model_load(*state, CAB_PRECISION_FP32, &model), status, text);
+    assert_non_null(strstr(cab_error_text(), *state));
+    assert_null(model);
+}
+
+static void test_refused_configurations(void **state)
+{
+    static const struct {
+        bool vim;
+        const char *from, *to;
+        cab_status status;
+        const char *text;
+    } cases[] = {{false, "\"num_channels\": 3", "\"num_channels\": 1", CAB_EFORMAT, "num_channels"},
+                 {false, "\"image_size\": 12", "\"image_size\": 13", CAB_ESHAPE, "do not divide"},
+                 {false, "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "mish"},
+                 {false, "\"num_attention_heads\": 3", "\"num_attention_heads\": 5", CAB_ESHAPE, "do not divide"},
+                 {false, "\"hidden_size\": 12", "\"hidden_size\": 15", CAB_ESHAPE, "projection.weight"},
+                 {false, "\"model_type\": \"vit\"", "\"model_type\": \"swin\"", CAB_EUNSUPPORTED, "\"swin\""},
+                 {false, "\"model_type\": \"vit\"", "\"kind\": 1", CAB_EFORMAT, "model_type"},
+                 {false, "\"model_type\": \"vit\"", "\"architecture\": \"vit_odd\"", CAB_EUNSUPPORTED, "\"vit_odd\""},
+                 {false, "\"model_type\": \"vit\"", "\"architecture\": \"resnet50\"", CAB_EUNSUPPORTED, "\"resnet50\""},
+                 {true, "\"img_size\": 12", "\"img_size\": 14", CAB_ESHAPE, "not a multiple"},
+                 {true, "\"depth\": 2", "\"depth\": 3", CAB_EFORMAT, "\"layers.2.norm.weight\" is missing"},
+                 {true, "\"depth\": 2", "\"depth\": 2, \"bimamba_type\": \"v1\"", CAB_EUNSUPPORTED, "\"v1\""},
+                 {true, "\"depth\": 2", "\"depth\": 2, \"if_divide_out\": false", CAB_EUNSUPPORTED, "false"},
+                 {true, "\"d_state\": 3", "\"d_state\": 100000", CAB_EFORMAT, "d_state"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tiny t = cases[i].vim ? tiny_vim() : tiny_transformers(CAB_F32, false);
+        tiny_configure(&t, cases[i].from, cases[i].to);
+        tiny_write(state, &t, 1);
+        expect_refusal(state, cases[i].status, cases[i].text);
+    }
+}
+
+static void test_refused_tensors(void **state)
+{
+    tiny t = tiny_transformers(CAB_F32, false);
+    tiny_drop(&t, "classifier.weight");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EFORMAT, "\"classifier.weight\" is missing");
+    t = tiny_transformers(CAB_F32, false);
+    tiny_find(&t, "vit.embeddings.position_embeddings")->shape[1] = 9;
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_ESHAPE, "has 9 rows, expected 1 and a square grid");
+    t = tiny_transformers(CAB_F32, true);
+    tiny_drop(&t, "deit.embeddings.distillation_token");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EFORMAT, "without a distillation token");
+    static const char config[] = "{\"architecture\": \"vit_tiny_patch4_12\"}";
+    t = tiny_transformers(CAB_F32, false);
+    TINY_VECTOR(&t, 1, 12, "norm_pre.weight");
+    write_as_timm(state, &t, false, config);
+    expect_refusal(state, CAB_EUNSUPPORTED, "\"norm_pre.weight\"");
+    t = tiny_transformers(CAB_F32, false);
+    tiny_find(&t, "vit.embeddings.position_embeddings")->shape[1] = 1;
+    write_as_timm(state, &t, false, config);
+    expect_refusal(state, CAB_ESHAPE, "1 rows in \"pos_embed\"");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_transformers),   TEMP_TEST(test_timm),
+                                       TEMP_TEST(test_single_head),    TEMP_TEST(test_mapped),
+                                       TEMP_TEST(test_image_size),     TEMP_TEST(test_image_size_refused),
+                                       TEMP_TEST(test_vim_comes_back), TEMP_TEST(test_refused_configurations),
+                                       TEMP_TEST(test_refused_tensors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
