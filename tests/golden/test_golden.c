@@ -8,6 +8,7 @@
  * Nothing about the cases is known here: sizes, layers and tensors come from their files. The pretrained teachers'
  * reference was made with TF32 products: an evaluation in fp64 is 3e-4 away from it. CAB_GOLDEN_VERBOSE prints every
  * distance. */
+#include "base/thread.h"
 #include "distill/layer_map.h"
 #include "distill/recipe.h"
 #include "golden.h"
@@ -545,6 +546,7 @@ static void find_cases(case_list *list, const char *directory, CMUnitTestFunctio
 int main(void)
 {
     case_list list = {.count = 0};
+    cab_thread_limit(1); /* tiny models, and other tests beside this one */
     const char *golden = getenv("CAB_GOLDEN"), *teachers = getenv("CAB_TEACHERS");
     find_cases(&list, golden != NULL ? golden : "../shared/golden", test_model);
     find_cases(&list, teachers != NULL ? teachers : "../shared/teachers", test_teacher);

@@ -408,5 +408,6 @@ int main(void)
         TEMP_TEST(test_saving_where_nothing_can_be_written),
         TEMP_TEST(test_parts),
     };
+    cab_thread_limit(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

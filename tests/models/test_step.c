@@ -138,5 +138,6 @@ int main(void)
         TEMP_TEST(test_sequences_longer_than_the_table),
         TEMP_TEST(test_ids_outside_the_vocabulary),
     };
+    cab_thread_limit(1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

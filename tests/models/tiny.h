@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "base/random.h"
+#include "base/thread.h"
 #include "device/device.h"
 #include "io/safetensors.h"
 #include "models/model.h"

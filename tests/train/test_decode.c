@@ -1,0 +1,210 @@
+/* Decoding: recurrent steps against the whole text at once, sampling, and generation as a user calls it. */
+#include "base/log.h"
+#include "base/thread.h"
+#include "data/tokenizer.h"
+#include "models/model.h"
+#include "runs.h"
+#include "train/decode.h"
+
+#include <math.h>
+
+enum { WORDS = 6 };
+
+static int32_t sample(const float *logits, const cab_generate_options *options, uint64_t position)
+{
+    char scratch[512];
+    assert_true(cab_sample_scratch(WORDS) <= sizeof scratch);
+    return cab_sample(logits, WORDS, options, position, scratch);
+}
+
+static void test_greedy_and_top_1(void **state)
+{
+    (void)state;
+    const float logits[WORDS] = {0, 3, -1, 3, 2, -50};
+    cab_generate_options o = cab_generate_defaults();
+    o.temperature = 0;
+    assert_int_equal(sample(logits, &o, 0), 1); /* the first of equals */
+    o.temperature = 2;
+    o.top_k = 1;
+    for (uint64_t i = 0; i < 50; i++)
+        assert_int_equal(sample(logits, &o, i), 1);
+    o.top_k = 0;
+    o.top_p = 0;
+    assert_int_equal(sample(logits, &o, 7), 1);
+}
+
+/* Frequencies of 40,000 draws. */
+static void test_distribution(void **state)
+{
+    (void)state;
+    enum { DRAWS = 40000 };
+    const float logits[WORDS] = {logf(1), logf(2), logf(4), logf(8), logf(16), logf(1)};
+    static const struct {
+        float temperature;
+        uint32_t top_k;
+        float top_p;
+        double expected[WORDS];
+    } cases[] = {
+        {1, 0, 1, {1 / 32., 2 / 32., 4 / 32., 8 / 32., 16 / 32., 1 / 32.}},
+        {0.5f, 0, 1, {1 / 342., 4 / 342., 16 / 342., 64 / 342., 256 / 342., 1 / 342.}},
+        {1, 3, 1, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
+        {1, 0, 0.7f, {0, 0, 0, 8 / 24., 16 / 24., 0}}, /* half is not enough, three quarters are */
+        {1, 4, 0.9f, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        cab_generate_options o = {
+            .temperature = cases[c].temperature, .top_k = cases[c].top_k, .top_p = cases[c].top_p, .seed = 11};
+        int counts[WORDS] = {0};
+        for (uint64_t i = 0; i < DRAWS; i++)
+            counts[sample(logits, &o, i)]++;
+        for (int w = 0; w < WORDS; w++) {
+            double p = cases[c].expected[w], bound = 5 * sqrt(p * (1 - p) / DRAWS);
+            if (!(fabs(counts[w] / (double)DRAWS - p) <= bound))
+                fail_msg("case %d, word %d: frequency %g, expected %g", (int)c, w, counts[w] / (double)DRAWS, p);
+        }
+    }
+}
+
+/* Text of a generation, collected; stops it after `limit` bytes. */
+typedef struct collected {
+    char text[4096];
+    size_t size, limit;
+} collected;
+
+static bool collect(void *user, const char *text, size_t size)
+{
+    collected *c = user;
+    assert_true(c->size + size < sizeof c->text);
+    memcpy(c->text + c->size, text, size);
+    c->size += size;
+    c->text[c->size] = '\0';
+    return c->limit == 0 || c->size < c->limit;
+}
+
+static collected generate(cab_model *model, const char *prompt, cab_generate_options o, size_t limit)
+{
+    collected c = {.limit = limit};
+    assert_ok(cab_generate(model, prompt, &o, collect, &c));
+    return c;
+}
+
+static void test_teacher_continues_its_prompt(void **state)
+{
+    (void)state;
+    cab_model *model = NULL;
+    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_FP32, &model));
+    cab_generate_options o = cab_generate_defaults();
+    o.max_tokens = 24;
+    o.temperature = 0;
+    collected a = generate(model, "Once upon a", o, 0);
+    assert_memory_equal(a.text, " time", 5);
+    o.temperature = 1;
+    collected first = generate(model, "Once upon a", o, 0), again = generate(model, "Once upon a", o, 0);
+    assert_string_equal(first.text, again.text);
+    o.seed = 5;
+    assert_string_not_equal(generate(model, "Once upon a", o, 0).text, first.text);
+    o.seed = 1; /* a longer generation begins as the shorter one */
+    o.max_tokens = 8;
+    collected begun = generate(model, "Once upon a", o, 0);
+    assert_true(begun.size < first.size && memcmp(begun.text, first.text, begun.size) == 0);
+    assert_true(generate(model, "", o, 0).size > 0);
+    o.max_tokens = 0;
+    assert_int_equal(generate(model, "Once", o, 0).size, 0);
+    o.max_tokens = 100;
+    collected cut = generate(model, "Once upon a", o, 3);
+    assert_true(cut.size >= 3 && cut.size < 3 + 20);
+    cab_model_free(model);
+}
+
+static void test_contexts_end(void **state)
+{
+    (void)state;
+    cab_model *model = NULL;
+    char prompt[256 * 4 + 1];
+    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_FP32, &model));
+    for (int i = 0; i < 256; i++)
+        memcpy(prompt + 4 * i, "Zzy ", 4);
+    prompt[sizeof prompt - 1] = '\0';
+    collected c = {.limit = 0};
+    cab_generate_options o = cab_generate_defaults();
+    assert_fails(cab_generate(model, prompt, &o, collect, &c), CAB_ESHAPE, "context of 256 tokens is full");
+    o.max_tokens = 1000; /* fills the context and stops there */
+    o.ignore_end = true;
+    o.temperature = 0;
+    assert_ok(cab_generate(model, "Once upon a time", &o, collect, &c));
+    assert_true(c.size > 256);
+    cab_model_free(model);
+}
+
+/* A student's steps: the argmax chain equals the one that the whole text gives. */
+static void test_student_decodes(void **state)
+{
+    cab_recipe *recipe = runs_recipe(state, "soft", "run", NULL);
+    cab_model *model = NULL;
+    cab_decode *decode = NULL;
+    assert_ok(cab_distill(recipe, &model, NULL));
+    cab_recipe_free(recipe);
+    assert_string_equal(cab_model_architecture(model), "phi-mamba");
+    cab_graph *g = NULL;
+    enum { LENGTH = 40 };
+    int32_t ids[LENGTH];
+    const size_t words = (size_t)model->config.vocab_size;
+    for (int i = 0; i < LENGTH; i++)
+        ids[i] = (i * 53 + 7) % (int32_t)words;
+    assert_ok(cab_graph_new(model->backend, &g));
+    cab_tensor *input = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){1, LENGTH});
+    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, false, NULL));
+    cab_graph_keep(g, logits);
+    assert_ok(cab_tensor_write(g, input, ids));
+    assert_ok(cab_graph_run(g));
+    float *whole = calloc(LENGTH * words, sizeof *whole);
+    assert_non_null(whole);
+    assert_ok(cab_tensor_read(g, logits, whole));
+    assert_ok(cab_decode_new(model, &decode));
+    double difference = 0, norm = 0;
+    for (int i = 0; i < LENGTH; i++) { /* beyond the 16 tokens it was trained on */
+        const float *row = NULL;
+        assert_ok(cab_decode_step(decode, ids[i], &row));
+        for (size_t v = 0; v < words; v++) {
+            difference += pow((double)row[v] - (double)whole[(size_t)i * words + v], 2);
+            norm += pow((double)row[v], 2);
+        }
+    }
+    assert_true(sqrt(difference / norm) < 1e-5);
+    assert_fails(cab_decode_step(decode, (int32_t)words, &(const float *){NULL}), CAB_EARG, "embedding");
+    cab_decode_free(decode);
+    cab_graph_free(g);
+    free(whole);
+    assert_true(generate(model, "Once", cab_generate_defaults(), 0).size > 0);
+    cab_model_free(model);
+}
+
+static void test_models_without_a_tokenizer(void **state)
+{
+    (void)state;
+    cab_model *model = NULL;
+    collected c = {.limit = 0};
+    const cab_generate_options o = cab_generate_defaults();
+    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_BF16, &model));
+    char *directory = model->directory;
+    model->directory = NULL;
+    assert_fails(cab_generate(model, "Once", &o, collect, &c), CAB_EARG, "has no directory");
+    model->directory = directory;
+    assert_fails(cab_generate(model, "\xff\xfe", &o, collect, &c), CAB_EFORMAT, "");
+    cab_model_free(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_greedy_and_top_1),
+        cmocka_unit_test(test_distribution),
+        cmocka_unit_test(test_teacher_continues_its_prompt),
+        cmocka_unit_test(test_contexts_end),
+        TEMP_TEST(test_student_decodes),
+        cmocka_unit_test(test_models_without_a_tokenizer),
+    };
+    cab_thread_limit(1);
+    cab_log_quiet(true);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
