@@ -5,7 +5,7 @@ find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
 
-set(CAB_PKG_CONFIG_MODULES json-c libcyaml yaml-0.1 libpcre2-8 libutf8proc libarchive)
+set(CAB_PKG_CONFIG_MODULES json-c libcyaml yaml-0.1 libpcre2-8 libutf8proc libarchive libjpeg libpng)
 
 add_library(cab_dependencies INTERFACE)
 target_link_libraries(cab_dependencies INTERFACE Threads::Threads)

@@ -12,7 +12,9 @@ typedef enum cab_stream {
     CAB_STREAM_SUBSET,   /* which documents a fraction keeps */
     CAB_STREAM_SHUFFLE,  /* order of documents and windows */
     CAB_STREAM_SAMPLE,   /* generation */
-    CAB_STREAM_TEST
+    CAB_STREAM_TEST,
+    CAB_STREAM_AUGMENT, /* one image of one epoch: crop, flip, colours ... */
+    CAB_STREAM_MIX      /* one batch: mixup and cutmix */
 } cab_stream;
 
 typedef struct cab_random {
