@@ -37,11 +37,13 @@ test: ## builds and runs every test
 	@$(BUILD) release
 	@ctest --preset release -j $(JOBS)
 
-bench: ## times a training step of the demo, by op
+bench: ## times every op, a training step of the demo, and decoding, against the measured limits
 	@$(PACKAGES) build
 	@$(CONFIGURE) release
-	@$(BUILD) release --target bench_step
+	@$(BUILD) release --target bench_ops bench_step bench_decode
+	build/release/bench/bench_ops
 	build/release/bench/bench_step examples/tales/teacher --seq-len 256 --batch 8
+	build/release/bench/bench_decode examples/tales/teacher
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(PACKAGES) build
