@@ -124,8 +124,8 @@ static void test_transformers(void **state)
     }
 }
 
-/* The same tensors under timm's names, Q, K and V in one. */
-static void write_as_timm(void **state, const tiny *t, bool distilled, const char *config)
+/* A name of transformers', without the model's prefix, becomes timm's. */
+static void rename_to_timm(char name[256])
 {
     static const struct {
         const char *from, *to;
@@ -134,6 +134,7 @@ static void write_as_timm(void **state, const tiny *t, bool distilled, const cha
                  {"embeddings.position_embeddings", "pos_embed"},
                  {"embeddings.patch_embeddings.projection", "patch_embed.proj"},
                  {"encoder.layer.", "blocks."},
+                 {"attention.attention.query", "attn.qkv"},
                  {"attention.output.dense", "attn.proj"},
                  {"intermediate.dense", "mlp.fc1"},
                  {"output.dense", "mlp.fc2"},
@@ -143,43 +144,52 @@ static void write_as_timm(void **state, const tiny *t, bool distilled, const cha
                  {"distillation_classifier", "head_dist"},
                  {"cls_classifier", "head"},
                  {"classifier", "head"}};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        char *at = strstr(name, names[k].from), changed[512];
+        if (at == NULL)
+            continue;
+        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - name), name, names[k].to, at + strlen(names[k].from));
+        snprintf(name, 256, "%.255s", changed);
+    }
+}
+
+/* Values of a tensor; of a query's, followed by those of key and value, which stand after it, weight and bias in turn. */
+static float *timm_values(const tiny_tensor *tensor, bool query)
+{
+    const size_t n = (size_t)(tensor->n_dim == 2 ? 144 : 12);
+    float *values = tiny_values(tensor);
+    if (!query)
+        return values;
+    values = realloc(values, 3 * n * sizeof *values);
+    assert_non_null(values);
+    for (size_t part = 1; part < 3; part++) {
+        float *other = tiny_values(tensor + 2 * part);
+        memcpy(values + part * n, other, n * sizeof *other);
+        free(other);
+    }
+    return values;
+}
+
+/* The same tensors under timm's names, Q, K and V in one. */
+static void write_as_timm(void **state, const tiny *t, bool distilled, const char *config)
+{
+    const char *const prefix = distilled ? "deit." : "vit.";
     float *values[TINY_TENSORS] = {0};
     cab_safetensors_writer *writer = NULL;
     assert_ok(cab_safetensors_writer_new(&writer));
     for (int i = 0; i < t->count; i++) {
         const tiny_tensor *tensor = &t->tensors[i];
+        const char *plain = tensor->name;
+        const bool query = strstr(plain, "attention.query") != NULL;
         char name[256];
         int64_t shape[CAB_MAX_DIMS];
-        snprintf(name, sizeof name, "%s",
-                 strstr(tensor->name, distilled ? "deit." : "vit.") == tensor->name ? strchr(tensor->name, '.') + 1
-                                                                                    : tensor->name);
-        memcpy(shape, tensor->shape, sizeof shape);
-        if (strstr(name, "attention.attention.key") != NULL || strstr(name, "attention.attention.value") != NULL)
+        if (strstr(plain, "attention.key") != NULL || strstr(plain, "attention.value") != NULL)
             continue;
-        values[i] = tiny_values(tensor);
-        char *query = strstr(name, "attention.attention.query.");
-        if (query != NULL) { /* the three follow one another, each weight and bias */
-            const size_t n = (size_t)(tensor->n_dim == 2 ? 144 : 12);
-            values[i] = realloc(values[i], 3 * n * sizeof **values);
-            assert_non_null(values[i]);
-            for (size_t part = 1; part < 3; part++) {
-                float *other = tiny_values(tensor + 2 * part);
-                memcpy(values[i] + part * n, other, n * sizeof *other);
-                free(other);
-            }
-            shape[0] *= 3;
-            char kind[16];
-            snprintf(kind, sizeof kind, "%s", strrchr(name, '.'));
-            snprintf(query, sizeof name - (size_t)(query - name), "attn.qkv%s", kind);
-        }
-        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
-            char *at = strstr(name, names[k].from), changed[512];
-            if (at == NULL)
-                continue;
-            snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - name), name, names[k].to,
-                     at + strlen(names[k].from));
-            snprintf(name, sizeof name, "%.255s", changed);
-        }
+        snprintf(name, sizeof name, "%s", strncmp(plain, prefix, strlen(prefix)) == 0 ? plain + strlen(prefix) : plain);
+        rename_to_timm(name);
+        values[i] = timm_values(tensor, query);
+        memcpy(shape, tensor->shape, sizeof shape);
+        shape[0] *= query ? 3 : 1;
         assert_ok(cab_safetensors_writer_add(writer, name, CAB_F32, tensor->n_dim, shape, values[i]));
     }
     assert_ok(cab_safetensors_writer_save(writer, temp_path(state, "model.safetensors")));
