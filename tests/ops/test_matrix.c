@@ -56,7 +56,7 @@ static void test_linear_long(void **state)
     for (int flags = 0; flags < 2; flags++)
         check_run(&(check_case){.name = "linear",
                                 .n_in = 3,
-                                .in = {{CHECK_CONSTANT, 3, {2, 601, 5}, 0, 0},
+                                .in = {{CHECK_CONSTANT, 3, {2, 1101, 5}, 0, 0},
                                        {CHECK_PARAMETER, 2, {flags ? 5 : 3, flags ? 3 : 5}, 0, 0},
                                        {CHECK_PARAMETER, 1, {3}, 0, 0}},
                                 .n_out = 1,
@@ -64,6 +64,43 @@ static void test_linear_long(void **state)
                                 .record = record,
                                 .reference = reference,
                                 .argument = &flags});
+}
+
+/* Products share their work among threads and sum in parts: always the same parts. */
+static void test_linear_repeats(void **state)
+{
+    (void)state;
+    enum { ROWS = 700, IN = 96, OUT = 130 };
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w;
+    static float first[OUT * IN], again[OUT * IN];
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){OUT, IN}, CAB_DECAY, &w));
+    check_ok(cab_params_set_trainable(params, "w", true, NULL));
+    cab_tensor *x = cab_graph_input(g, "x", CAB_BF16, 2, (int64_t[]){ROWS, IN});
+    cab_tensor *y = cab_linear(g, x, w, NULL, CAB_OUT_IN);
+    cab_tensor *dy = cab_graph_input(g, "dy", CAB_BF16, 2, (int64_t[]){ROWS, OUT});
+    double *values[] = {check_draw("repeats", 0, ROWS * IN, -1, 1, false),
+                        check_draw("repeats", 1, ROWS * OUT, -1, 1, false)};
+    check_write(g, x, values[0], IN, 0);
+    check_write(g, dy, values[1], OUT, 0);
+    cab_graph_backward(g, 1, &y, &dy);
+    for (int run = 0; run < 5; run++) {
+        check_ok(cab_params_zero_grad(params));
+        check_ok(cab_graph_run(g));
+        check_ok(cab_params_read_grad(params, w, run == 0 ? first : again));
+        assert_true(run == 0 || memcmp(first, again, sizeof first) == 0);
+    }
+    assert_true(first[0] != 0.0f);
+    free(values[0]);
+    free(values[1]);
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
 }
 
 static void test_wrong_shapes(void **state)
@@ -202,6 +239,7 @@ static void test_products(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_long),
-                                       cmocka_unit_test(test_wrong_shapes), cmocka_unit_test(test_products)};
+                                       cmocka_unit_test(test_linear_repeats), cmocka_unit_test(test_wrong_shapes),
+                                       cmocka_unit_test(test_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /* gemm.h - matrix products: oneDNN where it is built in and good at them, else our own.
  *
  * A product is described once; cab_gemm_get() finds it among those the backend already has or compiles it (milliseconds).
- * Running it neither allocates nor locks. Typical use in a kernel:
+ * Running it needs no memory but the scratch (for some shapes oneDNN takes some of its own for packing) and gives the same bits
+ * each time for the same number of threads. Typical use in a kernel:
  *
  *   cab_gemm_shape s = {.m = rows, .n = out, .k = in, .a = cab_side_of(x, false), .b = cab_side_of(w, true), ...};
  *   const cab_gemm *gemm;
