@@ -82,4 +82,20 @@ static inline void runs_expect_same_file(const char *a, const char *b)
     cab_free(text[1]);
 }
 
+/* Runs to the end and frees the recipe. */
+static inline void runs_distill(cab_recipe *recipe, cab_result *result)
+{
+    assert_ok(cab_distill(recipe, NULL, result));
+    cab_recipe_free(recipe);
+}
+
+/* Both runs ended with the same student, bit for bit. */
+static inline void runs_expect_same_student(void **state, const char *a, const char *b)
+{
+    char first[CAB_PATH_MAX], second[CAB_PATH_MAX];
+    assert_ok(cab_path_join(first, temp_path(state, a), "student/model.safetensors"));
+    assert_ok(cab_path_join(second, temp_path(state, b), "student/model.safetensors"));
+    runs_expect_same_file(first, second);
+}
+
 #endif
