@@ -58,11 +58,11 @@ typedef struct cab_scan_workspace {
     size_t partial_b, partial_c, partial_a, partial_d, partial_bias;
     size_t threads;                       /* where the first thread's part begins */
     size_t A, h;                          /* (N, group): A log2(e), the state */
-    size_t B, C;                          /* (chunk, N) */
+    size_t B, C;                          /* (N, chunk) */
     size_t u, dt, delta, x, y, z, D;      /* (chunk, group): x = delta u; D is one row */
     size_t states;                        /* backward: chunks x (N, group) */
-    size_t hs, decays;                    /* backward: (chunk, N, lanes) of one vector of channels */
-    size_t sum_b, sum_c;                  /* backward: (chunk, N, lanes), over the group's vectors */
+    size_t hs, decays;                    /* backward: (chunk + 1, group) of one state n */
+    size_t sum_b, sum_c;                  /* backward: (N, chunk, lanes), over the group's vectors */
     size_t dh, dA;                        /* backward: (N, group) */
     size_t dy, du, ddelta, dz, dD, dbias; /* backward: (chunk, group); the last two one row each */
     size_t total;                         /* floats per thread */
@@ -97,9 +97,10 @@ static inline cab_scan_workspace cab_scan_workspace_of(const cab_scan_shape *s, 
     w.partial_d = cab_scan_take(&w.threads, per_sequence);
     w.partial_bias = cab_scan_take(&w.threads, per_sequence);
     w.states = cab_scan_take(&w.total, (size_t)s->chunks * state);
-    size_t *const vectors[] = {&w.hs, &w.decays, &w.sum_b, &w.sum_c};
-    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
-        *vectors[i] = cab_scan_take(&w.total, lanes);
+    w.hs = cab_scan_take(&w.total, rows + CAB_SCAN_GROUP);
+    w.decays = cab_scan_take(&w.total, rows);
+    w.sum_b = cab_scan_take(&w.total, lanes);
+    w.sum_c = cab_scan_take(&w.total, lanes);
     w.dh = cab_scan_take(&w.total, state);
     w.dA = cab_scan_take(&w.total, state);
     size_t *const backward_rows[] = {&w.dy, &w.du, &w.ddelta, &w.dz};

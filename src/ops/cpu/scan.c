@@ -9,7 +9,7 @@
 
 #include <omp.h>
 
-enum { GROUP = CAB_SCAN_GROUP, Q = CAB_SCAN_CHUNK, LANES = CAB_SCAN_LANES };
+enum { GROUP = CAB_SCAN_GROUP, Q = CAB_SCAN_CHUNK, PACK = 4 };
 
 #if defined(__AVX512F__)
 enum { W = 16 };
@@ -20,7 +20,7 @@ enum { W = 4 };
 #endif
 typedef float vec __attribute__((vector_size(W * sizeof(float))));
 typedef float stored __attribute__((vector_size(W * sizeof(float)), may_alias));
-typedef int32_t bits __attribute__((vector_size(W * sizeof(float))));
+typedef uint32_t bits __attribute__((vector_size(W * sizeof(float))));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -39,7 +39,7 @@ INLINE void store(float *to, vec value)
 INLINE vec decay(vec x)
 {
     const float round = 12582912.0f; /* 1.5 * 2^23 */
-    const bits low = x < -126.0f;
+    const bits low = (bits)(x < -126.0f);
     const vec least = (vec){0} - 126.0f;
     x = (vec)(((bits)x & ~low) | ((bits)least & low));
     const vec shifted = x + round, f = x - (shifted - round);
@@ -49,7 +49,7 @@ INLINE vec decay(vec x)
     p = p * f + 2.40226508e-1f;
     p = p * f + 6.93147188e-1f;
     p = p * f + 1.0f;
-    return p * (vec)(((bits)shifted << 23) + (127 << 23));
+    return p * (vec)(((bits)shifted << 23) + (127u << 23));
 }
 
 /* One task on its way: a group of channels of a sequence, and the chunk it stands at. */
@@ -85,6 +85,17 @@ static void load_chunk(const walk *k, const cab_tensor *t, int64_t column, int c
     }
 }
 
+/* B or C as (N, chunk). */
+static void load_transposed(const walk *k, const cab_tensor *t, float *to)
+{
+    float buffer[CAB_SCAN_MAX_STATE];
+    for (int i = 0; i < k->rows; i++) {
+        const float *row = cab_row_in(t, row_of(k, i), 0, k->s.N, buffer);
+        for (int n = 0; n < k->s.N; n++)
+            to[n * Q + i] = row[n];
+    }
+}
+
 static void store_chunk(const walk *k, const cab_tensor *t, const float *from, bool add)
 {
     float buffer[GROUP];
@@ -117,8 +128,8 @@ static void load_inputs(const walk *k)
     float *restrict u = k->at + w->u, *restrict dt = k->at + w->dt;
     float *restrict delta = k->at + w->delta, *restrict x = k->at + w->x;
     float bias[GROUP];
-    load_chunk(k, node->in[CAB_SCAN_B], 0, k->s.N, k->at + w->B, k->s.N);
-    load_chunk(k, node->in[CAB_SCAN_C], 0, k->s.N, k->at + w->C, k->s.N);
+    load_transposed(k, node->in[CAB_SCAN_B], k->at + w->B);
+    load_transposed(k, node->in[CAB_SCAN_C], k->at + w->C);
     load_chunk(k, node->in[CAB_SCAN_U], k->channel, k->n, u, GROUP);
     load_chunk(k, node->in[CAB_SCAN_DT], k->channel, k->n, dt, GROUP);
     load_parameter(k, CAB_SCAN_DT_BIAS, bias);
@@ -131,26 +142,51 @@ static void load_inputs(const walk *k)
         }
 }
 
-/* The chunk's recurrence of one vector of channels from `c`; y receives <C, h> + D u unless NULL. */
-INLINE void forward_vector(const walk *k, int c, bool outputs)
+/* Where vector v of token t stands in an array of (chunk, GROUP). */
+INLINE float *at_token(const walk *k, size_t array, int t, int c, int v)
+{
+    return k->at + array + t * GROUP + c + v * W;
+}
+
+/* State n of the chunk, PACK vectors of channels from `c`. outputs: C h is added to y. save: states and decays stay. */
+INLINE void advance(const walk *k, int n, int c, bool outputs, bool save)
 {
     const cab_scan_workspace *w = &k->w;
-    const int N = k->s.N;
-    const float *A = k->at + w->A + c, *B = k->at + w->B, *C = k->at + w->C;
-    float *h = k->at + w->h + c;
-    const vec D = load(k->at + w->D + c);
-    for (int t = 0; t < k->rows; t++, B += N, C += N) {
-        const vec delta = load(k->at + w->delta + t * GROUP + c), x = load(k->at + w->x + t * GROUP + c);
-        vec y = D * load(k->at + w->u + t * GROUP + c);
-        for (int n = 0; n < N; n++) {
-            const vec state = decay(delta * load(A + n * GROUP)) * load(h + n * GROUP) + x * B[n];
-            store(h + n * GROUP, state);
-            if (outputs)
-                y += state * C[n];
-        }
-        if (outputs)
-            store(k->at + w->y + t * GROUP + c, y);
+    const float *B = k->at + w->B + n * Q, *C = k->at + w->C + n * Q;
+    float *state = k->at + w->h + n * GROUP + c;
+    vec A[PACK], h[PACK];
+    for (int v = 0; v < PACK; v++) {
+        A[v] = load(k->at + w->A + n * GROUP + c + v * W);
+        h[v] = load(state + v * W);
+        if (save)
+            store(at_token(k, w->hs, 0, c, v), h[v]);
     }
+    for (int t = 0; t < k->rows; t++)
+        for (int v = 0; v < PACK; v++) {
+            const vec a = decay(load(at_token(k, w->delta, t, c, v)) * A[v]);
+            h[v] = a * h[v] + load(at_token(k, w->x, t, c, v)) * B[t];
+            if (outputs) {
+                float *y = at_token(k, w->y, t, c, v);
+                store(y, load(y) + h[v] * C[t]);
+            }
+            if (save) {
+                store(at_token(k, w->decays, t, c, v), a);
+                store(at_token(k, w->hs, t + 1, c, v), h[v]);
+            }
+        }
+    for (int v = 0; v < PACK; v++)
+        store(state + v * W, h[v]);
+}
+
+/* y = D u, to which the states add. */
+static void begin_outputs(const walk *k)
+{
+    const float *u = k->at + k->w.u, *D = k->at + k->w.D;
+    float *restrict y = k->at + k->w.y;
+    for (int i = 0; i < k->rows * GROUP; i += GROUP)
+#pragma omp simd
+        for (int c = 0; c < GROUP; c++)
+            y[i + c] = D[c] * u[i + c];
 }
 
 static void forward_chunk(const walk *k)
@@ -159,8 +195,10 @@ static void forward_chunk(const walk *k)
     float *restrict y = k->at + w->y;
     const float *z = k->at + w->z;
     load_inputs(k);
-    for (int c = 0; c < k->n; c += W)
-        forward_vector(k, c, true);
+    begin_outputs(k);
+    for (int c = 0; c < k->n; c += PACK * W)
+        for (int n = 0; n < k->s.N; n++)
+            advance(k, n, c, true, false);
     if (k->gated) {
         load_chunk(k, k->node->in[CAB_SCAN_Z], k->channel, k->n, k->at + w->z, GROUP);
 #pragma omp simd
@@ -241,66 +279,45 @@ static void recompute_states(walk *k)
             break;
         move_to(k, chunk);
         load_inputs(k);
-        for (int c = 0; c < k->n; c += W)
-            forward_vector(k, c, false);
+        for (int c = 0; c < k->n; c += PACK * W)
+            for (int n = 0; n < k->s.N; n++)
+                advance(k, n, c, false, false);
     }
 }
 
-/* The chunk's states and decays of one vector, from the state at its start; y as well if gated, for z's gradient. */
-INLINE void replay_vector(const walk *k, const float *start, int c)
+/* Back through state n of the chunk. dh is that of the chunk's last state and is moved to the chunk before; dy holds p; du
+ * and ddelta receive <dh, B> and <da, A>. `add`: the sums for dB and dC hold those of the vectors before. */
+INLINE void retreat(const walk *k, int n, int c, bool add)
 {
     const cab_scan_workspace *w = &k->w;
-    const int N = k->s.N;
-    const float *A = k->at + w->A + c, *B = k->at + w->B, *C = k->at + w->C;
-    const vec D = load(k->at + w->D + c);
-    for (int t = 0; t < k->rows; t++, B += N, C += N) {
-        float *hs = k->at + w->hs + t * N * W, *decays = k->at + w->decays + t * N * W;
-        const float *before = t > 0 ? hs - N * W : start + c;
-        const int stride = t > 0 ? W : GROUP;
-        const vec delta = load(k->at + w->delta + t * GROUP + c), x = load(k->at + w->x + t * GROUP + c);
-        vec y = D * load(k->at + w->u + t * GROUP + c);
-        for (int n = 0; n < N; n++) {
-            const vec a = decay(delta * load(A + n * GROUP)), h = a * load(before + n * stride) + x * B[n];
-            store(decays + n * W, a);
-            store(hs + n * W, h);
-            if (k->gated)
-                y += h * C[n];
-        }
-        store(k->at + w->y + t * GROUP + c, y);
+    const float *B = k->at + w->B + n * Q, *C = k->at + w->C + n * Q;
+    float *sum_b = k->at + w->sum_b + n * Q * W, *sum_c = k->at + w->sum_c + n * Q * W;
+    float *dstate = k->at + w->dh + n * GROUP + c, *drate = k->at + w->dA + n * GROUP + c;
+    vec A[PACK], dh[PACK], dA[PACK];
+    for (int v = 0; v < PACK; v++) {
+        A[v] = load(k->at + w->A + n * GROUP + c + v * W);
+        dh[v] = load(dstate + v * W);
+        dA[v] = load(drate + v * W);
     }
-}
-
-/* The chunk's gradients of one vector; dh is that of the chunk's last state and is moved to the chunk before. dy holds p.
- * `add`: the sums for dB and dC hold those of the vectors before. */
-INLINE void backward_vector(const walk *k, const float *start, int c, bool add)
-{
-    const cab_scan_workspace *w = &k->w;
-    const int N = k->s.N;
-    const float *A = k->at + w->A + c;
-    float *dh = k->at + w->dh + c, *dA = k->at + w->dA + c;
-    const vec D = load(k->at + w->D + c);
     for (int t = k->rows - 1; t >= 0; t--) {
-        const float *B = k->at + w->B + t * N, *C = k->at + w->C + t * N;
-        const float *hs = k->at + w->hs + t * N * W, *decays = k->at + w->decays + t * N * W;
-        const float *before = t > 0 ? hs - N * W : start + c;
-        float *sum_b = k->at + w->sum_b + t * N * W, *sum_c = k->at + w->sum_c + t * N * W;
-        const int stride = t > 0 ? W : GROUP;
-        const vec delta = load(k->at + w->delta + t * GROUP + c), x = load(k->at + w->x + t * GROUP + c);
-        const vec p = load(k->at + w->dy + t * GROUP + c);
-        vec through_x = {0}, through_a = {0};
-        for (int n = 0; n < N; n++) {
-            const vec dstate = load(dh + n * GROUP) + p * C[n], back = dstate * load(decays + n * W);
-            const vec da = back * load(before + n * stride), for_b = dstate * x, for_c = p * load(hs + n * W);
-            store(sum_b + n * W, add ? load(sum_b + n * W) + for_b : for_b);
-            store(sum_c + n * W, add ? load(sum_c + n * W) + for_c : for_c);
-            through_x += dstate * B[n];
-            through_a += da * load(A + n * GROUP);
-            store(dA + n * GROUP, load(dA + n * GROUP) + da * delta);
-            store(dh + n * GROUP, back);
+        vec for_b = {0}, for_c = {0};
+        for (int v = 0; v < PACK; v++) {
+            float *through_x = at_token(k, w->du, t, c, v), *through_a = at_token(k, w->ddelta, t, c, v);
+            const vec p = load(at_token(k, w->dy, t, c, v)), dnow = dh[v] + p * C[t];
+            dh[v] = dnow * load(at_token(k, w->decays, t, c, v));
+            const vec da = dh[v] * load(at_token(k, w->hs, t, c, v));
+            for_b += dnow * load(at_token(k, w->x, t, c, v));
+            for_c += p * load(at_token(k, w->hs, t + 1, c, v));
+            store(through_x, load(through_x) + dnow * B[t]);
+            store(through_a, load(through_a) + da * A[v]);
+            dA[v] += da * load(at_token(k, w->delta, t, c, v));
         }
-        const vec u = load(k->at + w->u + t * GROUP + c);
-        store(k->at + w->du + t * GROUP + c, delta * through_x + D * p);
-        store(k->at + w->ddelta + t * GROUP + c, u * through_x + 0.693147181f * through_a);
+        store(sum_b + t * W, add ? load(sum_b + t * W) + for_b : for_b);
+        store(sum_c + t * W, add ? load(sum_c + t * W) + for_c : for_c);
+    }
+    for (int v = 0; v < PACK; v++) {
+        store(dstate + v * W, dh[v]);
+        store(drate + v * W, dA[v]);
     }
 }
 
@@ -318,7 +335,7 @@ static void gate_gradient(const walk *k)
     }
 }
 
-/* ddt in ddelta, dz, and what dD and the bias receive. */
+/* du, ddt in ddelta and dz from what the states left there, and what dD and the bias receive. */
 static void row_gradients(const walk *k)
 {
     const cab_scan_workspace *w = &k->w;
@@ -328,12 +345,15 @@ static void row_gradients(const walk *k)
 #pragma omp simd
         for (int i = 0; i < k->rows * GROUP; i++)
             dz[i] *= y[i];
-    float *restrict ddelta = k->at + w->ddelta, *restrict dD = k->at + w->dD, *restrict dbias = k->at + w->dbias;
-    const float *dt = k->at + w->dt, *u = k->at + w->u, *p = k->at + w->dy;
+    float *restrict ddelta = k->at + w->ddelta, *restrict du = k->at + w->du;
+    float *restrict dD = k->at + w->dD, *restrict dbias = k->at + w->dbias;
+    const float *dt = k->at + w->dt, *delta = k->at + w->delta, *u = k->at + w->u, *p = k->at + w->dy;
+    const float *D = k->at + w->D;
     for (int i = 0; i < k->rows * GROUP; i += GROUP)
 #pragma omp simd
         for (int c = 0; c < GROUP; c++) {
-            ddelta[i + c] *= cab_sigmoid(dt[i + c]);
+            ddelta[i + c] = (u[i + c] * du[i + c] + 0.693147181f * ddelta[i + c]) * cab_sigmoid(dt[i + c]);
+            du[i + c] = delta[i + c] * du[i + c] + D[c] * p[i + c];
             dbias[c] += ddelta[i + c];
             dD[c] += p[i + c] * u[i + c];
         }
@@ -345,10 +365,28 @@ static void store_sums(const walk *k, const float *sums, float *partial)
     const int N = k->s.N;
     for (int t = 0; t < k->rows; t++)
         for (int n = 0; n < N; n++) {
+            const float *lanes = sums + (n * Q + t) * W;
             float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
             for (int c = 0; c < W; c++)
-                sum += sums[(t * N + n) * W + c];
+                sum += lanes[c];
             partial[row_of(k, t) * N + n] = sum;
+        }
+}
+
+/* Forward again and back, state by state, so that what stands between stays in the first-level cache. */
+static void backward_states(const walk *k)
+{
+    for (int c = 0; c < k->n; c += PACK * W)
+        for (int n = 0; n < k->s.N; n++) {
+            if (k->gated)
+                advance(k, n, c, true, true);
+            else
+                advance(k, n, c, false, true);
+            if (c > 0)
+                retreat(k, n, c, true);
+            else
+                retreat(k, n, c, false);
         }
 }
 
@@ -365,10 +403,11 @@ static void backward_chunk(walk *k, int chunk)
         load_chunk(k, node->in[CAB_SCAN_Z], k->channel, k->n, k->at + w->z, GROUP);
         gate_gradient(k);
     }
-    for (int c = 0; c < k->n; c += W) {
-        replay_vector(k, start, c);
-        backward_vector(k, start, c, c > 0);
-    }
+    begin_outputs(k);
+    memcpy(k->at + w->h, start, (size_t)k->s.N * GROUP * sizeof(float));
+    memset(k->at + w->du, 0, (size_t)k->rows * GROUP * sizeof(float));
+    memset(k->at + w->ddelta, 0, (size_t)k->rows * GROUP * sizeof(float));
+    backward_states(k);
     row_gradients(k);
     store_sums(k, k->at + w->sum_b, (float *)node->scratch + w->partial_b + group * rows);
     store_sums(k, k->at + w->sum_c, (float *)node->scratch + w->partial_c + group * rows);
