@@ -241,26 +241,30 @@ static inline void cab_row_done(const cab_tensor *t, int64_t row, int64_t column
         cab_narrow(cab_at(t, row, column), out, n);
 }
 
+/* Adds rows first <= row < last of n columns to out. */
+static inline void cab_add_rows(const cab_tensor *t, int64_t first, int64_t last, int64_t column, int64_t n, float *out)
+{
+    float sum[CAB_PIECE] = {0}, buffer[CAB_PIECE];
+    for (int64_t row = first; row < last; row++)
+        cab_axpy(sum, 1.0f, cab_row_in(t, row, column, n, buffer), n);
+    cab_axpy(out, 1.0f, sum, n);
+}
+
 /* out[c] += sum over rows of t(row, c), in an order that does not depend on the number of threads: threads share out the
- * columns, and rows are summed in groups of 64 to keep the rounding small. */
+ * columns, and rows are summed in groups, which keeps the rounding small and the memory pages few. */
 static inline void cab_column_sums(const cab_backend *backend, const cab_tensor *t, float *out)
 {
+    enum { GROUP = 64 };
     int threads = cab_threads_for(backend, cab_elements(t));
-    int64_t rows = cab_rows(t), columns = cab_columns(t);
-    int64_t width = (columns + threads - 1) / threads;
+    int64_t rows = cab_rows(t), columns = cab_columns(t), width = (columns + threads - 1) / threads;
     width = (width + 15) / 16 * 16;
-    width = width < CAB_PIECE ? width : CAB_PIECE;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t column = 0; column < columns; column += width) {
-        int64_t n = columns - column < width ? columns - column : width;
-        float group[CAB_PIECE], buffer[CAB_PIECE];
-        for (int64_t first = 0; first < rows; first += 64) {
-            int64_t last = first + 64 < rows ? first + 64 : rows;
-            memset(group, 0, (size_t)n * sizeof *group);
-            for (int64_t row = first; row < last; row++)
-                cab_axpy(group, 1.0f, cab_row_in(t, row, column, n, buffer), n);
-            cab_axpy(out + column, 1.0f, group, n);
-        }
+    for (int64_t begin = 0; begin < columns; begin += width) {
+        int64_t end = begin + width < columns ? begin + width : columns;
+        for (int64_t row = 0; row < rows; row += GROUP)
+            for (int64_t c = begin; c < end; c += CAB_PIECE)
+                cab_add_rows(t, row, row + GROUP < rows ? row + GROUP : rows, c,
+                             end - c < CAB_PIECE ? end - c : CAB_PIECE, out + c);
     }
 }
 
