@@ -343,6 +343,8 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
     run.seconds += cab_seconds() - opened;
     CAB_GOTO(cab_run_log_open(&run.log, recipe->out, run.step));
     CAB_GOTO(train(&run, resumed));
+    if (run.optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
+        CAB_GOTO(cab_snapshot_save(&run));
     CAB_GOTO(finish(&run, result != NULL ? result : &own));
     if (student != NULL)
         status = cab_model_load(run.student->directory, run.precision, student);
