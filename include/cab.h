@@ -8,8 +8,8 @@
  * it, what was found and what was expected. The text is per thread and lives until that thread's next failure.
  *  - Objects are opaque and owned by whoever received them; each has one _free, which accepts NULL.
  *  - Strings are UTF-8 and NUL-terminated. Sizes are in bytes, times in seconds, losses in nats per token.
- *  - The library never exits, never prints to stdout, and keeps no global state. Objects may be used from one thread at
- *    a time; distinct objects from distinct threads. */
+ *  - The library never exits, never prints to stdout, and keeps no global state but the request of cab_distill_stop() and
+ *    whether messages are silenced. Objects may be used from one thread at a time; distinct objects from distinct threads. */
 #ifndef CAB_H
 #define CAB_H
 
