@@ -92,7 +92,7 @@ static cab_status take(pass *p, uint64_t i, cab_image *image)
     if (status == CAB_OK)
         return keep(p, i, image);
     status = cab_image_set_bad(p->set, i, status);
-    return atomic_load(&p->set->bad[i]) != 0 ? CAB_OK : status;
+    return cab_image_set_is_bad(p->set, i) ? CAB_OK : status;
 }
 
 static void work(pass *p, bool draws)

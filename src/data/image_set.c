@@ -412,6 +412,11 @@ cab_status cab_image_set_bad(cab_image_set *set, uint64_t i, cab_status status)
     return status;
 }
 
+bool cab_image_set_is_bad(const cab_image_set *set, uint64_t i)
+{
+    return atomic_load(&set->bad[i]) != 0;
+}
+
 cab_status cab_image_set_load(cab_image_set *set, uint64_t i, cab_image *image)
 {
     if (cab_image_cache_lend(set, i, image))

@@ -54,6 +54,8 @@ cab_status cab_image_set_load(cab_image_set *set, uint64_t i, cab_image *image);
 /* The same for training: with CAB_ON_ERROR_SKIP an image that cannot be decoded is replaced by the next one of its class
  * that can, so that batches stay a function of the seed. */
 cab_status cab_image_set_load_training(cab_image_set *set, uint64_t i, cab_image *image);
+/* Whether image i was found to be undecodable, and skipped. */
+bool cab_image_set_is_bad(const cab_image_set *set, uint64_t i);
 
 /* Decodes every image once, by `threads` threads with a progress line, so that a bad one is found now and not hours
  * later. Errors are dealt with as the options say. */

@@ -170,8 +170,8 @@ void cab_image_normalise(const cab_image_transform *t, const cab_image *image, f
     }
 }
 
-cab_status cab_image_transform_apply(const cab_image_transform *t, cab_image_scratch *scratch, const cab_image *image,
-                                     float *pixels)
+cab_status cab_image_transform_crop(const cab_image_transform *t, cab_image_scratch *scratch, const cab_image *image,
+                                    cab_image *out)
 {
     const int side = (int)floor(t->size / t->crop);
     const bool upright = image->width <= image->height;
@@ -182,8 +182,14 @@ cab_status cab_image_transform_apply(const cab_image_transform *t, cab_image_scr
     const int width = upright ? side : (int)scaled, height = upright ? (int)scaled : side;
     /* rint: half to even, as Python rounds */
     cab_box middle = {(int)rint((width - t->size) / 2.0), (int)rint((height - t->size) / 2.0), t->size, t->size};
-    CAB_TRY(cab_resample(&scratch->resampler, image, (cab_box){0, 0, image->width, image->height}, t->filter, width,
-                         height, &middle, &scratch->spare));
-    cab_image_normalise(t, &scratch->spare, pixels);
+    return cab_resample(&scratch->resampler, image, (cab_box){0, 0, image->width, image->height}, t->filter, width,
+                        height, &middle, out);
+}
+
+cab_status cab_image_transform_apply(const cab_image_transform *t, cab_image_scratch *scratch, const cab_image *image,
+                                     float *pixels)
+{
+    CAB_TRY(cab_image_transform_crop(t, scratch, image, &scratch->image));
+    cab_image_normalise(t, &scratch->image, pixels);
     return CAB_OK;
 }
