@@ -284,13 +284,20 @@ cab_status cab_adjust_affine(cab_image *image, const double m[6], cab_filter fil
     return CAB_OK;
 }
 
+/* Angles such as 30 degrees land on pixel edges. Which side it is, Pillow decides with an angle within 0 .. 360 degrees, and
+ * 15 decimal digits of its sine and cosine. */
+static double round_15(double value)
+{
+    return rint(value * 1e15) / 1e15;
+}
+
 cab_status cab_adjust_rotate(cab_image *image, double degrees, cab_filter filter, const uint8_t fill[3],
                              cab_image *spare)
 {
-    const double pi = 3.14159265358979323846, angle = -degrees * (pi / 180.0);
+    const double pi = 3.14159265358979323846, turned = degrees - 360.0 * floor(degrees / 360.0);
+    const double angle = -(turned * (pi / 180.0));
+    const double c = round_15(cos(angle)), s = round_15(sin(angle));
     const double x = image->width / 2.0, y = image->height / 2.0;
-    double m[6] = {cos(angle), sin(angle), 0.0, -sin(angle), cos(angle), 0.0};
-    m[2] = m[0] * -x + m[1] * -y + x;
-    m[5] = m[3] * -x + m[4] * -y + y;
+    const double m[6] = {c, s, c * -x + s * -y + x, -s, c, -s * -x + c * -y + y};
     return cab_adjust_affine(image, m, filter, fill, spare);
 }

@@ -1,0 +1,405 @@
+/* test_image.c - decoding, resampling and colour operations against Pillow (tests/corpora/images/expected.tsv, written by
+ * tests/corpora/make_images.py), and the evaluation transform against a real teacher's pixels. */
+#include "base/memory.h"
+#include "data/image_adjust.h"
+#include "data/image_internal.h"
+#include "data/image_transform.h"
+#include "data/scratch.h"
+#include "io/safetensors.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#define CORPUS "tests/corpora/images/"
+#define VIT "../shared/teachers/vit-tiny"
+static const uint8_t fill[3] = {124, 116, 104};
+
+/* ---- the table -------------------------------------------------------------------------------------------------------- */
+
+enum { FIELDS_MAX = 10 };
+typedef void (*row_check)(char *fields[], const cab_image *base);
+
+/* Calls `check` for each row of this kind; there must be at least `least`. */
+static void for_rows(const char *kind, int least, row_check check)
+{
+    char *text = NULL;
+    size_t size = 0;
+    int rows = 0;
+    cab_map map;
+    cab_image base = {0};
+    cab_decode_options options = {0};
+    assert_ok(cab_map_open(CORPUS "base.png", &map));
+    assert_ok(cab_image_decode(map.data, map.size, "base.png", &options, &base));
+    assert_ok(cab_file_read(CORPUS "expected.tsv", 1 << 20, &text, &size));
+    for (char *line = text, *next = NULL; *line != '\0'; line = next) {
+        char *fields[FIELDS_MAX] = {0};
+        next = strchr(line, '\n');
+        *next++ = '\0';
+        for (int i = 0; i < FIELDS_MAX && line != NULL; i++) {
+            fields[i] = line;
+            line = strchr(line, '\t');
+            if (line != NULL)
+                *line++ = '\0';
+        }
+        if (strcmp(fields[0], kind) == 0) {
+            rows++;
+            check(fields + 1, &base);
+        }
+    }
+    if (rows < least)
+        fail_msg("%d rows of %s, expected at least %d", rows, kind, least);
+    cab_free(text);
+    cab_image_free(&base);
+    cab_map_close(&map);
+}
+
+static void check_pixels(const char *what, const cab_image *image, const char *width, const char *height,
+                         const char *hash)
+{
+    char found[17];
+    uint64_t value = cab_hash(CAB_HASH_START, image->pixels, (size_t)image->width * (size_t)image->height * 3);
+    snprintf(found, sizeof found, "%016" PRIx64, value);
+    if (image->width != atoi(width) || image->height != atoi(height) || strcmp(found, hash) != 0)
+        fail_msg("%s: %d x %d pixels, hash %s; expected %s x %s, %s", what, image->width, image->height, found, width,
+                 height, hash);
+}
+
+static cab_status decode_file(const char *name, const cab_decode_options *options, cab_image *image)
+{
+    char path[CAB_PATH_MAX];
+    cab_map map;
+    assert_ok(cab_path_join(path, CORPUS, name));
+    assert_ok(cab_map_open(path, &map));
+    cab_status status = cab_image_decode(map.data, map.size, name, options, image);
+    int width = 0, height = 0;
+    if (status == CAB_OK) {
+        assert_ok(cab_image_probe(map.data, map.size, name, options, &width, &height));
+        assert_int_equal(width, image->width);
+        assert_int_equal(height, image->height);
+    }
+    cab_map_close(&map);
+    return status;
+}
+
+/* ---- decoding --------------------------------------------------------------------------------------------------------- */
+
+static void check_decode(char *f[], const cab_image *base)
+{
+    cab_image image = {0};
+    cab_decode_options options = {0};
+    (void)base;
+    assert_ok(decode_file(f[0], &options, &image));
+    check_pixels(f[0], &image, f[1], f[2], f[3]);
+    cab_image_free(&image);
+}
+
+static void check_reduce(char *f[], const cab_image *base)
+{
+    cab_image image = {0};
+    cab_decode_options options = {.min_side = atoi(f[1])};
+    (void)base;
+    assert_ok(decode_file(f[0], &options, &image));
+    check_pixels(f[0], &image, f[2], f[3], f[4]);
+    cab_image_free(&image);
+}
+
+static void check_refuse(char *f[], const cab_image *base)
+{
+    cab_image image = {0};
+    cab_decode_options options = {0};
+    (void)base;
+    check_error(decode_file(f[0], &options, &image), CAB_EFORMAT, f[0], f[1]);
+    cab_image_free(&image);
+}
+
+static void test_decode(void **state)
+{
+    (void)state;
+    for_rows("decode", 30, check_decode);
+    for_rows("reduce", 6, check_reduce);
+}
+
+static void test_refuse(void **state)
+{
+    (void)state;
+    for_rows("refuse", 11, check_refuse);
+}
+
+/* Every byte that may be missing is missed, or the picture is as it was. */
+static void test_truncated(void **state)
+{
+    static const char *const names[] = {CORPUS "turned6.jpg", CORPUS "turned6.png"};
+    (void)state;
+    for (size_t n = 0; n < 2; n++) {
+        cab_map map;
+        cab_image whole = {0}, image = {0};
+        cab_decode_options options = {0};
+        int refused = 0;
+        assert_ok(cab_map_open(names[n], &map));
+        assert_ok(cab_image_decode(map.data, map.size, names[n], &options, &whole));
+        for (size_t size = 0; size < map.size; size++) {
+            if (cab_image_decode(map.data, size, "cut", &options, &image) != CAB_OK) {
+                assert_non_null(strstr(cab_error_text(), "cut: "));
+                refused++;
+            } else if (image.width != whole.width || memcmp(image.pixels, whole.pixels, 9 * 6 * 3) != 0) {
+                fail_msg("%s: %zu of %zu bytes were taken for the whole", names[n], size, map.size);
+            }
+        }
+        assert_true(refused > (int)map.size * 3 / 4);
+        cab_image_free(&whole);
+        cab_image_free(&image);
+        cab_map_close(&map);
+    }
+}
+
+static void test_limits(void **state)
+{
+    cab_image image = {0};
+    cab_decode_options options = {.max_pixels = 61 * 47 - 1};
+    (void)state;
+    check_error(decode_file("base.jpg", &options, &image), CAB_EFORMAT, "base.jpg",
+                "61 x 47 pixels; expected 1 to 2866");
+    options.max_pixels++;
+    assert_ok(decode_file("base.jpg", &options, &image));
+    cab_image_free(&image);
+    assert_int_equal(cab_image_reserve(&image, 0, 5), CAB_ESHAPE);
+    assert_int_equal(cab_image_reserve(&image, 5, -1), CAB_ESHAPE);
+    cab_image_free(&image);
+}
+
+static void test_exif(void **state)
+{
+    (void)state;
+    const uint8_t big[] = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0};
+    assert_int_equal(cab_exif_orientation(big, sizeof big), 6);
+    for (size_t size = 0; size < 20; size++)
+        assert_int_equal(cab_exif_orientation(big, size), 1);
+    uint8_t odd[sizeof big];
+    memcpy(odd, big, sizeof big);
+    odd[19] = 9; /* no orientation */
+    assert_int_equal(cab_exif_orientation(odd, sizeof odd), 1);
+    odd[19] = 6;
+    odd[7] = 255; /* the directory lies outside */
+    assert_int_equal(cab_exif_orientation(odd, sizeof odd), 1);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    assert_true(cab_image_is_name("a/b.JPEG") && cab_image_is_name("x.jpg") && cab_image_is_name("x.y.Png"));
+    assert_false(cab_image_is_name("jpg") || cab_image_is_name("a.jpg.txt") || cab_image_is_name("a.gif"));
+}
+
+/* ---- resampling and operations ---------------------------------------------------------------------------------------- */
+
+static void check_resample(char *f[], const cab_image *base)
+{
+    cab_resampler resampler = {0};
+    cab_image whole = {0}, part = {0};
+    cab_box box = {atoi(f[0]), atoi(f[1]), atoi(f[2]), atoi(f[3])};
+    cab_filter filter = (cab_filter)atoi(f[4]);
+    int width = atoi(f[5]), height = atoi(f[6]);
+    char what[100];
+    snprintf(what, sizeof what, "%s %s %s %s by filter %s", f[0], f[1], f[2], f[3], f[4]);
+    assert_ok(cab_resample(&resampler, base, box, filter, width, height, NULL, &whole));
+    check_pixels(what, &whole, f[5], f[6], f[7]);
+    cab_box window = {width / 3, height / 4, width - width / 3, height / 2 + 1 - height / 4};
+    assert_ok(cab_resample(&resampler, base, box, filter, width, height, &window, &part));
+    for (int y = 0; y < window.height; y++)
+        assert_memory_equal(part.pixels + (size_t)y * (size_t)window.width * 3,
+                            whole.pixels + ((size_t)(window.y + y) * (size_t)width + (size_t)window.x) * 3,
+                            (size_t)window.width * 3);
+    cab_image_free(&whole);
+    cab_image_free(&part);
+    cab_resampler_free(&resampler);
+}
+
+static void test_resample(void **state)
+{
+    cab_resampler resampler = {0};
+    cab_image image = {0}, out = {0};
+    (void)state;
+    for_rows("resample", 100, check_resample);
+    assert_ok(cab_image_reserve(&image, 4, 4));
+    const cab_box wrong[] = {{0, 0, 5, 4}, {-1, 0, 2, 2}, {3, 3, 2, 1}, {0, 0, 0, 1}, {INT32_MAX, 0, 1, 1}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(cab_resample(&resampler, &image, wrong[i], CAB_FILTER_BICUBIC, 2, 2, NULL, &out), CAB_ESHAPE);
+    cab_image_free(&image);
+    cab_resampler_free(&resampler);
+}
+
+static cab_status adjust(const char *name, double value, cab_filter filter, cab_image *image, cab_image *spare)
+{
+    const struct {
+        const char *name;
+        void (*by_factor)(cab_image *, float);
+        void (*plain)(cab_image *);
+        void (*by_number)(cab_image *, int);
+    } tables[] = {
+        {"brightness", cab_adjust_brightness, NULL, NULL}, {"contrast", cab_adjust_contrast, NULL, NULL},
+        {"colour", cab_adjust_colour, NULL, NULL},         {"autocontrast", NULL, cab_adjust_autocontrast, NULL},
+        {"equalize", NULL, cab_adjust_equalize, NULL},     {"invert", NULL, cab_adjust_invert, NULL},
+        {"mirror", NULL, cab_adjust_mirror, NULL},         {"posterize", NULL, NULL, cab_adjust_posterize},
+        {"solarize", NULL, NULL, cab_adjust_solarize}};
+    double m[6] = {1, 0, 0, 0, 1, 0};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        if (strcmp(tables[i].name, name) == 0) {
+            if (tables[i].by_factor != NULL)
+                tables[i].by_factor(image, (float)value);
+            else if (tables[i].plain != NULL)
+                tables[i].plain(image);
+            else
+                tables[i].by_number(image, (int)value);
+            return CAB_OK;
+        }
+    if (strcmp(name, "solarize_add") == 0) {
+        cab_adjust_solarize_add(image, 128, (int)value);
+        return CAB_OK;
+    }
+    if (strcmp(name, "sharpness") == 0)
+        return cab_adjust_sharpness(image, (float)value, spare);
+    if (strcmp(name, "rotate") == 0)
+        return cab_adjust_rotate(image, value, filter, fill, spare);
+    m[strcmp(name, "shear_x") == 0       ? 1
+      : strcmp(name, "shear_y") == 0     ? 3
+      : strcmp(name, "translate_x") == 0 ? 2
+                                         : 5] = value;
+    return cab_adjust_affine(image, m, filter, fill, spare);
+}
+
+static void check_adjust(char *f[], const cab_image *base)
+{
+    cab_image image = {0}, spare = {0};
+    char what[100];
+    assert_ok(cab_image_reserve(&image, base->width, base->height));
+    memcpy(image.pixels, base->pixels, (size_t)base->width * (size_t)base->height * 3);
+    assert_ok(adjust(f[0], atof(f[1]), (cab_filter)atoi(f[2]), &image, &spare));
+    snprintf(what, sizeof what, "%s by %s, filter %s", f[0], f[1], f[2]);
+    check_pixels(what, &image, "61", "47", f[3]);
+    cab_image_free(&image);
+    cab_image_free(&spare);
+}
+
+static void test_adjust(void **state)
+{
+    (void)state;
+    for_rows("adjust", 60, check_adjust);
+}
+
+/* ---- the transform of evaluation ---------------------------------------------------------------------------------------- */
+
+static void test_transform_config(void **state)
+{
+    scratch *s = *state;
+    cab_image_transform t;
+    scratch_text(state, "config.json",
+                 "{\"pretrained_cfg\": {\"input_size\": [3, 192, 192], \"crop_pct\": 0.95, \"interpolation\": "
+                 "\"bilinear\", \"mean\": [0.1, 0.2, 0.3], \"std\": [0.4, 0.5, 0.6]}}");
+    assert_ok(cab_image_transform_load(s->directory, &t));
+    assert_int_equal(t.size, 192);
+    assert_true(t.crop == 0.95 && t.filter == CAB_FILTER_BILINEAR && t.mean[1] == 0.2f && t.std[2] == 0.6f);
+    scratch_text(state, "preprocessor_config.json",
+                 "{\"size\": {\"shortest_edge\": 256}, \"crop_size\": {\"height\": 224, \"width\": 224}, "
+                 "\"do_center_crop\": true, \"resample\": 3, \"image_mean\": [0.5, 0.5, 0.5]}");
+    assert_ok(cab_image_transform_load(s->directory, &t));
+    assert_int_equal(t.size, 224);
+    assert_true(t.crop == 0.875 && t.filter == CAB_FILTER_BICUBIC && t.mean[0] == 0.5f && t.std[0] == 0.4f);
+    scratch_text(state, "preprocessor_config.json", "{\"size\": 224, \"resample\": 2}");
+    assert_ok(cab_image_transform_load(s->directory, &t));
+    assert_true(t.size == 224 && t.crop == 1.0 && t.filter == CAB_FILTER_BILINEAR);
+    static const char *const wrong[][2] = {{"{\"size\": 0}", "\"size\" is 0"},
+                                           {"{\"resample\": 1}", "\"resample\" is 1"},
+                                           {"{\"image_std\": [0, 1, 1]}", "\"image_std\"[0] is 0"},
+                                           {"{\"image_mean\": [1, 1]}", "has 2 numbers"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        scratch_text(state, "preprocessor_config.json", wrong[i][0]);
+        cab_status status = cab_image_transform_load(s->directory, &t);
+        assert_true(status == CAB_EFORMAT || status == CAB_EUNSUPPORTED);
+        check_error(status, status, "preprocessor_config.json", wrong[i][1]);
+    }
+    scratch_text(state, "config.json", "{\"pretrained_cfg\": {\"crop_pct\": 1.5}}");
+    check_error(cab_image_transform_load(s->directory, &t), CAB_EFORMAT, "config.json", "\"crop_pct\" is 1.5");
+}
+
+/* The pixels that PyTorch, Pillow and timm gave the teacher for two photographs. */
+static void test_transform_golden(void **state)
+{
+    static const struct {
+        const char *file, *tensor;
+    } cases[] = {{VIT "/images/n01514668_10054.JPEG", "pixel_values.0"},
+                 {VIT "/images/n03032252_101298.JPEG", "pixel_values.13"}};
+    const int64_t shape[3] = {3, 224, 224};
+    const size_t count = 3 * 224 * 224;
+    cab_safetensors *golden = NULL;
+    cab_image_transform t;
+    cab_image_scratch work = {0};
+    cab_decode_options options = {0};
+    float *expected = NULL, *found = NULL;
+    (void)state;
+    if (!cab_path_exists(VIT "/golden.safetensors")) {
+        print_message("skipped: " VIT " is absent\n");
+        skip();
+    }
+    assert_ok(cab_safetensors_open(VIT "/golden.safetensors", &golden));
+    assert_ok(cab_image_transform_load(VIT, &t));
+    assert_ok(CAB_NEW(&expected, count, "pixels"));
+    assert_ok(CAB_NEW(&found, count, "pixels"));
+    for (size_t i = 0; i < 2; i++) {
+        cab_map map;
+        cab_image image = {0};
+        const cab_safetensors_entry *entry = cab_safetensors_find(golden, cases[i].tensor);
+        assert_non_null(entry);
+        assert_ok(cab_safetensors_entry_read_f32(entry, 3, shape, expected));
+        assert_ok(cab_map_open(cases[i].file, &map));
+        assert_ok(cab_image_decode(map.data, map.size, cases[i].file, &options, &image));
+        assert_ok(cab_image_transform_apply(&t, &work, &image, found));
+        for (size_t k = 0; k < count; k++)
+            if (fabsf(found[k] - expected[k]) > 1e-6f)
+                fail_msg("%s: value %zu is %g, expected %g", cases[i].file, k, (double)found[k], (double)expected[k]);
+        cab_image_free(&image);
+        cab_map_close(&map);
+    }
+    cab_free(expected);
+    cab_free(found);
+    cab_image_scratch_free(&work);
+    cab_safetensors_close(golden);
+}
+
+/* Narrow pictures, and those smaller than the model's size, come out at that size. */
+static void test_transform_sizes(void **state)
+{
+    static const int sizes[][2] = {{1, 1}, {1, 200}, {300, 2}, {31, 32}, {33, 32}};
+    cab_image_transform t = cab_image_transform_default();
+    cab_image_scratch work = {0};
+    cab_image image = {0};
+    float pixels[3 * 32 * 32];
+    (void)state;
+    t.size = 32;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_ok(cab_image_reserve(&image, sizes[i][0], sizes[i][1]));
+        memset(image.pixels, 51, (size_t)sizes[i][0] * (size_t)sizes[i][1] * 3);
+        assert_ok(cab_image_transform_apply(&t, &work, &image, pixels));
+        for (size_t k = 0; k < 3 * 32 * 32; k++)
+            assert_true(pixels[k] == (51.0f / 255.0f - t.mean[k / 1024]) / t.std[k / 1024]);
+    }
+    cab_image_free(&image);
+    cab_image_scratch_free(&work);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_refuse),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_exif),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_resample),
+        cmocka_unit_test(test_adjust),
+        scratch_test(test_transform_config),
+        cmocka_unit_test(test_transform_golden),
+        cmocka_unit_test(test_transform_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
