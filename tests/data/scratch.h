@@ -48,7 +48,7 @@ static inline int scratch_setup(void **state)
     return mkdtemp(s->directory) == NULL ? -1 : 0;
 }
 
-/* Removes the directory and the files in it and one level below. */
+/* Removes the directory and what is in it, `depth` levels of directories deep. */
 static inline void scratch_remove(const char *directory, int depth)
 {
     DIR *listing = opendir(directory);
@@ -68,7 +68,7 @@ static inline void scratch_remove(const char *directory, int depth)
 static inline int scratch_teardown(void **state)
 {
     scratch *s = *state;
-    scratch_remove(s->directory, 1);
+    scratch_remove(s->directory, 4);
     for (int i = 0; i < s->count; i++)
         free(s->paths[i]);
     free(s);
