@@ -161,73 +161,53 @@ static void test_randaugment_words(void **state)
         check_error(cab_randaugment_parse(wrong[i], &r), CAB_EARG, wrong[i], "RandAugment");
 }
 
-/* The results of each operation that rand-m9-inc1 without deviation can have, on one picture. */
-enum { OUTCOMES = 24, IW = 32, IH = 24, BYTES = IW * IH * 3 };
-static int outcomes(const cab_image *image, const uint8_t fill[3], uint8_t out[OUTCOMES][BYTES],
-                    double chance[OUTCOMES])
+/* What rand-m9-inc1 without deviation can do: 15 operations, those from `COLOUR` on and the rotation with either sign. */
+enum { OPERATIONS = 15, OUTCOMES = 24, IW = 32, IH = 24, BYTES = IW * IH * 3 };
+enum { ROTATE = 3, COLOUR = 7, SHEAR_X = 11 };
+static const uint8_t gray[3] = {124, 116, 104};
+
+static void apply_operation(int operation, double sign, cab_image *image, cab_image *spare)
 {
-    const double level = 0.9, signs[2] = {-1.0, 1.0};
+    static void (*const plain[])(cab_image *) = {cab_adjust_autocontrast, cab_adjust_equalize, cab_adjust_invert};
+    static void (*const enhance[])(cab_image *, float) = {cab_adjust_colour, cab_adjust_contrast,
+                                                          cab_adjust_brightness};
+    const double level = 0.9;
+    const float factor = (float)(1.0 + sign * 0.9 * level);
+    double m[6] = {1, 0, 0, 0, 1, 0};
+    if (operation < ROTATE)
+        plain[operation](image);
+    else if (operation == ROTATE)
+        assert_ok(cab_adjust_rotate(image, sign * 30.0 * level, CAB_FILTER_BICUBIC, gray, spare));
+    else if (operation == ROTATE + 1)
+        cab_adjust_posterize(image, 4 - 3);
+    else if (operation == ROTATE + 2)
+        cab_adjust_solarize(image, 256 - 230);
+    else if (operation == ROTATE + 3)
+        cab_adjust_solarize_add(image, 128, 99);
+    else if (operation < COLOUR + 3)
+        enhance[operation - COLOUR](image, factor);
+    else if (operation < SHEAR_X)
+        assert_ok(cab_adjust_sharpness(image, factor, spare));
+    else {
+        static const int places[] = {1, 3, 2, 5};
+        const double values[] = {0.3, 0.3, 0.45 * IW, 0.45 * IH};
+        m[places[operation - SHEAR_X]] = sign * level * values[operation - SHEAR_X];
+        assert_ok(cab_adjust_affine(image, m, CAB_FILTER_BICUBIC, gray, spare));
+    }
+}
+
+static int outcomes(const cab_image *image, uint8_t out[OUTCOMES][BYTES], double chance[OUTCOMES])
+{
     cab_image work = {0}, spare = {0};
     int count = 0;
-    for (int operation = 0; operation < 15; operation++) {
-        bool has_sign = operation == 3 || operation >= 7;
-        for (int k = 0; k < (has_sign ? 2 : 1); k++) {
-            const double s = signs[k];
-            const float factor = (float)fmax(0.1, 1.0 + s * 0.9 * level);
-            double m[6] = {1, 0, 0, 0, 1, 0};
+    for (int operation = 0; operation < OPERATIONS; operation++) {
+        int signs = operation == ROTATE || operation >= COLOUR ? 2 : 1;
+        for (int k = 0; k < signs; k++) {
             assert_ok(cab_image_reserve(&work, IW, IH));
             memcpy(work.pixels, image->pixels, BYTES);
-            switch (operation) {
-            case 0:
-                cab_adjust_autocontrast(&work);
-                break;
-            case 1:
-                cab_adjust_equalize(&work);
-                break;
-            case 2:
-                cab_adjust_invert(&work);
-                break;
-            case 3:
-                assert_ok(cab_adjust_rotate(&work, s * 27.0, CAB_FILTER_BICUBIC, fill, &spare));
-                break;
-            case 4:
-                cab_adjust_posterize(&work, 4 - 3);
-                break;
-            case 5:
-                cab_adjust_solarize(&work, 256 - 230);
-                break;
-            case 6:
-                cab_adjust_solarize_add(&work, 128, 99);
-                break;
-            case 7:
-                cab_adjust_colour(&work, factor);
-                break;
-            case 8:
-                cab_adjust_contrast(&work, factor);
-                break;
-            case 9:
-                cab_adjust_brightness(&work, factor);
-                break;
-            case 10:
-                assert_ok(cab_adjust_sharpness(&work, factor, &spare));
-                break;
-            case 11:
-                m[1] = s * 0.3 * level;
-                break;
-            case 12:
-                m[3] = s * 0.3 * level;
-                break;
-            case 13:
-                m[2] = s * 0.45 * level * IW;
-                break;
-            default:
-                m[5] = s * 0.45 * level * IH;
-                break;
-            }
-            if (operation >= 11)
-                assert_ok(cab_adjust_affine(&work, m, CAB_FILTER_BICUBIC, fill, &spare));
+            apply_operation(operation, k == 0 ? -1.0 : 1.0, &work, &spare);
             memcpy(out[count], work.pixels, BYTES);
-            chance[count++] = 1.0 / 15.0 / (has_sign ? 2.0 : 1.0);
+            chance[count++] = 1.0 / OPERATIONS / signs;
         }
     }
     cab_image_free(&work);
@@ -240,7 +220,6 @@ static void test_randaugment_operations(void **state)
 {
     enum { DRAWS = 6000 };
     const cab_randaugment r = {1, 1.0f, 9.0f, 0.0f, 10.0f, true};
-    static const uint8_t fill[3] = {124, 116, 104};
     static uint8_t expected[OUTCOMES][BYTES];
     double chance[OUTCOMES], counts[OUTCOMES] = {0};
     cab_image image = {0}, work = {0}, spare = {0};
@@ -248,14 +227,14 @@ static void test_randaugment_operations(void **state)
     fill_image(&image, IW, IH, 3);
     for (int i = 0; i < BYTES; i++) /* autocontrast would change nothing otherwise */
         image.pixels[i] = (uint8_t)(10 + image.pixels[i] * 9 / 10);
-    int n = outcomes(&image, fill, expected, chance);
-    assert_int_equal(n, 24);
+    int n = outcomes(&image, expected, chance);
+    assert_int_equal(n, OUTCOMES);
     for (int i = 0; i < DRAWS; i++) {
         cab_random random = numbers((uint64_t)i << 20);
         int which = 0;
         assert_ok(cab_image_reserve(&work, IW, IH));
         memcpy(work.pixels, image.pixels, BYTES);
-        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, fill, &work, &spare));
+        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, gray, &work, &spare));
         while (which < n && memcmp(expected[which], work.pixels, BYTES) != 0)
             which++;
         assert_true(which < n);
@@ -274,7 +253,6 @@ static void test_randaugment_probability(void **state)
 {
     enum { DRAWS = 2000 };
     cab_randaugment r = {2, 0.5f, 9.0f, 0.5f, 10.0f, true};
-    static const uint8_t fill[3] = {0, 0, 0};
     cab_image image = {0}, spare = {0};
     int untouched = 0;
     bool seen[256] = {0};
@@ -282,7 +260,7 @@ static void test_randaugment_probability(void **state)
     for (int i = 0; i < DRAWS; i++) {
         cab_random random = numbers((uint64_t)i << 20), after = random;
         fill_image(&image, IW, IH, 4);
-        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, fill, &image, &spare));
+        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, gray, &image, &spare));
         for (int k = 0; k < 2; k++) { /* an operation and whether; nothing more is drawn for one that is not applied */
             (void)cab_random_below(&after, 15);
             (void)cab_random_uniform(&after);
@@ -295,7 +273,7 @@ static void test_randaugment_probability(void **state)
         cab_random random = numbers((uint64_t)i << 20), peek = random;
         assert_ok(cab_image_reserve(&image, 1, 1));
         memset(image.pixels, 100, 3);
-        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, fill, &image, &spare));
+        assert_ok(cab_randaugment_apply(&r, &random, CAB_FILTER_BICUBIC, gray, &image, &spare));
         if (cab_random_below(&peek, 15) == 9) /* brightness */
             seen[image.pixels[0]] = true;
     }
