@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """make_images.py - writes tests/corpora/images: small generated pictures of every kind that the decoders know, and
-expected.tsv with what Pillow makes of them. Run once, with Pillow 13 (the order of its two passes of resampling changed
+expected.tsv with what Pillow makes of them; and tests/fuzz/corpus/fuzz_image and fuzz_archive, where fuzzing starts. Run once, with Pillow 13 (the order of its two passes of resampling changed
 there) and numpy:  python3 tests/corpora/make_images.py
 
 Lines of expected.tsv; hash is FNV-1a over the RGB bytes:
@@ -11,7 +11,10 @@ Lines of expected.tsv; hash is FNV-1a over the RGB bytes:
   refuse    file  words of the error
 """
 
+import io
 import struct
+import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 OUT = Path(__file__).parent / "images"
+SEEDS = Path(__file__).parent.parent / "fuzz" / "corpus"
 FILL = (124, 116, 104)
 lines = []
 
@@ -186,6 +190,41 @@ def bad(base):
     refuse("scans.jpg", progressive[:-2] + progressive[last:-2] * 250 + b"\xff\xd9", "more than 200 scans")
 
 
+def tar_of(files, mode):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def zip_of(files, method):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return stream.getvalue()
+
+
+def seeds():
+    images, archives = SEEDS / "fuzz_image", SEEDS / "fuzz_archive"
+    images.mkdir(parents=True, exist_ok=True)
+    archives.mkdir(parents=True, exist_ok=True)
+    for name in ("turned6.jpg", "turned6.png", "progressive.jpg", "cmyk.jpg", "gray.jpg", "full-chroma.jpg", "bilevel.png",
+                 "palette4.png", "palette-transparent.png", "gray-alpha.png", "gray.png", "cut.jpg"):
+        for first in (0, 9):  # at full and at reduced size
+            (images / f"{name}-{first}").write_bytes(bytes([first]) + (OUT / name).read_bytes())
+    files = [(f"train/{c}/{i}.png", (OUT / f"turned{i}.png").read_bytes()) for i, c in ((1, "cat"), (2, "dog"))]
+    files.append(("train/notes.txt", b"text"))
+    for mode in ("", "gz", "xz", "bz2"):
+        (archives / f"tar{mode}").write_bytes(tar_of(files, f"w:{mode}"))
+    (archives / "deflated.zip").write_bytes(zip_of(files, zipfile.ZIP_DEFLATED))
+    (archives / "stored.zip").write_bytes(zip_of(files, zipfile.ZIP_STORED))
+    (archives / "classes.tsv").write_text("label\tname\tteacher\twords\n0\tcat\t281\ttabby\n1\tdog\t207\n")
+
+
 def main():
     OUT.mkdir(exist_ok=True)
     base = picture(61, 47)
@@ -195,6 +234,7 @@ def main():
     resamples(base)
     adjustments(base)
     bad(base)
+    seeds()
     (OUT / "expected.tsv").write_text("\n".join(lines) + "\n")
 
 
