@@ -12,6 +12,7 @@
 #include <archive.h>
 #include <archive_entry.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -227,8 +228,16 @@ static cab_status read_all(cab_archive *a)
     struct archive *reader = archive_read_new();
     if (reader == NULL)
         return cab_fail(CAB_ENOMEM, "out of memory: reading %s", a->name);
+    /* libarchive turns names into this thread's character set, and gives none where that cannot be done. */
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0), before = (locale_t)0;
+    if (utf8 != (locale_t)0)
+        before = uselocale(utf8);
     cab_status status = read_members(a, reader);
     archive_read_free(reader);
+    if (utf8 != (locale_t)0) {
+        uselocale(before);
+        freelocale(utf8);
+    }
     if ((status == CAB_OK || status == CAB_EFORMAT) && a->count > 0) {
         cab_status sorted = sort_names(a);
         status = sorted == CAB_OK ? status : sorted;

@@ -11,6 +11,7 @@ Lines of expected.tsv; hash is FNV-1a over the RGB bytes:
   refuse    file  words of the error
 """
 
+import gzip
 import io
 import struct
 import tarfile
@@ -218,10 +219,14 @@ def seeds():
             (images / f"{name}-{first}").write_bytes(bytes([first]) + (OUT / name).read_bytes())
     files = [(f"train/{c}/{i}.png", (OUT / f"turned{i}.png").read_bytes()) for i, c in ((1, "cat"), (2, "dog"))]
     files.append(("train/notes.txt", b"text"))
-    for mode in ("", "gz", "xz", "bz2"):
+    (archives / "targz").write_bytes(gzip.compress(tar_of(files, "w:"), mtime=0))
+    for mode in ("", "xz", "bz2"):
         (archives / f"tar{mode}").write_bytes(tar_of(files, f"w:{mode}"))
     (archives / "deflated.zip").write_bytes(zip_of(files, zipfile.ZIP_DEFLATED))
     (archives / "stored.zip").write_bytes(zip_of(files, zipfile.ZIP_STORED))
+    named = [("train/caf\u00e9/na\u00efve.png", files[0][1]), ("train/zoo/x.png", files[1][1])]
+    (OUT / "utf8-names.tar").write_bytes(tar_of(named, "w:"))
+    (OUT / "utf8-names.zip").write_bytes(zip_of(named, zipfile.ZIP_DEFLATED))
     (archives / "classes.tsv").write_text("label\tname\tteacher\twords\n0\tcat\t281\ttabby\n1\tdog\t207\n")
 
 

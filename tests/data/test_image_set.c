@@ -208,6 +208,22 @@ static void test_expanded_limit(void **state)
     cab_map_close(&map);
 }
 
+/* Names in UTF-8 are read whatever the locale: tests run in "C". */
+static void test_utf8_names(void **state)
+{
+    static const char *const paths[] = {CORPUS "utf8-names.tar", CORPUS "utf8-names.zip"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        cab_image_set *set = NULL;
+        char name[CAB_PATH_MAX];
+        assert_ok(open_set(paths[i], NULL, &set));
+        assert_string_equal(cab_image_set_classes(set)->names[0], "caf\xC3\xA9");
+        cab_image_set_name(set, 0, name);
+        assert_non_null(strstr(name, "/train/caf\xC3\xA9/na\xC3\xAFve.png"));
+        cab_image_set_free(set);
+    }
+}
+
 static void test_several_paths(void **state)
 {
     put(state, "one/cat/1.png", "turned1.png");
@@ -600,11 +616,12 @@ static void test_tiny_imagenet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        scratch_test(test_sources),       scratch_test(test_in_place),    scratch_test(test_expanded_limit),
-        scratch_test(test_several_paths), scratch_test(test_lists),       scratch_test(test_class_map),
-        scratch_test(test_no_shift),      scratch_test(test_bad_folders), scratch_test(test_cut_archives),
-        scratch_test(test_bad_archives),  scratch_test(test_bad_images),  scratch_test(test_unreadable),
-        scratch_test(test_subset),        scratch_test(test_cache),       scratch_test(test_tiny_imagenet),
+        scratch_test(test_sources),        scratch_test(test_in_place),      scratch_test(test_expanded_limit),
+        cmocka_unit_test(test_utf8_names), scratch_test(test_several_paths), scratch_test(test_lists),
+        scratch_test(test_class_map),      scratch_test(test_no_shift),      scratch_test(test_bad_folders),
+        scratch_test(test_cut_archives),   scratch_test(test_bad_archives),  scratch_test(test_bad_images),
+        scratch_test(test_unreadable),     scratch_test(test_subset),        scratch_test(test_cache),
+        scratch_test(test_tiny_imagenet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
