@@ -188,8 +188,9 @@ static cab_status measure(bench *b)
     printf("%s, %s, %s, %d layers, batch %lld x %lld, %d threads\n", b->o.teacher, b->o.stage,
            b->o.precision == CAB_PRECISION_BF16 ? "bf16" : "fp32", b->student->config.n_layer, (long long)b->o.batch,
            (long long)b->o.seq_len, b->backend->threads);
-    printf("  step %.1f ms (update %.1f ms), %.0f tokens/s, activations %s, peak %.2f GiB\n", step * 1e3, b->update * 1e3,
-           tokens / step, cab_format_bytes((double)plan.arena, bytes), cab_peak_memory() / 1073741824.0);
+    printf("  step %.1f ms (update %.1f ms), %.0f tokens/s, activations %s, peak %.2f GiB\n", step * 1e3,
+           b->update * 1e3, tokens / step, cab_format_bytes((double)plan.arena, bytes),
+           cab_peak_memory() / 1073741824.0);
     printf("  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n", plan.flops * 1e-9,
            plan.flops / step * 1e-9, 100 * plan.flops / step / limit, limit * 1e-9);
     print_ops(b, limit);

@@ -26,12 +26,12 @@ typedef struct cab_config {
     int d_inner, dt_rank;         /* Mamba-1: E and R */
     int image_size, patch_size;   /* image models: pixels of a side */
     int n_classes;
-    int n_special; /* tokens beside the patches: the class token, DeiT's distillation token */
-    bool class_middle; /* they stand in the middle of the patches, as Vim's, not in front */
-    int class_at;      /* the first of them, counted in tokens */
-    bool two_heads; /* the class and the distillation token have a classifier each; their mean counts */
-    bool timm;      /* names of timm, not of transformers */
-    int bos_token, eos_token;     /* -1: none */
+    int n_special;            /* tokens beside the patches: the class token, DeiT's distillation token */
+    bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */
+    int class_at;             /* the first of them, counted in tokens */
+    bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */
+    bool timm;                /* names of timm, not of transformers */
+    int bos_token, eos_token; /* -1: none */
 } cab_config;
 
 enum { CAB_IMAGE_MAX = 4096 }; /* pixels of a side */
@@ -174,8 +174,8 @@ cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, in
     CAB_PRINTF(5, 6);
 cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...) CAB_PRINTF(4, 5);
 /* A convolution's filter, stored as (out, ...) and computed with as the matrix (out, product of the rest). */
-cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format, ...)
-    CAB_PRINTF(5, 6);
+cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format,
+                              ...) CAB_PRINTF(5, 6);
 /* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for another
  * square grid, it is interpolated (bicubic); class_at is where the n_special tokens stand, in both at the same part. */
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);

@@ -121,12 +121,12 @@ cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor
  * -------------------------------------------------------------------------------- */
 
 typedef struct cab_scan_inputs {
-    cab_tensor *u, *dt;   /* (B, L, E) */
-    cab_tensor *A_log;    /* (E, N) F32 */
-    cab_tensor *B, *C;    /* (B, L, N) */
-    cab_tensor *D;        /* (E) F32 */
-    cab_tensor *z;        /* (B, L, E) or NULL: no gate */
-    cab_tensor *dt_bias;  /* (E) F32 or NULL: none */
+    cab_tensor *u, *dt;  /* (B, L, E) */
+    cab_tensor *A_log;   /* (E, N) F32 */
+    cab_tensor *B, *C;   /* (B, L, N) */
+    cab_tensor *D;       /* (E) F32 */
+    cab_tensor *z;       /* (B, L, E) or NULL: no gate */
+    cab_tensor *dt_bias; /* (E) F32 or NULL: none */
 } cab_scan_inputs;
 
 /* h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]    y[t] = (<C[t], h[t]> + D u[t]) silu(z[t]) -> (B, L, E), with
