@@ -184,7 +184,7 @@ static cab_status copy_whole(start *s, account_row row, cab_part part, int layer
     int64_t rows = t->shape[0], columns = t->n_dim == 2 ? t->shape[1] : 1;
     if (p.values == NULL && t->n_dim == 1)
         fill(s, t, 0);
-    else if (note_shape(s, row, &p, rows, columns))
+    else if (note_shape(s, row, &p, rows, columns) && p.values != NULL)
         memcpy(of(s, t), p.values, (size_t)cab_elements(t) * sizeof(float));
     cab_free(p.values);
     return CAB_OK;
