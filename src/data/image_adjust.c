@@ -51,11 +51,11 @@ void cab_adjust_brightness(cab_image *image, float factor)
 
 void cab_adjust_contrast(cab_image *image, float factor)
 {
-    size_t bytes = bytes_of(image);
+    size_t pixels = bytes_of(image) / CHANNELS;
     uint64_t sum = 0;
-    for (size_t i = 0; i < bytes; i += CHANNELS)
-        sum += (uint64_t)gray(image->pixels + i);
-    blend_with_level(image, (int)((double)sum / (double)(bytes / CHANNELS) + 0.5), factor);
+    for (size_t i = 0; i < pixels; i++)
+        sum += (uint64_t)gray(image->pixels + i * CHANNELS);
+    blend_with_level(image, (int)((double)sum / (double)pixels + 0.5), factor);
 }
 
 void cab_adjust_colour(cab_image *image, float factor)
