@@ -27,6 +27,8 @@ else
     echo "clang-format $found is here, the sources follow $version: format not checked" >&2
 fi
 
+[ "$build" = --check ] && exit $failed
+
 # Files on stdin, two at a time. stderr holds only counts of what was suppressed, and the compiler's own errors, which
 # stdout repeats.
 tidy() {
