@@ -161,12 +161,15 @@ void cab_image_scratch_free(cab_image_scratch *s)
 void cab_image_normalise(const cab_image_transform *t, const cab_image *image, float *pixels)
 {
     size_t count = (size_t)image->width * (size_t)image->height;
-    for (size_t c = 0; c < 3; c++) {
-        float table[256];
+    float table[3][256];
+    for (int c = 0; c < 3; c++)
         for (int v = 0; v < 256; v++)
-            table[v] = ((float)v / 255.0f - t->mean[c]) / t->std[c];
-        for (size_t i = 0; i < count; i++)
-            pixels[c * count + i] = table[image->pixels[3 * i + c]];
+            table[c][v] = ((float)v / 255.0f - t->mean[c]) / t->std[c];
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *pixel = image->pixels + 3 * i;
+        pixels[i] = table[0][pixel[0]];
+        pixels[count + i] = table[1][pixel[1]];
+        pixels[2 * count + i] = table[2][pixel[2]];
     }
 }
 

@@ -4,16 +4,16 @@
  *   out[i] = sum over j of in[j] w(i, j),    w(i, j) ~ f((j + 1/2 - center(i)) / s),    sum over j of w(i, j) = 1
  *   f: the triangle of support 1 (bilinear), or Keys' cubic with a = -1/2 of support 2 (bicubic)
  *
- * Weights have 22 fractional bits and each pass rounds to 8 bits: these are Pillow's numbers, so its results are ours.
- * 8 bits of pixel, 22 of weight, one for a sum of weights up to 2 and one for the sign just fit 32. */
+ * Weights have 22 fractional bits and each pass rounds to 8 bits: these are Pillow's numbers, so its results are ours. */
 #include "data/resample.h"
 
 #include "base/memory.h"
+#include "data/resample_kernels.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { WEIGHT_BITS = 22, CHANNELS = 3, TILE = 512 };
+enum { CHANNELS = 3 };
 
 void cab_resampler_free(cab_resampler *r)
 {
@@ -40,16 +40,8 @@ static double cubic(double x)
     return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
 }
 
-/* One direction: output pixel i reads taps[i].count input pixels from taps[i].first on, weighted by
- * weights[i * stride ..]. */
-typedef struct axis {
-    struct cab_taps *taps;
-    int32_t *weights;
-    size_t stride;
-} axis;
-
 /* The weights of output pixels first .. first + count of a line of `in` pixels scaled to `out`. */
-static void fill_axis(axis *a, int in, int out, int first, int count, cab_filter filter)
+static void fill_axis(cab_axis *a, int in, int out, int first, int count, cab_filter filter)
 {
     double (*f)(double) = filter == CAB_FILTER_BICUBIC ? cubic : triangle;
     const double scale = (double)in / out, reduced = scale < 1.0 ? 1.0 : scale;
@@ -62,7 +54,7 @@ static void fill_axis(axis *a, int in, int out, int first, int count, cab_filter
         for (int j = begin; j < end; j++)
             sum += f((j - center + 0.5) * (1.0 / reduced));
         for (int j = begin; j < end; j++) {
-            double w = f((j - center + 0.5) * (1.0 / reduced)) / sum * (1 << WEIGHT_BITS);
+            double w = f((j - center + 0.5) * (1.0 / reduced)) / sum * (1 << CAB_WEIGHT_BITS);
             a->weights[(size_t)i * a->stride + (size_t)(j - begin)] = (int32_t)(w < 0.0 ? w - 0.5 : w + 0.5);
         }
         a->taps[i] = (struct cab_taps){begin, end - begin};
@@ -77,50 +69,9 @@ static size_t stride_of(int in, int out, cab_filter filter)
 
 /* ---- passes ----------------------------------------------------------------------------------------------------------- */
 
-static inline uint8_t clip(int32_t value)
-{
-    value >>= WEIGHT_BITS;
-    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
-}
-
 static const uint8_t *pixel_at(const cab_image *image, int x, int y)
 {
     return image->pixels + ((size_t)y * (size_t)image->width + (size_t)x) * CHANNELS;
-}
-
-static void across(const axis *a, const uint8_t *in, uint8_t *out, int width)
-{
-    for (int x = 0; x < width; x++) {
-        const uint8_t *p = in + (size_t)a->taps[x].first * CHANNELS;
-        const int32_t *w = a->weights + (size_t)x * a->stride;
-        int32_t red = 1 << (WEIGHT_BITS - 1), green = red, blue = red;
-        for (int k = 0; k < a->taps[x].count; k++, p += CHANNELS) {
-            red += p[0] * w[k];
-            green += p[1] * w[k];
-            blue += p[2] * w[k];
-        }
-        out[CHANNELS * x] = clip(red);
-        out[CHANNELS * x + 1] = clip(green);
-        out[CHANNELS * x + 2] = clip(blue);
-    }
-}
-
-/* One row of `size` bytes out of `count` rows that lie `stride` bytes apart. */
-static void down(const uint8_t *in, size_t stride, const int32_t *weights, int count, uint8_t *out, size_t size)
-{
-    int32_t sum[TILE];
-    for (size_t begin = 0; begin < size; begin += TILE) {
-        size_t n = size - begin < TILE ? size - begin : TILE;
-        for (size_t x = 0; x < n; x++)
-            sum[x] = 1 << (WEIGHT_BITS - 1);
-        for (int k = 0; k < count; k++) {
-            const uint8_t *row = in + (size_t)k * stride + begin;
-            for (size_t x = 0; x < n; x++)
-                sum[x] += row[x] * weights[k];
-        }
-        for (size_t x = 0; x < n; x++)
-            out[begin + x] = clip(sum[x]);
-    }
 }
 
 /* Adds up steps as Pillow does: where a step ends on a pixel's edge, its rounding decides which pixel that is. */
@@ -141,7 +92,7 @@ static void nearest(const cab_image *image, cab_box box, int width, int height, 
 }
 
 /* The input pixels first .. first + count that the taps reach. */
-static struct cab_taps reach(const axis *a, size_t count)
+static struct cab_taps reach(const cab_axis *a, size_t count)
 {
     int begin = a->taps[0].first, end = begin;
     for (size_t i = 0; i < count; i++) {
@@ -151,32 +102,34 @@ static struct cab_taps reach(const axis *a, size_t count)
     return (struct cab_taps){begin, end - begin};
 }
 
-static cab_status across_first(cab_resampler *r, const cab_image *image, cab_box box, const axis *x, const axis *y,
-                               cab_box window, uint8_t *out)
+static cab_status across_first(cab_resampler *r, const cab_image *image, cab_box box, const cab_axis *x,
+                               const cab_axis *y, cab_box window, uint8_t *out)
 {
+    const cab_resample_kernels *kernels = cab_resample_fastest();
     const size_t lines = (size_t)window.height, row = (size_t)window.width * CHANNELS;
     struct cab_taps read = reach(y, lines);
     CAB_TRY(CAB_GROW(&r->rows, &r->rows_capacity, (size_t)read.count * row, "resampled rows"));
     for (int i = 0; i < read.count; i++)
-        across(x, pixel_at(image, box.x, box.y + read.first + i), r->rows + (size_t)i * row, window.width);
+        kernels->across(x, pixel_at(image, box.x, box.y + read.first + i), r->rows + (size_t)i * row, window.width);
     for (size_t i = 0; i < lines; i++)
-        down(r->rows + (size_t)(y->taps[i].first - read.first) * row, row, y->weights + i * y->stride, y->taps[i].count,
-             out + i * row, row);
+        kernels->down(r->rows + (size_t)(y->taps[i].first - read.first) * row, row, y->weights + i * y->stride,
+                      y->taps[i].count, out + i * row, row);
     return CAB_OK;
 }
 
-static cab_status down_first(cab_resampler *r, const cab_image *image, cab_box box, const axis *x, const axis *y,
-                             cab_box window, uint8_t *out)
+static cab_status down_first(cab_resampler *r, const cab_image *image, cab_box box, const cab_axis *x,
+                             const cab_axis *y, cab_box window, uint8_t *out)
 {
+    const cab_resample_kernels *kernels = cab_resample_fastest();
     struct cab_taps read = reach(x, (size_t)window.width);
     const size_t row = (size_t)read.count * CHANNELS, stride = (size_t)image->width * CHANNELS;
     CAB_TRY(CAB_GROW(&r->rows, &r->rows_capacity, row, "a resampled row"));
     for (int i = 0; i < window.width; i++)
         x->taps[i].first -= read.first;
     for (size_t i = 0; i < (size_t)window.height; i++) {
-        down(pixel_at(image, box.x + read.first, box.y + y->taps[i].first), stride, y->weights + i * y->stride,
-             y->taps[i].count, r->rows, row);
-        across(x, r->rows, out + i * (size_t)window.width * CHANNELS, window.width);
+        kernels->down(pixel_at(image, box.x + read.first, box.y + y->taps[i].first), stride, y->weights + i * y->stride,
+                      y->taps[i].count, r->rows, row);
+        kernels->across(x, r->rows, out + i * (size_t)window.width * CHANNELS, window.width);
     }
     return CAB_OK;
 }
@@ -190,7 +143,7 @@ static bool goes_down_first(cab_box box, int width, int height)
 static cab_status smooth(cab_resampler *r, const cab_image *image, cab_box box, cab_filter filter, int width,
                          int height, cab_box window, uint8_t *out)
 {
-    axis x = {.stride = stride_of(box.width, width, filter)}, y = {.stride = stride_of(box.height, height, filter)};
+    cab_axis x = {.stride = stride_of(box.width, width, filter)}, y = {.stride = stride_of(box.height, height, filter)};
     size_t columns = (size_t)window.width, lines = (size_t)window.height, x_weights = columns * x.stride;
     CAB_TRY(CAB_GROW(&r->taps, &r->taps_capacity, columns + lines, "resampling taps"));
     CAB_TRY(CAB_GROW(&r->weights, &r->weights_capacity, x_weights + lines * y.stride, "resampling weights"));

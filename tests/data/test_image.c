@@ -1,9 +1,11 @@
 /* test_image.c - decoding, resampling and colour operations against Pillow (tests/corpora/images/expected.tsv, written by
  * tests/corpora/make_images.py), and the evaluation transform against a real teacher's pixels. */
 #include "base/memory.h"
+#include "base/random.h"
 #include "data/image_adjust.h"
 #include "data/image_internal.h"
 #include "data/image_transform.h"
+#include "data/resample_kernels.h"
 #include "data/scratch.h"
 #include "io/safetensors.h"
 
@@ -228,6 +230,42 @@ static void test_resample(void **state)
     cab_resampler_free(&resampler);
 }
 
+/* The kernels of this processor give the bits of the plain ones, for any number of taps, up to the row's last pixel. */
+static void test_resample_kernels(void **state)
+{
+    enum { IN = 700, OUT = 5, TAPS = 9, ROW = IN * 3 };
+    const cab_resample_kernels *plain = cab_resample_plain(), *fast = cab_resample_fastest();
+    cab_random random = {.seed = 3, .stream = CAB_STREAM_TEST};
+    uint8_t *in = NULL, expected[ROW],
+            found[ROW]; /* `in` of its exact size, so that sanitizers see what is read beyond */
+    int32_t weights[OUT * TAPS];
+    struct cab_taps taps[OUT];
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        const int rows = 1 + round % TAPS, pixels = 1 + (int)cab_random_below(&random, IN / TAPS);
+        const size_t row = (size_t)pixels * 3;
+        in = malloc(row * (size_t)rows);
+        assert_non_null(in);
+        for (size_t i = 0; i < row * (size_t)rows; i++)
+            in[i] = (uint8_t)cab_random_u32(&random);
+        for (int i = 0; i < OUT * TAPS; i++)
+            weights[i] = (int32_t)cab_random_below(&random, 3 << 19) - (1 << 19); /* sums leave 0 .. 255 both ways */
+        for (int i = 0; i < OUT; i++) {
+            int count = 1 + (int)cab_random_below(&random, (uint64_t)(pixels < TAPS ? pixels : TAPS));
+            taps[i] = (struct cab_taps){
+                i == 0 ? pixels - count : (int)cab_random_below(&random, (uint64_t)(pixels - count + 1)), count};
+        }
+        const cab_axis axis = {taps, weights, TAPS};
+        plain->across(&axis, in, expected, OUT);
+        fast->across(&axis, in, found, OUT);
+        assert_memory_equal(found, expected, OUT * 3);
+        plain->down(in, row, weights, rows, expected, row);
+        fast->down(in, row, weights, rows, found, row);
+        assert_memory_equal(found, expected, row);
+        free(in);
+    }
+}
+
 static cab_status adjust(const char *name, double value, cab_filter filter, cab_image *image, cab_image *spare)
 {
     const struct {
@@ -396,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_exif),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_resample),
+        cmocka_unit_test(test_resample_kernels),
         cmocka_unit_test(test_adjust),
         scratch_test(test_transform_config),
         cmocka_unit_test(test_transform_golden),
