@@ -4,6 +4,7 @@
 #include <archive.h>
 #include <cyaml/cyaml.h>
 #include <json-c/json.h>
+#include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,11 @@
 #ifdef CAB_WITH_ONEDNN
 #include <dnnl.h>
 #endif
+/* after stdio.h */
+#include <jpeglib.h>
+
+#define QUOTE(text) #text
+#define QUOTE_VALUE(macro) QUOTE(macro)
 
 #define VERSION_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS) BOOL(quiet, 'q', "the version number alone")
 
@@ -59,8 +65,9 @@ static cab_status run(const void *given, const cab_list *operands)
 #endif
     printf("processor        %s\n", instruction_set());
     printf("accelerators     none in this build\n");
-    printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s\n", json_c_version(), cyaml_version_str,
-           utf8proc_version(), archive_version_string());
+    printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s, libjpeg-turbo %s, libpng %s\n", json_c_version(),
+           cyaml_version_str, utf8proc_version(), archive_version_string(), QUOTE_VALUE(LIBJPEG_TURBO_VERSION),
+           png_get_libpng_ver(NULL));
     printf("charts           %s\n", on_path("gnuplot") ? "gnuplot" : "none: gnuplot is not installed");
     return CAB_OK;
 }
