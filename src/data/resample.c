@@ -57,7 +57,7 @@ static void fill_axis(cab_axis *a, int in, int out, int first, int count, cab_fi
             double w = f((j - center + 0.5) * (1.0 / reduced)) / sum * (1 << CAB_WEIGHT_BITS);
             a->weights[(size_t)i * a->stride + (size_t)(j - begin)] = (int32_t)(w < 0.0 ? w - 0.5 : w + 0.5);
         }
-        a->taps[i] = (struct cab_taps){begin, end - begin};
+        a->taps[i] = (struct cab_span){begin, end - begin};
     }
 }
 
@@ -76,7 +76,7 @@ static const uint8_t *pixel_at(const cab_image *image, int x, int y)
 
 /* Adds up steps as Pillow does: where a step ends on a pixel's edge, its rounding decides which pixel that is. */
 static void nearest(const cab_image *image, cab_box box, int width, int height, cab_box window,
-                    struct cab_taps *columns, uint8_t *out)
+                    struct cab_span *columns, uint8_t *out)
 {
     const double step_x = (double)box.width / width, step_y = (double)box.height / height;
     double x = step_x * 0.5, y = step_y * 0.5;
@@ -92,14 +92,14 @@ static void nearest(const cab_image *image, cab_box box, int width, int height, 
 }
 
 /* The input pixels first .. first + count that the taps reach. */
-static struct cab_taps reach(const cab_axis *a, size_t count)
+static struct cab_span reach(const cab_axis *a, size_t count)
 {
     int begin = a->taps[0].first, end = begin;
     for (size_t i = 0; i < count; i++) {
         int last = a->taps[i].first + a->taps[i].count;
         end = last > end ? last : end;
     }
-    return (struct cab_taps){begin, end - begin};
+    return (struct cab_span){begin, end - begin};
 }
 
 static cab_status across_first(cab_resampler *r, const cab_image *image, cab_box box, const cab_axis *x,
@@ -107,7 +107,7 @@ static cab_status across_first(cab_resampler *r, const cab_image *image, cab_box
 {
     const cab_resample_kernels *kernels = cab_resample_fastest();
     const size_t lines = (size_t)window.height, row = (size_t)window.width * CHANNELS;
-    struct cab_taps read = reach(y, lines);
+    struct cab_span read = reach(y, lines);
     CAB_TRY(CAB_GROW(&r->rows, &r->rows_capacity, (size_t)read.count * row, "resampled rows"));
     for (int i = 0; i < read.count; i++)
         kernels->across(x, pixel_at(image, box.x, box.y + read.first + i), r->rows + (size_t)i * row, window.width);
@@ -121,7 +121,7 @@ static cab_status down_first(cab_resampler *r, const cab_image *image, cab_box b
                              const cab_axis *y, cab_box window, uint8_t *out)
 {
     const cab_resample_kernels *kernels = cab_resample_fastest();
-    struct cab_taps read = reach(x, (size_t)window.width);
+    struct cab_span read = reach(x, (size_t)window.width);
     const size_t row = (size_t)read.count * CHANNELS, stride = (size_t)image->width * CHANNELS;
     CAB_TRY(CAB_GROW(&r->rows, &r->rows_capacity, row, "a resampled row"));
     for (int i = 0; i < window.width; i++)

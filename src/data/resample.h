@@ -15,7 +15,7 @@ typedef struct cab_box {
 typedef struct cab_resampler {
     int32_t *weights;
     size_t weights_capacity;
-    struct cab_taps {
+    struct cab_span {
         int first, count;
     } * taps;
     size_t taps_capacity;

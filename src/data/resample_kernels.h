@@ -12,7 +12,7 @@ enum { CAB_WEIGHT_BITS = 22 };
 /* One direction: output pixel i reads taps[i].count input pixels from taps[i].first on, weighted by
  * weights[i * stride ..]. */
 typedef struct cab_axis {
-    struct cab_taps *taps;
+    struct cab_span *taps;
     int32_t *weights;
     size_t stride;
 } cab_axis;

@@ -239,7 +239,7 @@ static void test_resample_kernels(void **state)
     uint8_t *in = NULL, expected[ROW],
             found[ROW]; /* `in` of its exact size, so that sanitizers see what is read beyond */
     int32_t weights[OUT * TAPS];
-    struct cab_taps taps[OUT];
+    struct cab_span taps[OUT];
     (void)state;
     for (int round = 0; round < 300; round++) {
         const int rows = 1 + round % TAPS, pixels = 1 + (int)cab_random_below(&random, IN / TAPS);
@@ -252,7 +252,7 @@ static void test_resample_kernels(void **state)
             weights[i] = (int32_t)cab_random_below(&random, 3 << 19) - (1 << 19); /* sums leave 0 .. 255 both ways */
         for (int i = 0; i < OUT; i++) {
             int count = 1 + (int)cab_random_below(&random, (uint64_t)(pixels < TAPS ? pixels : TAPS));
-            taps[i] = (struct cab_taps){
+            taps[i] = (struct cab_span){
                 i == 0 ? pixels - count : (int)cab_random_below(&random, (uint64_t)(pixels - count + 1)), count};
         }
         const cab_axis axis = {taps, weights, TAPS};
