@@ -198,6 +198,7 @@ const cab_arch cab_arch_gpt2 = {
     .build = build,
     .record = record,
     .record_step = record_step,
+    .attention = attention_shape,
     .head = head,
     .part = part,
 };

@@ -194,7 +194,11 @@ void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t)
 {
     if (taps == NULL)
         return;
-    cab_tensor **const arrays[] = {taps->query, taps->key, taps->value, taps->hidden, taps->query_back, taps->key_back};
+    cab_tensor **const arrays[CAB_TAPS] = {
+        [CAB_TAP_QUERY] = taps->query,           [CAB_TAP_KEY] = taps->key,
+        [CAB_TAP_VALUE] = taps->value,           [CAB_TAP_HIDDEN] = taps->hidden,
+        [CAB_TAP_QUERY_BACK] = taps->query_back, [CAB_TAP_KEY_BACK] = taps->key_back,
+        [CAB_TAP_DECAY] = taps->decay,           [CAB_TAP_DECAY_BACK] = taps->decay_back};
     if (arrays[tap] != NULL)
         arrays[tap][l] = t;
 }

@@ -44,6 +44,7 @@ typedef struct cab_taps {
         **value;         /* (B, L, heads * width), as the mixer sees them (after rotation, convolution) */
     cab_tensor **hidden; /* (B, L, D): the input of each layer */
     cab_tensor **query_back, **key_back; /* of the second direction, rows in the order of the tokens */
+    cab_tensor **decay, **decay_back;    /* students: what the decay comes from, a_log (B, L, H) or dt (B, L, E) */
 } cab_taps;
 
 typedef enum cab_tap {
@@ -53,6 +54,8 @@ typedef enum cab_tap {
     CAB_TAP_HIDDEN,
     CAB_TAP_QUERY_BACK,
     CAB_TAP_KEY_BACK,
+    CAB_TAP_DECAY,
+    CAB_TAP_DECAY_BACK,
     CAB_TAPS
 } cab_tap;
 /* For architectures: notes t as layer l's tap, if it is wanted. */
@@ -120,6 +123,8 @@ struct cab_arch {
     cab_tensor *(*record)(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps);
     /* ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
     cab_tensor *(*record_step)(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position);
+    /* What attention computes with in layer l; NULL: the architecture has none. */
+    cab_attention_shape (*attention)(const cab_config *config, int l);
     /* The head's weights; hidden is left NULL. */
     cab_head_side (*head)(const cab_model *model);
     /* *values NULL when there is no such part. */

@@ -125,8 +125,9 @@ static cab_status build(cab_builder *b, cab_model *model)
     return cab_builder_vector(b, &m->head.b, c->vocab_size, "lm_head.bias");
 }
 
-static cab_attention_shape attention_shape(const cab_config *c)
+static cab_attention_shape attention_shape(const cab_config *c, int l)
 {
+    (void)l; /* all alike */
     return (cab_attention_shape){.n_head = c->n_head,
                                  .n_kv_head = c->n_kv_head,
                                  .head_dim = c->head_dim,
@@ -151,7 +152,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
 {
     const cab_config *c = &model->config;
     const phi *m = model->layers;
-    const cab_attention_shape shape = attention_shape(c);
+    const cab_attention_shape shape = attention_shape(c, 0);
     cab_tensor *inv_freq = cab_rotary_frequencies(g, c->rope_theta, c->rotary_dim);
     cab_tensor *x = cab_embedding(g, ids, m->embedding, NULL, NULL, cab_model_dtype(model));
     for (int l = 0; l < c->n_layer; l++) {
@@ -174,7 +175,7 @@ static cab_tensor *record_step(cab_graph *g, const cab_model *model, cab_tensor 
 {
     const cab_config *c = &model->config;
     const phi *m = model->layers;
-    const cab_attention_shape shape = attention_shape(c);
+    const cab_attention_shape shape = attention_shape(c, 0);
     cab_tensor *inv_freq = cab_rotary_frequencies(g, c->rope_theta, c->rotary_dim);
     cab_tensor *x = cab_embedding(g, ids, m->embedding, NULL, NULL, cab_model_dtype(model));
     for (int l = 0; l < c->n_layer; l++) {
@@ -234,6 +235,7 @@ const cab_arch cab_arch_phi = {
     .build = build,
     .record = record,
     .record_step = record_step,
+    .attention = attention_shape,
     .head = head,
     .part = part,
 };

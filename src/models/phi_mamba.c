@@ -150,6 +150,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
         cab_taps_set(taps, l, CAB_TAP_QUERY, mixer_taps.C);
         cab_taps_set(taps, l, CAB_TAP_KEY, mixer_taps.B);
         cab_taps_set(taps, l, CAB_TAP_VALUE, mixer_taps.x);
+        cab_taps_set(taps, l, CAB_TAP_DECAY, mixer_taps.a_log);
         if (recompute)
             cab_graph_segment_end(g);
     }

@@ -137,6 +137,8 @@ static void set_taps(const cab_taps *taps, int l, const cab_vim_taps *t)
     cab_taps_set(taps, l, CAB_TAP_VALUE, t->forward.x);
     cab_taps_set(taps, l, CAB_TAP_QUERY_BACK, t->backward.C);
     cab_taps_set(taps, l, CAB_TAP_KEY_BACK, t->backward.B);
+    cab_taps_set(taps, l, CAB_TAP_DECAY, t->forward.dt);
+    cab_taps_set(taps, l, CAB_TAP_DECAY_BACK, t->backward.dt);
 }
 
 static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, bool recompute,

@@ -311,16 +311,22 @@ static void project(cab_graph *g, const cab_config *c, const layer *y, cab_tenso
     qkv[2] = cab_dense_record(g, &y->v, u);
 }
 
+static cab_attention_shape attention_shape(const cab_config *c, int l)
+{
+    (void)l; /* all alike */
+    return (cab_attention_shape){.n_head = c->n_head,
+                                 .n_kv_head = c->n_head,
+                                 .head_dim = c->head_dim,
+                                 .scale = (float)(1.0 / sqrt(c->head_dim))};
+}
+
 static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, bool recompute,
                           const cab_taps *taps)
 {
     static const int64_t front[2] = {0, 1};
     const cab_config *c = &model->config;
     const vit *m = model->layers;
-    const cab_attention_shape shape = {.n_head = c->n_head,
-                                       .n_kv_head = c->n_head,
-                                       .head_dim = c->head_dim,
-                                       .scale = (float)(1.0 / sqrt(c->head_dim))};
+    const cab_attention_shape shape = attention_shape(c, 0);
     cab_tensor *x = cab_dense_record(g, &m->patch_embed, cab_patches(g, pixels, c->patch_size, cab_model_dtype(model)));
     x = cab_insert_tokens(g, x, c->n_special, m->special, front, m->positions);
     for (int l = 0; l < c->n_layer; l++) {
@@ -360,6 +366,7 @@ const cab_arch cab_arch_vit = {
     .measure = measure,
     .build = build,
     .record = record,
+    .attention = attention_shape,
     .head = head,
 };
 
@@ -373,5 +380,6 @@ const cab_arch cab_arch_deit = {
     .measure = measure,
     .build = build,
     .record = record,
+    .attention = attention_shape,
     .head = head,
 };

@@ -15,6 +15,6 @@ cab_tensor *cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, 
                                 .D = m->D,
                                 .z = z,
                                 .dt_bias = m->dt_bias};
-    *taps = (cab_mamba1_taps){.x = x, .B = parts[1], .C = parts[2]};
+    *taps = (cab_mamba1_taps){.x = x, .B = parts[1], .C = parts[2], .dt = in.dt};
     return cab_scan(g, &in, reverse);
 }

@@ -22,6 +22,7 @@ typedef struct cab_mamba1 {
 /* What the bridge reads: B plays the part of K, C of Q, x of V. */
 typedef struct cab_mamba1_taps {
     cab_tensor *x, *B, *C; /* (B, L, E), (B, L, N), (B, L, N); B and C are views */
+    cab_tensor *dt;        /* (B, L, E), without its bias */
 } cab_mamba1_taps;
 
 /* x, z (B, L, E) -> (B, L, E). */

@@ -21,7 +21,7 @@ cab_tensor *cab_mamba2_record(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, 
     project(g, m, u, p);
     split_xbc(g, m, cab_conv1d(g, p[0], m->conv_w, m->conv_b, false), xbc);
     cab_tensor *y = cab_ssd(g, xbc[0], xbc[1], xbc[2], p[2], m->D, m->n_head, m->n_group);
-    *taps = (cab_mamba2_taps){.x = xbc[0], .B = xbc[1], .C = xbc[2]};
+    *taps = (cab_mamba2_taps){.x = xbc[0], .B = xbc[1], .C = xbc[2], .a_log = p[2]};
     return cab_dense_record(g, &m->out_proj, cab_gate(g, y, p[1], m->z_bias));
 }
 

@@ -22,6 +22,7 @@ typedef struct cab_mamba2 {
 /* What the bridge reads: B plays the part of K, C of Q, x of V. All after the convolution. */
 typedef struct cab_mamba2_taps {
     cab_tensor *x, *B, *C; /* (B, L, E), (B, L, G N), (B, L, G N): views */
+    cab_tensor *a_log;     /* (B, L, H), a view: the decay is sigmoid(-a_log) */
 } cab_mamba2_taps;
 
 /* u (B, L, D) -> (B, L, D). */
