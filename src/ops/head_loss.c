@@ -1,12 +1,14 @@
 /* head_loss.c - vocabulary losses: head, cross-entropy and KL in one op over chunks of rows.
  *
  *   s = hidden W^T + b      t likewise for the teacher      log p = log softmax(s)
- *   ce = mean over rows with a label of -log p[label]
+ *   ce = mean over rows with a label of -log p[label], or of -sum_v y_v log p_v where targets y are given
  *   kl = mean over valid rows of T^2 sum_v q_T (log q_T - log p_T)      p_T = softmax(s / T), q_T = softmax(t / T)
- *   ds = seed_ce / n_ce (p - onehot(label)) + seed_kl T / n_kl (p_T - q_T)
+ *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q_T)
  *   dhidden = ds W      dW = ds^T hidden      db = sum over rows of ds
  *
- * hidden: (B, L, D)    W: (V, D)    b: (V)    labels, valid: (B, L) I32
+ * with y = onehot(label) where there are no targets.
+ *
+ * hidden: (B, L, D)    W: (V, D)    b: (V)    labels, valid: (B, L) I32    targets: (B, L, V) F32
  * The gradient comes with the values, chunk by chunk (backward_computes_outputs), so that no logits outlive their chunk. */
 #include "ops/head_loss.h"
 
@@ -41,7 +43,7 @@ static double head_flops(const cab_node *node)
 }
 
 static const cab_op op_head_loss = {
-    .name = "head_loss", /* in: hidden w b, teacher's hidden w b, labels valid   out: ce count [kl agreement] */
+    .name = "head_loss", /* in: hidden w b, teacher's hidden w b, labels valid targets   out: ce count [kl agreement] */
     .saves = (CAB_SAVE_IN(CAB_HEAD_INPUTS) - 1),
     .backward_computes_outputs = true,
     .forward = {[CAB_CPU] = cab_head_loss_forward_cpu},
@@ -108,6 +110,16 @@ static bool head_fits(cab_graph *g, const cab_head_side *student, const cab_head
     return true;
 }
 
+static bool targets_fit(cab_graph *g, const cab_tensor *targets, int64_t rows, int64_t V)
+{
+    char a[96];
+    if (targets->dtype == CAB_F32 && cab_rows(targets) == rows && cab_columns(targets) == V && targets->ld == V)
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE, "head_loss: targets are %s, expected F32, %" PRId64 " for each of %" PRId64 " rows",
+                   cab_shape_text(targets, a), V, rows);
+    return false;
+}
+
 static bool complete(const cab_head_side *side)
 {
     return side->hidden != NULL && side->w != NULL;
@@ -116,16 +128,24 @@ static bool complete(const cab_head_side *side)
 cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                               cab_tensor *labels, cab_tensor *valid, float temperature)
 {
+    return cab_head_loss_targets(g, student, teacher, labels, NULL, valid, temperature);
+}
+
+cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
+                                      cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature)
+{
     const cab_head_losses none = {0};
     if (cab_graph_failed(g) || !complete(student) || (teacher != NULL && !complete(teacher)) || labels == NULL ||
-        !head_fits(g, student, teacher, labels, valid, temperature))
+        !head_fits(g, student, teacher, labels, valid, temperature) ||
+        (targets != NULL && !targets_fit(g, targets, cab_rows(student->hidden), student->w->shape[0])))
         return none;
     const cab_dtype dtype = student->hidden->dtype;
     cab_tensor *in[CAB_HEAD_INPUTS] = {[CAB_HEAD_HIDDEN] = student->hidden,
                                        [CAB_HEAD_W] = cab_graph_weight(g, student->w, dtype),
                                        [CAB_HEAD_B] = student->b,
                                        [CAB_HEAD_LABELS] = labels,
-                                       [CAB_HEAD_VALID] = valid};
+                                       [CAB_HEAD_VALID] = valid,
+                                       [CAB_HEAD_TARGETS] = targets};
     if (teacher != NULL) {
         in[CAB_HEAD_TEACHER_HIDDEN] = teacher->hidden;
         in[CAB_HEAD_TEACHER_W] = cab_graph_weight(g, teacher->w, dtype);

@@ -4,8 +4,8 @@
 
 #include "tensor/graph.h"
 
-/* Inputs and outputs of the node. The teacher's three, the valid mask and both biases may be NULL; without a teacher there
- * are two outputs. */
+/* Inputs and outputs of the node. The teacher's three, the valid mask, the targets and both biases may be NULL; without a
+ * teacher there are two outputs. */
 enum {
     CAB_HEAD_HIDDEN,
     CAB_HEAD_W,
@@ -15,6 +15,7 @@ enum {
     CAB_HEAD_TEACHER_B,
     CAB_HEAD_LABELS,
     CAB_HEAD_VALID,
+    CAB_HEAD_TARGETS, /* (rows, V) F32 */
     CAB_HEAD_INPUTS
 };
 enum { CAB_HEAD_CE, CAB_HEAD_COUNT, CAB_HEAD_KL, CAB_HEAD_AGREEMENT, CAB_HEAD_OUTPUTS };

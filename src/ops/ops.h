@@ -182,6 +182,10 @@ typedef struct cab_head_losses {
  * to the student's hidden, w and b, scaled by the seeds of ce and kl. All outputs scalar F32 (count has 2 elements). */
 cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                               cab_tensor *labels, cab_tensor *valid, float temperature);
+/* The same with cross-entropy against a distribution per row, -sum_v targets[v] log p_student(v), for rows with label >= 0:
+ * mixed and smoothed labels. targets (B, L, V) F32, an input; NULL: the labels. No gradient goes to them. */
+cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
+                                      cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature);
 
 /* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters
  * --------------------------------------------- */

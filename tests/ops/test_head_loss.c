@@ -7,9 +7,10 @@ typedef struct shape {
     int64_t teacher; /* its D; 0: none */
     bool bias, valid;
     double temperature;
+    bool targets;
 } shape;
 
-enum { HIDDEN, W, BIAS, TEACHER_HIDDEN, TEACHER_W, TEACHER_BIAS, LABELS, VALID, INPUTS };
+enum { HIDDEN, W, BIAS, TEACHER_HIDDEN, TEACHER_W, TEACHER_BIAS, LABELS, VALID, TARGETS, INPUTS };
 enum { CE, KL, AGREEMENT, OUTPUTS }; /* and the counts, last: after CE without a teacher */
 
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
@@ -17,8 +18,9 @@ static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *
     const shape *s = argument;
     const cab_head_side student = {in[HIDDEN], in[W], s->bias ? in[BIAS] : NULL};
     const cab_head_side teacher = {in[TEACHER_HIDDEN], in[TEACHER_W], s->bias ? in[TEACHER_BIAS] : NULL};
-    cab_head_losses losses = cab_head_loss(g, &student, s->teacher ? &teacher : NULL, in[LABELS],
-                                           s->valid ? in[VALID] : NULL, (float)s->temperature);
+    cab_head_losses losses =
+        cab_head_loss_targets(g, &student, s->teacher ? &teacher : NULL, in[LABELS], s->targets ? in[TARGETS] : NULL,
+                              s->valid ? in[VALID] : NULL, (float)s->temperature);
     out[CE] = losses.ce;
     if (s->teacher) {
         out[KL] = losses.kl;
@@ -50,6 +52,19 @@ static void log_softmax(const double *logits, int64_t V, double T, double *out)
         out[v] = logits[v] / T - log(sum);
 }
 
+/* What the cross-entropy of row r wants of word v, and in *sum of all words. */
+static double target_of(const shape *s, double *const *in, int64_t r, int64_t v, double *sum)
+{
+    const int64_t label = (int64_t)in[LABELS][r];
+    *sum = label >= 0;
+    if (label < 0 || !s->targets)
+        return label == v;
+    *sum = 0;
+    for (int64_t i = 0; i < s->V; i++)
+        *sum += in[TARGETS][r * s->V + i];
+    return in[TARGETS][r * s->V + v];
+}
+
 /* Values, and with `gradient` also those of <seed, (ce, kl)> by the formulas. */
 static void compute(const shape *s, double *const *in, double **out, const double *seed, double **gradient)
 {
@@ -72,8 +87,10 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
         const bool valid = s->teacher && (!s->valid || in[VALID][r] != 0);
         int64_t best = row_logits(in[HIDDEN] + r * D, in[W], s->bias ? in[BIAS] : NULL, D, V, student);
         log_softmax(student, V, 1, p);
-        if (label >= 0)
-            out[CE][0] -= p[label] / n_label;
+        for (int64_t v = 0; v < V && label >= 0; v++) {
+            double sum;
+            out[CE][0] -= target_of(s, in, r, v, &sum) * p[v] / n_label;
+        }
         if (valid) {
             int64_t same = row_logits(in[TEACHER_HIDDEN] + r * s->teacher, in[TEACHER_W],
                                       s->bias ? in[TEACHER_BIAS] : NULL, s->teacher, V, teacher);
@@ -84,7 +101,8 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
                 out[KL][0] += T * T * exp(qT[v]) * (qT[v] - pT[v]) / n_valid;
         }
         for (int64_t v = 0; v < V && gradient; v++) {
-            double d = label >= 0 ? seed[0] / n_label * (exp(p[v]) - (v == label)) : 0;
+            double sum, y = target_of(s, in, r, v, &sum), d = 0;
+            d += label >= 0 ? seed[0] / n_label * (sum * exp(p[v]) - y) : 0;
             d += valid ? seed[1] * T / n_valid * (exp(pT[v]) - exp(qT[v])) : 0;
             gradient[BIAS][v] += d;
             for (int64_t i = 0; i < D; i++) {
@@ -113,7 +131,8 @@ static check_case make_case(const char *name, const shape *s)
                                {CHECK_FROZEN, 2, {s->V, teacher}, -2, 2},
                                {CHECK_FROZEN, 1, {s->V}, 0, 0},
                                {CHECK_IDS, 2, {s->B, s->L}, -1, (double)s->V},
-                               {CHECK_IDS, 2, {s->B, s->L}, 0, 2}},
+                               {CHECK_IDS, 2, {s->B, s->L}, 0, 2},
+                               {CHECK_F32, 3, {s->B, s->L, s->V}, 0, 1}},
                         .n_out = s->teacher ? OUTPUTS + 1 : 2,
                         .n_seeded = s->teacher ? 2 : 1,
                         .record = record,
@@ -125,9 +144,11 @@ static check_case make_case(const char *name, const shape *s)
 static void test_small(void **state)
 {
     (void)state;
-    const shape shapes[] = {{2, 3, 4, 11, 5, true, true, 1},   {1, 1, 3, 7, 3, true, false, 1},
-                            {2, 4, 3, 9, 2, false, true, 2.5}, {1, 5, 4, 33, 4, false, false, 1},
-                            {1, 6, 3, 5, 0, true, false, 1},   {1, 3, 2, 70, 0, false, false, 1}};
+    const shape shapes[] = {{2, 3, 4, 11, 5, true, true, 1, false},   {1, 1, 3, 7, 3, true, false, 1, false},
+                            {2, 4, 3, 9, 2, false, true, 2.5, false}, {1, 5, 4, 33, 4, false, false, 1, false},
+                            {1, 6, 3, 5, 0, true, false, 1, false},   {1, 3, 2, 70, 0, false, false, 1, false},
+                            {2, 3, 4, 11, 5, true, true, 1, true},    {1, 5, 2, 70, 0, false, false, 1, true},
+                            {2, 2, 3, 9, 4, true, false, 2, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("head_loss", &shapes[i]);
         check_run(&c);
@@ -138,7 +159,9 @@ static void test_small(void **state)
 static void test_chunks(void **state)
 {
     (void)state;
-    const shape shapes[] = {{3, 181, 6, 21, 4, true, true, 1}, {1, 30, 5, 1101, 3, true, true, 3}};
+    const shape shapes[] = {{3, 181, 6, 21, 4, true, true, 1, false},
+                            {1, 30, 5, 1101, 3, true, true, 3, false},
+                            {1, 70, 5, 1101, 3, true, true, 1, true}};
     const char *const isas[] = {"v1", "v3", "v4"};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("head_loss chunks", &shapes[i]);
@@ -339,7 +362,7 @@ static void test_golden(void **state)
 static void test_repeat(void **state)
 {
     (void)state;
-    const shape s = {3, 181, 6, 21, 4, true, true, 1};
+    const shape s = {3, 181, 6, 21, 4, true, true, 1, false};
     const check_case c = make_case("head_loss repeat", &s);
     const check_variant v = {.dtype = CAB_BF16, .isa = "v1", .threads = 2};
     repeat_compare(&c, &v, &v, 10000);

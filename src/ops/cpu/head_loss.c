@@ -27,6 +27,7 @@ typedef struct pass {
     void *dlogits;            /* in the activations' dtype; NULL in a forward pass */
     result *results;          /* of every row */
     const int32_t *labels, *valid;
+    const float *targets; /* (rows, V), or NULL: the labels alone */
     int64_t n_label, n_valid;
     float sharpness;            /* 1 / T */
     float ce_weight, kl_weight; /* of (p - onehot) and (p_T - q_T) in the gradient of a row */
@@ -61,6 +62,7 @@ static cab_status begin(const cab_node *node, cab_backend *backend, pass *p)
                 .sharpness = 1.0f};
     p->results = (result *)(p->scratch + p->w.results);
     p->valid = node->in[CAB_HEAD_VALID] != NULL ? node->in[CAB_HEAD_VALID]->data : NULL;
+    p->targets = node->in[CAB_HEAD_TARGETS] != NULL ? node->in[CAB_HEAD_TARGETS]->data : NULL;
     if (node->in[CAB_HEAD_TEACHER_HIDDEN] != NULL) {
         p->teacher = (float *)(p->scratch + p->w.teacher);
         p->sharpness = 1.0f / attributes->temperature;
@@ -119,18 +121,34 @@ static float sum_difference(const float *t, float t_max, const float *s, float s
     return z;
 }
 
-/* A row's maxima and the inverses of its sums: student at temperature 1 and T, teacher at T. */
+/* Sum of a row of targets, and of those times the logits below their maximum. */
+static float sum_targets(const float *y, const float *s, float s_max, int64_t V, float *sum)
+{
+    float total = 0.0f, product = 0.0f;
+#pragma omp simd reduction(+ : total, product)
+    for (int64_t i = 0; i < V; i++) {
+        total += y[i];
+        product += y[i] * (s[i] - s_max);
+    }
+    *sum = product;
+    return total;
+}
+
+/* A row's maxima, the sum of its targets and the inverses of its sums: student at temperature 1 and T, teacher at T. */
 typedef struct statistics {
-    float s_max, t_max, s_inverse, s_inverse_T, t_inverse;
+    float s_max, t_max, target, s_inverse, s_inverse_T, t_inverse;
 } statistics;
 
 static statistics row_losses(const pass *p, const float *s, const float *t, int64_t row, result *out)
 {
     const int64_t V = p->w.V;
     const int32_t label = p->labels[row];
-    statistics k = {.s_max = cab_max(s, V)};
+    statistics k = {.s_max = cab_max(s, V), .target = 1.0f};
     const float z = sum_exp(s, V, k.s_max, 1.0f);
-    *out = (result){.ce = label >= 0 ? logf(z) - (s[label] - k.s_max) : 0.0f};
+    float chosen = label >= 0 ? s[label] - k.s_max : 0.0f;
+    if (label >= 0 && p->targets != NULL)
+        k.target = sum_targets(p->targets + row * V, s, k.s_max, V, &chosen);
+    *out = (result){.ce = label >= 0 ? k.target * logf(z) - chosen : 0.0f};
     k.s_inverse = k.s_inverse_T = 1.0f / z;
     if (t == NULL || !is_valid(p, row))
         return k;
@@ -146,12 +164,12 @@ static statistics row_losses(const pass *p, const float *s, const float *t, int6
     return k;
 }
 
-/* n columns of the gradient of a row's logits, without the label's. d may be s. */
+/* n columns of the gradient of a row's logits, without what the label or the targets take off. d may be s. */
 static void gradient_piece(const pass *p, const statistics *k, const float *s, const float *t, float ce, float kl,
                            int64_t n, float *d)
 {
     const float sharpness = p->sharpness, s_max = k->s_max, t_max = k->t_max;
-    const float a = ce * k->s_inverse, b = kl * k->s_inverse_T, c = kl * k->t_inverse;
+    const float a = ce * k->target * k->s_inverse, b = kl * k->s_inverse_T, c = kl * k->t_inverse;
     if (kl == 0.0f) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
@@ -178,7 +196,9 @@ static void row_gradient(const pass *p, const statistics *k, float *s, const flo
         const int64_t n = p->w.V - at < CAB_PIECE ? p->w.V - at : CAB_PIECE;
         float buffer[CAB_PIECE], *d = in_place ? s + at : buffer;
         gradient_piece(p, k, s + at, t != NULL ? t + at : NULL, ce, kl, n, d);
-        if (label >= at && label < at + n)
+        if (p->targets != NULL && ce != 0.0f)
+            cab_axpy(d, -ce, p->targets + row * p->w.V + at, n);
+        else if (label >= at && label < at + n)
             d[label - at] -= ce;
         if (!in_place)
             cab_narrow((cab_bf16 *)p->dlogits + i * p->w.ld + at, buffer, n);
