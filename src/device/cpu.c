@@ -88,6 +88,15 @@ cab_isa cab_cpu_isa(const cab_backend *backend)
     return ((const cpu_context *)backend->context)->isa;
 }
 
+static void cpu_close(cab_backend *backend)
+{
+    cab_library *library = backend->library;
+    if (library->free)
+        library->free(library->state);
+    cab_free(backend->context);
+    cab_free(backend);
+}
+
 cab_status cab_cpu_open(cab_backend **out)
 {
     cab_backend *backend = NULL;
@@ -105,6 +114,7 @@ cab_status cab_cpu_open(cab_backend **out)
                              .download = cpu_copy,
                              .fill = cpu_fill,
                              .available = cpu_available,
+                             .close = cpu_close,
                              .library = &context->library,
                              .context = context};
     *out = backend;
@@ -113,13 +123,4 @@ done:
     cab_free(context);
     cab_free(backend);
     return status;
-}
-
-void cab_cpu_close(cab_backend *backend)
-{
-    cab_library *library = backend->library;
-    if (library->free)
-        library->free(library->state);
-    cab_free(backend->context);
-    cab_free(backend);
 }

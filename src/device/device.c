@@ -11,12 +11,16 @@ cab_status cab_backend_open(const char *name, cab_backend **backend)
     if (strcmp(name, "cpu") == 0)
         return cab_cpu_open(backend);
     if (strcmp(name, "cuda") == 0 || strncmp(name, "cuda:", 5) == 0)
+#ifdef CAB_WITH_CUDA
+        return cab_cuda_open(name, backend);
+#else
         return cab_fail(CAB_EBACKEND, "device \"%s\": this build has no CUDA", name);
+#endif
     return cab_fail(CAB_EARG, "device \"%s\": expected cpu, cuda or cuda:N", name);
 }
 
 void cab_backend_close(cab_backend *backend)
 {
     if (backend)
-        cab_cpu_close(backend);
+        backend->close(backend);
 }

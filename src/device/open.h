@@ -1,10 +1,11 @@
-/* open.h - how each device opens and closes; device.c picks by name. */
+/* open.h - how each device opens; device.c picks by name. */
 #ifndef CAB_DEVICE_OPEN_H
 #define CAB_DEVICE_OPEN_H
 
 #include "tensor/backend.h"
 
 cab_status cab_cpu_open(cab_backend **backend);
-void cab_cpu_close(cab_backend *backend);
+/* "cuda" or "cuda:N"; only in builds with CAB_WITH_CUDA. */
+cab_status cab_cuda_open(const char *name, cab_backend **backend);
 
 #endif

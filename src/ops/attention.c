@@ -11,7 +11,7 @@
  * Scores are made for CAB_ATTENTION_ROWS queries of one head at a time against the keys they can see. */
 #include "ops/attention.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static const cab_attention_shape *shape_of(const cab_node *node)
@@ -170,10 +170,10 @@ static double attention_flops(const cab_node *node)
 static const cab_op cab_op_attention = {
     .name = "attention", /* in: q k v   out: y, log-sum-exp */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_OUT(1),
-    .forward = {[CAB_CPU] = cab_attention_forward_cpu},
-    .backward = {[CAB_CPU] = cab_attention_backward_cpu},
-    .forward_scratch = scratch,
-    .backward_scratch = scratch,
+    .forward = CAB_KERNELS(cab_attention_forward),
+    .backward = CAB_KERNELS(cab_attention_backward),
+    .forward_scratch = {[CAB_CPU] = scratch},
+    .backward_scratch = {[CAB_CPU] = scratch},
     .flops = attention_flops,
 };
 
@@ -217,8 +217,8 @@ static size_t step_scratch(const cab_node *node, const cab_backend *backend)
 
 static const cab_op cab_op_attention_step = {
     .name = "attention_step", /* in: q k v k_cache v_cache position   out: y */
-    .forward = {[CAB_CPU] = cab_attention_step_forward_cpu},
-    .forward_scratch = step_scratch,
+    .forward = CAB_KERNELS(cab_attention_step_forward),
+    .forward_scratch = {[CAB_CPU] = step_scratch},
 };
 
 cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *k_cache,
@@ -255,10 +255,10 @@ static size_t rotary_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op cab_op_rotary = {
     .name = "rotary", /* in: x inv_freq first   out: y */
     .saves = CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
-    .forward = {[CAB_CPU] = cab_rotary_forward_cpu},
-    .backward = {[CAB_CPU] = cab_rotary_backward_cpu},
-    .forward_scratch = rotary_scratch,
-    .backward_scratch = rotary_scratch,
+    .forward = CAB_KERNELS(cab_rotary_forward),
+    .backward = CAB_KERNELS(cab_rotary_backward),
+    .forward_scratch = {[CAB_CPU] = rotary_scratch},
+    .backward_scratch = {[CAB_CPU] = rotary_scratch},
 };
 
 cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head)

@@ -9,7 +9,7 @@
  * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
 #include "ops/conv1d.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
@@ -43,16 +43,16 @@ static size_t conv1d_backward_scratch(const cab_node *node, const cab_backend *b
 static const cab_op op_conv1d = {
     .name = "conv1d", /* in: x w bias   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
-    .forward = {[CAB_CPU] = cab_conv1d_forward_cpu},
-    .backward = {[CAB_CPU] = cab_conv1d_backward_cpu},
-    .forward_scratch = conv1d_forward_scratch,
-    .backward_scratch = conv1d_backward_scratch,
+    .forward = CAB_KERNELS(cab_conv1d_forward),
+    .backward = CAB_KERNELS(cab_conv1d_backward),
+    .forward_scratch = {[CAB_CPU] = conv1d_forward_scratch},
+    .backward_scratch = {[CAB_CPU] = conv1d_backward_scratch},
     .flops = conv1d_flops,
 };
 
 static const cab_op op_conv1d_step = {
     .name = "conv1d_step", /* in: x w bias state   out: y */
-    .forward = {[CAB_CPU] = cab_conv1d_step_forward_cpu},
+    .forward = CAB_KERNELS(cab_conv1d_step_forward),
     .flops = conv1d_flops,
 };
 

@@ -10,8 +10,8 @@
  * All of one shape, z_bias over the last dimension. Backward passes read the inputs. */
 #include "ops/elementwise.h"
 
-#include "ops/cpu/cpu.h"
 #include "ops/cpu/vec.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 /* The partial sums of z_bias's gradient. */
@@ -24,29 +24,29 @@ static size_t gate_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op cab_op_activate = {
     .name = "activate", /* in: x   out: y */
     .saves = CAB_SAVE_IN(0),
-    .forward = {[CAB_CPU] = cab_activate_forward_cpu},
-    .backward = {[CAB_CPU] = cab_activate_backward_cpu},
+    .forward = CAB_KERNELS(cab_activate_forward),
+    .backward = CAB_KERNELS(cab_activate_backward),
 };
 
 static const cab_op cab_op_swiglu = {
     .name = "swiglu", /* in: gate up   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = {[CAB_CPU] = cab_swiglu_forward_cpu},
-    .backward = {[CAB_CPU] = cab_swiglu_backward_cpu},
+    .forward = CAB_KERNELS(cab_swiglu_forward),
+    .backward = CAB_KERNELS(cab_swiglu_backward),
 };
 
 static const cab_op cab_op_add = {
     .name = "add", /* in: x_0 ... x_(n-1)   out: y */
-    .forward = {[CAB_CPU] = cab_add_forward_cpu},
-    .backward = {[CAB_CPU] = cab_add_backward_cpu},
+    .forward = CAB_KERNELS(cab_add_forward),
+    .backward = CAB_KERNELS(cab_add_backward),
 };
 
 static const cab_op cab_op_gate = {
     .name = "gate", /* in: v z z_bias   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
-    .forward = {[CAB_CPU] = cab_gate_forward_cpu},
-    .backward = {[CAB_CPU] = cab_gate_backward_cpu},
-    .backward_scratch = gate_scratch,
+    .forward = CAB_KERNELS(cab_gate_forward),
+    .backward = CAB_KERNELS(cab_gate_backward),
+    .backward_scratch = {[CAB_CPU] = gate_scratch},
 };
 
 /* One output of x's shape. */

@@ -6,14 +6,14 @@
  * ids: (B, L) I32   table: (V, D)   positions: (max, D) or NULL   first: I32 or NULL   y: (B, L, D) */
 #include "ops/embedding.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static const cab_op cab_op_embedding = {
     .name = "embedding", /* in: ids table positions first   out: y */
     .saves = CAB_SAVE_IN(CAB_EMBEDDING_IDS) | CAB_SAVE_IN(CAB_EMBEDDING_FIRST),
-    .forward = {[CAB_CPU] = cab_embedding_forward_cpu},
-    .backward = {[CAB_CPU] = cab_embedding_backward_cpu},
+    .forward = CAB_KERNELS(cab_embedding_forward),
+    .backward = CAB_KERNELS(cab_embedding_backward),
 };
 
 static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, const cab_tensor *positions)

@@ -8,7 +8,7 @@
  * pred, target: (B, L, D); the row of the target may be another than pred's (cab_row_map). psi(target) is never stored: the softmax over tokens needs a maximum and a sum per column. */
 #include "ops/feature.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 
 #include <inttypes.h>
 
@@ -28,10 +28,10 @@ static const cab_op op_align_loss = {
     .name = "align_loss", /* in: pred target   out: loss */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
     .backward_computes_outputs = true,
-    .forward = {[CAB_CPU] = cab_align_loss_forward_cpu},
-    .backward = {[CAB_CPU] = cab_align_loss_backward_cpu},
-    .forward_scratch = align_scratch,
-    .backward_scratch = align_scratch,
+    .forward = CAB_KERNELS(cab_align_loss_forward),
+    .backward = CAB_KERNELS(cab_align_loss_backward),
+    .forward_scratch = {[CAB_CPU] = align_scratch},
+    .backward_scratch = {[CAB_CPU] = align_scratch},
 };
 
 static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target,

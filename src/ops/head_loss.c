@@ -12,8 +12,8 @@
  * The gradient comes with the values, chunk by chunk (backward_computes_outputs), so that no logits outlive their chunk. */
 #include "ops/head_loss.h"
 
-#include "ops/cpu/cpu.h"
 #include "ops/cpu/head_loss_workspace.h"
+#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
@@ -46,10 +46,10 @@ static const cab_op op_head_loss = {
     .name = "head_loss", /* in: hidden w b, teacher's hidden w b, labels valid targets   out: ce count [kl agreement] */
     .saves = (CAB_SAVE_IN(CAB_HEAD_INPUTS) - 1),
     .backward_computes_outputs = true,
-    .forward = {[CAB_CPU] = cab_head_loss_forward_cpu},
-    .backward = {[CAB_CPU] = cab_head_loss_backward_cpu},
-    .forward_scratch = head_loss_scratch,
-    .backward_scratch = head_loss_scratch,
+    .forward = CAB_KERNELS(cab_head_loss_forward),
+    .backward = CAB_KERNELS(cab_head_loss_backward),
+    .forward_scratch = {[CAB_CPU] = head_loss_scratch},
+    .backward_scratch = {[CAB_CPU] = head_loss_scratch},
     .flops = head_flops,
 };
 

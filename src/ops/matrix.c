@@ -6,7 +6,7 @@
  * Sums are fp32; gradients of parameters go to the fp32 masters. */
 #include "ops/matrix.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static bool out_in(const cab_node *node)
@@ -87,10 +87,10 @@ static double linear_flops(const cab_node *node)
 static const cab_op cab_op_linear = {
     .name = "linear", /* in: x W b   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = {[CAB_CPU] = cab_linear_forward_cpu},
-    .backward = {[CAB_CPU] = cab_linear_backward_cpu},
-    .forward_scratch = forward_scratch,
-    .backward_scratch = backward_scratch,
+    .forward = CAB_KERNELS(cab_linear_forward),
+    .backward = CAB_KERNELS(cab_linear_backward),
+    .forward_scratch = {[CAB_CPU] = forward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch},
     .flops = linear_flops,
 };
 

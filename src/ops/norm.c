@@ -12,8 +12,8 @@
  * by then, and nothing but x has to be kept. */
 #include "ops/norm.h"
 
-#include "ops/cpu/cpu.h"
 #include "ops/cpu/vec.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
@@ -29,19 +29,19 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op cab_op_layer_norm = {
     .name = "layer_norm", /* in: x w b   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = {[CAB_CPU] = cab_layer_norm_forward_cpu},
-    .backward = {[CAB_CPU] = cab_layer_norm_backward_cpu},
-    .forward_scratch = forward_scratch,
-    .backward_scratch = backward_scratch,
+    .forward = CAB_KERNELS(cab_layer_norm_forward),
+    .backward = CAB_KERNELS(cab_layer_norm_backward),
+    .forward_scratch = {[CAB_CPU] = forward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch},
 };
 
 static const cab_op cab_op_rms_norm = {
     .name = "rms_norm", /* in: x w   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = {[CAB_CPU] = cab_rms_norm_forward_cpu},
-    .backward = {[CAB_CPU] = cab_rms_norm_backward_cpu},
-    .forward_scratch = forward_scratch,
-    .backward_scratch = backward_scratch,
+    .forward = CAB_KERNELS(cab_rms_norm_forward),
+    .backward = CAB_KERNELS(cab_rms_norm_backward),
+    .forward_scratch = {[CAB_CPU] = forward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch},
 };
 
 static size_t add_backward_scratch(const cab_node *node, const cab_backend *backend)
@@ -53,10 +53,10 @@ static size_t add_backward_scratch(const cab_node *node, const cab_backend *back
 static const cab_op cab_op_add_rms_norm = {
     .name = "add_rms_norm", /* in: x residual w   out: y sum */
     .saves = CAB_SAVE_IN(2) | CAB_SAVE_OUT(1),
-    .forward = {[CAB_CPU] = cab_add_rms_norm_forward_cpu},
-    .backward = {[CAB_CPU] = cab_add_rms_norm_backward_cpu},
-    .forward_scratch = forward_scratch,
-    .backward_scratch = add_backward_scratch,
+    .forward = CAB_KERNELS(cab_add_rms_norm_forward),
+    .backward = CAB_KERNELS(cab_add_rms_norm_backward),
+    .forward_scratch = {[CAB_CPU] = forward_scratch},
+    .backward_scratch = {[CAB_CPU] = add_backward_scratch},
 };
 
 static cab_tensor *record(cab_graph *g, const cab_op *op, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)

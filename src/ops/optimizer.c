@@ -8,7 +8,7 @@
  * A norm that is not finite clears the gradients and changes nothing else. */
 #include "ops/optimizer.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 
 static size_t adamw_scratch(const cab_node *node, const cab_backend *backend)
 {
@@ -20,8 +20,8 @@ static size_t adamw_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op op_adamw = {
     .name = "adamw", /* in: lr step   out: norm */
     .effect = true,
-    .forward = {[CAB_CPU] = cab_adamw_forward_cpu},
-    .forward_scratch = adamw_scratch,
+    .forward = CAB_KERNELS(cab_adamw_forward),
+    .forward_scratch = {[CAB_CPU] = adamw_scratch},
 };
 
 /* True when `t` is one element of that type. */

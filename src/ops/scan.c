@@ -18,7 +18,7 @@
  * The states are computed again: keeping them would take N times the memory of u. */
 #include "ops/scan.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
@@ -36,10 +36,10 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op op_scan = {
     .name = "scan", /* in: u dt A_log B C D z dt_bias   out: y */
     .saves = (CAB_SAVE_IN(CAB_SCAN_INPUTS)) - 1,
-    .forward = {[CAB_CPU] = cab_scan_forward_cpu},
-    .backward = {[CAB_CPU] = cab_scan_backward_cpu},
-    .forward_scratch = forward_scratch,
-    .backward_scratch = backward_scratch,
+    .forward = CAB_KERNELS(cab_scan_forward),
+    .backward = CAB_KERNELS(cab_scan_backward),
+    .forward_scratch = {[CAB_CPU] = forward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch},
 };
 
 static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)

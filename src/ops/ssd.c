@@ -15,8 +15,8 @@
  * chunk and head would take P N / Q floats per token and head, more than x itself. */
 #include "ops/ssd.h"
 
-#include "ops/cpu/cpu.h"
 #include "ops/cpu/ssd_workspace.h"
+#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
@@ -51,16 +51,16 @@ static double ssd_step_flops(const cab_node *node)
 static const cab_op op_ssd = {
     .name = "ssd", /* in: x Bm Cm a_log D   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_IN(3) | CAB_SAVE_IN(4),
-    .forward = {[CAB_CPU] = cab_ssd_forward_cpu},
-    .backward = {[CAB_CPU] = cab_ssd_backward_cpu},
-    .forward_scratch = ssd_forward_scratch,
-    .backward_scratch = ssd_backward_scratch,
+    .forward = CAB_KERNELS(cab_ssd_forward),
+    .backward = CAB_KERNELS(cab_ssd_backward),
+    .forward_scratch = {[CAB_CPU] = ssd_forward_scratch},
+    .backward_scratch = {[CAB_CPU] = ssd_backward_scratch},
     .flops = ssd_flops,
 };
 
 static const cab_op op_ssd_step = {
     .name = "ssd_step", /* in: x Bm Cm a_log D state   out: y */
-    .forward = {[CAB_CPU] = cab_ssd_step_forward_cpu},
+    .forward = CAB_KERNELS(cab_ssd_step_forward),
     .flops = ssd_step_flops,
 };
 

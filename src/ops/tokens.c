@@ -8,24 +8,24 @@
  * image: (B, C, H, W) F32    x: (B, T, D)    tokens: D elements F32    positions: L * D elements F32 */
 #include "ops/tokens.h"
 
-#include "ops/cpu/cpu.h"
+#include "ops/kernels.h"
 #include "ops/record.h"
 
 static const cab_op op_patches = {
     .name = "patches", /* in: image   out: y */
-    .forward = {[CAB_CPU] = cab_patches_forward_cpu},
+    .forward = CAB_KERNELS(cab_patches_forward),
 };
 
 static const cab_op op_insert_tokens = {
     .name = "insert_tokens", /* in: x positions token_0 token_1   out: y */
-    .forward = {[CAB_CPU] = cab_insert_tokens_forward_cpu},
-    .backward = {[CAB_CPU] = cab_insert_tokens_backward_cpu},
+    .forward = CAB_KERNELS(cab_insert_tokens_forward),
+    .backward = CAB_KERNELS(cab_insert_tokens_backward),
 };
 
 static const cab_op op_select_tokens = {
     .name = "select_tokens", /* in: x   out: y */
-    .forward = {[CAB_CPU] = cab_select_tokens_forward_cpu},
-    .backward = {[CAB_CPU] = cab_select_tokens_backward_cpu},
+    .forward = CAB_KERNELS(cab_select_tokens_forward),
+    .backward = CAB_KERNELS(cab_select_tokens_backward),
 };
 
 cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dtype)

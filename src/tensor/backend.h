@@ -14,13 +14,22 @@ struct cab_backend {
     /* Zeroed device memory, 64-byte aligned (256 on a GPU). `what` names it in the error. */
     cab_status (*allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);
     void (*release)(cab_backend *backend, void *block);
-    /* Host <-> device; complete on return. */
+    /* Host <-> device. The host's memory may be used again on return; what an upload wrote is seen by everything asked for
+     * after it. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
     /* Sets `rows` runs of `width` bytes, `pitch` bytes apart. */
     cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows);
     /* Bytes that can still be allocated. */
     double (*available)(cab_backend *backend);
+    /* What runs later than it is asked for; NULL where nothing does. wait: until all of it has run. A list of nodes can
+     * be recorded between capture_begin and capture_end, which run nothing, and replayed from then on. */
+    cab_status (*wait)(cab_backend *backend);
+    cab_status (*capture_begin)(cab_backend *backend);
+    cab_status (*capture_end)(cab_backend *backend, void **captured);
+    cab_status (*replay)(cab_backend *backend, void *captured);
+    void (*capture_free)(cab_backend *backend, void *captured);
+    void (*close)(cab_backend *backend);
     /* Kernels' own lasting things (primitive caches, library handles); freed with the backend. */
     void *library;
     void *context;

@@ -28,6 +28,8 @@ void cab_graph_free(cab_graph *g)
 {
     if (g == NULL)
         return;
+    if (g->captured != NULL)
+        g->backend->capture_free(g->backend, g->captured);
     for (size_t i = 0; i < g->n_tensors; i++) {
         if (owns_memory(g, g->tensors[i]))
             g->backend->release(g->backend, g->tensors[i]->data);
@@ -212,8 +214,8 @@ cab_node *cab_graph_push(cab_graph *g, const cab_node *template)
         if (node->out[i] != NULL && node->out[i]->producer < 0 && !node->backward)
             node->out[i]->producer = (int)g->n_nodes;
     g->n_nodes++;
-    size_t (*scratch)(const cab_node *, const cab_backend *) =
-        node->backward ? node->op->backward_scratch : node->op->forward_scratch;
+    const cab_scratch *scratches = node->backward ? node->op->backward_scratch : node->op->forward_scratch;
+    const cab_scratch scratch = scratches[g->backend->id];
     node->scratch_bytes = scratch != NULL ? scratch(node, g->backend) : 0;
     if (g->eager)
         status = run_eagerly(g, node);

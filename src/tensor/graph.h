@@ -24,6 +24,8 @@ typedef struct cab_op cab_op;
  * synchronisation; scratch of the size the op asked for stands in node->scratch. */
 typedef cab_status (*cab_kernel)(const cab_node *node, cab_backend *backend);
 
+typedef size_t (*cab_scratch)(const cab_node *node, const cab_backend *backend);
+
 /* One entry per op; see docs/adding-an-op.md. */
 struct cab_op {
     const char *name;
@@ -39,8 +41,8 @@ struct cab_op {
     cab_kernel forward[CAB_BACKENDS];
     cab_kernel backward[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
-    size_t (*forward_scratch)(const cab_node *node, const cab_backend *backend);
-    size_t (*backward_scratch)(const cab_node *node, const cab_backend *backend);
+    cab_scratch forward_scratch[CAB_BACKENDS];
+    cab_scratch backward_scratch[CAB_BACKENDS];
     /* Floating-point operations of this node's matrix products (2 per multiply-add), forward or backward as
      * node->backward says, counting only the gradients asked for; for benchmarks. NULL: none. */
     double (*flops)(const cab_node *node);

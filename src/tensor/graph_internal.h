@@ -40,6 +40,8 @@ struct cab_graph {
     void *arena;
     bool eager;
     bool timed;
+    bool warm;      /* has run once: kernels have set up what they keep */
+    void *captured; /* the list as the backend recorded it; NULL: not (yet) */
     double *seconds;
 };
 

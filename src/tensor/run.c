@@ -72,6 +72,38 @@ static cab_status poison(cab_graph *g)
 #endif
 }
 
+static cab_status run_timed(cab_graph *g, size_t index)
+{
+    double started = cab_seconds();
+    CAB_TRY(cab_node_run(g, g->nodes[index]));
+    if (g->backend->wait != NULL)
+        CAB_TRY(g->backend->wait(g->backend));
+    g->seconds[index] += cab_seconds() - started;
+    return CAB_OK;
+}
+
+static cab_status run_list(cab_graph *g)
+{
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (!g->nodes[i]->skip)
+            CAB_TRY(g->timed ? run_timed(g, i) : cab_node_run(g, g->nodes[i]));
+    return CAB_OK;
+}
+
+/* The first run is made node by node, so that kernels can set up what they keep; the second is recorded. */
+static cab_status capture(cab_graph *g)
+{
+    void *captured = NULL;
+    CAB_TRY(g->backend->capture_begin(g->backend));
+    cab_status ran = run_list(g);
+    cab_status ended = g->backend->capture_end(g->backend, &captured);
+    if (ran == CAB_OK && ended == CAB_OK)
+        g->captured = captured;
+    else if (captured != NULL)
+        g->backend->capture_free(g->backend, captured);
+    return ran != CAB_OK ? ran : ended;
+}
+
 cab_status cab_graph_run(cab_graph *g)
 {
     if (g->status != CAB_OK)
@@ -81,15 +113,14 @@ cab_status cab_graph_run(cab_graph *g)
     if (!g->eager && g->arena == NULL && g->arena_bytes > 0)
         CAB_TRY(allocate_arena(g));
     CAB_TRY(poison(g));
-    for (size_t i = 0; i < g->n_nodes; i++) {
-        if (g->nodes[i]->skip)
-            continue;
-        double started = g->timed ? cab_seconds() : 0;
-        CAB_TRY(cab_node_run(g, g->nodes[i]));
-        if (g->timed)
-            g->seconds[i] += cab_seconds() - started;
+    if (g->backend->capture_begin == NULL || g->timed || g->eager || !g->warm) {
+        CAB_TRY(run_list(g));
+        g->warm = true;
+        return CAB_OK;
     }
-    return CAB_OK;
+    if (g->captured == NULL)
+        CAB_TRY(capture(g));
+    return g->backend->replay(g->backend, g->captured);
 }
 
 static cab_status check_host_access(const cab_tensor *t)

@@ -8,7 +8,7 @@
  *
  * each as ||difference|| / ||reference|| < tolerance over a whole tensor. All values are bf16 numbers, so that the same
  * reference serves the fp32 and the bf16 run. Variants: F32 and BF16 activations; each instruction set the processor
- * has; dense inputs and inputs that are columns of a wider tensor; the op recorded once and twice on the same inputs
+ * has, or the GPU where CAB_TEST_DEVICE=cuda is in the environment; dense inputs and inputs that are columns of a wider tensor; the op recorded once and twice on the same inputs
  * (gradients accumulate); as a list and in eager mode (same bits). NaN in an input must come out as NaN. */
 #ifndef CHECK_H
 #define CHECK_H
@@ -306,14 +306,21 @@ static inline void check_make_input(const check_case *c, const check_variant *v,
     }
 }
 
+/* Where the cases run: CAB_TEST_DEVICE, else the CPU. */
+static inline const char *check_device(void)
+{
+    const char *device = getenv("CAB_TEST_DEVICE");
+    return device && *device ? device : "cpu";
+}
+
 /* Opens everything, makes the inputs and records the forward pass, once or twice. */
 static inline void check_open(const check_case *c, const check_variant *v, double *const *values, check_graph *k)
 {
     *k = (check_graph){0};
     setenv("CAB_CPU_ISA", v->isa, 1);
     setenv("CAB_EAGER", v->eager ? "1" : "0", 1);
-    check_ok(cab_backend_open("cpu", &k->backend));
-    if (v->threads)
+    check_ok(cab_backend_open(check_device(), &k->backend));
+    if (v->threads && k->backend->id == CAB_CPU)
         k->backend->threads = v->threads;
     check_ok(cab_params_new(k->backend, &k->params));
     check_ok(cab_graph_new(k->backend, &k->graph));
@@ -460,8 +467,11 @@ static inline void check_nan(const check_case *c, const check_variant *v, const 
     }
 }
 
+/* Another device has no instruction sets: its variants run once. */
 static inline bool check_have(const char *isa)
 {
+    if (strcmp(check_device(), "cpu") != 0)
+        return strcmp(isa, "v1") == 0;
     cab_backend *backend;
     setenv("CAB_CPU_ISA", isa, 1);
     bool have = cab_backend_open("cpu", &backend) == CAB_OK;
@@ -495,7 +505,8 @@ static inline void check_run(const check_case *c)
     check_prepare(c, counts, &r);
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         if (!check_have(isas[i])) {
-            print_message("%s: not run at %s, which this processor lacks\n", c->name, isas[i]);
+            if (strcmp(check_device(), "cpu") == 0)
+                print_message("%s: not run at %s, which this processor lacks\n", c->name, isas[i]);
             continue;
         }
         for (int low = 0; low < (c->f32_only ? 1 : 2); low++) {

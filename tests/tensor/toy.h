@@ -315,8 +315,8 @@ static const cab_op toy_op_stretch = {
 static const cab_op toy_op_running = {.name = "running",
                                       .forward = {toy_running_forward},
                                       .backward = {toy_running_backward},
-                                      .forward_scratch = toy_running_scratch,
-                                      .backward_scratch = toy_running_scratch};
+                                      .forward_scratch = {toy_running_scratch},
+                                      .backward_scratch = {toy_running_scratch}};
 static const cab_op toy_op_halves = {
     .name = "halves", .forward = {toy_halves_forward}, .backward = {toy_halves_backward}};
 static const cab_op toy_op_total = {.name = "total", .forward = {toy_total_forward}, .backward = {toy_total_backward}};

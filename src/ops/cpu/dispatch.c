@@ -12,4 +12,4 @@
         return table[cab_cpu_isa(backend)](node, backend);                                                             \
     }
 
-CAB_CPU_KERNELS(DEFINE_DISPATCH)
+CAB_ALL_KERNELS(DEFINE_DISPATCH)

@@ -1,0 +1,287 @@
+/* cuda.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
+ *
+ * Uploads go through a ring of pinned buffers: the caller's memory is free on return, the copy itself runs in the stream,
+ * behind whatever the GPU still computes. A download waits for the stream; that is also when a fault that a kernel raised
+ * is found. */
+#include "device/cuda.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "device/cuda_probe.h"
+#include "device/open.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS = 4, SLOT_BYTES = 4 << 20 };
+
+typedef struct context {
+    cab_cuda cuda; /* first: cab_cuda_of() relies on it */
+    char name[16];
+    cab_cuda_fault *fault; /* host address of cuda.fault */
+    char *staging;         /* SLOTS * SLOT_BYTES, pinned */
+    cudaEvent_t copied[SLOTS];
+    int slot;
+} context;
+
+cab_cuda *cab_cuda_of(const cab_backend *backend)
+{
+    return backend->context;
+}
+
+cab_status cab_cuda_check(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess)
+        return CAB_OK;
+    return cab_fail(error == cudaErrorMemoryAllocation ? CAB_ENOMEM : CAB_EBACKEND, "%s: CUDA says \"%s\"", what,
+                    cudaGetErrorString(error));
+}
+
+cab_status cab_cuda_launched(const char *kernel)
+{
+    return cab_cuda_check(cudaGetLastError(), kernel);
+}
+
+cab_status cab_cuda_shared(const void *kernel, size_t bytes, const char *name)
+{
+    return cab_cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+}
+
+static double cuda_available(cab_backend *backend)
+{
+    size_t left = 0, total = 0;
+    (void)backend;
+    return cudaMemGetInfo(&left, &total) == cudaSuccess ? (double)left : 0;
+}
+
+static cab_status cuda_allocate(cab_backend *backend, size_t bytes, const char *what, void **out)
+{
+    const context *c = backend->context;
+    *out = NULL;
+    cudaError_t error = cudaMalloc(out, bytes > 0 ? bytes : 1);
+    if (error == cudaErrorMemoryAllocation) {
+        char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
+        (void)cudaGetLastError(); /* it would be found by the next check */
+        return cab_fail(CAB_ENOMEM, "%s needs %s on %s, which has %s left; use a smaller batch, recompute or bf16",
+                        what, cab_format_bytes((double)bytes, need), backend->name,
+                        cab_format_bytes(cuda_available(backend), have));
+    }
+    CAB_TRY(cab_cuda_check(error, what));
+    return cab_cuda_check(cudaMemsetAsync(*out, 0, bytes, c->cuda.stream), what);
+}
+
+static void cuda_release(cab_backend *backend, void *block)
+{
+    (void)backend;
+    (void)cudaFree(block); /* waits for the GPU */
+}
+
+static cab_status cuda_upload(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    context *c = backend->context;
+    for (size_t done = 0; done < bytes; done += SLOT_BYTES) {
+        const size_t part = bytes - done < SLOT_BYTES ? bytes - done : SLOT_BYTES;
+        char *pinned = c->staging + (size_t)c->slot * SLOT_BYTES;
+        CAB_TRY(cab_cuda_check(cudaEventSynchronize(c->copied[c->slot]), "upload"));
+        memcpy(pinned, (const char *)from + done, part);
+        CAB_TRY(cab_cuda_check(cudaMemcpyAsync((char *)to + done, pinned, part, cudaMemcpyHostToDevice, c->cuda.stream),
+                               "upload"));
+        CAB_TRY(cab_cuda_check(cudaEventRecord(c->copied[c->slot], c->cuda.stream), "upload"));
+        c->slot = (c->slot + 1) % SLOTS;
+    }
+    return CAB_OK;
+}
+
+static cab_status check_fault(context *c)
+{
+    const cab_cuda_fault fault = *(volatile cab_cuda_fault *)c->fault;
+    if (!fault.raised)
+        return CAB_OK;
+    memset(c->fault, 0, sizeof *c->fault);
+    if (fault.which == CAB_CUDA_FAULT_ID)
+        return cab_fail(CAB_EARG, "embedding: id %lld is outside the table of %lld rows", fault.value, fault.limit);
+    return cab_fail(CAB_EBACKEND, "a kernel raised fault %d (%lld, %lld)", fault.which, fault.value, fault.limit);
+}
+
+static cab_status cuda_wait(cab_backend *backend)
+{
+    context *c = backend->context;
+    CAB_TRY(cab_cuda_check(cudaStreamSynchronize(c->cuda.stream), "waiting for the GPU"));
+    return check_fault(c);
+}
+
+static cab_status cuda_download(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    context *c = backend->context;
+    CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->cuda.stream), "download"));
+    return cuda_wait(backend);
+}
+
+static cab_status cuda_fill(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows)
+{
+    const context *c = backend->context;
+    if (width == 0 || rows == 0)
+        return CAB_OK;
+    if (rows == 1 || pitch == width)
+        return cab_cuda_check(cudaMemsetAsync(to, byte, width * rows, c->cuda.stream), "fill");
+    return cab_cuda_check(cudaMemset2DAsync(to, pitch, byte, width, rows, c->cuda.stream), "fill");
+}
+
+static cab_status cuda_capture_begin(cab_backend *backend)
+{
+    const context *c = backend->context;
+    return cab_cuda_check(cudaStreamBeginCapture(c->cuda.stream, cudaStreamCaptureModeThreadLocal), "capture");
+}
+
+static cab_status cuda_capture_end(cab_backend *backend, void **captured)
+{
+    const context *c = backend->context;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t executable = NULL;
+    CAB_TRY(cab_cuda_check(cudaStreamEndCapture(c->cuda.stream, &graph), "capture"));
+    cab_status status = cab_cuda_check(cudaGraphInstantiate(&executable, graph, 0), "capture");
+    (void)cudaGraphDestroy(graph);
+    *captured = executable;
+    return status;
+}
+
+static cab_status cuda_replay(cab_backend *backend, void *captured)
+{
+    const context *c = backend->context;
+    return cab_cuda_check(cudaGraphLaunch(captured, c->cuda.stream), "replay");
+}
+
+static void cuda_capture_free(cab_backend *backend, void *captured)
+{
+    (void)backend;
+    if (captured != NULL)
+        (void)cudaGraphExecDestroy(captured);
+}
+
+/* "cuda" or "cuda:N" */
+static cab_status choose_device(const char *name, int *device)
+{
+    int count = 0;
+    *device = 0;
+    if (name[4] == ':') {
+        char *end = NULL;
+        long wanted = strtol(name + 5, &end, 10);
+        if (end == name + 5 || *end != '\0' || wanted < 0 || wanted > 4095)
+            return cab_fail(CAB_EARG, "device \"%s\": expected cpu, cuda or cuda:N", name);
+        *device = (int)wanted;
+    }
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorInsufficientDriver) {
+        int driver = 0, runtime = 0;
+        (void)cudaDriverGetVersion(&driver);
+        (void)cudaRuntimeGetVersion(&runtime);
+        if (driver == 0)
+            return cab_fail(CAB_EBACKEND, "device \"%s\": no NVIDIA driver was found", name);
+        return cab_fail(CAB_EBACKEND, "device \"%s\": the driver speaks CUDA %d.%d, this build needs %d.%d", name,
+                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    }
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+        return cab_fail(CAB_EBACKEND, "device \"%s\": this machine has no NVIDIA GPU", name);
+    CAB_TRY(cab_cuda_check(error, name));
+    if (*device >= count)
+        return cab_fail(CAB_EBACKEND, "device \"%s\": this machine has %d GPU%s, numbered from 0", name, count,
+                        count == 1 ? "" : "s");
+    return CAB_OK;
+}
+
+static cab_status read_properties(cab_cuda *cuda, const char *name)
+{
+    const struct {
+        enum cudaDeviceAttr attribute;
+        int *to;
+    } wanted[] = {{cudaDevAttrComputeCapabilityMajor, &cuda->major},
+                  {cudaDevAttrComputeCapabilityMinor, &cuda->minor},
+                  {cudaDevAttrMultiProcessorCount, &cuda->multiprocessors}};
+    int shared = 0, l2 = 0;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        CAB_TRY(cab_cuda_check(cudaDeviceGetAttribute(wanted[i].to, wanted[i].attribute, cuda->device), name));
+    CAB_TRY(
+        cab_cuda_check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->device), name));
+    CAB_TRY(cab_cuda_check(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, cuda->device), name));
+    cuda->shared_limit = (size_t)shared;
+    cuda->l2 = (size_t)l2;
+    cudaError_t error = cab_cuda_probe();
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction)
+        return cab_fail(CAB_EBACKEND, "device \"%s\": its compute capability is %d.%d, this build has kernels for %s",
+                        name, cuda->major, cuda->minor, CAB_CUDA_ARCHITECTURES);
+    return cab_cuda_check(error, name);
+}
+
+static cab_status open_context(const char *name, context *c)
+{
+    CAB_TRY(choose_device(name, &c->cuda.device));
+    snprintf(c->name, sizeof c->name, "%s", name);
+    CAB_TRY(cab_cuda_check(cudaSetDevice(c->cuda.device), name));
+    CAB_TRY(read_properties(&c->cuda, name));
+    CAB_TRY(cab_cuda_check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), name));
+    CAB_TRY(
+        cab_cuda_check(cudaHostAlloc((void **)&c->staging, (size_t)SLOTS * SLOT_BYTES, cudaHostAllocDefault), name));
+    CAB_TRY(cab_cuda_check(cudaHostAlloc((void **)&c->fault, sizeof *c->fault, cudaHostAllocMapped), name));
+    memset(c->fault, 0, sizeof *c->fault);
+    CAB_TRY(cab_cuda_check(cudaHostGetDevicePointer((void **)&c->cuda.fault, c->fault, 0), name));
+    for (int i = 0; i < SLOTS; i++)
+        CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->copied[i], cudaEventDisableTiming), name));
+    return CAB_OK;
+}
+
+static void close_context(context *c)
+{
+    if (c->cuda.stream != NULL)
+        (void)cudaStreamSynchronize(c->cuda.stream);
+    for (int i = 0; i < CAB_CUDA_LIBRARIES; i++)
+        if (c->cuda.library[i].free != NULL)
+            c->cuda.library[i].free(c->cuda.library[i].state);
+    for (int i = 0; i < SLOTS; i++)
+        if (c->copied[i] != NULL)
+            (void)cudaEventDestroy(c->copied[i]);
+    (void)cudaFreeHost(c->staging);
+    (void)cudaFreeHost(c->fault);
+    if (c->cuda.stream != NULL)
+        (void)cudaStreamDestroy(c->cuda.stream);
+    cab_free(c);
+}
+
+static void cuda_close(cab_backend *backend)
+{
+    close_context(backend->context);
+    cab_free(backend);
+}
+
+cab_status cab_cuda_open(const char *name, cab_backend **out)
+{
+    cab_backend *backend = NULL;
+    context *c = NULL;
+    cab_status status;
+    CAB_GOTO(CAB_NEW(&backend, 1, "backend"));
+    CAB_GOTO(CAB_NEW(&c, 1, "backend"));
+    CAB_GOTO(open_context(name, c));
+    *backend = (cab_backend){.id = CAB_CUDA,
+                             .name = c->name,
+                             .threads = 1,
+                             .allocate = cuda_allocate,
+                             .release = cuda_release,
+                             .upload = cuda_upload,
+                             .download = cuda_download,
+                             .fill = cuda_fill,
+                             .available = cuda_available,
+                             .wait = cuda_wait,
+                             .capture_begin = cuda_capture_begin,
+                             .capture_end = cuda_capture_end,
+                             .replay = cuda_replay,
+                             .capture_free = cuda_capture_free,
+                             .close = cuda_close,
+                             .context = c};
+    *out = backend;
+    return CAB_OK;
+done:
+    if (c != NULL)
+        close_context(c);
+    cab_free(backend);
+    return status;
+}

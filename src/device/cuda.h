@@ -1,0 +1,53 @@
+/* cuda.h - what CUDA kernels may ask of their backend. C and C++. */
+#ifndef CAB_DEVICE_CUDA_H
+#define CAB_DEVICE_CUDA_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "tensor/backend.h"
+
+#include <cuda_runtime_api.h>
+
+/* What a kernel may report without stopping: read when results are next downloaded. */
+typedef struct cab_cuda_fault {
+    int raised;      /* 0: none */
+    int which;       /* enum cab_cuda_fault_kind */
+    long long value; /* what was found */
+    long long limit; /* what was expected to be above it */
+} cab_cuda_fault;
+
+typedef enum cab_cuda_fault_kind { CAB_CUDA_FAULT_NONE, CAB_CUDA_FAULT_ID } cab_cuda_fault_kind;
+
+/* A library that kernels keep handles and plans of between runs (cuBLASLt, cuDNN); filled on first use, freed with the
+ * backend. */
+typedef enum cab_cuda_library { CAB_CUDA_MATRIX, CAB_CUDA_ATTENTION, CAB_CUDA_LIBRARIES } cab_cuda_library;
+
+typedef struct cab_cuda {
+    int device;
+    int major, minor; /* compute capability */
+    int multiprocessors;
+    size_t shared_limit;   /* bytes of shared memory a block may ask for */
+    size_t l2;             /* bytes of the second-level cache */
+    cudaStream_t stream;   /* every kernel of every graph runs here, in order */
+    cab_cuda_fault *fault; /* device address; kernels that find hostile input raise it */
+    struct {
+        void *state;
+        void (*free)(void *state);
+    } library[CAB_CUDA_LIBRARIES];
+} cab_cuda;
+
+cab_cuda *cab_cuda_of(const cab_backend *backend);
+
+/* CAB_OK, or CAB_EBACKEND with what the runtime says; `what` names the call or kernel. */
+cab_status cab_cuda_check(cudaError_t error, const char *what);
+/* After a launch: whether it was accepted. */
+cab_status cab_cuda_launched(const char *kernel);
+/* Lets a kernel have `bytes` of dynamic shared memory; call before every launch that needs more than 48 KiB. */
+cab_status cab_cuda_shared(const void *kernel, size_t bytes, const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
