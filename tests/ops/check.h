@@ -70,9 +70,10 @@ typedef struct check_case {
 
 typedef struct check_variant {
     cab_dtype dtype;
-    const char *isa;
+    const char *isa; /* "": the processor's best */
     bool view, twice, eager;
-    int threads; /* 0: the backend's own choice */
+    int threads;        /* 0: the backend's own choice */
+    const char *device; /* NULL: check_device() */
 } check_variant;
 
 static inline int64_t check_count(int n_dim, const int64_t *shape)
@@ -317,9 +318,10 @@ static inline const char *check_device(void)
 static inline void check_open(const check_case *c, const check_variant *v, double *const *values, check_graph *k)
 {
     *k = (check_graph){0};
-    setenv("CAB_CPU_ISA", v->isa, 1);
+    if (*v->isa)
+        setenv("CAB_CPU_ISA", v->isa, 1);
     setenv("CAB_EAGER", v->eager ? "1" : "0", 1);
-    check_ok(cab_backend_open(check_device(), &k->backend));
+    check_ok(cab_backend_open(v->device ? v->device : check_device(), &k->backend));
     if (v->threads && k->backend->id == CAB_CPU)
         k->backend->threads = v->threads;
     check_ok(cab_params_new(k->backend, &k->params));
