@@ -30,8 +30,8 @@ typedef struct cli_command {
     void (*more_manual)(FILE *out);
 } cli_command;
 
-extern const cli_command cli_distill, cli_eval, cli_generate, cli_inspect, cli_report, cli_recipe, cli_version,
-    cli_help, cli_man, cli_completion;
+extern const cli_command cli_distill, cli_eval, cli_generate, cli_inspect, cli_compare, cli_report, cli_recipe,
+    cli_version, cli_help, cli_man, cli_completion;
 
 /* Every subcommand in the order of the help text, NULL-terminated. */
 const cli_command *const *cli_commands(void);
@@ -54,6 +54,9 @@ void cli_print_help(const cli_command *command, FILE *out);
 
 /* The same failure as cab_fail(), for results that could not be written: checks and flushes stdout. */
 cab_status cli_flush_results(void);
+
+/* Where the token cache is: `given` unless it is "", or in the user's cache directory; out[CAB_PATH_MAX]. */
+cab_status cli_cache_directory(const char *given, char *out);
 
 /* Applies "key=value", the form of --set. */
 cab_status cli_recipe_set(cab_recipe *recipe, const char *assignment);

@@ -1,0 +1,210 @@
+/* probe.c - all layers' taps of one sequence are kept; a matrix is made of them when it is asked for. */
+#include "train/probe.h"
+
+#include "base/memory.h"
+#include "models/vim.h"
+#include "train/mixing.h"
+
+#include <string.h>
+
+enum { PARTS = 3 }; /* a layer's matrix comes of up to three taps: Q and K, or C, B and what the decay comes from */
+
+struct cab_probe {
+    const cab_model *model;
+    cab_graph *g;
+    cab_tensor *input;
+    cab_tensor **taps[CAB_TAPS]; /* n_layer each; in one block, that of taps[0] */
+    int64_t length, tokens;      /* of the model, and compared */
+    unsigned char *raw;          /* a tap as the graph holds it, with what it is a view of */
+    size_t raw_size;
+    float *values[PARTS];
+    size_t values_size[PARTS];
+    float *A_log, *dt_bias; /* of a Mamba-1 layer */
+    float *matrix;          /* (length, length) */
+};
+
+static bool is_mamba1(const cab_model *model)
+{
+    return model->config.dt_rank > 0;
+}
+
+/* ---- recording ------------------------------------------------------------------------------------------------------- */
+
+static void record(cab_probe *p)
+{
+    const cab_config *c = &p->model->config;
+    const cab_taps taps = {.query = p->taps[CAB_TAP_QUERY],
+                           .key = p->taps[CAB_TAP_KEY],
+                           .query_back = p->taps[CAB_TAP_QUERY_BACK],
+                           .key_back = p->taps[CAB_TAP_KEY_BACK],
+                           .decay = p->taps[CAB_TAP_DECAY],
+                           .decay_back = p->taps[CAB_TAP_DECAY_BACK]};
+    if (cab_model_reads_images(p->model))
+        p->input = cab_graph_input(p->g, "pixels", CAB_F32, 4, (int64_t[]){1, 3, c->image_size, c->image_size});
+    else
+        p->input = cab_graph_input(p->g, "ids", CAB_I32, 2, (int64_t[]){1, p->length});
+    cab_model_record(p->g, p->model, p->input, false, &taps);
+    for (int i = 0; i < CAB_TAPS; i++)
+        for (int l = 0; l < c->n_layer; l++)
+            cab_graph_keep(p->g, p->taps[i][l]);
+}
+
+cab_status cab_probe_new(const cab_model *model, int64_t length, cab_probe **out)
+{
+    const cab_config *c = &model->config;
+    const size_t n = (size_t)c->n_layer;
+    cab_probe *p = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&p, 1, "a probe"));
+    p->model = model;
+    p->length = cab_model_reads_images(model) ? c->max_length : length;
+    p->tokens = cab_model_reads_images(model) ? c->max_length - c->n_special + 1 : length;
+    CAB_GOTO(CAB_NEW(&p->taps[0], n * CAB_TAPS, "taps"));
+    for (int i = 1; i < CAB_TAPS; i++)
+        p->taps[i] = p->taps[0] + (size_t)i * n;
+    CAB_GOTO(CAB_NEW(&p->matrix, (size_t)(p->length * p->length), "a matrix of tokens by tokens"));
+    if (is_mamba1(model)) {
+        CAB_GOTO(CAB_NEW(&p->A_log, (size_t)c->d_inner * (size_t)c->d_state, "A_log"));
+        CAB_GOTO(CAB_NEW(&p->dt_bias, (size_t)c->d_inner, "dt_bias"));
+    }
+    CAB_GOTO(cab_graph_new(model->backend, &p->g));
+    record(p);
+    status = cab_graph_plan(p->g, NULL);
+done:
+    if (status != CAB_OK)
+        cab_probe_free(p);
+    else
+        *out = p;
+    return status;
+}
+
+void cab_probe_free(cab_probe *p)
+{
+    if (p == NULL)
+        return;
+    cab_graph_free(p->g);
+    cab_free(p->taps[0]);
+    cab_free(p->raw);
+    for (int i = 0; i < PARTS; i++)
+        cab_free(p->values[i]);
+    cab_free(p->A_log);
+    cab_free(p->dt_bias);
+    cab_free(p->matrix);
+    cab_free(p);
+}
+
+int64_t cab_probe_tokens(const cab_probe *p)
+{
+    return p->tokens;
+}
+
+cab_status cab_probe_run(cab_probe *p, const void *input)
+{
+    CAB_TRY(cab_tensor_write(p->g, p->input, input));
+    return cab_graph_run(p->g);
+}
+
+/* ---- matrices -------------------------------------------------------------------------------------------------------- */
+
+/* A tap in fp32 and dense, in p->values[part]. A view is read with the tensor that it is a part of. */
+static cab_status read_tap(cab_probe *p, int part, cab_tap tap, int layer)
+{
+    const cab_tensor *t = p->taps[tap][layer], *whole = t;
+    int64_t first = 0;
+    if (t == NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" does not show its layers' queries and keys",
+                        p->model->directory != NULL ? p->model->directory : "model", p->model->arch->name);
+    for (; whole->base != NULL; whole = whole->base)
+        first += whole->offset;
+    const size_t size = cab_dtype_size(whole->dtype);
+    const int64_t rows = cab_rows(t), columns = cab_columns(t);
+    CAB_TRY(CAB_GROW(&p->raw, &p->raw_size, cab_tensor_bytes(whole), "a tap"));
+    CAB_TRY(CAB_GROW(&p->values[part], &p->values_size[part], (size_t)cab_elements(t), "a tap"));
+    CAB_TRY(cab_tensor_read(p->g, whole, p->raw));
+    for (int64_t r = 0; r < rows; r++)
+        cab_convert(p->values[part] + r * columns, CAB_F32, p->raw + (size_t)(first + r * t->ld) * size, whole->dtype,
+                    (size_t)columns);
+    return CAB_OK;
+}
+
+/* Where the class token and the patches stand in the model's own order. */
+static int64_t own_row(const cab_config *c, int64_t row)
+{
+    if (c->image_size == 0)
+        return row;
+    if (row == 0)
+        return c->class_at;
+    return row - 1 < c->class_at ? row - 1 : row - 1 + c->n_special;
+}
+
+/* Adds p->matrix, its tokens in the common order, to `out`. */
+static void add_reordered(const cab_probe *p, float *out)
+{
+    const cab_config *c = &p->model->config;
+    for (int64_t i = 0; i < p->tokens; i++)
+        for (int64_t j = 0; j < p->tokens; j++)
+            out[i * p->tokens + j] += p->matrix[own_row(c, i) * p->length + own_row(c, j)];
+}
+
+static cab_status attention(cab_probe *p, int layer)
+{
+    const cab_attention_shape shape = p->model->arch->attention(&p->model->config, layer);
+    CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
+    CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
+    return cab_mixing_attention(p->values[0], p->values[1], p->length, &shape, 0, shape.n_head, p->matrix);
+}
+
+static cab_status mamba2(cab_probe *p, int layer)
+{
+    const cab_config *c = &p->model->config;
+    CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
+    CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
+    CAB_TRY(read_tap(p, 2, CAB_TAP_DECAY, layer));
+    const cab_mixing_ssd_inputs in = {.C = p->values[0],
+                                      .B = p->values[1],
+                                      .a_log = p->values[2],
+                                      .L = p->length,
+                                      .H = c->n_head,
+                                      .G = c->n_group,
+                                      .N = c->d_state};
+    return cab_mixing_ssd(&in, 0, c->n_head, p->matrix);
+}
+
+static cab_status mamba1(cab_probe *p, int layer, bool reverse)
+{
+    const cab_vim *m = p->model->layers;
+    const cab_vim_mixer *mixer = &m->layers[layer].mixer;
+    const cab_mamba1 *direction = reverse ? &mixer->backward : &mixer->forward;
+    CAB_TRY(read_tap(p, 0, reverse ? CAB_TAP_QUERY_BACK : CAB_TAP_QUERY, layer));
+    CAB_TRY(read_tap(p, 1, reverse ? CAB_TAP_KEY_BACK : CAB_TAP_KEY, layer));
+    CAB_TRY(read_tap(p, 2, reverse ? CAB_TAP_DECAY_BACK : CAB_TAP_DECAY, layer));
+    CAB_TRY(cab_params_read(p->model->params, direction->A_log, p->A_log));
+    CAB_TRY(cab_params_read(p->model->params, direction->dt_bias, p->dt_bias));
+    const cab_mixing_scan_inputs in = {.C = p->values[0],
+                                       .B = p->values[1],
+                                       .dt = p->values[2],
+                                       .dt_bias = p->dt_bias,
+                                       .A_log = p->A_log,
+                                       .L = p->length,
+                                       .E = mixer->d_inner,
+                                       .N = direction->d_state,
+                                       .reverse = reverse};
+    return cab_mixing_scan(&in, 0, in.E, p->matrix);
+}
+
+cab_status cab_probe_matrix(cab_probe *p, int layer, float *out)
+{
+    memset(out, 0, (size_t)(p->tokens * p->tokens) * sizeof *out);
+    if (p->model->arch->attention != NULL)
+        CAB_TRY(attention(p, layer));
+    else if (is_mamba1(p->model))
+        CAB_TRY(mamba1(p, layer, false));
+    else
+        CAB_TRY(mamba2(p, layer));
+    add_reordered(p, out);
+    if (is_mamba1(p->model)) {
+        CAB_TRY(mamba1(p, layer, true));
+        add_reordered(p, out);
+    }
+    return CAB_OK;
+}
