@@ -34,6 +34,13 @@ static cab_status model_build(cab_model *model, bool trainable)
     return trainable ? cab_params_set_trainable(model->params, "*", true, NULL) : CAB_OK;
 }
 
+/* The sizes that a checkpoint states, in its config.json and by its tensors. */
+static cab_status configure(const cab_arch *arch, const cab_checkpoint *source, cab_config *config)
+{
+    CAB_TRY(arch->configure(cab_checkpoint_config(source), config));
+    return arch->measure == NULL ? CAB_OK : arch->measure(source, config);
+}
+
 /* The model for images of another size: more or fewer patches. */
 static cab_status resize(cab_config *c, int image_size, const char *directory)
 {
@@ -48,6 +55,20 @@ static cab_status resize(cab_config *c, int image_size, const char *directory)
     return CAB_OK;
 }
 
+cab_status cab_model_sizes(const char *directory, cab_config *config)
+{
+    cab_checkpoint *source = NULL;
+    const cab_arch *arch = NULL;
+    cab_status status;
+    CAB_TRY(cab_checkpoint_open(directory, &source));
+    CAB_GOTO(cab_architecture_of(cab_checkpoint_config(source), &arch));
+    *config = (cab_config){0};
+    CAB_GOTO(configure(arch, source, config));
+done:
+    cab_checkpoint_close(source);
+    return status;
+}
+
 cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
                                 bool trainable, cab_model **out)
 {
@@ -56,13 +77,10 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     const cab_arch *arch = NULL;
     cab_status status;
     CAB_TRY(cab_checkpoint_open(directory, &source));
-    const cab_json *json = cab_checkpoint_config(source);
-    CAB_GOTO(cab_architecture_of(json, &arch));
+    CAB_GOTO(cab_architecture_of(cab_checkpoint_config(source), &arch));
     CAB_GOTO(model_new(arch, backend, precision, &model));
     CAB_GOTO(cab_strdup(&model->directory, directory));
-    CAB_GOTO(arch->configure(json, &model->config));
-    if (arch->measure != NULL)
-        CAB_GOTO(arch->measure(source, &model->config));
+    CAB_GOTO(configure(arch, source, &model->config));
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
     status = model_build(model, trainable);
@@ -82,20 +100,26 @@ cab_status cab_model_open(const char *directory, cab_backend *backend, cab_preci
     return cab_model_open_sized(directory, 0, backend, precision, trainable, out);
 }
 
-cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
-                            cab_precision precision, cab_model **out)
+cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                               cab_precision precision, bool trainable, cab_model **out)
 {
     cab_model *model = NULL;
     cab_status status;
     CAB_GOTO(model_new(arch, backend, precision, &model));
     model->config = *config;
-    status = model_build(model, true);
+    status = model_build(model, trainable);
 done:
     if (status != CAB_OK)
         cab_model_free(model);
     else
         *out = model;
     return status;
+}
+
+cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                            cab_precision precision, cab_model **out)
+{
+    return cab_model_create_as(arch, config, backend, precision, true, out);
 }
 
 cab_status cab_model_load(const char *directory, cab_precision precision, cab_model **model)

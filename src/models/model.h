@@ -75,7 +75,7 @@ struct cab_model {
 
 /* Parts of a Transformer layer that an initialisation may copy, as (out, in) matrices and vectors in fp32. */
 typedef enum cab_part {
-    CAB_PART_EMBEDDING, /* (V, D) */
+    CAB_PART_EMBEDDING, /* (V, D); of images (D, 3 p p), the patches' */
     CAB_PART_POSITIONS, /* (max, D) */
     CAB_PART_HEAD_W,    /* (V, D) */
     CAB_PART_HEAD_B,
@@ -96,7 +96,9 @@ typedef enum cab_part {
     CAB_PART_FC1_W,
     CAB_PART_FC1_B,
     CAB_PART_FC2_W,
-    CAB_PART_FC2_B
+    CAB_PART_FC2_B,
+    CAB_PART_EMBEDDING_B, /* (D): of images */
+    CAB_PART_CLASS_TOKEN  /* (D) */
 } cab_part;
 
 typedef struct cab_part_values {
@@ -143,6 +145,8 @@ cab_status cab_architecture_name(const cab_json *json, const char **name);
 /* The same, found. */
 cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch);
 
+/* The sizes of the model in a directory, without loading it: image_size is 0 for a model of text. */
+cab_status cab_model_sizes(const char *directory, cab_config *config);
 /* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
  * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. */
 cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
@@ -153,6 +157,9 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
 /* A model without values: every parameter fp32 and zero, trainable. */
 cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
                             cab_precision precision, cab_model **model);
+/* The same, frozen where not trainable: matrices in the model's precision. */
+cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                               cab_precision precision, bool trainable, cab_model **model);
 /* cab_model_save() with other values for the parameters (an EMA), in store order; NULL: their own. */
 cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,
                             const float *const *values);
