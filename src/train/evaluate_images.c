@@ -1,0 +1,436 @@
+/* evaluate_images.c - batches out of the loader, logits out of the models, counts out of the logits.
+ *
+ * z: a model's logits of one picture, those of the data's n classes. With lse(z) = log sum_i exp z_i,
+ *
+ *   loss = lse(z) - z[label]     KL = sum_i p_i (log p_i - log q_i),  p of the teacher, q of the model
+ *   rank = classes with a larger logit than the label's, or as large a one and a smaller index; top-k: rank < k */
+#include "train/evaluate_images.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "data/image_loader.h"
+#include "device/device.h"
+#include "train/image_scorer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 32, TOP = 5 };
+
+/* One model's part. */
+typedef struct side {
+    cab_image_judge judge;
+    cab_image_scorer *scorer; /* NULL: there is no such model */
+    double *z;                /* (n) */
+} side;
+
+struct cab_image_evaluator {
+    cab_image_set *set;
+    cab_image_evaluator_options options;
+    size_t classes; /* n */
+    side model, teacher;
+    float *pixels;
+    int32_t *labels; /* of a batch */
+};
+
+/* What one model makes of one picture. */
+typedef struct verdict {
+    double lse;
+    int32_t best;
+    size_t rank;
+} verdict;
+
+/* ---- opening ------------------------------------------------------------------------------------------------------ */
+
+static size_t pixel_floats(const side *s, int batch)
+{
+    const size_t size = (size_t)s->judge.transform.size;
+    return (size_t)batch * 3 * size * size;
+}
+
+static cab_status open_side(const cab_image_evaluator *e, const cab_image_judge *judge, side *s)
+{
+    const cab_config *c = &judge->model->config;
+    s->judge = *judge;
+    if (judge->transform.size != c->image_size)
+        return cab_fail(CAB_ESHAPE, "%s: reads images of %d pixels a side, the transform gives %d",
+                        judge->model->arch->name, c->image_size, judge->transform.size);
+    for (size_t i = 0; i < e->classes; i++) {
+        int32_t class = judge->classes == NULL ? (int32_t)i : judge->classes[i];
+        if (class < 0 || class >= c->n_classes)
+            return cab_fail(CAB_ESHAPE, "class %zu of the data is class %" PRId32 " of the model; expected 0 to %d", i,
+                            class, c->n_classes - 1);
+    }
+    CAB_TRY(CAB_NEW(&s->z, e->classes, "logits"));
+    return cab_image_scorer_new(judge->model, e->options.batch, &s->scorer);
+}
+
+cab_status cab_image_evaluator_new(const cab_image_judge *model, const cab_image_judge *teacher, cab_image_set *set,
+                                   const cab_image_evaluator_options *options, cab_image_evaluator **out)
+{
+    cab_image_evaluator *e = NULL;
+    cab_status status;
+    *out = NULL;
+    CAB_TRY(CAB_NEW(&e, 1, "an evaluator"));
+    e->set = set;
+    e->options = *options;
+    e->options.batch = options->batch == 0 ? BATCH : options->batch;
+    e->classes = cab_image_set_classes(set)->count;
+    CAB_GOTO(open_side(e, model, &e->model));
+    size_t floats = pixel_floats(&e->model, e->options.batch);
+    if (teacher != NULL) {
+        CAB_GOTO(open_side(e, teacher, &e->teacher));
+        size_t more = pixel_floats(&e->teacher, e->options.batch);
+        floats = more > floats ? more : floats;
+    }
+    CAB_GOTO(CAB_NEW(&e->pixels, floats, "a batch of images"));
+    CAB_GOTO(CAB_NEW(&e->labels, (size_t)e->options.batch, "a batch of labels"));
+    *out = e;
+    e = NULL;
+done:
+    cab_image_evaluator_free(e);
+    return status;
+}
+
+void cab_image_evaluator_free(cab_image_evaluator *e)
+{
+    if (e == NULL)
+        return;
+    cab_image_scorer_free(e->model.scorer);
+    cab_image_scorer_free(e->teacher.scorer);
+    cab_free(e->model.z);
+    cab_free(e->teacher.z);
+    cab_free(e->pixels);
+    cab_free(e->labels);
+    cab_free(e);
+}
+
+/* ---- counting ----------------------------------------------------------------------------------------------------- */
+
+/* Whether `a` ranks before `b`. */
+static bool before(const double *z, size_t a, size_t b)
+{
+    return z[a] > z[b] || (z[a] == z[b] && a < b);
+}
+
+static verdict judge(side *s, size_t n, const float *logits, int32_t label)
+{
+    verdict v = {0};
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++)
+        s->z[i] = logits[s->judge.classes == NULL ? (int32_t)i : s->judge.classes[i]];
+    for (size_t i = 0; i < n; i++) {
+        v.rank += before(s->z, i, (size_t)label);
+        if (before(s->z, i, (size_t)v.best))
+            v.best = (int32_t)i;
+    }
+    for (size_t i = 0; i < n; i++)
+        sum += exp(s->z[i] - s->z[v.best]);
+    v.lse = s->z[v.best] + log(sum);
+    return v;
+}
+
+static double divergence(const side *teacher, const verdict *p, const side *model, const verdict *q, size_t n)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double log_p = teacher->z[i] - p->lse, log_q = model->z[i] - q->lse;
+        sum += exp(log_p) * (log_p - log_q);
+    }
+    return sum;
+}
+
+/* Adds picture i of the set; the figures are sums until the end of the pass. */
+static cab_status count(cab_image_evaluator *e, uint64_t i, const float *logits, const float *teacher_logits,
+                        cab_image_evaluation *r)
+{
+    const int32_t label = r->labels[i];
+    const verdict v = judge(&e->model, e->classes, logits, label);
+    double check = v.lse;
+    if (teacher_logits != NULL) {
+        const verdict t = judge(&e->teacher, e->classes, teacher_logits, label);
+        r->kl += divergence(&e->teacher, &t, &e->model, &v, e->classes);
+        r->agreement += v.best == t.best;
+        r->teacher_loss += t.lse - e->teacher.z[label];
+        r->teacher_top1 += t.rank < 1;
+        r->teacher_top5 += t.rank < TOP;
+        check += t.lse;
+    }
+    if (!isfinite(check)) {
+        char name[CAB_PATH_MAX];
+        cab_image_set_name(e->set, i, name);
+        return cab_fail(CAB_ENUMERIC, "%s: the logits of this image are not finite", name);
+    }
+    r->images++;
+    r->loss += v.lse - e->model.z[label];
+    r->predicted[i] = v.best;
+    r->class_images[label]++;
+    r->class_top1[label] += v.rank < 1;
+    r->class_top5[label] += v.rank < TOP;
+    r->top1 += v.rank < 1;
+    r->top5 += v.rank < TOP;
+    return CAB_OK;
+}
+
+/* ---- the pass ----------------------------------------------------------------------------------------------------- */
+
+typedef struct pass {
+    cab_image_evaluator *e;
+    cab_image_loader *loader, *teacher_loader; /* the latter only where the teacher wants other pixels */
+    cab_image_evaluation *result;
+} pass;
+
+static bool same_pixels(const cab_image_transform *a, const cab_image_transform *b)
+{
+    return a->size == b->size && a->crop == b->crop && a->filter == b->filter &&
+           memcmp(a->mean, b->mean, sizeof a->mean) == 0 && memcmp(a->std, b->std, sizeof a->std) == 0;
+}
+
+static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_image_loader **loader)
+{
+    const cab_image_loader_options options = {
+        .transform = s->judge.transform, .batch = e->options.batch, .threads = e->options.threads};
+    return cab_image_loader_open(e->set, &options, loader);
+}
+
+static cab_status load(pass *p, cab_image_loader *loader, uint64_t batch, int32_t *labels)
+{
+    double started = cab_seconds();
+    cab_status status = cab_image_loader_batch(loader, batch, p->e->pixels, NULL, labels);
+    p->result->waited += cab_seconds() - started;
+    return status;
+}
+
+static cab_status run_batch(pass *p, uint64_t batch)
+{
+    cab_image_evaluator *e = p->e;
+    const float *logits = NULL, *teacher_logits = NULL;
+    const size_t width = (size_t)e->model.judge.model->config.n_classes;
+    const size_t teacher_width = e->teacher.scorer == NULL ? 0 : (size_t)e->teacher.judge.model->config.n_classes;
+    const uint64_t first = batch * (uint64_t)e->options.batch;
+    CAB_TRY(load(p, p->loader, batch, e->labels));
+    CAB_TRY(cab_image_scorer_run(e->model.scorer, e->pixels, &logits));
+    if (e->teacher.scorer != NULL) {
+        if (p->teacher_loader != NULL)
+            CAB_TRY(load(p, p->teacher_loader, batch, NULL));
+        CAB_TRY(cab_image_scorer_run(e->teacher.scorer, e->pixels, &teacher_logits));
+    }
+    for (int j = 0; j < e->options.batch; j++)
+        if (e->labels[j] >= 0)
+            CAB_TRY(count(e, first + (uint64_t)j, logits + (size_t)j * width,
+                          teacher_logits == NULL ? NULL : teacher_logits + (size_t)j * teacher_width, p->result));
+    return CAB_OK;
+}
+
+static cab_status run_batches(pass *p)
+{
+    const cab_image_evaluation *r = p->result;
+    const uint64_t batches = cab_image_loader_batches(p->loader), size = (uint64_t)p->e->options.batch;
+    cab_status status = CAB_OK;
+    cab_progress progress;
+    char detail[32];
+    if (!p->e->options.quiet)
+        cab_progress_begin(&progress, "evaluating", "images", 0, r->count);
+    for (uint64_t b = 0; b < batches && status == CAB_OK; b++) {
+        status = run_batch(p, b);
+        uint64_t done = (b + 1) * size < r->count ? (b + 1) * size : r->count;
+        snprintf(detail, sizeof detail, "top-1 %.2f %%", r->images > 0 ? 100.0 * r->top1 / (double)r->images : 0.0);
+        if (!p->e->options.quiet)
+            cab_progress_update(&progress, done, detail);
+    }
+    if (!p->e->options.quiet)
+        cab_progress_end(&progress);
+    return status;
+}
+
+static cab_status prepare(const cab_image_evaluator *e, cab_image_evaluation *r)
+{
+    cab_image_evaluation_free(r);
+    r->count = cab_image_set_count(e->set);
+    r->classes = e->classes;
+    CAB_TRY(CAB_NEW(&r->labels, r->count, "labels"));
+    CAB_TRY(CAB_NEW(&r->predicted, r->count, "predictions"));
+    CAB_TRY(CAB_NEW(&r->class_images, e->classes, "counts of classes"));
+    CAB_TRY(CAB_NEW(&r->class_top1, e->classes, "counts of classes"));
+    CAB_TRY(CAB_NEW(&r->class_top5, e->classes, "counts of classes"));
+    for (uint64_t i = 0; i < r->count; i++) {
+        r->labels[i] = cab_image_set_label(e->set, i);
+        r->predicted[i] = -1;
+    }
+    return CAB_OK;
+}
+
+/* Sums to means. */
+static void finish(const cab_image_evaluator *e, double seconds, cab_image_evaluation *r)
+{
+    const double n = (double)r->images;
+    double *const own[] = {&r->loss, &r->top1, &r->top5};
+    double *const compared[] = {&r->kl, &r->agreement, &r->teacher_loss, &r->teacher_top1, &r->teacher_top5};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        *own[i] /= n;
+    for (size_t i = 0; i < sizeof compared / sizeof *compared; i++)
+        *compared[i] = e->teacher.scorer == NULL ? NAN : *compared[i] / n;
+    r->skipped = cab_image_set_skipped(e->set);
+    r->seconds = seconds;
+    r->images_per_second = n / seconds;
+}
+
+cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation *evaluation)
+{
+    pass p = {.e = e, .result = evaluation};
+    const double started = cab_seconds();
+    cab_status status;
+    CAB_GOTO(prepare(e, evaluation));
+    CAB_GOTO(open_loader(e, &e->model, &p.loader));
+    if (e->teacher.scorer != NULL && !same_pixels(&e->model.judge.transform, &e->teacher.judge.transform))
+        CAB_GOTO(open_loader(e, &e->teacher, &p.teacher_loader));
+    CAB_GOTO(run_batches(&p));
+    if (evaluation->images == 0)
+        CAB_GOTO(cab_fail(CAB_EFORMAT, "none of the %" PRIu64 " images could be decoded", evaluation->count));
+    finish(e, cab_seconds() - started, evaluation);
+done:
+    cab_image_loader_free(p.loader);
+    cab_image_loader_free(p.teacher_loader);
+    return status;
+}
+
+void cab_image_evaluation_free(cab_image_evaluation *r)
+{
+    cab_free(r->labels);
+    cab_free(r->predicted);
+    cab_free(r->class_images);
+    cab_free(r->class_top1);
+    cab_free(r->class_top5);
+    *r = (cab_image_evaluation){0};
+}
+
+/* ---- confusions --------------------------------------------------------------------------------------------------- */
+
+static int compare_pairs(const void *left, const void *right)
+{
+    const cab_confusion *a = left, *b = right;
+    if (a->label != b->label)
+        return a->label < b->label ? -1 : 1;
+    return (a->predicted > b->predicted) - (a->predicted < b->predicted);
+}
+
+static int compare_frequency(const void *left, const void *right)
+{
+    const cab_confusion *a = left, *b = right;
+    if (a->images != b->images)
+        return a->images > b->images ? -1 : 1;
+    return compare_pairs(left, right);
+}
+
+cab_status cab_image_evaluation_confusions(const cab_image_evaluation *r, size_t max, cab_confusion *worst,
+                                           size_t *count)
+{
+    cab_confusion *pairs = NULL;
+    size_t wrong = 0, kinds = 0;
+    *count = 0;
+    CAB_TRY(CAB_NEW(&pairs, r->count, "confusions"));
+    for (uint64_t i = 0; i < r->count; i++)
+        if (r->predicted[i] >= 0 && r->predicted[i] != r->labels[i])
+            pairs[wrong++] = (cab_confusion){r->labels[i], r->predicted[i], 1};
+    qsort(pairs, wrong, sizeof *pairs, compare_pairs);
+    for (size_t i = 0; i < wrong; i++) {
+        if (kinds > 0 && compare_pairs(&pairs[kinds - 1], &pairs[i]) == 0)
+            pairs[kinds - 1].images++;
+        else
+            pairs[kinds++] = pairs[i];
+    }
+    qsort(pairs, kinds, sizeof *pairs, compare_frequency);
+    for (; *count < max && *count < kinds; ++*count)
+        worst[*count] = pairs[*count];
+    cab_free(pairs);
+    return CAB_OK;
+}
+
+/* ---- which class is which ----------------------------------------------------------------------------------------- */
+
+cab_status cab_image_classes_for(const cab_classes *classes, const cab_model *model, const int32_t **map)
+{
+    const char *name = model->directory == NULL ? model->arch->name : model->directory;
+    const int64_t width = model->config.n_classes;
+    bool inside = true, same = true;
+    for (size_t i = 0; i < classes->count; i++) {
+        inside = inside && classes->teacher[i] >= 0 && classes->teacher[i] < width;
+        same = same && classes->teacher[i] == (int32_t)i;
+    }
+    *map = NULL;
+    if ((int64_t)classes->count > width)
+        return cab_fail(CAB_EFORMAT, "%s: tells %lld classes apart, the data has %zu", name, (long long)width,
+                        classes->count);
+    if ((int64_t)classes->count == width) {
+        if (inside && !same)
+            return cab_fail(CAB_EFORMAT,
+                            "%s: the class map renumbers all of its %lld classes; bring the lines of the map into the "
+                            "model's order",
+                            name, (long long)width);
+        return CAB_OK;
+    }
+    for (size_t i = 0; i < classes->count; i++)
+        if (classes->teacher[i] < 0)
+            return cab_fail(CAB_EFORMAT,
+                            "%s: tells %lld classes apart, the data has %zu; a class map (--classes) must say which "
+                            "of them these are",
+                            name, (long long)width, classes->count);
+    *map = classes->teacher;
+    return cab_classes_check_teacher(classes, width);
+}
+
+/* ---- from files --------------------------------------------------------------------------------------------------- */
+
+static cab_status open_judge(const cab_evaluate_images_options *o, const char *directory, cab_backend *backend,
+                             const cab_classes *classes, cab_model **model, cab_image_judge *judge)
+{
+    CAB_TRY(cab_model_open_sized(directory, o->image_size, backend, o->precision, false, model));
+    if (!cab_model_reads_images(*model))
+        return cab_fail(CAB_EARG, "%s: reads text, the data are images", directory);
+    judge->model = *model;
+    CAB_TRY(cab_image_transform_of(*model, &judge->transform));
+    return cab_image_classes_for(classes, *model, &judge->classes);
+}
+
+static cab_status open_set(const cab_evaluate_images_options *o, cab_image_set **set)
+{
+    cab_classes given = {0};
+    if (o->classes != NULL)
+        CAB_TRY(cab_classes_load(o->classes, &given));
+    const cab_image_set_options options = {.classes = o->classes != NULL ? &given : NULL, .on_error = o->on_error};
+    cab_status status = cab_image_set_open(o->data, o->data_count, &options, set);
+    cab_classes_free(&given);
+    return status;
+}
+
+cab_status cab_evaluate_images(const cab_evaluate_images_options *o, cab_image_evaluation *evaluation,
+                               cab_classes *classes)
+{
+    const cab_image_evaluator_options options = {.batch = o->batch};
+    cab_backend *backend = NULL;
+    cab_model *model = NULL, *teacher = NULL;
+    cab_image_judge judge = {0}, teacher_judge = {0};
+    cab_image_set *set = NULL;
+    cab_image_evaluator *evaluator = NULL;
+    cab_status status;
+    CAB_GOTO(cab_backend_open(o->device != NULL ? o->device : "cpu", &backend));
+    CAB_GOTO(open_set(o, &set));
+    CAB_GOTO(open_judge(o, o->model, backend, cab_image_set_classes(set), &model, &judge));
+    if (o->teacher != NULL)
+        CAB_GOTO(open_judge(o, o->teacher, backend, cab_image_set_classes(set), &teacher, &teacher_judge));
+    CAB_GOTO(cab_image_evaluator_new(&judge, o->teacher != NULL ? &teacher_judge : NULL, set, &options, &evaluator));
+    CAB_GOTO(cab_image_evaluator_run(evaluator, evaluation));
+    status = cab_classes_copy(cab_image_set_classes(set), classes);
+done:
+    cab_image_evaluator_free(evaluator);
+    cab_image_set_free(set);
+    cab_model_free(model);
+    cab_model_free(teacher);
+    cab_backend_close(backend);
+    return status;
+}

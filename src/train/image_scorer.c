@@ -1,0 +1,62 @@
+/* image_scorer.c - pixels (B, 3, S, S) -> the model -> its head -> logits (B, classes), read back as fp32. */
+#include "train/image_scorer.h"
+
+#include "base/memory.h"
+
+struct cab_image_scorer {
+    cab_graph *graph;
+    cab_tensor *pixels, *logits;
+    void *raw;     /* the logits in the model's dtype */
+    float *values; /* and as fp32 */
+};
+
+cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_scorer **out)
+{
+    const int64_t size = model->config.image_size;
+    const size_t count = (size_t)batch * (size_t)model->config.n_classes;
+    cab_image_scorer *s = NULL;
+    cab_status status;
+    *out = NULL;
+    CAB_TRY(CAB_NEW(&s, 1, "an image scorer"));
+    CAB_GOTO(CAB_NEW(&s->values, count, "logits"));
+    CAB_GOTO(cab_alloc(&s->raw, count, cab_dtype_size(cab_model_dtype(model)), "logits"));
+    CAB_GOTO(cab_graph_new(model->backend, &s->graph));
+    s->pixels = cab_graph_input(s->graph, "pixels", CAB_F32, 4, (int64_t[]){batch, 3, size, size});
+    s->logits = cab_model_record_logits(s->graph, model, cab_model_record(s->graph, model, s->pixels, false, NULL));
+    cab_graph_keep(s->graph, s->logits);
+    CAB_GOTO(cab_graph_plan(s->graph, NULL));
+    *out = s;
+    s = NULL;
+done:
+    cab_image_scorer_free(s);
+    return status;
+}
+
+void cab_image_scorer_free(cab_image_scorer *s)
+{
+    if (s == NULL)
+        return;
+    cab_graph_free(s->graph);
+    cab_free(s->raw);
+    cab_free(s->values);
+    cab_free(s);
+}
+
+cab_status cab_image_scorer_run(cab_image_scorer *s, const float *pixels, const float **logits)
+{
+    CAB_TRY(cab_tensor_write(s->graph, s->pixels, pixels));
+    CAB_TRY(cab_graph_run(s->graph));
+    CAB_TRY(cab_tensor_read(s->graph, s->logits, s->raw));
+    cab_convert(s->values, CAB_F32, s->raw, s->logits->dtype, (size_t)cab_elements(s->logits));
+    *logits = s->values;
+    return CAB_OK;
+}
+
+cab_status cab_image_transform_of(const cab_model *model, cab_image_transform *transform)
+{
+    *transform = cab_image_transform_default();
+    if (model->directory != NULL)
+        CAB_TRY(cab_image_transform_load(model->directory, transform));
+    transform->size = model->config.image_size;
+    return CAB_OK;
+}

@@ -1,0 +1,20 @@
+/* image_scorer.h - a model as a function from a batch of pictures to logits, recorded once. */
+#ifndef CAB_TRAIN_IMAGE_SCORER_H
+#define CAB_TRAIN_IMAGE_SCORER_H
+
+#include "data/image_transform.h"
+#include "models/model.h"
+
+typedef struct cab_image_scorer cab_image_scorer;
+
+/* Plans the graph; nothing runs. The model must outlive the scorer and read images. */
+cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_scorer **out);
+void cab_image_scorer_free(cab_image_scorer *scorer);
+
+/* pixels: (batch, 3, S, S) fp32, normalised. *logits: (batch, classes) fp32 of the scorer's, until its next run. */
+cab_status cab_image_scorer_run(cab_image_scorer *scorer, const float *pixels, const float **logits);
+
+/* How a model wants its pictures: what its directory states, at the size that the model reads. */
+cab_status cab_image_transform_of(const cab_model *model, cab_image_transform *transform);
+
+#endif
