@@ -1,21 +1,32 @@
-/* eval.c - cab eval: perplexity and bits per byte of a model, KL and agreement against a teacher. */
+/* eval.c - cab eval: perplexity and bits per byte of a model of text, accuracy of a model of images; KL and agreement
+ * against a teacher. The model says which of both it is. */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "cli/command.h"
+#include "cli/eval_images.h"
+#include "data/image_archive.h"
 #include "models/model.h"
 #include "train/evaluate.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define EVAL_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                          \
-    LIST(data, 'd', "FILE", "text to predict: .txt, .jsonl, either compressed, or token files .npy, .bin")             \
+    LIST(data, 'd', "FILE",                                                                                            \
+         "text: .txt, .jsonl, either compressed, or token files .npy, .bin; images: a folder of classes, an archive "  \
+         "of it (.tar, .tar.xz, .zip ...), or a .csv list of path,class")                                              \
     TEXT(teacher, 't', "DIR", "", "teacher to compare with: adds KL and top-1 agreement")                              \
+    TEXT(classes, 'c', "FILE", "", "images: class map; lines of label, name, class of the model, words between tabs")  \
+    BOOL(per_class, 'p', "images: a line for every class")                                                             \
+    INT(confusions, 0, "N", 10, 0, 1000000, "images: how many of the most confused pairs of classes to print")         \
+    ENUM(on_error, 0, "WORD", 0, "stop|skip", "images that cannot be read")                                            \
+    INT(image_size, 0, "N", 0, 0, 4096, "images: pixels of a side; 0: what the model was trained on")                  \
     BOOL(per_document, 0, "score each document alone; without it, windows over all documents joined")                  \
     INT(seq_len, 'l', "N", 0, 0, 1048576, "tokens per window; 0: the model's context")                                 \
-    INT(batch, 'b', "N", 0, 0, 1048576, "windows at once; 0: about 4096 tokens")                                       \
+    INT(batch, 'b', "N", 0, 0, 1048576, "windows at once; 0: about 4096 tokens, or 32 images")                         \
     INT(max_tokens, 'n', "N", 0, 0, INT64_MAX, "stop after so many tokens; 0: all")                                    \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
     TEXT(text_field, 0, "NAME", "text", "field of .jsonl lines that holds the document")                               \
@@ -76,35 +87,134 @@ static void print_evaluation(const cab_evaluation *result, bool json)
         printf("}\n");
 }
 
+/* An option of the other kind of model, when it was given. */
+struct foreign {
+    bool given;
+    const char *flag;
+};
+
+static cab_status refuse_foreign(const struct foreign *rows, size_t count, const char *model, const char *kind)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].given)
+            return cab_fail(CAB_EARG, "%s does not go with %s, a model of %s", rows[i].flag, model, kind);
+    return CAB_OK;
+}
+
+static bool ends_in_one_of(const char *path, const char *const *suffixes)
+{
+    size_t length = strlen(path);
+    for (; *suffixes != NULL; suffixes++) {
+        size_t n = strlen(*suffixes);
+        if (length >= n && strcmp(path + length - n, *suffixes) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* ---- a model of images -------------------------------------------------------------------------------------------- */
+
+static cab_status check_images(const struct eval_options *o, const char *model)
+{
+    static const char *const texts[] = {".txt",      ".jsonl",    ".txt.xz",    ".txt.gz", ".txt.zst", ".npy", ".bin",
+                                        ".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".json",   ".txt.bz2", NULL};
+    const struct foreign foreign[] = {{o->per_document, "--per-document"},
+                                      {o->seq_len != 0, "--seq-len"},
+                                      {o->max_tokens != 0, "--max-tokens"},
+                                      {o->cache[0] != '\0', "--cache"}};
+    CAB_TRY(refuse_foreign(foreign, sizeof foreign / sizeof *foreign, model, "images"));
+    for (unsigned i = 0; i < o->data.count; i++)
+        if (ends_in_one_of(o->data.items[i], texts))
+            return cab_fail(CAB_EARG,
+                            "%s: a file of text, %s is a model of images; expected a folder of classes, an archive of "
+                            "it, or a .csv list",
+                            o->data.items[i], model);
+    return CAB_OK;
+}
+
+static cab_status eval_images(const struct eval_options *o, const char *model, cab_precision precision)
+{
+    const cab_evaluate_images_options what = {.model = model,
+                                              .teacher = o->teacher[0] ? o->teacher : NULL,
+                                              .data = (const char *const *)o->data.items,
+                                              .data_count = o->data.count,
+                                              .classes = o->classes[0] ? o->classes : NULL,
+                                              .on_error = o->on_error == 1 ? CAB_ON_ERROR_SKIP : CAB_ON_ERROR_STOP,
+                                              .image_size = (int)o->image_size,
+                                              .batch = (int)o->batch,
+                                              .precision = precision,
+                                              .device = o->device};
+    const cli_image_table table = {o->json, o->per_class, (size_t)o->confusions};
+    cab_image_evaluation result = {0};
+    cab_classes classes = {0};
+    CAB_TRY(check_images(o, model));
+    cab_status status = cab_evaluate_images(&what, &result, &classes);
+    if (status == CAB_OK)
+        status = cli_print_images(&result, &classes, &table);
+    cab_image_evaluation_free(&result);
+    cab_classes_free(&classes);
+    return status;
+}
+
+/* ---- a model of text ---------------------------------------------------------------------------------------------- */
+
+static cab_status check_text(const struct eval_options *o, const char *model)
+{
+    static const char *const lists[] = {".csv", NULL};
+    const struct foreign foreign[] = {{o->classes[0] != '\0', "--classes"},
+                                      {o->per_class, "--per-class"},
+                                      {o->image_size != 0, "--image-size"},
+                                      {o->on_error != 0, "--on-error"}};
+    CAB_TRY(refuse_foreign(foreign, sizeof foreign / sizeof *foreign, model, "text"));
+    for (unsigned i = 0; i < o->data.count; i++) {
+        const char *path = o->data.items[i];
+        if (cab_path_is_directory(path) || cab_archive_is_name(path) || cab_image_is_name(path) ||
+            ends_in_one_of(path, lists))
+            return cab_fail(CAB_EARG, "%s: holds images, %s is a model of text; expected .txt, .jsonl, .npy or .bin",
+                            path, model);
+    }
+    return CAB_OK;
+}
+
+static cab_status eval_text(const struct eval_options *o, const char *model, cab_precision precision)
+{
+    char cache[CAB_PATH_MAX];
+    cab_evaluation result = {0};
+    CAB_TRY(check_text(o, model));
+    CAB_TRY(cache_directory(o, cache));
+    const cab_evaluate_options what = {.model = model,
+                                       .teacher = o->teacher[0] ? o->teacher : NULL,
+                                       .files = (const char *const *)o->data.items,
+                                       .files_count = o->data.count,
+                                       .separator = o->separator,
+                                       .text_field = o->text_field,
+                                       .bin_uint32 = o->bin_type == 1,
+                                       .cache = cache,
+                                       .seq_len = o->seq_len,
+                                       .batch = o->batch,
+                                       .per_document = o->per_document,
+                                       .max_tokens = (uint64_t)o->max_tokens,
+                                       .precision = precision,
+                                       .device = o->device};
+    CAB_TRY(cab_evaluate(&what, &result));
+    print_evaluation(&result, o->json);
+    return CAB_OK;
+}
+
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    char cache[CAB_PATH_MAX];
-    cab_evaluation result = {0};
+    const char *model = operands->items[0];
+    cab_config sizes;
     if (options->data.count == 0)
         return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE");
-    CAB_TRY(cache_directory(options, cache));
-    cab_evaluate_options what = {.model = operands->items[0],
-                                 .teacher = options->teacher[0] ? options->teacher : NULL,
-                                 .files = (const char *const *)options->data.items,
-                                 .files_count = options->data.count,
-                                 .separator = options->separator,
-                                 .text_field = options->text_field,
-                                 .bin_uint32 = options->bin_type == 1,
-                                 .cache = cache,
-                                 .seq_len = options->seq_len,
-                                 .batch = options->batch,
-                                 .per_document = options->per_document,
-                                 .max_tokens = (uint64_t)options->max_tokens,
-                                 .precision = precisions[options->precision],
-                                 .device = options->device};
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
-    CAB_TRY(cab_evaluate(&what, &result));
-    print_evaluation(&result, options->json);
-    return CAB_OK;
+    CAB_TRY(cab_model_sizes(model, &sizes));
+    return sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision])
+                                : eval_text(options, model, precisions[options->precision]);
 }
 
 static const cli_example examples[] = {
@@ -112,15 +222,22 @@ static const cli_example examples[] = {
      "how close a student came"},
     {"cab eval examples/tales/teacher --data examples/tales/val.txt --per-document --json",
      "one JSON object for a script"},
+    {"cab eval vit-tiny --data val.tar.xz --classes classes.tsv --per-class",
+     "a teacher of 1000 classes on images of 200 of them"},
+    {"cab eval runs/vim/student --data val --teacher vit-tiny --classes classes.tsv", "a student beside its teacher"},
     {0}};
 
 const cli_command cli_eval = {
     .name = "eval",
-    .summary = "measure a model on text, and against a teacher",
+    .summary = "measure a model on text or images, and against a teacher",
     .synopsis = "MODEL",
-    .description = "Predicts the text in the data files with the model in directory MODEL and prints cross-entropy, "
-                   "perplexity and bits per byte. With a teacher, also the KL divergence from it and how often both "
-                   "models find the same next token most likely.",
+    .description =
+        "Text: predicts the data with the model in directory MODEL and prints cross-entropy, perplexity and bits per "
+        "byte.\n\nImages: prints how often the right class comes first and among the first five, the loss, and the "
+        "pairs "
+        "of classes most often confused. All is counted among the classes of the data: a class map lets a model of "
+        "more classes be measured on these. A map is needed only where the model has other classes than the data.\n\n"
+        "With a teacher, also the KL divergence from it and how often both find the same token or class most likely.",
     .examples = examples,
     .options = eval_table,
     .options_size = sizeof(struct eval_options),

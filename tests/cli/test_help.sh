@@ -55,8 +55,8 @@ if command -v bash >/dev/null; then
     [ "$answer" = vanilla ] || fail "bash completes --method van to \"$answer\""
     answer=$(bash -c '. "$1"; COMP_WORDS=(cab dist); COMP_CWORD=1; _cab; echo "${COMPREPLY[*]}"' - "$TMP/complete.bash")
     [ "$answer" = distill ] || fail "bash completes dist to \"$answer\""
-    answer=$(bash -c '. "$1"; COMP_WORDS=(cab eval --per); COMP_CWORD=2; _cab; echo "${COMPREPLY[*]}"' - "$TMP/complete.bash")
-    [ "$answer" = --per-document ] || fail "bash completes --per to \"$answer\""
+    answer=$(bash -c '. "$1"; COMP_WORDS=(cab eval --per-d); COMP_CWORD=2; _cab; echo "${COMPREPLY[*]}"' - "$TMP/complete.bash")
+    [ "$answer" = --per-document ] || fail "bash completes --per-d to \"$answer\""
 fi
 expect 2 "$CAB" completion tcsh
 says err 'expected bash, zsh or fish'

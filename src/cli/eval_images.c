@@ -1,0 +1,186 @@
+/* eval_images.c - the figures of an evaluation, the most frequent confusions and the classes, as a table or as JSON. */
+#include "cli/eval_images.h"
+
+#include "base/json.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+enum { FIGURES = 13, SHOWN = 48 };
+
+typedef enum unit { UNIT_NUMBER, UNIT_SHARE, UNIT_COUNT } unit;
+
+typedef struct figure {
+    const char *key, *text;
+    unit unit;
+    int digits;
+    double value; /* NaN: not measured, left out */
+} figure;
+
+static void collect(const cab_image_evaluation *r, figure out[FIGURES])
+{
+    const figure figures[FIGURES] = {
+        {"top1", "top-1", UNIT_SHARE, 2, r->top1},
+        {"top5", "top-5", UNIT_SHARE, 2, r->top5},
+        {"loss", "loss, nats per image", UNIT_NUMBER, 4, r->loss},
+        {"kl", "KL(teacher || model), nats per image", UNIT_NUMBER, 4, r->kl},
+        {"agreement", "top-1 agreement with the teacher", UNIT_SHARE, 2, r->agreement},
+        {"teacher_top1", "top-1 of the teacher", UNIT_SHARE, 2, r->teacher_top1},
+        {"teacher_top5", "top-5 of the teacher", UNIT_SHARE, 2, r->teacher_top5},
+        {"teacher_loss", "loss of the teacher", UNIT_NUMBER, 4, r->teacher_loss},
+        {"images", "images", UNIT_COUNT, 0, (double)r->images},
+        {"skipped", "skipped", UNIT_COUNT, 0, r->skipped > 0 ? (double)r->skipped : NAN},
+        {"classes", "classes", UNIT_COUNT, 0, (double)r->classes},
+        {"seconds", "seconds", UNIT_NUMBER, 2, r->seconds},
+        {"images_per_second", "images per second", UNIT_NUMBER, 1, r->images_per_second},
+    };
+    for (int i = 0; i < FIGURES; i++)
+        out[i] = figures[i];
+}
+
+/* ---- as text ------------------------------------------------------------------------------------------------------ */
+
+/* What a class is called; the first of its words where there are some. */
+static const char *class_text(const cab_classes *classes, int32_t label, char out[SHOWN])
+{
+    const char *words = classes->words[label];
+    if (words == NULL || *words == '\0')
+        snprintf(out, SHOWN, "%s", classes->names[label]);
+    else
+        snprintf(out, SHOWN, "%s %s", classes->names[label], words);
+    return out;
+}
+
+static double share(uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? NAN : (double)part / (double)whole;
+}
+
+static void print_figures(const figure *figures)
+{
+    for (int i = 0; i < FIGURES; i++) {
+        const figure *f = &figures[i];
+        if (!isfinite(f->value))
+            continue;
+        if (f->unit == UNIT_SHARE)
+            printf("%-38s%.*f %%\n", f->text, f->digits, 100.0 * f->value);
+        else
+            printf("%-38s%.*f\n", f->text, f->digits, f->value);
+    }
+}
+
+static void print_confusions(const cab_image_evaluation *r, const cab_classes *classes, const cab_confusion *worst,
+                             size_t count)
+{
+    char from[SHOWN], to[SHOWN];
+    if (count > 0)
+        printf("\n%-14s%-50s%s\n", "most confused", "class", "taken for");
+    for (size_t i = 0; i < count; i++)
+        printf("%4" PRIu64 " of %-6" PRIu64 "%-50s%s\n", worst[i].images, r->class_images[worst[i].label],
+               class_text(classes, worst[i].label, from), class_text(classes, worst[i].predicted, to));
+}
+
+static void print_classes(const cab_image_evaluation *r, const cab_classes *classes)
+{
+    char name[SHOWN];
+    printf("\n%-50s%8s%10s%10s\n", "class", "images", "top-1", "top-5");
+    for (size_t c = 0; c < r->classes; c++) {
+        printf("%-50s%8" PRIu64, class_text(classes, (int32_t)c, name), r->class_images[c]);
+        if (r->class_images[c] == 0)
+            printf("%10s%10s\n", "-", "-");
+        else
+            printf("%8.1f %%%8.1f %%\n", 100.0 * share(r->class_top1[c], r->class_images[c]),
+                   100.0 * share(r->class_top5[c], r->class_images[c]));
+    }
+}
+
+/* ---- as JSON ------------------------------------------------------------------------------------------------------ */
+
+static void add_number(json_object *object, const char *key, double value)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%.9g", value);
+    json_object_object_add(object, key, isfinite(value) ? json_object_new_double_s(value, text) : NULL);
+}
+
+static void add_count(json_object *object, const char *key, uint64_t value)
+{
+    json_object_object_add(object, key, json_object_new_int64((int64_t)value));
+}
+
+static void add_class(json_object *object, const char *key, const cab_classes *classes, int32_t label)
+{
+    json_object_object_add(object, key, json_object_new_string(classes->names[label]));
+}
+
+static json_object *confusions_json(const cab_image_evaluation *r, const cab_classes *classes,
+                                    const cab_confusion *worst, size_t count)
+{
+    json_object *list = json_object_new_array();
+    for (size_t i = 0; i < count; i++) {
+        json_object *item = json_object_new_object();
+        add_class(item, "class", classes, worst[i].label);
+        add_class(item, "predicted", classes, worst[i].predicted);
+        add_count(item, "images", worst[i].images);
+        add_count(item, "of", r->class_images[worst[i].label]);
+        json_object_array_add(list, item);
+    }
+    return list;
+}
+
+static json_object *classes_json(const cab_image_evaluation *r, const cab_classes *classes)
+{
+    json_object *list = json_object_new_array();
+    for (size_t c = 0; c < r->classes; c++) {
+        json_object *item = json_object_new_object();
+        add_class(item, "class", classes, (int32_t)c);
+        if (classes->words[c] != NULL)
+            json_object_object_add(item, "words", json_object_new_string(classes->words[c]));
+        add_count(item, "images", r->class_images[c]);
+        add_number(item, "top1", share(r->class_top1[c], r->class_images[c]));
+        add_number(item, "top5", share(r->class_top5[c], r->class_images[c]));
+        json_object_array_add(list, item);
+    }
+    return list;
+}
+
+static void print_json(const cab_image_evaluation *r, const cab_classes *classes, const figure *figures,
+                       const cab_confusion *worst, size_t count, bool per_class)
+{
+    json_object *root = json_object_new_object();
+    for (int i = 0; i < FIGURES; i++) {
+        const figure *f = &figures[i];
+        if (isfinite(f->value) && f->unit == UNIT_COUNT)
+            add_count(root, f->key, (uint64_t)f->value);
+        else if (isfinite(f->value))
+            add_number(root, f->key, f->value);
+    }
+    json_object_object_add(root, "confusions", confusions_json(r, classes, worst, count));
+    if (per_class)
+        json_object_object_add(root, "per_class", classes_json(r, classes));
+    printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(root);
+}
+
+cab_status cli_print_images(const cab_image_evaluation *evaluation, const cab_classes *classes,
+                            const cli_image_table *table)
+{
+    figure figures[FIGURES];
+    cab_confusion *worst = NULL;
+    size_t count = 0;
+    CAB_TRY(CAB_NEW(&worst, table->confusions, "confusions"));
+    cab_status status = cab_image_evaluation_confusions(evaluation, table->confusions, worst, &count);
+    collect(evaluation, figures);
+    if (status == CAB_OK && table->json) {
+        print_json(evaluation, classes, figures, worst, count, table->per_class);
+    } else if (status == CAB_OK) {
+        print_figures(figures);
+        print_confusions(evaluation, classes, worst, count);
+        if (table->per_class)
+            print_classes(evaluation, classes);
+    }
+    cab_free(worst);
+    return status;
+}
