@@ -40,9 +40,9 @@ test: ## builds and runs every test
 bench: ## times every op, a training step of the demo, decoding, and loading images
 	@$(PACKAGES) build
 	@$(CONFIGURE) release
-	@$(BUILD) release --target bench_ops bench_step bench_decode bench_images
+	@$(BUILD) release --target cab bench_ops bench_decode bench_images
 	build/release/bench/bench_ops
-	build/release/bench/bench_step examples/tales/teacher --seq-len 256 --batch 8
+	$(CAB) bench step --teacher examples/tales/teacher --seq-len 256 --batch 8
 	build/release/bench/bench_decode examples/tales/teacher
 	build/release/bench/bench_images --make build/bench-images
 	build/release/bench/bench_images build/bench-images

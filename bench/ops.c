@@ -8,8 +8,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "bench/matrix_limit.h"
 #include "device/device.h"
+#include "train/matrix_limit.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""step_pytorch.py - the training step of bench_step in PyTorch, for comparison on the same processor.
+"""step_pytorch.py - the training step of cab bench step in PyTorch, for comparison on the same processor.
 
     python3 step_pytorch.py TEACHER_DIR --seq-len L [--batch N] [--layers S] [--precision fp32|bf16]
                             [--stage joint|align|soft] [--steps N] [--threads T]

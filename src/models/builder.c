@@ -66,7 +66,7 @@ static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, 
 {
     char name[CAB_NAME_MAX];
     full_name(b, short_name, name);
-    if (b->source == NULL || b->trainable)
+    if (b->trainable)
         d.dtype = CAB_F32;
     const void *stored = NULL;
     if (b->source != NULL) /* checks the shape, before config.json's sizes are believed and allocated */

@@ -194,7 +194,7 @@ static cab_status build_dense(cab_builder *b, cab_dense *dense, int64_t n_in, in
     snprintf(name, sizeof name, format, l);
     snprintf(bias, sizeof bias, "%s.bias", name);
     CAB_TRY(cab_builder_matrix(b, &dense->w, n_out, n_in, "%s.weight", name));
-    if (optional && !cab_builder_has(b, bias))
+    if (optional && b->source != NULL && !cab_builder_has(b, bias))
         return CAB_OK;
     return cab_builder_vector(b, &dense->b, n_out, "%s", bias);
 }
@@ -282,16 +282,13 @@ static cab_status build(cab_builder *b, cab_model *model)
 {
     const cab_config *c = &model->config;
     vit *m = model->layers;
-    if (b->source == NULL)
-        return cab_fail(CAB_EUNSUPPORTED, "a model of architecture \"%s\" is read from files, not made",
-                        model->arch->name);
     cab_builder_prefixes(b, encoder_prefixes);
     CAB_TRY(build_embeddings(b, c, m));
     for (int l = 0; l < c->n_layer; l++)
         CAB_TRY(build_layer(b, c, &m->layers[l], l));
     CAB_TRY(build_norm(b, c, &m->norm, c->timm ? "norm" : "layernorm"));
     cab_builder_prefixes(b, plain_prefixes);
-    if (c->two_heads)
+    if (c->two_heads && b->source != NULL)
         return build_two_heads(b, c, &m->head);
     return build_dense(b, &m->head, c->d_model, c->n_classes, false, c->timm ? "head" : "classifier", 0);
 }
@@ -356,6 +353,70 @@ static cab_head_side head(const cab_model *model)
     return (cab_head_side){.w = m->head.w, .b = m->head.b};
 }
 
+/* Of two heads side by side the class token's, as if it stood for both: the sum of the halves. */
+static cab_status class_head(const cab_model *model, cab_part_values *out)
+{
+    const vit *m = model->layers;
+    const int64_t D = model->config.d_model;
+    CAB_TRY(cab_part_copy(model->params, &(cab_part_place){m->head.w, CAB_OUT_IN, 0, model->config.n_classes}, out));
+    if (!model->config.two_heads)
+        return CAB_OK;
+    for (int64_t r = 0; r < out->rows; r++)
+        for (int64_t d = 0; d < D; d++)
+            out->values[r * D + d] = out->values[r * 2 * D + d] + out->values[(r * 2 + 1) * D + d];
+    out->columns = D;
+    return CAB_OK;
+}
+
+static cab_part_place attention_place(const cab_config *c, const layer *y, int which, bool bias)
+{
+    const cab_dense *const own[3] = {&y->q, &y->k, &y->v}, *dense = c->timm ? &y->qkv : own[which];
+    const int64_t D = c->d_model;
+    return (cab_part_place){bias ? dense->b : dense->w, CAB_OUT_IN, c->timm ? which * D : 0, D};
+}
+
+static cab_status part(const cab_model *model, cab_part which, int l, cab_part_values *out)
+{
+    const cab_config *c = &model->config;
+    const vit *m = model->layers;
+    const layer *y = &m->layers[l];
+    const int64_t D = c->d_model, inner = c->d_mlp;
+    const cab_part_place parts[] = {
+        [CAB_PART_EMBEDDING] = {m->patch_embed.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_EMBEDDING_B] = {m->patch_embed.b, CAB_OUT_IN, 0, D},
+        [CAB_PART_CLASS_TOKEN] = {m->special[0], CAB_OUT_IN, 0, D},
+        [CAB_PART_POSITIONS] = {m->positions, CAB_OUT_IN, 0, c->max_length * D},
+        [CAB_PART_HEAD_B] = {m->head.b, CAB_OUT_IN, 0, c->n_classes},
+        [CAB_PART_FINAL_NORM_W] = {m->norm.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_FINAL_NORM_B] = {m->norm.b, CAB_OUT_IN, 0, D},
+        [CAB_PART_NORM_W] = {y->norm1.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_NORM_B] = {y->norm1.b, CAB_OUT_IN, 0, D},
+        [CAB_PART_MLP_NORM_W] = {y->norm2.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_MLP_NORM_B] = {y->norm2.b, CAB_OUT_IN, 0, D},
+        [CAB_PART_Q_W] = attention_place(c, y, 0, false),
+        [CAB_PART_Q_B] = attention_place(c, y, 0, true),
+        [CAB_PART_K_W] = attention_place(c, y, 1, false),
+        [CAB_PART_K_B] = attention_place(c, y, 1, true),
+        [CAB_PART_V_W] = attention_place(c, y, 2, false),
+        [CAB_PART_V_B] = attention_place(c, y, 2, true),
+        [CAB_PART_OUT_W] = {y->proj.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_OUT_B] = {y->proj.b, CAB_OUT_IN, 0, D},
+        [CAB_PART_FC1_W] = {y->mlp.fc1.w, CAB_OUT_IN, 0, inner},
+        [CAB_PART_FC1_B] = {y->mlp.fc1.b, CAB_OUT_IN, 0, inner},
+        [CAB_PART_FC2_W] = {y->mlp.fc2.w, CAB_OUT_IN, 0, D},
+        [CAB_PART_FC2_B] = {y->mlp.fc2.b, CAB_OUT_IN, 0, D},
+    };
+    if (which == CAB_PART_HEAD_W)
+        return class_head(model, out);
+    out->rows = out->columns = 0;
+    CAB_TRY(cab_part_copy(model->params, &parts[which], out));
+    if (which == CAB_PART_POSITIONS) {
+        out->rows = c->max_length;
+        out->columns = D;
+    }
+    return CAB_OK;
+}
+
 const cab_arch cab_arch_vit = {
     .name = "vit",
     .timm = "vit_",
@@ -368,6 +429,7 @@ const cab_arch cab_arch_vit = {
     .record = record,
     .attention = attention_shape,
     .head = head,
+    .part = part,
 };
 
 const cab_arch cab_arch_deit = {
@@ -382,4 +444,5 @@ const cab_arch cab_arch_deit = {
     .record = record,
     .attention = attention_shape,
     .head = head,
+    .part = part,
 };

@@ -1,0 +1,279 @@
+/* step_timer.c - whole steps are timed without looking inside; then a few more node by node, for the table. On a GPU those
+ * few wait after every node, so that the table's sum is more than a replayed step takes. */
+#include "train/step_timer.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "device/device.h"
+#include "distill/layer_map.h"
+#include "distill/objective.h"
+#include "models/synthetic.h"
+#include "train/matrix_limit.h"
+#include "train/optimizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_OPS = 64, WARM = 3, TABLE_STEPS = 2 };
+
+typedef struct timer {
+    cab_step_options o;
+    FILE *out;
+    cab_backend *backend;
+    double available; /* bytes on the device before anything was made */
+    cab_model *teacher, *student;
+    cab_params *bridge_params;
+    cab_bridge *bridge;
+    cab_objective *objective;
+    cab_optimizer *optimizer;
+    cab_plan plan;
+    int *layer_map;
+    int32_t *ids, *labels;
+    float *pixels;
+    double step, update; /* seconds */
+    uint64_t steps_done;
+} timer;
+
+/* The student that cab distill would make of a language teacher. */
+static cab_status student_like_teacher(timer *t)
+{
+    const cab_arch *arch = NULL;
+    cab_config c = t->teacher->config;
+    if (cab_model_reads_images(t->teacher))
+        return cab_fail(CAB_EARG, "a student of images: give --student-config");
+    c.n_layer = t->o.n_layer > 0 ? t->o.n_layer : c.n_layer;
+    c.n_group = c.n_kv_head = c.n_head;
+    c.d_state = c.head_dim;
+    c.d_conv = 4;
+    CAB_TRY(cab_architecture_find("phi-mamba", "the student", &arch));
+    CAB_TRY(cab_model_create(arch, &c, t->backend, t->o.precision, &t->student));
+    return cab_model_randomise(t->student);
+}
+
+static cab_status open_models(timer *t)
+{
+    cab_step_options *o = &t->o;
+    CAB_TRY(cab_backend_open(o->device, &t->backend));
+    t->available = t->backend->available(t->backend);
+    if (o->teacher != NULL)
+        CAB_TRY(cab_model_open_sized(o->teacher, o->image_size, t->backend, o->precision, false, &t->teacher));
+    else
+        CAB_TRY(cab_model_synthetic(o->teacher_config, o->image_size, t->backend, o->precision, false, &t->teacher));
+    if (o->student_config != NULL)
+        CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
+    else
+        CAB_TRY(student_like_teacher(t));
+    if (cab_model_reads_images(t->teacher) != cab_model_reads_images(t->student))
+        return cab_fail(CAB_EARG, "one of teacher and student reads images, the other text");
+    if (cab_model_reads_images(t->student))
+        o->seq_len = 1;
+    else if (o->seq_len == 0)
+        o->seq_len = t->teacher->config.max_length;
+    const int S = t->student->config.n_layer, T = t->teacher->config.n_layer;
+    CAB_TRY(CAB_NEW(&t->layer_map, (size_t)S, "a layer map"));
+    return cab_layer_map(CAB_LAYERS_PROPORTIONAL, NULL, 0, S, T, t->layer_map);
+}
+
+static cab_status record(timer *t)
+{
+    const cab_step_options *o = &t->o;
+    const bool images = cab_model_reads_images(t->student);
+    const bool align = o->stage != CAB_STEP_SOFT, head = o->stage != CAB_STEP_ALIGN;
+    const cab_bridge_options bridge = {.n_layer = 2,
+                                       .hidden = images ? 128 : t->teacher->config.d_model,
+                                       .activation = CAB_SILU,
+                                       .softmax = images,
+                                       .bidirectional = images};
+    const cab_objective_options objective = {.batch = o->batch,
+                                             .seq_len = o->seq_len,
+                                             .ce = head && !images,
+                                             .kl = head,
+                                             .align = align,
+                                             .temperature = 1,
+                                             .recompute = o->recompute,
+                                             .train = true};
+    const cab_adamw_options adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1};
+    CAB_TRY(cab_params_new(t->backend, &t->bridge_params));
+    if (align)
+        CAB_TRY(cab_bridge_new(t->bridge_params, &bridge, t->layer_map, t->student->config.n_layer,
+                               cab_model_key_width(t->student), cab_model_key_width(t->teacher),
+                               cab_model_query_width(t->teacher), 1, &t->bridge));
+    CAB_TRY(cab_objective_new(t->backend, t->student, t->teacher, t->bridge, &objective, &t->objective));
+    CAB_TRY(cab_objective_plan(t->objective, &t->plan));
+    cab_params *stores[2] = {t->student->params, t->bridge_params};
+    float *const *averages[2] = {NULL, NULL};
+    return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, 2, 0.1f, &adamw, &t->optimizer);
+}
+
+static cab_status draw_batch(timer *t)
+{
+    const cab_config *c = &t->student->config;
+    const bool images = cab_model_reads_images(t->student);
+    const size_t n = (size_t)(t->o.batch * t->o.seq_len);
+    const size_t n_pixels = images ? n * 3 * (size_t)c->image_size * (size_t)c->image_size : 0;
+    const uint64_t classes = (uint64_t)(images ? c->n_classes : c->vocab_size);
+    cab_random random = {.seed = 1, .stream = CAB_STREAM_TEST};
+    CAB_TRY(CAB_NEW(&t->ids, n, "a batch"));
+    CAB_TRY(CAB_NEW(&t->labels, n, "a batch"));
+    CAB_TRY(CAB_NEW(&t->pixels, n_pixels, "a batch"));
+    for (size_t i = 0; i < n; i++) {
+        t->ids[i] = (int32_t)cab_random_below(&random, classes);
+        t->labels[i] = (int32_t)cab_random_below(&random, classes);
+    }
+    for (size_t i = 0; i < n_pixels; i++)
+        t->pixels[i] = 2.0f * cab_random_uniform(&random) - 1.0f;
+    return CAB_OK;
+}
+
+static cab_status run_step(timer *t)
+{
+    const cab_term_weights weights = {.ce = 1, .kl = 1, .align = 1};
+    const cab_image_batch images = {.pixels = t->pixels, .labels = t->labels};
+    cab_term_values values;
+    double norm = 0;
+    if (cab_model_reads_images(t->student))
+        CAB_TRY(cab_objective_run_images(t->objective, &images, &weights, 1, &values));
+    else
+        CAB_TRY(cab_objective_run(t->objective, t->ids, t->labels, NULL, &weights, 1, &values));
+    double started = cab_seconds();
+    CAB_TRY(cab_optimizer_step(t->optimizer, 1e-6, ++t->steps_done, &norm));
+    t->update += cab_seconds() - started;
+    return CAB_OK;
+}
+
+static cab_status run_steps(timer *t)
+{
+    for (int i = 0; i < WARM; i++)
+        CAB_TRY(run_step(t));
+    t->update = 0;
+    double started = cab_seconds();
+    for (int i = 0; i < t->o.steps; i++)
+        CAB_TRY(run_step(t));
+    t->step = (cab_seconds() - started) / t->o.steps;
+    t->update /= t->o.steps;
+    cab_graph_time(cab_objective_graph(t->objective), true);
+    for (int i = 0; i < TABLE_STEPS; i++)
+        CAB_TRY(run_step(t));
+    return CAB_OK;
+}
+
+/* ---- the table by op --------------------------------------------------------------------------------------------------- */
+
+typedef struct op_time {
+    const char *name;
+    bool backward;
+    double seconds, flops;
+    int count;
+} op_time;
+
+static int by_seconds(const void *a, const void *b)
+{
+    const op_time *x = a, *y = b;
+    return x->seconds < y->seconds ? 1 : -1;
+}
+
+static void print_node(const timer *t, int index, const cab_node *node, double seconds)
+{
+    char shape[96];
+    fprintf(t->out, "  node %4d %-18s %s %9.3f ms %8.1f GFLOP/s  %s\n", index, node->op->name,
+            node->backward ? "bwd" : "fwd", seconds * 1e3, cab_node_flops(node) / seconds * 1e-9,
+            node->in[0] != NULL ? cab_shape_text(node->in[0], shape) : "");
+}
+
+static int gather_ops(const timer *t, op_time ops[MAX_OPS])
+{
+    cab_graph *g = cab_objective_graph(t->objective);
+    int n = 0;
+    for (int i = 0; i < cab_graph_nodes(g); i++) {
+        const cab_node *node = cab_graph_node(g, i);
+        const double seconds = cab_graph_node_seconds(g, i) / TABLE_STEPS;
+        int k = 0;
+        if (node->skip)
+            continue;
+        while (k < n && (strcmp(ops[k].name, node->op->name) != 0 || ops[k].backward != node->backward))
+            k++;
+        if (k == n && n < MAX_OPS)
+            ops[n++] = (op_time){.name = node->op->name, .backward = node->backward};
+        if (k >= n)
+            continue;
+        ops[k].seconds += seconds;
+        ops[k].flops += cab_node_flops(node);
+        ops[k].count++;
+        if (t->o.nodes)
+            print_node(t, i, node, seconds);
+    }
+    qsort(ops, (size_t)n, sizeof *ops, by_seconds);
+    return n;
+}
+
+static void print_ops(const timer *t, double limit)
+{
+    op_time ops[MAX_OPS];
+    const int n = gather_ops(t, ops);
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += ops[i].seconds;
+    fprintf(t->out, "  %-22s %5s %10s %7s %10s %8s\n", "op", "nodes", "ms", "share", "GFLOP/s", "of limit");
+    for (int i = 0; i < n; i++) {
+        const double rate = ops[i].flops / ops[i].seconds;
+        fprintf(t->out, "  %-18s %s %5d %10.3f %6.1f%%", ops[i].name, ops[i].backward ? "bwd" : "fwd", ops[i].count,
+                ops[i].seconds * 1e3, 100 * ops[i].seconds / sum);
+        if (ops[i].flops > 0)
+            fprintf(t->out, " %10.1f %7.1f%%", rate * 1e-9, 100 * rate / limit);
+        fprintf(t->out, "\n");
+    }
+}
+
+static void print(const timer *t, double limit)
+{
+    static const char *const stages[] = {"alignment alone", "distillation without alignment", "all terms"};
+    char arena[CAB_FORMAT_MAX], peak[CAB_FORMAT_MAX];
+    const cab_config *c = &t->student->config;
+    const bool images = cab_model_reads_images(t->student);
+    const double items = (double)(t->o.batch * t->o.seq_len);
+    const double memory =
+        t->backend->id == CAB_CPU ? cab_peak_memory() : t->available - t->backend->available(t->backend);
+    fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %d%s, %s\n", t->teacher->arch->name,
+            (double)cab_model_parameters(t->teacher) * 1e-6, t->student->arch->name,
+            (double)cab_model_parameters(t->student) * 1e-6, c->n_layer, stages[t->o.stage],
+            t->o.precision == CAB_PRECISION_BF16 ? "bf16" : "fp32", (long long)t->o.batch,
+            images ? c->image_size : (int)t->o.seq_len, images ? " px" : " tokens", t->backend->name);
+    fprintf(t->out, "  step %.2f ms (update %.2f ms), %.0f %s/s, activations %s, peak %s\n", t->step * 1e3,
+            t->update * 1e3, items / t->step, images ? "images" : "tokens",
+            cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(memory, peak));
+    fprintf(t->out, "  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n",
+            t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / limit, limit * 1e-9);
+    print_ops(t, limit);
+}
+
+static void timer_close(timer *t)
+{
+    cab_optimizer_free(t->optimizer);
+    cab_objective_free(t->objective);
+    cab_bridge_free(t->bridge);
+    cab_params_free(t->bridge_params);
+    cab_model_free(t->student);
+    cab_model_free(t->teacher);
+    cab_free(t->layer_map);
+    cab_free(t->ids);
+    cab_free(t->labels);
+    cab_free(t->pixels);
+    cab_backend_close(t->backend);
+}
+
+cab_status cab_step_time(const cab_step_options *options, FILE *out)
+{
+    timer t = {.o = *options, .out = out};
+    double limit = 0;
+    cab_status status;
+    CAB_GOTO(open_models(&t));
+    CAB_GOTO(record(&t));
+    CAB_GOTO(draw_batch(&t));
+    CAB_GOTO(run_steps(&t));
+    CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &limit));
+    print(&t, limit);
+done:
+    timer_close(&t);
+    return status;
+}

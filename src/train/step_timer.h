@@ -1,0 +1,33 @@
+/* step_timer.h - the time of one training step: teacher, student, bridge, losses, backward, optimizer. */
+#ifndef CAB_TRAIN_STEP_TIMER_H
+#define CAB_TRAIN_STEP_TIMER_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+typedef enum cab_step_stage {
+    CAB_STEP_ALIGN, /* alignment alone */
+    CAB_STEP_SOFT,  /* cross-entropy and KL; images: KL */
+    CAB_STEP_JOINT  /* both; images: KL and alignment */
+} cab_step_stage;
+
+typedef struct cab_step_options {
+    const char *teacher, *teacher_config; /* a model directory, or a config.json: random weights */
+    const char *student_config;           /* config.json of a student; NULL: phi-mamba of the teacher's sizes */
+    int n_layer;                          /* of that student; 0: the teacher's */
+    const char *device;
+    cab_precision precision;
+    cab_step_stage stage;
+    int64_t batch, seq_len; /* seq_len of text; 0: the teacher's context */
+    int image_size;         /* 0: the teacher's */
+    int steps;
+    bool recompute, nodes; /* nodes: a line for each node of the list */
+} cab_step_options;
+
+/* Prints ms, tokens or images per second, the matrix FLOPs of the step (teacher included), their rate and its share of the
+ * device's measured matrix rate, memory, and a table of the time by op. */
+cab_status cab_step_time(const cab_step_options *options, FILE *out);
+
+#endif
