@@ -46,7 +46,7 @@ static const cab_op cab_op_gate = {
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
     .forward = CAB_KERNELS(cab_gate_forward),
     .backward = CAB_KERNELS(cab_gate_backward),
-    .backward_scratch = {[CAB_CPU] = gate_scratch},
+    .backward_scratch = {[CAB_CPU] = gate_scratch CAB_ON_CUDA(cab_gate_scratch_cuda)},
 };
 
 /* One output of x's shape. */

@@ -14,4 +14,7 @@ typedef struct cab_add_attributes {
     float scale; /* of the sum */
 } cab_add_attributes;
 
+/* On the GPU: the partial sums of z_bias's gradient. */
+size_t cab_gate_scratch_cuda(const cab_node *node, const cab_backend *backend);
+
 #endif

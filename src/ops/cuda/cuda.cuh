@@ -21,6 +21,11 @@ typedef __nv_bfloat16 bf16;
 template <typename T> struct rows_of {
     T *data;
     int64_t ld;
+
+    __device__ __forceinline__ T *at(int64_t row, int64_t column) const
+    {
+        return data + row * ld + column;
+    }
 };
 
 template <typename T> static inline rows_of<T> rows(const cab_tensor *t)
@@ -45,6 +50,85 @@ template <> __device__ __forceinline__ float from_float<float>(float x)
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
 {
     return __float2bfloat16_rn(x);
+}
+
+/* N neighbouring elements, moved in one access: 16 bytes where N is WIDE<T>. */
+template <typename T, int N> struct __align__(sizeof(T) * N) vec
+{
+    T at[N];
+};
+template <typename T> constexpr int WIDE = 16 / (int)sizeof(T);
+
+template <typename T, int N> __device__ __forceinline__ vec<T, N> load_vec(const T *from)
+{
+    return *reinterpret_cast<const vec<T, N> *>(from);
+}
+/* The same in fp32. */
+template <typename T, int N> __device__ __forceinline__ void load_floats(const T *from, float (&to)[N])
+{
+    const vec<T, N> v = load_vec<T, N>(from);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        to[i] = to_float(v.at[i]);
+}
+template <typename T, int N> __device__ __forceinline__ void store_floats(T *to, const float (&from)[N])
+{
+    vec<T, N> v;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        v.at[i] = from_float<T>(from[i]);
+    *reinterpret_cast<vec<T, N> *>(to) = v;
+}
+
+/* Whether rows of `columns` elements can be moved N at a time. NULL can. */
+template <typename T, int N> static inline bool fits_vec(const T *data, int64_t ld, int64_t columns)
+{
+    return (uintptr_t)data % (sizeof(T) * N) == 0 && ld % N == 0 && columns % N == 0;
+}
+
+/* to = x, or to += x: a gradient by its accumulate bit. */
+template <typename T, int N> __device__ __forceinline__ void put_floats(T *to, bool accumulate, const float (&x)[N])
+{
+    float sum[N];
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        sum[i] = 0.0f;
+    if (accumulate)
+        load_floats(to, sum);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        sum[i] += x[i];
+    store_floats(to, sum);
+}
+
+/* A parameter that may be F32 or frozen BF16. */
+struct parameter_of {
+    const void *data;
+    bool low;
+
+    template <int N> __device__ __forceinline__ void load(int64_t first, float (&to)[N]) const
+    {
+        if (low)
+            load_floats((const bf16 *)data + first, to);
+        else
+            load_floats((const float *)data + first, to);
+    }
+};
+static inline parameter_of parameter(const cab_tensor *t)
+{
+    parameter_of p = {t ? t->data : NULL, t && t->dtype == CAB_BF16};
+    return p;
+}
+
+/* Reports hostile input: found when results are next downloaded. The first report stays. */
+__device__ __forceinline__ void raise_fault(cab_cuda_fault *fault, cab_cuda_fault_kind kind, int64_t value,
+                                            int64_t limit)
+{
+    if (atomicCAS(&fault->raised, 0, 1) == 0) {
+        fault->which = kind;
+        fault->value = value;
+        fault->limit = limit;
+    }
 }
 
 /* Sums and maxima over the 32 lanes of a warp; every lane gets the result. */
@@ -83,6 +167,13 @@ __host__ __device__ __forceinline__ int64_t ceil_div(int64_t a, int64_t b)
 static inline cudaStream_t stream_of(cab_backend *backend)
 {
     return cab_cuda_of(backend)->stream;
+}
+
+/* Whether all rows of t can be moved n elements at a time. NULL can. */
+static inline bool fits_packets(const cab_tensor *t, int64_t n)
+{
+    return !t || ((uintptr_t)t->data % (cab_dtype_size(t->dtype) * (size_t)n) == 0 && t->ld % n == 0 &&
+                  cab_columns(t) % n == 0);
 }
 
 /* Runs `call` with T the element type of `dtype`: BY_DTYPE(x->dtype, status = launch<T>(...)). */

@@ -1,12 +1,16 @@
-/* elementwise.cu - activations, gates and sums on the GPU: one thread per element pair where rows are even, arithmetic in
- * fp32. */
-#include "ops/cuda/cuda.cuh"
+/* elementwise.cu - activations, gates and sums on the GPU; src/ops/elementwise.c has the formulas. Arithmetic in fp32.
+ *
+ * Bound by memory: bytes per element in bf16 are 4 for activate and 6 backward (8 where it adds to a gradient), 6 for
+ * swiglu and gate and 10 backward, 2 n + 2 for a sum of n. One thread treats 8 neighbours, so that every access is one of
+ * 16 bytes; exponentials and reciprocals are the hardware's approximations (2 ulp), as IEEE ones would bind before memory.
+ *
+ * The gate's bias sums over all rows: each block adds up some of them in a fixed order, and a
+ * second kernel adds up the blocks. */
+#include "ops/cuda/each.cuh"
 
 extern "C" {
 #include "ops/elementwise.h"
 }
-
-enum { THREADS = 256 };
 
 struct value_and_slope {
     float y, slope;
@@ -14,27 +18,27 @@ struct value_and_slope {
 
 __device__ __forceinline__ float sigmoid(float x)
 {
-    return 1.0f / (1.0f + __expf(-x));
+    return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 /* f(x) and f'(x). */
 template <cab_activation_kind KIND> __device__ __forceinline__ value_and_slope evaluate(float x)
 {
     value_and_slope r;
-    if (KIND == CAB_GELU_TANH) {
+    if constexpr (KIND == CAB_GELU_TANH) {
         const float a = 0.797884561f, b = 0.044715f, s = sigmoid(2.0f * a * (x + b * x * x * x));
         r.y = x * s;
         r.slope = s + x * s * (1.0f - s) * 2.0f * a * (1.0f + 3.0f * b * x * x);
-    } else if (KIND == CAB_GELU_ERF) {
+    } else if constexpr (KIND == CAB_GELU_ERF) {
         const float cdf = 0.5f * (1.0f + erff(0.707106781f * x));
         r.y = x * cdf;
         r.slope = cdf + x * 0.398942280f * __expf(-0.5f * x * x);
-    } else if (KIND == CAB_SILU) {
+    } else if constexpr (KIND == CAB_SILU) {
         const float s = sigmoid(x);
         r.y = x * s;
         r.slope = s * (1.0f + x * (1.0f - s));
-    } else if (KIND == CAB_RELU) {
-        r.y = x > 0.0f || isnan(x) ? x : 0.0f;
+    } else if constexpr (KIND == CAB_RELU) {
+        r.y = x < 0.0f ? 0.0f : x; /* false for NaN, which goes through */
         r.slope = x > 0.0f ? 1.0f : 0.0f;
     } else {
         r.y = tanhf(x);
@@ -43,36 +47,379 @@ template <cab_activation_kind KIND> __device__ __forceinline__ value_and_slope e
     return r;
 }
 
-/* One thread per element; consecutive threads, consecutive columns. */
-template <typename T, cab_activation_kind KIND>
-static __global__ void activate(rows_of<const T> x, rows_of<T> y, int64_t n_row, int64_t columns)
-{
-    for (int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x; i < n_row * columns;
-         i += (int64_t)gridDim.x * THREADS) {
-        const int64_t row = i / columns, column = i % columns;
-        y.data[row * y.ld + column] = from_float<T>(evaluate<KIND>(to_float(x.data[row * x.ld + column])).y);
+/* ---- activate -------------------------------------------------------------------------------------------------------- */
+
+template <typename T, cab_activation_kind KIND> struct activate_value {
+    rows_of<const T> x;
+    rows_of<T> y;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float v[N];
+        load_floats(x.at(row, column), v);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = evaluate<KIND>(v[i]).y;
+        store_floats(y.at(row, column), v);
     }
+};
+
+template <typename T, cab_activation_kind KIND> struct activate_gradient {
+    rows_of<const T> x, dy;
+    rows_of<T> dx;
+    bool accumulate;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float v[N], d[N];
+        load_floats(x.at(row, column), v);
+        load_floats(dy.at(row, column), d);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            d[i] *= evaluate<KIND>(v[i]).slope;
+        put_floats(dx.at(row, column), accumulate, d);
+    }
+};
+
+template <typename T, cab_activation_kind KIND>
+static cab_status activate_kind(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *y = node->out[0], *dy = node->gout[0], *dx = node->gin[0];
+    if (!node->backward) {
+        const activate_value<T, KIND> f = {rows<const T>(x), rows<T>(y)};
+        return each(f, flat_extent_of(x, {x, y}), backend, "activate");
+    }
+    const activate_gradient<T, KIND> f = {rows<const T>(x), rows<const T>(dy), rows<T>(dx),
+                                          (node->accumulate & 1u) != 0};
+    return each(f, flat_extent_of(x, {x, dy, dx}), backend, "activate");
 }
 
-template <typename T> static cab_status activate_forward(const cab_node *node, cab_backend *backend)
+template <typename T> static cab_status activate_any(const cab_node *node, cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0], *y = node->out[0];
-    const int64_t n = cab_elements(x);
-    const int blocks = (int)(ceil_div(n, THREADS) < 1 << 20 ? ceil_div(n, THREADS) : 1 << 20);
     switch (((const cab_activate_attributes *)node->attributes)->kind) {
     case CAB_GELU_TANH:
-        activate<T, CAB_GELU_TANH>
-            <<<blocks, THREADS, 0, stream_of(backend)>>>(rows<const T>(x), rows<T>(y), cab_rows(x), cab_columns(x));
-        break;
+        return activate_kind<T, CAB_GELU_TANH>(node, backend);
+    case CAB_GELU_ERF:
+        return activate_kind<T, CAB_GELU_ERF>(node, backend);
+    case CAB_SILU:
+        return activate_kind<T, CAB_SILU>(node, backend);
+    case CAB_RELU:
+        return activate_kind<T, CAB_RELU>(node, backend);
     default:
-        return cab_fail(CAB_EUNSUPPORTED, "activate: kind");
+        return activate_kind<T, CAB_TANH>(node, backend);
     }
-    return cab_cuda_launched("activate");
 }
 
 extern "C" cab_status cab_activate_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = activate_forward<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype, status = activate_any<T>(node, backend));
+    return status;
+}
+
+extern "C" cab_status cab_activate_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = activate_any<T>(node, backend));
+    return status;
+}
+
+/* ---- swiglu and gate: value times silu of (gate + bias) ---------------------------------------------------------------- */
+
+template <typename T> struct gated_value {
+    rows_of<const T> value, gate;
+    parameter_of bias; /* over the columns; no data: none */
+    rows_of<T> y;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float v[N], z[N];
+        load_floats(value.at(row, column), v);
+        load_floats(gate.at(row, column), z);
+        if (bias.data) {
+            float shift[N];
+            bias.load(column, shift);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                z[i] += shift[i];
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] *= z[i] * sigmoid(z[i]);
+        store_floats(y.at(row, column), v);
+    }
+};
+
+template <typename T> struct gated_gradient {
+    rows_of<const T> value, gate, dy;
+    parameter_of bias;
+    rows_of<T> dvalue, dgate; /* no data: not wanted */
+    bool add_value, add_gate;
+
+    /* d receives the gradient of the gate. */
+    template <int N> __device__ __forceinline__ void gradients(int64_t row, int64_t column, float (&d)[N]) const
+    {
+        float v[N], z[N];
+        load_floats(value.at(row, column), v);
+        load_floats(gate.at(row, column), z);
+        load_floats(dy.at(row, column), d);
+        if (bias.data) {
+            float shift[N];
+            bias.load(column, shift);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                z[i] += shift[i];
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float s = sigmoid(z[i]), slope = d[i] * v[i] * (s + z[i] * s * (1.0f - s));
+            v[i] = d[i] * z[i] * s;
+            d[i] = slope;
+        }
+        if (dvalue.data)
+            put_floats(dvalue.at(row, column), add_value, v);
+        if (dgate.data)
+            put_floats(dgate.at(row, column), add_gate, d);
+    }
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float d[N];
+        gradients(row, column, d);
+    }
+};
+
+template <typename T>
+static cab_status gated_forward(const cab_node *node, cab_backend *backend, int value, int gate, const cab_tensor *bias)
+{
+    const cab_tensor *v = node->in[value], *z = node->in[gate], *y = node->out[0];
+    const gated_value<T> f = {rows<const T>(v), rows<const T>(z), parameter(bias), rows<T>(y)};
+    const extent e = bias ? extent_of(y, {v, z, y}) : flat_extent_of(y, {v, z, y});
+    return each(f, e, backend, "gate");
+}
+
+enum { LANES = 8, BIAS_BLOCKS = 256 }; /* row lanes of a block; at most so many partial sums per column */
+
+/* Rows that one block sums: a function of the shape alone, so that sums have one order. */
+static int64_t bias_rows(int64_t rows)
+{
+    const int64_t even = ceil_div(rows, BIAS_BLOCKS);
+    return even < 64 ? 64 : even;
+}
+
+extern "C" size_t cab_gate_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const int64_t rows = cab_rows(node->in[0]), columns = cab_columns(node->in[0]);
+    return node->gin[2] ? (size_t)(ceil_div(rows, bias_rows(rows)) * columns) * sizeof(float) : 0;
+}
+
+/* Block (x, y): packets 32 x ..., rows from y * rows_per_block. partials (blocks, columns). */
+template <int N, typename T>
+static __global__ void __launch_bounds__(32 * LANES)
+    gate_with_bias(const gated_gradient<T> f, int64_t rows, int64_t columns, int64_t rows_per_block, float *partials)
+{
+    __shared__ float shared[LANES][32 * N];
+    const int64_t column = (blockIdx.x * INT64_C(32) + threadIdx.x) * N, first = blockIdx.y * rows_per_block;
+    const int64_t last = first + rows_per_block < rows ? first + rows_per_block : rows;
+    float sum[N];
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        sum[i] = 0.0f;
+    for (int64_t row = first + threadIdx.y; row < last && column < columns; row += LANES) {
+        float d[N];
+        f.gradients(row, column, d);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum[i] += d[i];
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        shared[threadIdx.y][i * 32 + threadIdx.x] = sum[i];
+    __syncthreads();
+    if (threadIdx.y > 0 || column >= columns)
+        return;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        for (int lane = 1; lane < LANES; lane++)
+            sum[i] += shared[lane][i * 32 + threadIdx.x];
+        partials[blockIdx.y * columns + column + i] = sum[i];
+    }
+}
+
+/* to[c] += sum over k < n of partials[k * columns + c] */
+static __global__ void __launch_bounds__(32 * LANES)
+    add_partials(float *to, const float *partials, int64_t n, int64_t columns)
+{
+    __shared__ float shared[LANES][32];
+    const int64_t column = blockIdx.x * INT64_C(32) + threadIdx.x;
+    float sum = 0.0f;
+    for (int64_t k = threadIdx.y; k < n && column < columns; k += LANES)
+        sum += partials[k * columns + column];
+    shared[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || column >= columns)
+        return;
+    for (int lane = 1; lane < LANES; lane++)
+        sum += shared[lane][threadIdx.x];
+    to[column] += sum;
+}
+
+template <typename T>
+static cab_status gate_bias_backward(const cab_node *node, cab_backend *backend, const gated_gradient<T> &f,
+                                     const extent &e)
+{
+    const int64_t per_block = bias_rows(e.rows), blocks = ceil_div(e.rows, per_block);
+    const int width = e.packed ? EACH_PACKET : 1;
+    const dim3 threads(32, LANES), grid((unsigned)ceil_div(e.columns, 32 * width), (unsigned)blocks);
+    float *partials = (float *)node->scratch;
+    if (e.packed)
+        gate_with_bias<EACH_PACKET>
+            <<<grid, threads, 0, stream_of(backend)>>>(f, e.rows, e.columns, per_block, partials);
+    else
+        gate_with_bias<1><<<grid, threads, 0, stream_of(backend)>>>(f, e.rows, e.columns, per_block, partials);
+    CAB_TRY(cab_cuda_launched("gate"));
+    add_partials<<<(unsigned)ceil_div(e.columns, 32), threads, 0, stream_of(backend)>>>((float *)node->gin[2]->data,
+                                                                                        partials, blocks, e.columns);
+    return cab_cuda_launched("gate");
+}
+
+template <typename T>
+static cab_status gated_backward(const cab_node *node, cab_backend *backend, int value, int gate,
+                                 const cab_tensor *bias)
+{
+    const cab_tensor *v = node->in[value], *z = node->in[gate], *dy = node->gout[0];
+    const cab_tensor *dv = node->gin[value], *dz = node->gin[gate];
+    const gated_gradient<T> f = {rows<const T>(v),
+                                 rows<const T>(z),
+                                 rows<const T>(dy),
+                                 parameter(bias),
+                                 rows<T>(dv),
+                                 rows<T>(dz),
+                                 (node->accumulate >> value & 1u) != 0,
+                                 (node->accumulate >> gate & 1u) != 0};
+    if (bias && node->gin[2])
+        return gate_bias_backward(node, backend, f, extent_of(dy, {v, z, dy, dv, dz}));
+    return each(f, bias ? extent_of(dy, {v, z, dy, dv, dz}) : flat_extent_of(dy, {v, z, dy, dv, dz}), backend, "gate");
+}
+
+extern "C" cab_status cab_swiglu_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = gated_forward<T>(node, backend, 1, 0, NULL));
+    return status;
+}
+
+extern "C" cab_status cab_swiglu_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = gated_backward<T>(node, backend, 1, 0, NULL));
+    return status;
+}
+
+extern "C" cab_status cab_gate_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = gated_forward<T>(node, backend, 0, 1, node->in[2]));
+    return status;
+}
+
+extern "C" cab_status cab_gate_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = gated_backward<T>(node, backend, 0, 1, node->in[2]));
+    return status;
+}
+
+/* ---- add ------------------------------------------------------------------------------------------------------------------ */
+
+template <typename T> struct sum_value {
+    rows_of<const T> x[CAB_ADD_MAX];
+    rows_of<T> y;
+    int n;
+    float scale;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float sum[N];
+        load_floats(x[0].at(row, column), sum);
+#pragma unroll
+        for (int k = 1; k < CAB_ADD_MAX; k++) {
+            if (k >= n)
+                break;
+            float term[N];
+            load_floats(x[k].at(row, column), term);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                sum[i] += term[i];
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum[i] *= scale;
+        store_floats(y.at(row, column), sum);
+    }
+};
+
+/* Two of the gradients may be the same tensor: they are written one after the other. */
+template <typename T> struct sum_gradient {
+    rows_of<const T> dy;
+    rows_of<T> dx[CAB_ADD_MAX]; /* no data: not wanted */
+    uint32_t accumulate;
+    int n;
+    float scale;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        float d[N];
+        load_floats(dy.at(row, column), d);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            d[i] *= scale;
+#pragma unroll
+        for (int k = 0; k < CAB_ADD_MAX; k++)
+            if (k < n && dx[k].data)
+                put_floats(dx[k].at(row, column), accumulate >> k & 1u, d);
+    }
+};
+
+template <typename T> static cab_status sum_forward(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *y = node->out[0], *x[CAB_ADD_MAX] = {NULL, NULL, NULL, NULL};
+    sum_value<T> f = {};
+    f.y = rows<T>(y);
+    f.n = node->n_in;
+    f.scale = ((const cab_add_attributes *)node->attributes)->scale;
+    for (int k = 0; k < node->n_in; k++) {
+        x[k] = node->in[k];
+        f.x[k] = rows<const T>(x[k]);
+    }
+    return each(f, flat_extent_of(y, {y, x[0], x[1], x[2], x[3]}), backend, "add");
+}
+
+template <typename T> static cab_status sum_backward(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *dy = node->gout[0], *dx[CAB_ADD_MAX] = {NULL, NULL, NULL, NULL};
+    sum_gradient<T> f = {};
+    f.dy = rows<const T>(dy);
+    f.n = node->n_in;
+    f.accumulate = node->accumulate;
+    f.scale = ((const cab_add_attributes *)node->attributes)->scale;
+    for (int k = 0; k < node->n_in; k++) {
+        dx[k] = node->gin[k];
+        f.dx[k] = rows<T>(dx[k]);
+    }
+    return each(f, flat_extent_of(dy, {dy, dx[0], dx[1], dx[2], dx[3]}), backend, "add");
+}
+
+extern "C" cab_status cab_add_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = sum_forward<T>(node, backend));
+    return status;
+}
+
+extern "C" cab_status cab_add_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->gout[0]->dtype, status = sum_backward<T>(node, backend));
     return status;
 }

@@ -1,0 +1,82 @@
+/* each.cuh - kernels that treat every element by itself: a functor over packets of neighbouring columns.
+ *
+ * A functor has  template <int N> __device__ void at(int64_t row, int64_t column) const,  which treats the N columns from
+ * `column`. N is 8 where every tensor allows it (16 bytes of bf16, 32 of fp32), else 1. */
+#ifndef CAB_OPS_CUDA_EACH_CUH
+#define CAB_OPS_CUDA_EACH_CUH
+
+#include "ops/cuda/cuda.cuh"
+
+#include <initializer_list>
+
+enum { EACH_PACKET = 8, EACH_THREADS = 256 };
+
+struct extent {
+    int64_t rows, columns;
+    bool packed;
+};
+
+/* What to go over, given every tensor that is accessed (NULLs are fine). */
+static inline extent extent_of(const cab_tensor *shape, std::initializer_list<const cab_tensor *> tensors)
+{
+    extent e = {cab_rows(shape), cab_columns(shape), cab_columns(shape) % EACH_PACKET == 0};
+    for (const cab_tensor *t : tensors)
+        e.packed = e.packed && fits_packets(t, EACH_PACKET);
+    return e;
+}
+
+/* The same where only the position in memory matters: dense tensors become one row, which spares the division and makes
+ * packets of odd widths. */
+static inline extent flat_extent_of(const cab_tensor *shape, std::initializer_list<const cab_tensor *> tensors)
+{
+    extent e = extent_of(shape, tensors);
+    for (const cab_tensor *t : tensors)
+        if (t && (t->ld != e.columns || cab_columns(t) != e.columns))
+            return e;
+    e.columns *= e.rows;
+    e.rows = 1;
+    e.packed = e.columns % EACH_PACKET == 0;
+    for (const cab_tensor *t : tensors)
+        e.packed = e.packed && (!t || (uintptr_t)t->data % (EACH_PACKET * cab_dtype_size(t->dtype)) == 0);
+    return e;
+}
+
+/* Packet i of a matrix with `per_row` packets a row. 64-bit division costs as much as the packet's arithmetic. */
+__device__ __forceinline__ void split_index(int64_t i, int64_t per_row, int64_t count, int64_t *row, int64_t *packet)
+{
+    if (count <= INT32_MAX) {
+        *row = (uint32_t)i / (uint32_t)per_row;
+        *packet = (uint32_t)i - (uint32_t)*row * (uint32_t)per_row;
+    } else {
+        *row = i / per_row;
+        *packet = i - *row * per_row;
+    }
+}
+
+template <int N, typename F>
+static __global__ void __launch_bounds__(EACH_THREADS) each_packet(const F f, int64_t per_row, int64_t count)
+{
+    for (int64_t i = blockIdx.x * (int64_t)EACH_THREADS + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * EACH_THREADS) {
+        int64_t row = 0, packet = i;
+        if (per_row < count)
+            split_index(i, per_row, count, &row, &packet);
+        f.template at<N>(row, packet * N);
+    }
+}
+
+template <typename F> static cab_status each(const F &f, const extent &e, cab_backend *backend, const char *name)
+{
+    const int64_t per_row = e.packed ? e.columns / EACH_PACKET : e.columns, count = e.rows * per_row;
+    const int64_t blocks = ceil_div(count, EACH_THREADS), most = INT64_C(1) << 20;
+    if (count == 0)
+        return CAB_OK;
+    const unsigned grid = (unsigned)(blocks < most ? blocks : most);
+    if (e.packed)
+        each_packet<EACH_PACKET><<<grid, EACH_THREADS, 0, stream_of(backend)>>>(f, per_row, count);
+    else
+        each_packet<1><<<grid, EACH_THREADS, 0, stream_of(backend)>>>(f, per_row, count);
+    return cab_cuda_launched(name);
+}
+
+#endif
