@@ -81,14 +81,15 @@ void cab_recipe_free(cab_recipe *recipe);
 
 /* What a run reached, measured on the validation data at its end. */
 typedef struct cab_result {
-    double loss;              /* cross-entropy, nats per token */
-    double perplexity;        /* exp(loss) */
-    double kl;                /* KL(teacher || student), nats per token */
-    double agreement;         /* fraction of tokens on which both models' most likely next token is the same */
-    double tokens_per_second; /* training tokens over training time */
+    double loss;              /* cross-entropy, nats per token or image */
+    double perplexity;        /* exp(loss); NaN for images */
+    double kl;                /* KL(teacher || student), nats per token or image */
+    double agreement;         /* fraction of tokens or images on which both models' most likely one is the same */
+    double top1, top5;        /* fraction of images whose class is the likeliest, or among five; NaN for text */
+    double tokens_per_second; /* training tokens, or images, over training time */
     double seconds;           /* wall time of the run, evaluation included */
     double peak_memory;       /* peak resident bytes of the process */
-    uint64_t tokens;          /* trained on */
+    uint64_t tokens;          /* or images, trained on */
     uint64_t steps;
 } cab_result;
 

@@ -19,11 +19,13 @@
          "method whose initialisation and stages replace the recipe's")                                                \
     TEXT(methods, 'M', "A,B,...", "", "run each of these methods into <out>/<method>, then compare them")              \
     TEXT(teacher, 't', "DIR", "", "Hugging Face directory of the teacher (teacher.path)")                              \
-    LIST(train, 0, "FILE", "training file (data.train)")                                                               \
-    LIST(eval, 0, "FILE", "validation file (data.eval)")                                                               \
+    LIST(train, 0, "FILE", "training file, or folder or archive of images (data.train)")                               \
+    LIST(eval, 0, "FILE", "validation file, likewise (data.eval)")                                                     \
+    TEXT(classes, 0, "FILE", "", "images: class map, which of the teacher's classes the data's are (data.classes)")    \
     TEXT(out, 'o', "DIR", "", "directory of the run (out)")                                                            \
-    TEXT(fraction, 'f', "X", "", "share of the training documents that is used (data.fraction)")                       \
-    TEXT(tokens, 'n', "N", "", "tokens to train on (train.tokens)")                                                    \
+    TEXT(fraction, 'f', "X", "", "share of the training documents, or of every class, that is used (data.fraction)")   \
+    TEXT(tokens, 'n', "N", "", "tokens, or images, to train on (train.tokens)")                                        \
+    TEXT(passes, 'p', "N", "", "passes over the training data instead (train.passes)")                                 \
     TEXT(seed, 0, "N", "", "seed of everything random (seed)")                                                         \
     LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
     BOOL(resume, 'r', "go on with the run in the output directory; one that has ended is kept")                        \
@@ -85,7 +87,9 @@ static cab_status apply_flags(cab_recipe *recipe, const struct distill_options *
                  {"teacher.path", options->teacher},
                  {"out", options->out},
                  {"data.fraction", options->fraction},
-                 {"train.tokens", options->tokens},
+                 {"data.classes", options->classes},
+                 {"train.tokens", options->passes[0] && !options->tokens[0] ? "0" : options->tokens},
+                 {"train.passes", options->tokens[0] && !options->passes[0] ? "0" : options->passes},
                  {"seed", options->seed}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (flags[i].value[0])
@@ -157,26 +161,45 @@ static void print_weight(const char *term, double start, double end)
         printf(" -> %g", end);
 }
 
+/* "10 passes", "50000 tokens" ...: how long a stage is, in the recipe's own words. */
+static void print_length(const cab_recipe *recipe, const cab_stage *stage, const char *unit)
+{
+    const double passes = stage->passes > 0 ? stage->passes : recipe->train.passes;
+    const int64_t tokens = stage->tokens > 0 ? stage->tokens : recipe->train.tokens;
+    if (stage->steps > 0) {
+        printf(" %" PRId64 " steps,", stage->steps);
+        return;
+    }
+    if (stage->share > 0)
+        printf(" %g %% of", 100 * stage->share);
+    else if (stage->tokens == 0 && !(stage->passes > 0) && recipe->stages_count > 1)
+        printf(" the rest of");
+    if (stage->passes > 0 || (stage->tokens == 0 && recipe->train.passes > 0))
+        printf(" %g passes over the data,", passes);
+    else
+        printf(" %" PRId64 " %s,", tokens, unit);
+}
+
 static cab_status print_stages(const cab_recipe *recipe)
 {
-    uint64_t steps[CAB_STAGES_MAX] = {0};
-    uint64_t per_step = (uint64_t)(recipe->train.batch * recipe->data.seq_len);
-    if (per_step)
-        CAB_TRY(cab_recipe_stage_steps(recipe, (uint64_t)recipe->data.seq_len, steps));
+    const bool images = cab_recipe_reads_images(recipe);
+    const char *unit = images ? "images" : "tokens";
+    uint64_t steps[CAB_STAGES_MAX] = {0}, seq_len = images ? 1 : (uint64_t)recipe->data.seq_len;
+    bool known = seq_len > 0 && !(recipe->train.passes > 0);
+    for (unsigned i = 0; i < recipe->stages_count; i++)
+        known = known && !(recipe->stages[i].passes > 0);
+    if (known)
+        CAB_TRY(cab_recipe_stage_steps(recipe, seq_len, 0, steps));
     for (unsigned i = 0; i < recipe->stages_count; i++) {
         const cab_stage *stage = &recipe->stages[i];
+        const double lr = stage->lr > 0 || recipe->train.lr > 0 || images ? cab_recipe_lr(recipe, stage, 1) : 0;
         printf("stage %u          %s:", i, stage->name);
-        if (per_step)
-            printf(" %" PRIu64 " steps of %" PRIu64 " tokens,", steps[i], per_step);
-        else if (stage->steps)
-            printf(" %" PRId64 " steps,", stage->steps);
-        else if (stage->tokens || !stage->share)
-            printf(" %s%" PRId64 " tokens,", stage->tokens ? "" : "the rest of ",
-                   stage->tokens ? stage->tokens : recipe->train.tokens);
+        if (known)
+            printf(" %" PRIu64 " steps of %" PRIu64 " %s,", steps[i], (uint64_t)recipe->train.batch * seq_len, unit);
         else
-            printf(" %g %% of %" PRId64 " tokens,", 100 * stage->share, recipe->train.tokens);
-        if (stage->lr > 0 || recipe->train.lr > 0)
-            printf(" learning rate %g;", stage->lr > 0 ? stage->lr : recipe->train.lr);
+            print_length(recipe, stage, unit);
+        if (lr > 0)
+            printf(" learning rate %g;", lr);
         else
             printf(" learning rate of the method;");
         print_weight("ce", stage->ce, stage->ce_end);
@@ -202,7 +225,8 @@ static cab_status print_plan(const cab_recipe *recipe)
     printf("%-16s %s%s\n", "student", recipe->student.path[0] ? recipe->student.path : "new, from ",
            recipe->student.path[0] ? "" : weights);
     print_files("train on", &recipe->data.train);
-    printf("%-16s %g %% of the documents\n", "", 100 * recipe->data.fraction);
+    printf("%-16s %g %% of %s\n", "", 100 * recipe->data.fraction,
+           cab_recipe_reads_images(recipe) ? "every class" : "the documents");
     print_files("validate on", &recipe->data.eval);
     CAB_TRY(print_stages(recipe));
     printf("%-16s %s\n", "out", recipe->out);

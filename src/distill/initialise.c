@@ -16,25 +16,16 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "distill/account.h"
 #include "models/phi_mamba.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 static const double embedding_std = 0.02;
 static const float norm_bias = 0.1f;               /* b0 */
 static const float gate_one = 1.2784645427610738f; /* silu(gate_one) = 1 */
-
-enum { REASON_MAX = 96 };
-
-/* What became of one part, over all layers. */
-typedef struct account {
-    const char *name;
-    int copied, tried;
-    char reason[REASON_MAX];
-} account;
 
 typedef enum account_row {
     ROW_EMBEDDING,
@@ -55,7 +46,7 @@ typedef struct start {
     const struct cab_recipe *recipe;
     const int *layer_map;
     float **values; /* by parameter of the student */
-    account accounts[ROWS];
+    cab_account accounts[ROWS];
 } start;
 
 /* The values of one parameter. */
@@ -148,29 +139,6 @@ static void fresh(start *s)
     }
 }
 
-/* Notes that a part was tried; returns whether it fits. */
-static bool note(start *s, account_row row, bool fits, const char *format, ...) CAB_PRINTF(4, 5);
-static bool note(start *s, account_row row, bool fits, const char *format, ...)
-{
-    account *a = &s->accounts[row];
-    a->tried++;
-    a->copied += fits;
-    if (!fits) {
-        va_list args;
-        va_start(args, format);
-        vsnprintf(a->reason, sizeof a->reason, format, args);
-        va_end(args);
-    }
-    return fits;
-}
-
-static bool note_shape(start *s, account_row row, const cab_part_values *p, int64_t rows, int64_t columns)
-{
-    return note(s, row, p->values != NULL && p->rows == rows && p->columns == columns,
-                "the teacher's is %lld x %lld, the student's %lld x %lld", (long long)p->rows, (long long)p->columns,
-                (long long)rows, (long long)columns);
-}
-
 static cab_status take(const start *s, cab_part part, int layer, cab_part_values *out)
 {
     return s->teacher->arch->part(s->teacher, part, layer, out);
@@ -184,7 +152,7 @@ static cab_status copy_whole(start *s, account_row row, cab_part part, int layer
     int64_t rows = t->shape[0], columns = t->n_dim == 2 ? t->shape[1] : 1;
     if (p.values == NULL && t->n_dim == 1)
         fill(s, t, 0);
-    else if (note_shape(s, row, &p, rows, columns) && p.values != NULL)
+    else if (cab_account_shape(&s->accounts[row], &p, rows, columns) && p.values != NULL)
         memcpy(of(s, t), p.values, (size_t)cab_elements(t) * sizeof(float));
     cab_free(p.values);
     return CAB_OK;
@@ -254,11 +222,11 @@ typedef struct target {
 static bool target_fits(start *s, const target *t, const projection *p, int64_t width)
 {
     int64_t head_dim = s->teacher->config.head_dim;
-    if (!note(s, t->row, p->w.columns == width, "the teacher's width is %lld, the student's %lld",
-              (long long)p->w.columns, (long long)width))
+    if (!cab_account_note(&s->accounts[t->row], p->w.columns == width,
+                          "the teacher's width is %lld, the student's %lld", (long long)p->w.columns, (long long)width))
         return false;
     if (t->width < head_dim && s->accounts[t->row].reason[0] == '\0')
-        snprintf(s->accounts[t->row].reason, REASON_MAX, "heads of %lld keep the first %lld features",
+        snprintf(s->accounts[t->row].reason, CAB_REASON_MAX, "heads of %lld keep the first %lld features",
                  (long long)head_dim, (long long)t->width);
     return true;
 }
@@ -296,9 +264,9 @@ static cab_status reuse_output(start *s, const cab_phi_mamba_layer *y, int layer
     cab_part_values w;
     float *out = of(s, y->mixer.out_proj.w);
     CAB_TRY(take(s, CAB_PART_OUT_W, layer, &w));
-    if (note(s, ROW_OUT, w.rows == c->d_model && c->head_dim == t->head_dim,
-             "heads of %d by width %lld, the student's are %d by %d", t->head_dim, (long long)w.rows, c->head_dim,
-             c->d_model))
+    if (cab_account_note(&s->accounts[ROW_OUT], w.rows == c->d_model && c->head_dim == t->head_dim,
+                         "heads of %d by width %lld, the student's are %d by %d", t->head_dim, (long long)w.rows,
+                         c->head_dim, c->d_model))
         for (int64_t r = 0; r < w.rows; r++)
             for (int64_t h = 0; h < c->n_head; h++)
                 memcpy(out + r * c->d_model + h * c->head_dim,
@@ -318,7 +286,7 @@ static cab_status reuse_mlp(start *s, const cab_phi_mamba_layer *y, int layer)
     CAB_GOTO(take(s, CAB_PART_FC2_W, layer, &w2));
     CAB_GOTO(take(s, CAB_PART_FC2_B, layer, &b2));
     CAB_GOTO(take(s, CAB_PART_OUT_B, layer, &out_bias));
-    if (!note_shape(s, ROW_MLP, &p.w, c->d_mlp, c->d_model))
+    if (!cab_account_shape(&s->accounts[ROW_MLP], &p.w, c->d_mlp, c->d_model))
         goto done;
     for (int64_t r = 0; r < c->d_mlp; r++)
         of(s, y->mlp.fc1.b)[r] = fold_row(s, &p, r, 1, of(s, y->mlp.fc1.w) + r * c->d_model);
@@ -361,12 +329,7 @@ static cab_status reuse_layer(start *s, int l, int layer)
 
 static void report(const start *s)
 {
-    for (int i = 0; i < ROWS; i++) {
-        const account *a = &s->accounts[i];
-        if (a->tried > 0)
-            cab_log_info("reuse    %-28s %d of %d%s%s", a->name, a->copied, a->tried, a->reason[0] ? ": " : "",
-                         a->reason);
-    }
+    cab_account_print(s->accounts, ROWS);
     cab_log_info("reuse    %-28s not taken: the student has no positions", "position embedding");
 }
 

@@ -8,9 +8,10 @@
 struct cab_objective {
     cab_objective_options options;
     cab_graph *graph;
-    cab_tensor *ids, *labels, *valid;
+    cab_tensor *input; /* ids or pixels */
+    cab_tensor *labels, *valid, *targets;
     cab_head_losses losses;
-    cab_tensor **align_terms; /* 2 per aligned layer */
+    cab_tensor **align_terms; /* 2 per aligned layer, 4 with two directions */
     int n_align, n_aligned;
     cab_tensor *ce_weight, *kl_weight, *align_weight;
     int32_t *all_valid;
@@ -24,8 +25,11 @@ typedef struct tap_set {
 
 static cab_status taps_new(tap_set *set, int n_layer)
 {
-    CAB_TRY(CAB_NEW(&set->block, 2 * (size_t)n_layer, "taps"));
-    set->taps = (cab_taps){.query = set->block, .key = set->block + n_layer};
+    CAB_TRY(CAB_NEW(&set->block, 4 * (size_t)n_layer, "taps"));
+    set->taps = (cab_taps){.query = set->block,
+                           .key = set->block + n_layer,
+                           .query_back = set->block + 2 * (size_t)n_layer,
+                           .key_back = set->block + 3 * (size_t)n_layer};
     return CAB_OK;
 }
 
@@ -33,14 +37,18 @@ static cab_status taps_new(tap_set *set, int n_layer)
 static void record_head(cab_objective *o, const cab_model *student, const cab_model *teacher,
                         cab_tensor *student_hidden, cab_tensor *teacher_hidden)
 {
+    const cab_head_side *given = &o->options.teacher_head;
     cab_head_side sides[2] = {student->arch->head(student), {0}};
     sides[0].hidden = student_hidden;
     if (teacher != NULL) {
-        sides[1] = teacher->arch->head(teacher);
+        sides[1] = given->w != NULL ? *given : teacher->arch->head(teacher);
         sides[1].hidden = teacher_hidden;
     }
-    o->losses = cab_head_loss(o->graph, &sides[0], teacher != NULL ? &sides[1] : NULL, o->labels, o->valid,
-                              o->options.temperature);
+    if (o->options.targets)
+        o->targets = cab_graph_input(o->graph, "targets", CAB_F32, 3,
+                                     (int64_t[]){o->options.batch, o->options.seq_len, sides[0].w->shape[0]});
+    o->losses = cab_head_loss_targets(o->graph, &sides[0], teacher != NULL ? &sides[1] : NULL, o->labels, o->targets,
+                                      o->valid, o->options.temperature);
     cab_graph_keep(o->graph, o->losses.ce);
     cab_graph_keep(o->graph, o->losses.kl);
     cab_graph_keep(o->graph, o->losses.agreement);
@@ -74,36 +82,62 @@ done:
     cab_free(seeds);
 }
 
-static cab_status record(cab_objective *o, const cab_model *student, const cab_model *teacher, const cab_bridge *bridge)
+static void record_inputs(cab_objective *o, const cab_model *student)
 {
-    const cab_objective_options *opt = &o->options;
+    const int64_t size = student->config.image_size, shape[2] = {o->options.batch, o->options.seq_len};
     cab_graph *g = o->graph;
-    const int64_t shape[2] = {opt->batch, opt->seq_len};
-    tap_set student_taps = {0}, teacher_taps = {0};
-    cab_status status;
-    bool head = opt->ce || opt->kl || !opt->train;
-    o->ids = cab_graph_input(g, "ids", CAB_I32, 2, shape);
+    if (cab_model_reads_images(student))
+        o->input = cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){o->options.batch, 3, size, size});
+    else
+        o->input = cab_graph_input(g, "ids", CAB_I32, 2, shape);
     o->labels = cab_graph_input(g, "labels", CAB_I32, 2, shape);
     o->valid = cab_graph_input(g, "valid", CAB_I32, 2, shape);
     o->ce_weight = cab_graph_scalar(g, "ce weight", 0);
     o->kl_weight = cab_graph_scalar(g, "kl weight", 0);
     o->align_weight = cab_graph_scalar(g, "align weight", 0);
+}
+
+static cab_status record_alignment(cab_objective *o, const cab_model *student, const cab_model *teacher,
+                                   const cab_bridge *bridge, const cab_taps *s, const cab_taps *t)
+{
+    o->n_aligned = cab_bridge_aligned(bridge);
+    o->n_align = cab_bridge_terms(bridge);
+    CAB_TRY(CAB_NEW(&o->align_terms, (size_t)o->n_align, "alignment terms"));
+    if (cab_model_reads_images(student)) {
+        const cab_bridge_images sides = {
+            .B = s->key,
+            .C = s->query,
+            .B_back = s->key_back,
+            .C_back = s->query_back,
+            .K = t->key,
+            .Q = t->query,
+            .rows = {.class_at = student->config.class_at, .skip = teacher->config.n_special - 1}};
+        cab_bridge_record_images(o->graph, bridge, &sides, o->align_terms);
+    } else {
+        cab_bridge_record(o->graph, bridge, s->key, s->query, t->key, t->query, o->align_terms);
+    }
+    for (int i = 0; i < o->n_align; i++)
+        cab_graph_keep(o->graph, o->align_terms[i]);
+    return CAB_OK;
+}
+
+static cab_status record(cab_objective *o, const cab_model *student, const cab_model *teacher, const cab_bridge *bridge)
+{
+    const cab_objective_options *opt = &o->options;
+    cab_graph *g = o->graph;
+    tap_set student_taps = {0}, teacher_taps = {0};
+    cab_status status;
+    bool head = opt->ce || opt->kl || !opt->train;
+    record_inputs(o, student);
     CAB_GOTO(taps_new(&student_taps, student->config.n_layer));
     cab_tensor *teacher_hidden = NULL;
     if (teacher != NULL) {
         CAB_GOTO(taps_new(&teacher_taps, teacher->config.n_layer));
-        teacher_hidden = cab_model_record(g, teacher, o->ids, false, &teacher_taps.taps);
+        teacher_hidden = cab_model_record(g, teacher, o->input, false, &teacher_taps.taps);
     }
-    cab_tensor *hidden = cab_model_record(g, student, o->ids, opt->recompute, &student_taps.taps);
-    if (opt->align && bridge != NULL) {
-        o->n_aligned = cab_bridge_aligned(bridge);
-        o->n_align = 2 * o->n_aligned;
-        CAB_GOTO(CAB_NEW(&o->align_terms, (size_t)o->n_align, "alignment terms"));
-        cab_bridge_record(g, bridge, student_taps.taps.key, student_taps.taps.query, teacher_taps.taps.key,
-                          teacher_taps.taps.query, o->align_terms);
-        for (int i = 0; i < o->n_align; i++)
-            cab_graph_keep(g, o->align_terms[i]);
-    }
+    cab_tensor *hidden = cab_model_record(g, student, o->input, opt->recompute, &student_taps.taps);
+    if (opt->align && bridge != NULL)
+        CAB_GOTO(record_alignment(o, student, teacher, bridge, &student_taps.taps, &teacher_taps.taps));
     if (head)
         record_head(o, student, opt->kl || !opt->train ? teacher : NULL, hidden, teacher_hidden);
     if (opt->train)
@@ -189,11 +223,11 @@ static cab_status read_values(cab_objective *o, cab_term_values *values)
     return CAB_OK;
 }
 
-cab_status cab_objective_run(cab_objective *o, const int32_t *ids, const int32_t *labels, const int32_t *valid,
-                             const cab_term_weights *weights, int share, cab_term_values *values)
+static cab_status run(cab_objective *o, const void *input, const int32_t *labels, const int32_t *valid,
+                      const cab_term_weights *weights, int share, cab_term_values *values)
 {
     cab_graph *g = o->graph;
-    CAB_TRY(cab_tensor_write(g, o->ids, ids));
+    CAB_TRY(cab_tensor_write(g, o->input, input));
     CAB_TRY(cab_tensor_write(g, o->labels, labels));
     CAB_TRY(cab_tensor_write(g, o->valid, valid != NULL ? valid : o->all_valid));
     CAB_TRY(cab_scalar_write(g, o->ce_weight, (float)(weights->ce / share)));
@@ -202,4 +236,18 @@ cab_status cab_objective_run(cab_objective *o, const int32_t *ids, const int32_t
         cab_scalar_write(g, o->align_weight, o->n_aligned > 0 ? (float)(weights->align / share / o->n_aligned) : 0));
     CAB_TRY(cab_graph_run(g));
     return read_values(o, values);
+}
+
+cab_status cab_objective_run(cab_objective *o, const int32_t *ids, const int32_t *labels, const int32_t *valid,
+                             const cab_term_weights *weights, int share, cab_term_values *values)
+{
+    return run(o, ids, labels, valid, weights, share, values);
+}
+
+cab_status cab_objective_run_images(cab_objective *o, const cab_image_batch *batch, const cab_term_weights *weights,
+                                    int share, cab_term_values *values)
+{
+    if (o->targets != NULL)
+        CAB_TRY(cab_tensor_write(o->graph, o->targets, batch->targets));
+    return run(o, batch->pixels, batch->labels, batch->valid, weights, share, values);
 }

@@ -10,11 +10,16 @@
 #include "nn/bridge.h"
 
 typedef struct cab_objective_options {
-    int64_t batch, seq_len; /* of the micro-batch */
+    int64_t batch, seq_len; /* of the micro-batch; images: seq_len 1 */
     bool ce, kl, align;     /* which terms the stage has */
     float temperature;
     bool recompute;
     bool train; /* false: evaluation, no backward */
+
+    /* Of images. teacher_head stands for the teacher's own where its w is not NULL: the rows of the data's classes. targets:
+     * cross-entropy is against a distribution per image. */
+    cab_head_side teacher_head;
+    bool targets;
 } cab_objective_options;
 
 /* Weights of the terms at one step. */
@@ -29,9 +34,18 @@ typedef struct cab_term_values {
     int64_t labels, valid; /* rows that counted */
 } cab_term_values;
 
+/* One micro-batch of images, on the host. */
+typedef struct cab_image_batch {
+    const float *pixels;   /* (batch, 3, S, S) */
+    const int32_t *labels; /* (batch); -1: none */
+    const float *targets;  /* (batch, classes), where the options say targets */
+    const int32_t *valid;  /* (batch); 0: no part in KL; NULL: all */
+} cab_image_batch;
+
 typedef struct cab_objective cab_objective;
 
-/* teacher may be NULL when neither kl nor align is set; bridge when align is not. */
+/* teacher may be NULL when neither kl nor align is set; bridge when align is not. A student of images makes it one of images:
+ * batches go to cab_objective_run_images(), and a bridge must be bidirectional. */
 cab_status cab_objective_new(cab_backend *backend, const cab_model *student, const cab_model *teacher,
                              const cab_bridge *bridge, const cab_objective_options *options, cab_objective **objective);
 void cab_objective_free(cab_objective *objective);
@@ -44,5 +58,8 @@ cab_graph *cab_objective_graph(cab_objective *objective);
  * gradients of (weights . terms) / `share` to the parameters; share is the number of micro-batches per step. */
 cab_status cab_objective_run(cab_objective *objective, const int32_t *ids, const int32_t *labels, const int32_t *valid,
                              const cab_term_weights *weights, int share, cab_term_values *values);
+/* The same on images. */
+cab_status cab_objective_run_images(cab_objective *objective, const cab_image_batch *batch,
+                                    const cab_term_weights *weights, int share, cab_term_values *values);
 
 #endif

@@ -1,10 +1,11 @@
 /* recipe.c - recipes in memory: defaults, presets, overrides by dotted path, and every check that needs no file.
  *
- * A key is "seed" (top), "train.lr" (a group's) or "stages[1].align". Order of precedence, weakest first: defaults,
- * the method's preset, the keys of the file, overrides in the order in which they are given. */
+ * A key is "seed" (top), "train.lr" (a group's) or "stages[1].align". Order of precedence, weakest first: defaults, those of
+ * the student's architecture, the method's preset, the keys of the file, overrides in the order in which they are given. */
 #include "distill/recipe.h"
 
 #include "base/memory.h"
+#include "distill/augmentation.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -95,7 +96,7 @@ const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t s
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
 {
     unsigned stages;
-    const char *const *settings = cab_method_settings(method, &stages);
+    const char *const *settings = cab_method_settings(method, cab_recipe_reads_images(recipe), &stages);
     recipe->method = method;
     if (method == CAB_METHOD_CUSTOM)
         return CAB_OK;
@@ -157,7 +158,8 @@ static void list_keys(const char *key, char *out, size_t size)
     }
     size_t used = strlen(out);
     if (chosen == CAB_RECIPE_GROUPS) {
-        snprintf(out + used, size - used, "; groups are teacher, student, data, init, bridge, train, stages[N]");
+        snprintf(out + used, size - used,
+                 "; groups are teacher, student, data, augment, init, bridge, train, stages[N]");
         return;
     }
     cab_recipe_group group = cab_recipe_group_get(chosen);
@@ -210,11 +212,87 @@ static cab_status find_stage(cab_recipe *recipe, const char *key, cab_stage **st
     return CAB_OK;
 }
 
+/* The option that a key outside of stages names, and the struct that holds it; NULL for none. */
+static const cab_option *find_option(cab_recipe *recipe, const char *key, void **object)
+{
+    for (unsigned g = 0; g < CAB_RECIPE_STAGES_GROUP; g++) {
+        cab_recipe_group group = cab_recipe_group_get(g);
+        size_t length = strlen(group.name);
+        bool named = length > 0 && strncmp(key, group.name, length) == 0 && key[length] == '.';
+        const cab_option *option = NULL;
+        if (g == CAB_RECIPE_TOP_GROUP || named)
+            option = cab_option_find(group.table, named ? key + length + 1 : key);
+        if (option) {
+            *object = (char *)recipe + group.offset;
+            return option;
+        }
+    }
+    return NULL;
+}
+
+/* ---- defaults of the architecture ------------------------------------------------------------------------------- */
+
+bool cab_recipe_reads_images(const cab_recipe *recipe)
+{
+    return recipe->student.architecture == CAB_STUDENT_VIM;
+}
+
+/* What differs for images: the sizes of Vision Mamba and the paper's schedule at its batch of 64. */
+static const struct {
+    const char *key, *value;
+} image_defaults[] = {
+    {"student.d_state", "16"},      {"bridge.hidden", "128"}, {"bridge.feature_map", "softmax"},
+    {"train.batch", "64"},          {"train.min_lr", "0.16"}, {"train.warmup", "0.017"},
+    {"train.weight_decay", "0.05"}, {"train.beta2", "0.999"}, {"train.clip", "0"},
+};
+
+/* Gives `key` its other default where `recipe` has the one of before. `plain`: a recipe of defaults. */
+static cab_status follow_default(cab_recipe *recipe, cab_recipe *plain, const char *key, const char *image_value)
+{
+    void *object = NULL, *plain_object = NULL;
+    const cab_option *option = find_option(recipe, key, &object);
+    char *now = NULL, *text = NULL, *image = NULL;
+    cab_status status;
+    find_option(plain, key, &plain_object);
+    CAB_GOTO(cab_option_format(option, object, 0, &now));
+    CAB_GOTO(cab_option_format(option, plain_object, 0, &text));
+    CAB_GOTO(cab_option_set(option, plain_object, key, image_value));
+    CAB_GOTO(cab_option_format(option, plain_object, 0, &image));
+    const bool images = cab_recipe_reads_images(recipe);
+    if (strcmp(now, images ? text : image) == 0)
+        status = cab_option_set(option, object, key, images ? image : text);
+done:
+    cab_free(now);
+    cab_free(text);
+    cab_free(image);
+    return status;
+}
+
+/* Keys that still have the default of the architecture before get that of this one; so does what the method sets. */
+static cab_status set_architecture(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
+                                   const char *value)
+{
+    const bool before = cab_recipe_reads_images(recipe);
+    cab_recipe *plain = NULL;
+    cab_status status;
+    CAB_TRY(cab_option_set(option, object, key, value));
+    if (before == cab_recipe_reads_images(recipe))
+        return CAB_OK;
+    CAB_TRY(cab_recipe_new(&plain));
+    for (size_t i = 0; i < sizeof image_defaults / sizeof *image_defaults; i++)
+        CAB_GOTO(follow_default(recipe, plain, image_defaults[i].key, image_defaults[i].value));
+    status = cab_recipe_apply_method(recipe, (int)recipe->method);
+done:
+    cab_recipe_free(plain);
+    return status;
+}
+
 cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value)
 {
     char sentence[SENTENCE_MAX];
     const char *rest;
     cab_stage *stage;
+    void *object = NULL;
     if (strcmp(key, "method") == 0) {
         int64_t before = recipe->method;
         CAB_TRY(cab_option_set(method_option(), recipe, key, value));
@@ -227,44 +305,56 @@ cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value
     const cab_option *option = stage ? cab_option_find(stage_table(), rest) : NULL;
     if (option)
         return cab_option_set(option, stage, key, value);
-    for (unsigned g = 0; g < CAB_RECIPE_STAGES_GROUP; g++) {
-        cab_recipe_group group = cab_recipe_group_get(g);
-        size_t length = strlen(group.name);
-        bool named = length > 0 && strncmp(key, group.name, length) == 0 && key[length] == '.';
-        if (g == CAB_RECIPE_TOP_GROUP || named)
-            option = cab_option_find(group.table, named ? key + length + 1 : key);
-        if (option)
-            return cab_option_set(option, (char *)recipe + group.offset, key, value);
+    option = find_option(recipe, key, &object);
+    if (!option) {
+        cab_recipe_unknown_key(key, sentence, sizeof sentence);
+        return cab_fail(CAB_EARG, "%s", sentence);
     }
-    cab_recipe_unknown_key(key, sentence, sizeof sentence);
-    return cab_fail(CAB_EARG, "%s", sentence);
+    if (strcmp(key, "student.architecture") == 0)
+        return set_architecture(recipe, option, object, key, value);
+    return cab_option_set(option, object, key, value);
 }
 
 /* ---- lengths ---------------------------------------------------------------------------------------------------- */
 
+/* Tokens of so many passes, at least one; at most 2^62, beyond which no run ends. */
+static uint64_t tokens_of(double passes, uint64_t pass_tokens)
+{
+    const double tokens = passes * (double)pass_tokens + 0.5, most = 0x1p62;
+    return tokens < 1 ? 1 : tokens < most ? (uint64_t)tokens : (uint64_t)most;
+}
+
+/* Tokens over all stages; 0 when the recipe leaves it to them. */
+static uint64_t total_tokens(const cab_recipe *recipe, uint64_t pass_tokens)
+{
+    return recipe->train.passes > 0 ? tokens_of(recipe->train.passes, pass_tokens) : (uint64_t)recipe->train.tokens;
+}
+
 /* Tokens of a stage that says how long it is; 0 for one that takes what the others leave. */
-static cab_status stage_tokens(const cab_recipe *recipe, unsigned index, uint64_t per_step, uint64_t *tokens)
+static cab_status stage_tokens(const cab_recipe *recipe, unsigned index, uint64_t per_step, uint64_t pass_tokens,
+                               uint64_t *tokens)
 {
     const cab_stage *stage = &recipe->stages[index];
-    uint64_t total = (uint64_t)recipe->train.tokens;
-    int given = (stage->share > 0) + (stage->tokens > 0) + (stage->steps > 0);
+    uint64_t total = total_tokens(recipe, pass_tokens);
+    int given = (stage->share > 0) + (stage->tokens > 0) + (stage->steps > 0) + (stage->passes > 0);
     *tokens = 0;
     if (given > 1)
-        return cab_fail(CAB_EARG, "stages[%u] \"%s\": give one of share, tokens and steps, found %d", index,
+        return cab_fail(CAB_EARG, "stages[%u] \"%s\": give one of share, tokens, steps and passes, found %d", index,
                         stage->name, given);
-    if (total == 0 && stage->tokens == 0 && stage->steps == 0)
+    if (total == 0 && (given == 0 || stage->share > 0))
         return cab_fail(CAB_EARG,
-                        "stages[%u] \"%s\" has no length: set train.tokens (--tokens), or the stage's tokens or steps",
+                        "stages[%u] \"%s\" has no length: set train.tokens (--tokens) or train.passes (--passes), or "
+                        "the stage's tokens, steps or passes",
                         index, stage->name);
     if (stage->steps > 0 && __builtin_mul_overflow((uint64_t)stage->steps, per_step, tokens))
         return cab_fail(CAB_EARG, "stages[%u] \"%s\": %" PRId64 " steps of %" PRIu64 " tokens are too many", index,
                         stage->name, stage->steps, per_step);
     if (stage->tokens > 0)
         *tokens = (uint64_t)stage->tokens;
-    if (stage->share > 0) {
-        *tokens = (uint64_t)(stage->share * (double)total + 0.5);
-        *tokens += *tokens == 0;
-    }
+    if (stage->passes > 0)
+        *tokens = tokens_of(stage->passes, pass_tokens);
+    if (stage->share > 0)
+        *tokens = tokens_of(stage->share, total);
     return CAB_OK;
 }
 
@@ -274,16 +364,16 @@ static uint64_t steps_of(uint64_t tokens, uint64_t per_step)
     return steps ? steps : 1;
 }
 
-cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t *steps)
+cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t pass_tokens, uint64_t *steps)
 {
-    uint64_t per_step, sum = 0, sum_steps = 0, total = (uint64_t)recipe->train.tokens;
+    uint64_t per_step, sum = 0, sum_steps = 0, total = total_tokens(recipe, pass_tokens);
     unsigned open = recipe->stages_count, count = recipe->stages_count;
     if (__builtin_mul_overflow((uint64_t)recipe->train.batch, seq_len, &per_step) || per_step == 0)
         return cab_fail(CAB_EARG, "train.batch %" PRId64 " of %" PRIu64 " tokens: expected at least one token",
                         recipe->train.batch, seq_len);
     for (unsigned i = 0; i < count; i++) {
         uint64_t tokens;
-        CAB_TRY(stage_tokens(recipe, i, per_step, &tokens));
+        CAB_TRY(stage_tokens(recipe, i, per_step, pass_tokens, &tokens));
         if (tokens == 0 && open < count)
             return cab_fail(CAB_EARG, "stages[%u] and stages[%u] both have no length: at most one takes the rest", open,
                             i);
@@ -372,6 +462,8 @@ static cab_status check_training(const cab_recipe *recipe)
             return cab_fail(CAB_EARG, "%s: found %g, expected %s", rules[i].key, rules[i].value,
                             rules[i].positive ? "more than 0" : "less than 1");
     }
+    if (train->tokens && train->passes > 0)
+        return cab_fail(CAB_EARG, "train.tokens and train.passes exclude each other");
     if (train->micro_batch && (train->micro_batch > train->batch || train->batch % train->micro_batch))
         return cab_fail(CAB_EARG, "train.batch %" PRId64 " is no multiple of train.micro_batch %" PRId64, train->batch,
                         train->micro_batch);
@@ -387,9 +479,26 @@ static cab_status check_weight(unsigned index, const char *term, double start, d
     return CAB_OK;
 }
 
+/* Lengths can be compared only in one unit; the run does so once it knows the teacher and the data. */
+static cab_status check_lengths(const cab_recipe *recipe)
+{
+    enum { PASS = 1 << 20 };
+    const bool images = cab_recipe_reads_images(recipe);
+    const uint64_t seq_len = images || recipe->data.seq_len == 0 ? 1 : (uint64_t)recipe->data.seq_len;
+    uint64_t steps[CAB_STAGES_MAX];
+    bool by_steps = false, by_tokens = recipe->train.tokens > 0, by_passes = recipe->train.passes > 0;
+    for (unsigned i = 0; i < recipe->stages_count; i++) {
+        by_steps = by_steps || recipe->stages[i].steps > 0;
+        by_tokens = by_tokens || recipe->stages[i].tokens > 0;
+        by_passes = by_passes || recipe->stages[i].passes > 0;
+    }
+    if ((by_passes && (by_steps || by_tokens)) || (by_steps && !images && recipe->data.seq_len == 0))
+        return CAB_OK;
+    return cab_recipe_stage_steps(recipe, seq_len, (uint64_t)recipe->train.batch * seq_len * PASS, steps);
+}
+
 static cab_status check_stages(const cab_recipe *recipe)
 {
-    bool by_steps = false;
     if (!recipe->stages_count)
         return cab_fail(CAB_EARG, "stages: none; name a method, or list at least one stage with a loss weight");
     for (unsigned i = 0; i < recipe->stages_count; i++) {
@@ -400,13 +509,24 @@ static cab_status check_stages(const cab_recipe *recipe)
         CAB_TRY(check_weight(i, "align", stage->align, stage->align_end, &used));
         if (!used)
             return cab_fail(CAB_EARG, "stages[%u] \"%s\": no loss term; give ce, kl or align a weight", i, stage->name);
-        by_steps = by_steps || stage->steps > 0;
     }
-    /* without a sequence length, steps cannot be compared with tokens; the run does so when it knows the teacher */
-    if (by_steps && recipe->data.seq_len == 0)
-        return CAB_OK;
-    uint64_t steps[CAB_STAGES_MAX];
-    return cab_recipe_stage_steps(recipe, recipe->data.seq_len ? (uint64_t)recipe->data.seq_len : 1, steps);
+    return check_lengths(recipe);
+}
+
+/* Keys that only images or only text have. */
+static cab_status check_kind(const cab_recipe *recipe)
+{
+    cab_augment augment;
+    const struct cab_recipe_data *data = &recipe->data;
+    if (cab_recipe_reads_images(recipe)) {
+        if (recipe->init.fold || recipe->init.gate_open)
+            return cab_fail(CAB_EARG, "init.fold and gate_open are of phi-mamba, the student is vim");
+        return cab_recipe_augment(recipe, &augment);
+    }
+    if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
+        return cab_fail(CAB_EARG, "data.classes, image_size, min_side and image_cache are of images, the student "
+                                  "phi-mamba reads text; set student.architecture to vim");
+    return CAB_OK;
 }
 
 cab_status cab_recipe_validate(const cab_recipe *recipe)
@@ -414,5 +534,6 @@ cab_status cab_recipe_validate(const cab_recipe *recipe)
     CAB_TRY(check_paths(recipe));
     CAB_TRY(check_sizes(recipe));
     CAB_TRY(check_training(recipe));
+    CAB_TRY(check_kind(recipe));
     return check_stages(recipe);
 }

@@ -35,30 +35,69 @@
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
-    ENUM(architecture, 0, "phi-mamba", "student architecture")                                                         \
+    ENUM(architecture, 0, "phi-mamba|vim",                                                                             \
+         "student architecture: phi-mamba learns from text, vim from images. Defaults and presets follow it")          \
     INT(n_layer, 0, 0, 1024, "layers; 0: as the teacher")                                                              \
     INT(d_model, 0, 0, 65536, "width; 0: as the teacher")                                                              \
     INT(n_head, 0, 0, 1024, "mixer heads; 0: as the teacher")                                                          \
-    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width")                                       \
+    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width. vim: 16")                              \
     INT(d_conv, 4, 1, 16, "taps of the causal convolution")                                                            \
-    INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")
+    INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")                                             \
+    INT(expand, 2, 1, 16, "vim: inner width as a multiple of the width")                                               \
+    INT(dt_rank, 0, 0, 65536, "vim: rank of the step size; 0: a sixteenth of the width")                               \
+    INT(patch_size, 0, 0, 4096, "vim: pixels of a patch's side; 0: as the teacher")                                    \
+    ENUM(classes, 0, "data|teacher", "vim: classes it tells apart: those of the data, or all of the teacher's")
 
 #define CAB_RECIPE_DATA(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
-    LIST(train, "training files: .txt, .jsonl, either .gz / .xz / .zst, or token files .npy / .bin")                   \
+    LIST(train, "training files: .txt, .jsonl, either .gz / .xz / .zst, or token files .npy / .bin; of images: "       \
+                "folders of classes, archives of them (.tar, .zip) or .csv lists")                                     \
     LIST(eval, "validation files of the same kinds")                                                                   \
     TEXT(separator, "<|endoftext|>", "line that ends a document in .txt files")                                        \
     TEXT(text_field, "text", "field of .jsonl lines that holds the document")                                          \
     ENUM(bin_type, 0, "uint16|uint32", "element type of .bin token files")                                             \
-    REAL(fraction, 1, 0, 1, "seeded share of the training documents that is used")                                     \
+    REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \
-    TEXT(cache, "", "directory of the token cache; empty: <out>/../cache or $XDG_CACHE_HOME/cab")
+    TEXT(cache, "", "directory of caches; empty: <out>/../cache or $XDG_CACHE_HOME/cab")                               \
+    TEXT(classes, "",                                                                                                  \
+         "images: class map, lines of label, name and the teacher's class; empty: the classes found, which then must " \
+         "be the teacher's")                                                                                           \
+    INT(image_size, 0, 0, 4096, "images: pixels of a side that the models read; 0: as the teacher")                    \
+    INT(min_side, 0, 0, 4096,                                                                                          \
+        "images: JPEGs are decoded at 1/2, 1/4 or 1/8 where the shorter side stays at least this; 0: whole")           \
+    ENUM(image_cache, 0, "none|memory|file", "images: decoded once and kept in memory, or in one file in `cache`")     \
+    ENUM(on_error, 0, "stop|skip",                                                                                     \
+         "images: what to do about one that cannot be read; skip counts and names them, and goes on without")
+
+/* Random variation of training images; data/augment.h has the steps. -1: as the preset has it. */
+#define CAB_RECIPE_AUGMENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
+    ENUM(preset, 2, "none|basic|deit",                                                                                 \
+         "basic: random resized crop and flip; deit: also RandAugment, erasing, mixup, cutmix and smoothing, the "     \
+         "paper's. Images only; a key below at -1 is the preset's")                                                    \
+    REAL(scale_min, -1, -1, 1, "least share of the area that is cropped")                                              \
+    REAL(scale_max, -1, -1, 1, "largest share; 0: the crop of evaluation")                                             \
+    REAL(ratio_min, -1, -1, 1000, "least width over height of the crop")                                               \
+    REAL(ratio_max, -1, -1, 1000, "largest width over height")                                                         \
+    REAL(flip, -1, -1, 1, "probability of exchanging left and right")                                                  \
+    TEXT(rand, "", "RandAugment in timm's words, such as rand-m9-mstd0.5-inc1; none: off; empty: the preset's")        \
+    REAL(jitter, -1, -1, 1, "strength of changes of colour, where RandAugment is off")                                 \
+    REAL(erase, -1, -1, 1, "probability of erasing rectangles")                                                        \
+    ENUM(erase_mode, 0, "preset|const|rand|pixel", "what they are filled with: the mean, one colour, noise")           \
+    INT(erase_count, -1, -1, 1000, "at most this many")                                                                \
+    REAL(mixup, -1, -1, 1000, "parameter of the Beta distribution that images are mixed by; 0: off")                   \
+    REAL(cutmix, -1, -1, 1000, "the same of pasted rectangles; 0: off")                                                \
+    REAL(mix_probability, -1, -1, 1, "probability that a batch is mixed at all")                                       \
+    REAL(switch_probability, -1, -1, 1, "of cutmix, where both are on")                                                \
+    REAL(smoothing, -1, -1, 1, "share of the label that is spread over all classes")                                   \
+    INT(repeats, -1, -1, 1000, "times an image stands in a row in an epoch of as many samples")
 
 #define CAB_RECIPE_INIT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
     ENUM(weights, 0, "scratch|teacher", "teacher: embedding, head, norms, MLP, V/K/Q -> x/B/C, output projection")     \
     BOOL(fold, false,                                                                                                  \
          "reuse exactly: norms folded into the weights behind them, biases into the convolution and the MLP")          \
     REAL(qk_scale, 1, 0, 100, "factor on reused Q and K: linear attention has no softmax to tame them")                \
-    BOOL(near_identity, false, "decay starts as a constant near 1: the student starts as linear attention")            \
+    BOOL(near_identity, false,                                                                                         \
+         "decay starts as a constant near 1: the student starts as linear attention. vim: A_log starts at -20, and "   \
+         "stays there: A's gradient is in proportion to A")                                                            \
     REAL(decay, 0.9, 0, 1, "decay a[t] at the start when near_identity is on")                                         \
     BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
     BOOL(gate_open, false, "gate starts at about 1: small z rows, z_bias where silu is 1")                             \
@@ -67,32 +106,38 @@
 
 #define CAB_RECIPE_BRIDGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                     \
     INT(n_layer, 2, 1, 3, "linear layers of each bridge MLP")                                                          \
-    INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width")                                                   \
+    INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width. vim: 128")                                         \
     ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
-    ENUM(feature_map, 0, "none|softmax|relu|exp", "map applied to the teacher's Q and K before comparison")            \
+    ENUM(feature_map, 0, "none|softmax|relu|exp",                                                                      \
+         "map applied to the teacher's Q and K before comparison. vim: softmax, of Q over features, of K over tokens") \
     ENUM(layer_map, 0, "proportional|uniform-last|first|list", "which teacher layer teaches which student layer")      \
     INTS(layers, "with layer_map: list, the teacher layer of each student layer (-1: none)")
 
 #define CAB_RECIPE_TRAIN(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
-    INT(tokens, 0, 0, INT64_MAX, "training tokens over all stages; 0: sum of the stages' own lengths")                 \
-    INT(batch, 8, 1, 1048576, "sequences per optimizer step")                                                          \
-    INT(micro_batch, 0, 0, 1048576, "sequences in memory at once; 0: the whole batch")                                 \
-    REAL(lr, 0, 0, 10, "peak learning rate; 0: the method's own, scaled by 128 / width; a stage may have its own")     \
-    REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak")                                             \
+    INT(tokens, 0, 0, INT64_MAX, "training tokens, or images, over all stages; 0: sum of the stages' own lengths")     \
+    REAL(passes, 0, 0, 1e9, "the same in passes over the training data (epochs)")                                      \
+    INT(batch, 8, 1, 1048576, "sequences, or images, per optimizer step. vim: 64")                                     \
+    INT(micro_batch, 0, 0, 1048576, "of these in memory at once; 0: the whole batch")                                  \
+    REAL(lr, 0, 0, 10,                                                                                                 \
+         "peak learning rate; 0: the method's own, scaled by 128 / width; vim: 5e-4 * batch / 512; a stage may have "  \
+         "its own")                                                                                                    \
+    REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak. vim: 0.16")                                  \
     ENUM(schedule, 0, "cosine|linear|wsd|constant",                                                                    \
          "shape after warm-up; wsd: constant, then linear decay in the last fifth")                                    \
-    REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up")                                           \
-    REAL(weight_decay, 0.1, 0, 10, "decoupled; not on biases, norms, D, the convolution")                              \
+    REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up. vim: 0.017")                               \
+    REAL(weight_decay, 0.1, 0, 10,                                                                                     \
+         "decoupled; not on biases, norms, A, D, tokens, positions, nor phi-mamba's convolution. vim: 0.05")           \
     REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
-    REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
+    REAL(beta2, 0.95, 0, 1, "AdamW. vim: 0.999")                                                                       \
     REAL(eps, 1e-8, 0, 1, "AdamW")                                                                                     \
-    REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never")                                         \
+    REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never, as vim")                                 \
     REAL(ema, 0, 0, 1,                                                                                                 \
          "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: "    \
          "none")                                                                                                       \
     BOOL(recompute, false, "recompute each block in the backward pass instead of keeping its activations")             \
     INT(eval_every, 0, 0, INT64_MAX, "steps between evaluations; 0: a tenth of the run")                               \
-    INT(eval_tokens, 0, 0, INT64_MAX, "validation tokens of a periodic evaluation; 0: 16384; the last one uses all")   \
+    INT(eval_tokens, 0, 0, INT64_MAX,                                                                                  \
+        "validation tokens of a periodic evaluation; 0: 16384, or 2048 images; the last one uses all")                 \
     INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \
     INT(log_every, 1, 1, INT64_MAX, "steps between log lines")
 
@@ -100,8 +145,9 @@
 #define CAB_RECIPE_STAGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     TEXT(name, "train", "shown in the log")                                                                            \
     REAL(share, 0, 0, 1, "share of train.tokens; 0: what the others leave")                                            \
-    INT(tokens, 0, 0, INT64_MAX, "length in tokens; 0: by share or steps")                                             \
-    INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by share or tokens")                                    \
+    INT(tokens, 0, 0, INT64_MAX, "length in tokens or images; 0: by share, steps or passes")                           \
+    INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by one of the others")                                  \
+    REAL(passes, 0, 0, 1e9, "length in passes over the training data; 0: by one of the others")                        \
     REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
     REAL(ce, 0, 0, 1e6, "weight of the cross-entropy")                                                                 \
     REAL(ce_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                               \
@@ -118,6 +164,7 @@
     X(teacher, CAB_RECIPE_TEACHER)                                                                                     \
     X(student, CAB_RECIPE_STUDENT)                                                                                     \
     X(data, CAB_RECIPE_DATA)                                                                                           \
+    X(augment, CAB_RECIPE_AUGMENT)                                                                                     \
     X(init, CAB_RECIPE_INIT)                                                                                           \
     X(bridge, CAB_RECIPE_BRIDGE)                                                                                       \
     X(train, CAB_RECIPE_TRAIN)
@@ -156,6 +203,10 @@ enum {
     CAB_METHOD_CAB_BEST
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
+enum { CAB_STUDENT_PHI_MAMBA, CAB_STUDENT_VIM };
+enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
+enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };
+enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };
 enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
 enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };
 enum { CAB_BRIDGE_MAP_NONE, CAB_BRIDGE_MAP_SOFTMAX, CAB_BRIDGE_MAP_RELU, CAB_BRIDGE_MAP_EXP };
@@ -165,24 +216,28 @@ enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
 
 /* Besides the public calls (cab.h): */
 
+/* Whether it distils from images: its student's architecture reads them. */
+bool cab_recipe_reads_images(const cab_recipe *recipe);
+
 /* A recipe of defaults with no stages. */
 cab_status cab_recipe_new(cab_recipe **recipe);
 /* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (methods.c);
  * everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`. cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
-/* The settings of a preset as NULL-terminated "key=value" lines for cab_recipe_set(), and its number of stages.
- * CAB_METHOD_CUSTOM has none. */
-const char *const *cab_method_settings(int method, unsigned *stages);
-/* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else the method's own, which was
- * tuned at width 128 and falls with the width. */
+/* The settings of a preset for students of text or of images as NULL-terminated "key=value" lines for cab_recipe_set(), and
+ * its number of stages. CAB_METHOD_CUSTOM has none. */
+const char *const *cab_method_settings(int method, bool images, unsigned *stages);
+/* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
+ * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. */
 double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);
 
 /* The recipe's method as a word in out[size]: "cab", "custom" ... Returns out. */
 const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t size);
 
-/* Optimizer steps of every stage in steps[recipe->stages_count], for sequences of seq_len tokens. Tokens are rounded to
- * the nearest whole step, at least one. CAB_EARG where the lengths contradict one another or are missing. */
-cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t *steps);
+/* Optimizer steps of every stage in steps[recipe->stages_count], for sequences of seq_len tokens (1: images) and training data
+ * of pass_tokens. Tokens are rounded to the nearest whole step, at least one. CAB_EARG where the lengths contradict one
+ * another or are missing. */
+cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, uint64_t pass_tokens, uint64_t *steps);
 
 /* The recipe as YAML that loads back to the same values. Written beside a run as recipe.yaml. */
 cab_status cab_recipe_save(const cab_recipe *recipe, const char *path);
@@ -197,7 +252,7 @@ typedef struct cab_recipe_group {
     cab_option_table table;
     size_t offset; /* of the group's struct in struct cab_recipe; 0 for "stages", whose rows count within one stage */
 } cab_recipe_group;
-enum { CAB_RECIPE_GROUPS = 8, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 7 };
+enum { CAB_RECIPE_GROUPS = 9, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 8 };
 cab_recipe_group cab_recipe_group_get(unsigned index);
 
 /* Replaces the stages by `count` stages of defaults. */

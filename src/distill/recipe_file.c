@@ -360,11 +360,28 @@ static cab_status take_group(const struct source *source, const struct raw_group
     return CAB_OK;
 }
 
-/* Method first, then everything else, so that the order of lines in the file has no meaning. */
+/* What the defaults and presets depend on. */
+static cab_status take_architecture(const struct source *source, const struct raw *raw, cab_recipe *recipe)
+{
+    static const char path[] = "student.architecture";
+    for (unsigned g = 1; g < CAB_RECIPE_STAGES_GROUP; g++) {
+        cab_recipe_group group = cab_recipe_group_get(g);
+        const cab_option *option = cab_option_find(group.table, "architecture");
+        if (strcmp(group.name, "student") != 0 || !option || !raw->groups[g])
+            continue;
+        const char *text = raw->groups[g]->values[option - group.table.rows].text;
+        if (text && cab_recipe_set(recipe, path, text) != CAB_OK)
+            return at_line(source->name, source->text, source->size, path);
+    }
+    return CAB_OK;
+}
+
+/* Architecture and method first, then everything else, so that the order of lines in the file has no meaning. */
 static cab_status take(const struct source *source, const struct raw *raw, cab_recipe *recipe)
 {
     char prefix[64];
     CAB_TRY(take_group(source, &raw->top, cab_recipe_group_get(CAB_RECIPE_TOP_GROUP).table, recipe, ""));
+    CAB_TRY(take_architecture(source, raw, recipe));
     CAB_TRY(cab_recipe_apply_method(recipe, (int)recipe->method));
     for (unsigned g = 1; g < CAB_RECIPE_STAGES_GROUP; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);

@@ -408,7 +408,6 @@ static cab_status part(const cab_model *model, cab_part which, int l, cab_part_v
     };
     if (which == CAB_PART_HEAD_W)
         return class_head(model, out);
-    out->rows = out->columns = 0;
     CAB_TRY(cab_part_copy(model->params, &parts[which], out));
     if (which == CAB_PART_POSITIONS) {
         out->rows = c->max_length;

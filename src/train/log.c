@@ -35,6 +35,16 @@ static bool add_whole(json_object *object, const char *key, uint64_t value)
     return add(object, key, json_object_new_int64(value > INT64_MAX ? INT64_MAX : (int64_t)value));
 }
 
+static bool add_images(json_object *object, bool images, uint64_t count)
+{
+    return !images || add_whole(object, "images", count);
+}
+
+static bool add_ranks(json_object *object, bool images, double top1, double top5)
+{
+    return !images || (add_real(object, "top1", top1) && add_real(object, "top5", top5));
+}
+
 static bool add_text(json_object *object, const char *key, const char *value)
 {
     return !value || add(object, key, json_object_new_string(value));
@@ -114,8 +124,9 @@ cab_status cab_run_log_step(cab_run_log *log, const cab_run_step *step)
                     add_text(line, "stage", step->stage) && add_real(line, "loss", step->loss) &&
                     add_real(line, "ce", step->ce) && add_real(line, "kl", step->kl) &&
                     add_real(line, "align", step->align) && add_real(line, "lr", step->lr) &&
-                    add_real(line, "grad_norm", step->grad_norm) &&
-                    add_real(line, "tokens_per_s", step->tokens_per_s) && add_real(line, "seconds", step->seconds);
+                    add_real(line, "grad_norm", step->grad_norm) && add_images(line, step->images, step->tokens) &&
+                    add_real(line, step->images ? "images_per_s" : "tokens_per_s", step->tokens_per_s) &&
+                    add_real(line, "seconds", step->seconds);
     return put_line(log, line, complete);
 }
 
@@ -125,7 +136,9 @@ cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval)
     bool complete = line && add(line, "eval", json_object_new_boolean(1)) && add_whole(line, "step", eval->step) &&
                     add_whole(line, "tokens", eval->tokens) && add_real(line, "loss", eval->loss) &&
                     add_real(line, "perplexity", eval->perplexity) && add_real(line, "kl", eval->kl) &&
-                    add_real(line, "agreement", eval->agreement) && add_real(line, "seconds", eval->seconds);
+                    add_real(line, "agreement", eval->agreement) &&
+                    add_ranks(line, eval->images, eval->top1, eval->top5) &&
+                    add_images(line, eval->images, eval->tokens) && add_real(line, "seconds", eval->seconds);
     return put_line(log, line, complete);
 }
 
@@ -150,7 +163,10 @@ cab_status cab_run_summary_write(const char *directory, const cab_run_summary *s
         add_real(object, "perplexity", result->perplexity) && add_real(object, "kl", result->kl) &&
         add_real(object, "agreement", result->agreement) &&
         add_real(object, "teacher_perplexity", summary->teacher_perplexity) &&
-        add_real(object, "tokens_per_second", result->tokens_per_second) &&
+        add_ranks(object, summary->images, result->top1, result->top5) &&
+        (!summary->images || add_real(object, "teacher_top1", summary->teacher_top1)) &&
+        add_images(object, summary->images, result->tokens) &&
+        add_real(object, summary->images ? "images_per_second" : "tokens_per_second", result->tokens_per_second) &&
         add_real(object, "seconds", result->seconds) && add_real(object, "peak_memory", result->peak_memory) &&
         add_whole(object, "tokens", result->tokens) && add_whole(object, "steps", result->steps) &&
         add_whole(object, "parameters", summary->parameters) && add_real(object, "fraction", summary->fraction) &&

@@ -5,6 +5,8 @@
  *                      "grad_norm":0.7,"tokens_per_s":51200,"seconds":12.5}
  *   an evaluation     {"eval":true,"step":120,"tokens":61440,"loss":2.8,"perplexity":16.4,"kl":0.7,"agreement":0.61,
  *                      "seconds":13.0}
+ * of a run on images  "images" stands beside "tokens", which are the same number then, "images_per_s" for "tokens_per_s", and
+ *                     an evaluation has "top1" and "top5", between 0 and 1, for "perplexity"
  * "seconds" counts from the start of the run. A number that is not finite (a loss term the stage lacks) is left out.
  *
  * result.json, written once at the end: the fields of cab_result under their names, and those of cab_run_summary. */
@@ -14,6 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -27,11 +30,13 @@ typedef struct cab_run_step {
     uint64_t step, tokens;
     const char *stage;
     double loss, ce, kl, align, lr, grad_norm, tokens_per_s, seconds;
+    bool images; /* tokens are images */
 } cab_run_step;
 
 typedef struct cab_run_eval {
     uint64_t step, tokens;
-    double loss, perplexity, kl, agreement, seconds;
+    double loss, perplexity, kl, agreement, top1, top5, seconds;
+    bool images; /* tokens are images; top1 and top5 are written */
 } cab_run_eval;
 
 typedef struct cab_run_log {
@@ -52,7 +57,9 @@ typedef struct cab_run_summary {
     cab_result result;
     const char *method, *teacher, *student, *sample; /* paths as the recipe has them; sample: generated text */
     double fraction, teacher_perplexity;             /* teacher_perplexity: NAN when not measured */
+    double teacher_top1;                             /* of images; NAN: not measured */
     uint64_t seed, parameters;                       /* of the student */
+    bool images; /* the result's tokens are images: "images" and "images_per_second" stand in the file */
 } cab_run_summary;
 
 /* Writes <directory>/result.json atomically. */

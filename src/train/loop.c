@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
-#include "train/run.h"
+#include "train/run_images.h"
 #include "train/snapshot.h"
 
 #include <errno.h>
@@ -91,6 +91,7 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
                          .lr = lr,
                          .grad_norm = norm,
                          .tokens_per_s = (double)tokens_done(run) / run->train_seconds,
+                         .images = run->reads_images,
                          .seconds = run->seconds};
     if (run->step % (uint64_t)run->recipe->train.log_every != 0)
         return CAB_OK;
@@ -105,9 +106,12 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
     cab_run_eval line = {.step = run->step,
                          .tokens = tokens_done(run),
                          .loss = out->loss,
-                         .perplexity = exp(out->loss),
+                         .perplexity = run->reads_images ? NAN : exp(out->loss),
                          .kl = out->kl,
                          .agreement = out->agreement,
+                         .top1 = out->top1,
+                         .top5 = out->top5,
+                         .images = run->reads_images,
                          .seconds = run->seconds};
     return cab_run_log_eval(&run->log, &line);
 }
@@ -117,7 +121,7 @@ static bool evaluation_due(const cab_run *run)
     uint64_t every = (uint64_t)run->recipe->train.eval_every;
     if (every == 0)
         every = run->total_steps < 10 ? 1 : run->total_steps / 10;
-    return run->eval != NULL && run->step % every == 0 && run->step < run->total_steps;
+    return (run->eval != NULL || run->reads_images) && run->step % every == 0 && run->step < run->total_steps;
 }
 
 static void show_progress(const cab_run *run, cab_progress *progress, const cab_term_values *v, double lr)
@@ -134,8 +138,13 @@ static void show_progress(const cab_run *run, cab_progress *progress, const cab_
     for (int i = 0; i < 3; i++)
         if (terms[i].present && !isnan(terms[i].value))
             used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", terms[i].name, terms[i].value);
-    snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk tokens  %.1fk tokens/s", lr,
-             (double)tokens_done(run) / 1e3, (double)tokens_done(run) / run->train_seconds / 1e3);
+    const double done = (double)tokens_done(run);
+    if (run->reads_images)
+        snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk images  %.1f images/s", lr, done / 1e3,
+                 done / run->train_seconds);
+    else
+        snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk tokens  %.1fk tokens/s", lr, done / 1e3,
+                 done / run->train_seconds / 1e3);
     cab_progress_update(progress, run->step, detail);
 }
 
@@ -272,8 +281,10 @@ static cab_status export_and_sample(cab_run *run, const char *directory, sample 
     CAB_TRY(cab_run_swap_averages(run));
     cab_free(run->student->directory);
     run->student->directory = NULL;
-    CAB_TRY(cab_model_export(run->student, directory, run->recipe->teacher.path, NULL));
+    CAB_TRY(cab_model_export(run->student, directory, run->reads_images ? NULL : run->recipe->teacher.path, NULL));
     CAB_TRY(cab_strdup(&run->student->directory, directory));
+    if (run->reads_images)
+        return cab_run_images_describe(run, directory);
     options.seed = (uint64_t)run->recipe->seed;
     return cab_generate(run->student, "", &options, collect, s);
 }
@@ -282,18 +293,20 @@ static cab_status finish(cab_run *run, cab_result *result)
 {
     char directory[CAB_PATH_MAX], method[64];
     sample text = {.text = ""};
-    cab_run_evaluation e = {.loss = NAN, .kl = NAN, .agreement = NAN};
+    cab_run_evaluation e = {.loss = NAN, .kl = NAN, .agreement = NAN, .top1 = NAN, .top5 = NAN, .teacher_top1 = NAN};
     double floor = NAN;
-    if (run->eval != NULL) {
+    if (run->eval != NULL || run->reads_images)
         CAB_TRY(evaluate_and_log(run, 0, &e));
+    if (run->eval != NULL)
         CAB_TRY(teacher_loss(run, &floor));
-    }
     CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
     CAB_TRY(export_and_sample(run, directory, &text));
     *result = (cab_result){.loss = e.loss,
-                           .perplexity = exp(e.loss),
+                           .perplexity = run->reads_images ? NAN : exp(e.loss),
                            .kl = e.kl,
                            .agreement = e.agreement,
+                           .top1 = e.top1,
+                           .top5 = e.top5,
                            .tokens_per_second = (double)tokens_done(run) / run->train_seconds,
                            .seconds = run->seconds,
                            .peak_memory = cab_peak_memory(),
@@ -303,11 +316,13 @@ static cab_status finish(cab_run *run, cab_result *result)
                                .method = cab_recipe_method_name(run->recipe, method, sizeof method),
                                .teacher = run->recipe->teacher.path,
                                .student = directory,
-                               .sample = text.text,
+                               .sample = run->reads_images ? NULL : text.text,
                                .fraction = run->recipe->data.fraction,
                                .seed = (uint64_t)run->recipe->seed,
                                .parameters = cab_model_parameters(run->student),
-                               .teacher_perplexity = exp(floor)};
+                               .teacher_perplexity = exp(floor),
+                               .teacher_top1 = e.teacher_top1,
+                               .images = run->reads_images};
     CAB_TRY(cab_run_summary_write(run->recipe->out, &summary));
     return cab_snapshot_remove(run);
 }
@@ -317,6 +332,10 @@ static void describe(const cab_run *run)
     const cab_config *t = &run->teacher->config, *s = &run->student->config;
     cab_log_info("teacher  %s: %s, %.2f M parameters, %d layers, width %d", run->recipe->teacher.path,
                  run->teacher->arch->name, (double)cab_model_parameters(run->teacher) * 1e-6, t->n_layer, t->d_model);
+    if (run->reads_images) {
+        cab_run_images_print(run);
+        return;
+    }
     cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, %d heads, state %d", run->student->arch->name,
                  (double)cab_model_parameters(run->student) * 1e-6, s->n_layer, s->d_model, s->n_head, s->d_state);
     cab_log_info("data     %" PRIu64 " of %" PRIu64 " documents, %" PRIu64 " tokens; %" PRIu64 " steps of %" PRId64

@@ -7,7 +7,9 @@
 #include "base/thread.h"
 #include "device/device.h"
 #include "distill/initialise.h"
+#include "distill/initialise_vim.h"
 #include "distill/layer_map.h"
+#include "train/run_images.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,10 +22,22 @@ static cab_status open_models(const struct cab_recipe *r, cab_run *run)
     run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto()
                      : r->precision == CAB_RECIPE_BF16 ? CAB_PRECISION_BF16
                                                        : CAB_PRECISION_FP32;
-    CAB_TRY(cab_model_open(r->teacher.path, run->backend, run->precision, false, &run->teacher));
+    CAB_TRY(cab_model_open_sized(r->teacher.path, (int)r->data.image_size, run->backend, run->precision, false,
+                                 &run->teacher));
     if (!run->teacher->arch->teacher)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a teacher", r->teacher.path,
                         run->teacher->arch->name);
+    run->reads_images = cab_recipe_reads_images(r);
+    if (cab_model_reads_images(run->teacher) != run->reads_images)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
+                        r->teacher.path, run->teacher->arch->name, run->reads_images ? "text" : "images",
+                        run->reads_images ? "phi-mamba" : "vim");
+    run->seq_len = 1;
+    return CAB_OK;
+}
+
+static cab_status choose_length(const struct cab_recipe *r, cab_run *run)
+{
     run->seq_len = r->data.seq_len > 0 ? r->data.seq_len : run->teacher->config.max_length;
     if (run->seq_len > run->teacher->config.max_length)
         return cab_fail(CAB_ESHAPE, "data.seq_len is %" PRId64 ", the teacher %s takes at most %d tokens", run->seq_len,
@@ -31,8 +45,7 @@ static cab_status open_models(const struct cab_recipe *r, cab_run *run)
     return CAB_OK;
 }
 
-/* <out>/../cache, or where the recipe says. */
-static cab_status cache_directory(const struct cab_recipe *r, char out[CAB_PATH_MAX])
+cab_status cab_run_cache_directory(const struct cab_recipe *r, char out[CAB_PATH_MAX])
 {
     if (r->data.cache[0] != '\0') {
         if (snprintf(out, CAB_PATH_MAX, "%s", r->data.cache) >= CAB_PATH_MAX)
@@ -48,10 +61,11 @@ static cab_status cache_directory(const struct cab_recipe *r, char out[CAB_PATH_
 static cab_status open_data(const struct cab_recipe *r, cab_run *run)
 {
     char path[CAB_PATH_MAX], cache[CAB_PATH_MAX];
+    CAB_TRY(choose_length(r, run));
     CAB_TRY(cab_path_join(path, r->teacher.path, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &run->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(run->tokenizer, run->teacher->config.vocab_size, r->teacher.path));
-    CAB_TRY(cache_directory(r, cache));
+    CAB_TRY(cab_run_cache_directory(r, cache));
     cab_dataset_options options = {.tokenizer = run->tokenizer,
                                    .separator = r->data.separator,
                                    .text_field = r->data.text_field,
@@ -118,12 +132,17 @@ static cab_status new_student(const struct cab_recipe *r, cab_run *run)
 
 static cab_status open_student(const struct cab_recipe *r, cab_run *run)
 {
+    if (run->reads_images)
+        return cab_run_images_open_student(run);
     if (r->student.path[0] == '\0')
         return new_student(r, run);
     CAB_TRY(cab_model_open(r->student.path, run->backend, run->precision, true, &run->student));
     if (!run->student->arch->student)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student", r->student.path,
                         run->student->arch->name);
+    if (cab_model_reads_images(run->student))
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads images, the teacher %s text", r->student.path,
+                        run->student->arch->name, r->teacher.path);
     if (run->student->config.vocab_size != run->teacher->config.vocab_size)
         return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, the teacher %s has %d", r->student.path,
                         run->student->config.vocab_size, r->teacher.path, run->teacher->config.vocab_size);
@@ -148,7 +167,8 @@ static cab_status open_bridge(const struct cab_recipe *r, cab_run *run)
                                   .hidden = chosen(r->bridge.hidden, run->teacher->config.d_model),
                                   .activation = activations[r->bridge.activation],
                                   .softmax = r->bridge.feature_map == CAB_BRIDGE_MAP_SOFTMAX,
-                                  .map = maps[r->bridge.feature_map]};
+                                  .map = maps[r->bridge.feature_map],
+                                  .bidirectional = run->reads_images};
     CAB_TRY(cab_params_new(run->backend, &run->bridge_params));
     return cab_bridge_new(run->bridge_params, &options, run->layer_map, run->student->config.n_layer,
                           cab_model_key_width(run->student), cab_model_key_width(run->teacher),
@@ -183,7 +203,8 @@ static cab_status choose_batches(const struct cab_recipe *r, cab_run *run)
     CAB_TRY(CAB_NEW(&run->labels, n, "a batch"));
     CAB_TRY(CAB_NEW(&run->valid, n, "a batch"));
     CAB_TRY(CAB_NEW(&run->stage_steps, r->stages_count, "stages"));
-    CAB_TRY(cab_recipe_stage_steps(r, (uint64_t)run->seq_len, run->stage_steps));
+    uint64_t pass = run->reads_images ? cab_image_set_count(run->images.train) : cab_dataset_tokens(run->train);
+    CAB_TRY(cab_recipe_stage_steps(r, (uint64_t)run->seq_len, pass, run->stage_steps));
     for (unsigned i = 0; i < r->stages_count; i++)
         run->total_steps += run->stage_steps[i];
     return CAB_OK;
@@ -195,7 +216,7 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
     if (r->threads > 0)
         cab_thread_limit((int)r->threads);
     CAB_TRY(open_models(r, run));
-    CAB_TRY(open_data(r, run));
+    CAB_TRY(run->reads_images ? cab_run_images_open_data(run) : open_data(r, run));
     CAB_TRY(choose_batches(r, run));
     CAB_TRY(open_student(r, run));
     const int n_layer = run->student->config.n_layer;
@@ -203,9 +224,12 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
     CAB_TRY(cab_layer_map((int)r->bridge.layer_map, r->bridge.layers.items, r->bridge.layers.count, n_layer,
                           run->teacher->config.n_layer, run->layer_map));
     if (r->student.path[0] == '\0')
-        CAB_TRY(cab_initialise(run->student, run->teacher, r, run->layer_map));
+        CAB_TRY(run->reads_images
+                    ? cab_initialise_images(run->student, run->teacher, r, run->layer_map, run->images.map)
+                    : cab_initialise(run->student, run->teacher, r, run->layer_map));
     CAB_TRY(open_bridge(r, run));
-    return open_averages(r, run);
+    CAB_TRY(open_averages(r, run));
+    return run->reads_images ? cab_run_images_open_loader(run) : CAB_OK;
 }
 
 void cab_run_close(cab_run *run)
@@ -213,6 +237,7 @@ void cab_run_close(cab_run *run)
     cab_objective_free(run->objective);
     cab_objective_free(run->evaluation);
     cab_optimizer_free(run->optimizer);
+    cab_run_images_close(run);
     cab_bridge_free(run->bridge);
     cab_params_free(run->bridge_params);
     if (run->averages != NULL)

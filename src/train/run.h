@@ -4,15 +4,32 @@
  *   recipe.yaml               the resolved recipe
  *   log.jsonl                 a line per step and per evaluation (log.h)
  *   checkpoint.safetensors    all state, replaced atomically (snapshot.h); gone once the run has ended
- *   student/                  the exported student
+ *   student/                  the exported student; of images with preprocessor_config.json and classes.tsv
  *   result.json               what it reached; its presence means the run has ended */
 #ifndef CAB_TRAIN_RUN_H
 #define CAB_TRAIN_RUN_H
 
 #include "data/dataset.h"
+#include "data/image_loader.h"
 #include "distill/objective.h"
+#include "train/evaluate_images.h"
 #include "train/log.h"
 #include "train/optimizer.h"
+
+/* What a run on images has instead of tokenizer and datasets (run_images.h). */
+typedef struct cab_run_images {
+    cab_image_set *train, *eval, *part; /* part: the share of eval that periodic evaluations look at; NULL: all */
+    cab_image_transform transform;
+    int32_t *map;       /* by label: the teacher's class; NULL: the label itself */
+    bool compared;      /* the teacher's classes are those of the data: KL and agreement mean something */
+    cab_params *head;   /* the teacher's rows of the data's classes; NULL: the teacher's own head serves */
+    cab_head_side side; /* of these */
+    cab_image_loader *loader;
+    cab_image_evaluator *evaluator, *part_evaluator; /* made on first use */
+    bool mixed;                                      /* labels are distributions: mixing or smoothing is on */
+    float *pixels, *targets;                         /* of one optimizer step */
+    int32_t *labels;
+} cab_run_images;
 
 typedef struct cab_run {
     const struct cab_recipe *recipe;
@@ -25,7 +42,9 @@ typedef struct cab_run {
     float **averages; /* EMA by student parameter; NULL without */
     cab_tokenizer *tokenizer;
     cab_dataset *train, *eval; /* eval may be NULL */
-    int64_t seq_len, batch, micro_batch;
+    bool reads_images;
+    cab_run_images images;
+    int64_t seq_len, batch, micro_batch; /* images: seq_len 1 */
 
     uint64_t *stage_steps;
     uint64_t total_steps;
@@ -43,6 +62,8 @@ typedef struct cab_run {
 /* Opens teacher, tokenizer, data; makes and initialises the student and the bridge. */
 cab_status cab_run_open(const struct cab_recipe *recipe, cab_run *run);
 void cab_run_close(cab_run *run);
+/* Where the run's caches lie: as the recipe says, or <out>/../cache. */
+cab_status cab_run_cache_directory(const struct cab_recipe *recipe, char out[CAB_PATH_MAX]);
 
 /* The stage that optimizer step `step` belongs to, and its first step. */
 unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first);
@@ -56,8 +77,9 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
 
 /* Validation with the weights as they are exported (the EMA if there is one). max_tokens 0: all. */
 typedef struct cab_run_evaluation {
-    double loss, kl, agreement; /* per token; kl and agreement NaN without a teacher */
-    uint64_t tokens;
+    double loss, kl, agreement;      /* per token or image; kl and agreement NaN without a teacher */
+    double top1, top5, teacher_top1; /* of images; else NaN */
+    uint64_t tokens;                 /* or images */
 } cab_run_evaluation;
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out);
 /* Exchanges the student's weights with their averages (a second call takes it back). No effect without EMA. */

@@ -1,7 +1,7 @@
 /* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
 #include "base/log.h"
 #include "base/memory.h"
-#include "train/run.h"
+#include "train/run_images.h"
 #include "train/schedule.h"
 
 #include <inttypes.h>
@@ -76,9 +76,9 @@ static cab_status check_memory(const cab_run *run, const cab_plan *plan)
         return CAB_OK;
     return cab_fail(CAB_ENOMEM,
                     "the plan needs %s for activations, %s are available; lower train.micro_batch (%" PRId64
-                    ") or data.seq_len (%" PRId64 "), or set train.recompute",
+                    ") or %s, or set train.recompute",
                     cab_format_bytes((double)plan->arena, need), cab_format_bytes(available, have), run->micro_batch,
-                    run->seq_len);
+                    run->reads_images ? "data.image_size" : "data.seq_len");
 }
 
 cab_status cab_run_enter_stage(cab_run *run, unsigned index)
@@ -92,7 +92,9 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
                                      .align = uses(stage->align, stage->align_end),
                                      .temperature = (float)stage->temperature,
                                      .recompute = run->recipe->train.recompute,
-                                     .train = true};
+                                     .train = true,
+                                     .teacher_head = run->images.side,
+                                     .targets = run->images.mixed && uses(stage->ce, stage->ce_end)};
     cab_objective_free(run->objective);
     run->objective = NULL;
     CAB_TRY(freeze(run, stage));
@@ -104,12 +106,14 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     return check_memory(run, &plan);
 }
 
-static cab_status load_batch(cab_run *run, uint64_t sequence)
+/* Micro-batch `index` of the current step. */
+static cab_status run_text(cab_run *run, int index, const cab_term_weights *weights, int share, cab_term_values *v)
 {
+    const uint64_t first = run->step * (uint64_t)run->batch + (uint64_t)(index * run->micro_batch);
     for (int64_t i = 0; i < run->micro_batch; i++)
-        CAB_TRY(cab_dataset_train_sequence(run->train, sequence + (uint64_t)i, run->ids + i * run->seq_len,
+        CAB_TRY(cab_dataset_train_sequence(run->train, first + (uint64_t)i, run->ids + i * run->seq_len,
                                            run->labels + i * run->seq_len));
-    return CAB_OK;
+    return cab_objective_run(run->objective, run->ids, run->labels, NULL, weights, share, v);
 }
 
 /* A term that the stage has must be a number. */
@@ -150,8 +154,8 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
     for (int i = 0; i < share; i++) {
         cab_term_values v;
-        CAB_TRY(load_batch(run, run->step * (uint64_t)run->batch + (uint64_t)(i * run->micro_batch)));
-        CAB_TRY(cab_objective_run(run->objective, run->ids, run->labels, NULL, weights, share, &v));
+        CAB_TRY(run->reads_images ? cab_run_images_train(run, i, weights, share, &v)
+                                  : run_text(run, i, weights, share, &v));
         CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }
@@ -222,16 +226,22 @@ static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evalu
     return CAB_OK;
 }
 
-cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
+static cab_status evaluate_text(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
 {
     uint64_t windows = cab_dataset_eval_windows(run->eval, (uint64_t)run->seq_len);
     uint64_t limit = (max_tokens + (uint64_t)run->seq_len - 1) / (uint64_t)run->seq_len;
-    *out = (cab_run_evaluation){0};
     if (max_tokens > 0 && limit < windows)
         windows = limit;
     CAB_TRY(evaluation_graph(run));
+    return evaluate_windows(run, windows, out);
+}
+
+cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
+{
+    *out = (cab_run_evaluation){.top1 = NAN, .top5 = NAN, .teacher_top1 = NAN};
     CAB_TRY(cab_run_swap_averages(run));
-    cab_status status = evaluate_windows(run, windows, out);
+    cab_status status =
+        run->reads_images ? cab_run_images_evaluate(run, max_tokens == 0, out) : evaluate_text(run, max_tokens, out);
     cab_status back = cab_run_swap_averages(run);
     return status != CAB_OK ? status : back;
 }
