@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { FIGURES = 13, SHOWN = 48 };
 
@@ -42,14 +43,14 @@ static void collect(const cab_image_evaluation *r, figure out[FIGURES])
 
 /* ---- as text ------------------------------------------------------------------------------------------------------ */
 
-/* What a class is called; the first of its words where there are some. */
+/* What a class is called, and the first of its words where there are some: "n01443537 goldfish". */
 static const char *class_text(const cab_classes *classes, int32_t label, char out[SHOWN])
 {
     const char *words = classes->words[label];
     if (words == NULL || *words == '\0')
         snprintf(out, SHOWN, "%s", classes->names[label]);
     else
-        snprintf(out, SHOWN, "%s %s", classes->names[label], words);
+        snprintf(out, SHOWN, "%s %.*s", classes->names[label], (int)strcspn(words, ","), words);
     return out;
 }
 

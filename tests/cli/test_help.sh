@@ -1,7 +1,7 @@
 # test_help.sh - help, manual pages, completion; mistakes in commands and options.
 . tests/cli/common.sh
 
-commands='distill eval generate inspect compare report bench recipe version help'
+commands='distill eval generate classify subset inspect compare report bench recipe version help'
 
 expect 2 "$CAB"
 says err 'Usage: cab COMMAND'
