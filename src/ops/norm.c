@@ -32,7 +32,7 @@ static const cab_op cab_op_layer_norm = {
     .forward = CAB_KERNELS(cab_layer_norm_forward),
     .backward = CAB_KERNELS(cab_layer_norm_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
 static const cab_op cab_op_rms_norm = {
@@ -41,7 +41,7 @@ static const cab_op cab_op_rms_norm = {
     .forward = CAB_KERNELS(cab_rms_norm_forward),
     .backward = CAB_KERNELS(cab_rms_norm_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
 static size_t add_backward_scratch(const cab_node *node, const cab_backend *backend)
@@ -56,7 +56,7 @@ static const cab_op cab_op_add_rms_norm = {
     .forward = CAB_KERNELS(cab_add_rms_norm_forward),
     .backward = CAB_KERNELS(cab_add_rms_norm_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = add_backward_scratch},
+    .backward_scratch = {[CAB_CPU] = add_backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
 static cab_tensor *record(cab_graph *g, const cab_op *op, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)

@@ -2,11 +2,16 @@
 #ifndef CAB_OPS_NORM_H
 #define CAB_OPS_NORM_H
 
+#include "tensor/graph.h"
+
 typedef struct cab_norm_attributes {
     float eps;
 } cab_norm_attributes;
 
 /* Rows of D floats each thread works in: forward: w, b, x, y; backward: w, x, dy, dx. */
 enum { CAB_NORM_ROWS = 4 };
+
+/* Backward scratch of the GPU: sums of dw and db per block, (blocks, 2, D). */
+size_t cab_norm_cuda_scratch(const cab_node *node, const cab_backend *backend);
 
 #endif
