@@ -47,7 +47,7 @@ static void collect(const cab_image_evaluation *r, figure out[FIGURES])
 static const char *class_text(const cab_classes *classes, int32_t label, char out[SHOWN])
 {
     const char *words = classes->words[label];
-    if (words == NULL || *words == '\0')
+    if (words == NULL || *words == '\0' || strcmp(words, classes->names[label]) == 0)
         snprintf(out, SHOWN, "%s", classes->names[label]);
     else
         snprintf(out, SHOWN, "%s %.*s", classes->names[label], (int)strcspn(words, ","), words);

@@ -1,12 +1,10 @@
-/* class_names.c - names out of a configuration, a class map or a plain list.
- *
- * A class map names the classes of data. Which of the model's they are, cab_image_classes_for() says; a class is then called
- * by its name and its words. */
+/* class_names.c - names out of a configuration, a class map or a plain list. A class of a map is called by its name and its
+ * words. */
 #include "train/class_names.h"
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "train/evaluate_images.h"
+#include "train/class_match.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -100,20 +98,28 @@ static cab_status read_config(const char *directory, cab_class_names *n, bool *f
 
 /* ---- files -------------------------------------------------------------------------------------------------------- */
 
+/* map: by label the model's class; NULL: the label itself. */
+static cab_status take_classes(const cab_classes *classes, const int32_t *map, cab_class_names *n)
+{
+    char name[512];
+    for (size_t i = 0; i < classes->count; i++) {
+        const char *words = classes->words[i];
+        if (words == NULL || strcmp(words, classes->names[i]) == 0)
+            words = "";
+        snprintf(name, sizeof name, "%s%s%s", classes->names[i], *words == '\0' ? "" : " ", words);
+        CAB_TRY(set_name(n, map == NULL ? (int64_t)i : map[i], name));
+    }
+    return CAB_OK;
+}
+
 static cab_status read_map(const cab_model *model, const char *path, const char *text, size_t size, cab_class_names *n)
 {
     cab_classes classes = {0};
     const int32_t *map = NULL;
-    cab_status status;
     CAB_TRY(cab_classes_parse(text, size, path, &classes));
-    CAB_GOTO(cab_image_classes_for(&classes, model, &map));
-    for (size_t i = 0; i < classes.count; i++) {
-        char name[512];
-        const char *words = classes.words[i];
-        snprintf(name, sizeof name, "%s%s%s", classes.names[i], words == NULL ? "" : " ", words == NULL ? "" : words);
-        CAB_GOTO(set_name(n, map == NULL ? (int64_t)i : map[i], name));
-    }
-done:
+    cab_status status = cab_image_classes_for(&classes, model, &map);
+    if (status == CAB_OK)
+        status = take_classes(&classes, map, n);
     cab_classes_free(&classes);
     return status;
 }
@@ -149,12 +155,24 @@ static cab_status read_file(const cab_model *model, const char *path, cab_class_
     return status;
 }
 
+static cab_status read_own_map(const cab_model *model, cab_class_names *n, bool *found)
+{
+    cab_classes own = {0};
+    CAB_TRY(cab_model_classes(model, &own));
+    *found = own.count > 0;
+    cab_status status = take_classes(&own, own.teacher, n);
+    cab_classes_free(&own);
+    return status;
+}
+
 static cab_status read_directory(const cab_model *model, cab_class_names *n)
 {
-    static const char *const files[] = {"classes.tsv", "classes.txt", "imagenet1k_wnids.txt"};
+    static const char *const files[] = {"classes.txt", "imagenet1k_wnids.txt"};
     bool found = false;
     char path[CAB_PATH_MAX];
     CAB_TRY(read_config(model->directory, n, &found));
+    if (!found)
+        CAB_TRY(read_own_map(model, n, &found));
     for (size_t i = 0; !found && i < sizeof files / sizeof *files; i++) {
         CAB_TRY(cab_path_join(path, model->directory, files[i]));
         found = cab_path_exists(path);

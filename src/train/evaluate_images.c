@@ -351,58 +351,48 @@ cab_status cab_image_evaluation_confusions(const cab_image_evaluation *r, size_t
     return CAB_OK;
 }
 
-/* ---- which class is which ----------------------------------------------------------------------------------------- */
-
-cab_status cab_image_classes_for(const cab_classes *classes, const cab_model *model, const int32_t **map)
-{
-    const char *name = model->directory == NULL ? model->arch->name : model->directory;
-    const int64_t width = model->config.n_classes;
-    bool inside = true, same = true;
-    for (size_t i = 0; i < classes->count; i++) {
-        inside = inside && classes->teacher[i] >= 0 && classes->teacher[i] < width;
-        same = same && classes->teacher[i] == (int32_t)i;
-    }
-    *map = NULL;
-    if ((int64_t)classes->count > width)
-        return cab_fail(CAB_EFORMAT, "%s: tells %lld classes apart, the data has %zu", name, (long long)width,
-                        classes->count);
-    if ((int64_t)classes->count == width) {
-        if (inside && !same)
-            return cab_fail(CAB_EFORMAT,
-                            "%s: the class map renumbers all of its %lld classes; bring the lines of the map into the "
-                            "model's order",
-                            name, (long long)width);
-        return CAB_OK;
-    }
-    for (size_t i = 0; i < classes->count; i++)
-        if (classes->teacher[i] < 0)
-            return cab_fail(CAB_EFORMAT,
-                            "%s: tells %lld classes apart, the data has %zu; a class map (--classes) must say which "
-                            "of them these are",
-                            name, (long long)width, classes->count);
-    *map = classes->teacher;
-    return cab_classes_check_teacher(classes, width);
-}
-
 /* ---- from files --------------------------------------------------------------------------------------------------- */
 
-static cab_status open_judge(const cab_evaluate_images_options *o, const char *directory, cab_backend *backend,
-                             const cab_classes *classes, cab_model **model, cab_image_judge *judge)
+typedef struct opened {
+    cab_model *model;
+    cab_image_judge judge;
+    int32_t *classes; /* of the judge */
+} opened;
+
+static cab_status open_model(const cab_evaluate_images_options *o, const char *directory, cab_backend *backend,
+                             opened *m)
 {
-    CAB_TRY(cab_model_open_sized(directory, o->image_size, backend, o->precision, false, model));
-    if (!cab_model_reads_images(*model))
+    CAB_TRY(cab_model_open_sized(directory, o->image_size, backend, o->precision, false, &m->model));
+    if (!cab_model_reads_images(m->model))
         return cab_fail(CAB_EARG, "%s: reads text, the data are images", directory);
-    judge->model = *model;
-    CAB_TRY(cab_image_transform_of(*model, &judge->transform));
-    return cab_image_classes_for(classes, *model, &judge->classes);
+    m->judge.model = m->model;
+    return cab_image_transform_of(m->model, &m->judge.transform);
 }
 
-static cab_status open_set(const cab_evaluate_images_options *o, cab_image_set **set)
+static cab_status match_classes(const cab_classes *classes, opened *m)
+{
+    cab_status status = cab_image_classes_match(classes, m->model, &m->classes);
+    m->judge.classes = m->classes;
+    return status;
+}
+
+/* The classes of the data: those given, else the model's own, else those found. Of its own only the names count here: which
+ * classes of another model they are, they do not say. */
+static cab_status choose_classes(const cab_evaluate_images_options *o, const cab_model *model, cab_classes *classes)
+{
+    if (o->classes != NULL)
+        return cab_classes_load(o->classes, classes);
+    CAB_TRY(cab_model_classes(model, classes));
+    for (size_t i = 0; i < classes->count; i++)
+        classes->teacher[i] = -1;
+    return CAB_OK;
+}
+
+static cab_status open_set(const cab_evaluate_images_options *o, const cab_model *model, cab_image_set **set)
 {
     cab_classes given = {0};
-    if (o->classes != NULL)
-        CAB_TRY(cab_classes_load(o->classes, &given));
-    const cab_image_set_options options = {.classes = o->classes != NULL ? &given : NULL, .on_error = o->on_error};
+    CAB_TRY(choose_classes(o, model, &given));
+    const cab_image_set_options options = {.classes = given.count > 0 ? &given : NULL, .on_error = o->on_error};
     cab_status status = cab_image_set_open(o->data, o->data_count, &options, set);
     cab_classes_free(&given);
     return status;
@@ -413,24 +403,29 @@ cab_status cab_evaluate_images(const cab_evaluate_images_options *o, cab_image_e
 {
     const cab_image_evaluator_options options = {.batch = o->batch};
     cab_backend *backend = NULL;
-    cab_model *model = NULL, *teacher = NULL;
-    cab_image_judge judge = {0}, teacher_judge = {0};
+    opened model = {0}, teacher = {0};
     cab_image_set *set = NULL;
     cab_image_evaluator *evaluator = NULL;
     cab_status status;
     CAB_GOTO(cab_backend_open(o->device != NULL ? o->device : "cpu", &backend));
-    CAB_GOTO(open_set(o, &set));
-    CAB_GOTO(open_judge(o, o->model, backend, cab_image_set_classes(set), &model, &judge));
+    CAB_GOTO(open_model(o, o->model, backend, &model));
     if (o->teacher != NULL)
-        CAB_GOTO(open_judge(o, o->teacher, backend, cab_image_set_classes(set), &teacher, &teacher_judge));
-    CAB_GOTO(cab_image_evaluator_new(&judge, o->teacher != NULL ? &teacher_judge : NULL, set, &options, &evaluator));
+        CAB_GOTO(open_model(o, o->teacher, backend, &teacher));
+    CAB_GOTO(open_set(o, model.model, &set));
+    CAB_GOTO(match_classes(cab_image_set_classes(set), &model));
+    if (o->teacher != NULL)
+        CAB_GOTO(match_classes(cab_image_set_classes(set), &teacher));
+    CAB_GOTO(
+        cab_image_evaluator_new(&model.judge, o->teacher != NULL ? &teacher.judge : NULL, set, &options, &evaluator));
     CAB_GOTO(cab_image_evaluator_run(evaluator, evaluation));
     status = cab_classes_copy(cab_image_set_classes(set), classes);
 done:
     cab_image_evaluator_free(evaluator);
     cab_image_set_free(set);
-    cab_model_free(model);
-    cab_model_free(teacher);
+    cab_model_free(model.model);
+    cab_model_free(teacher.model);
+    cab_free(model.classes);
+    cab_free(teacher.classes);
     cab_backend_close(backend);
     return status;
 }

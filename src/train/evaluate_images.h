@@ -9,6 +9,7 @@
 #include "data/image_set.h"
 #include "data/image_transform.h"
 #include "models/model.h"
+#include "train/class_match.h"
 
 /* ---- one pass over an open set ------------------------------------------------------------------------------------ */
 
@@ -16,7 +17,8 @@
 typedef struct cab_image_judge {
     const cab_model *model;
     cab_image_transform transform; /* cab_image_transform_of() */
-    const int32_t *classes;        /* by label of the set: the model's class; NULL: the label itself. Borrowed */
+    const int32_t
+        *classes; /* cab_image_classes_for(): by label of the set the model's class; NULL: the label. Borrowed */
 } cab_image_judge;
 
 typedef struct cab_image_evaluator_options {
@@ -67,10 +69,6 @@ typedef struct cab_confusion {
 cab_status cab_image_evaluation_confusions(const cab_image_evaluation *evaluation, size_t max, cab_confusion *worst,
                                            size_t *count);
 
-/* The map for a cab_image_judge. A model with as many classes as the data is asked for the labels themselves; one with
- * more needs the teacher's column of a class map. CAB_EFORMAT when the map does not fit, or could be meant either way. */
-cab_status cab_image_classes_for(const cab_classes *classes, const cab_model *model, const int32_t **map);
-
 /* ---- from files --------------------------------------------------------------------------------------------------- */
 
 typedef struct cab_evaluate_images_options {
@@ -78,7 +76,7 @@ typedef struct cab_evaluate_images_options {
     const char *teacher; /* directory, or NULL */
     const char *const *data;
     unsigned data_count;
-    const char *classes; /* class map, or NULL */
+    const char *classes; /* class map, or NULL: the model's own, or the classes found */
     cab_on_error on_error;
     int image_size; /* of both models; 0: their own */
     int batch;      /* 0: 32 */
