@@ -13,7 +13,7 @@ typedef struct cab_objective_options {
     int64_t batch, seq_len; /* of the micro-batch; images: seq_len 1 */
     bool ce, kl, align;     /* which terms the stage has */
     float temperature;
-    bool recompute;
+    int recompute; /* of the student's first so many layers activations are computed again, not kept */
     bool train; /* false: evaluation, no backward */
 
     /* Of images. teacher_head stands for the teacher's own where its w is not NULL: the rows of the data's classes. targets:

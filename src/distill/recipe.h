@@ -135,6 +135,10 @@
          "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: "    \
          "none")                                                                                                       \
     BOOL(recompute, false, "recompute each block in the backward pass instead of keeping its activations")             \
+    TEXT(memory, "",                                                                                                   \
+         "most memory to plan with, as 40GiB, or auto: what the device has left; the fewest blocks are recomputed "    \
+         "that "                                                                                                       \
+         "fit it; empty: no limit")                                                                                    \
     INT(eval_every, 0, 0, INT64_MAX, "steps between evaluations; 0: a tenth of the run")                               \
     INT(eval_tokens, 0, 0, INT64_MAX,                                                                                  \
         "validation tokens of a periodic evaluation; 0: 16384, or 2048 images; the last one uses all")                 \

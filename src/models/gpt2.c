@@ -116,7 +116,7 @@ static cab_tensor *finish_layer(cab_graph *g, const layer *y, cab_tensor *x, cab
     return cab_add(g, 2, (cab_tensor *[]){x, cab_mlp_record(g, &y->mlp, cab_norm_record(g, &y->ln_2, x))});
 }
 
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps)
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     const cab_config *c = &model->config;
     const gpt2 *m = model->layers;
@@ -124,14 +124,14 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
     for (int l = 0; l < c->n_layer; l++) {
         cab_tensor *qkv[3];
         cab_attention_shape shape = attention_shape(c, l);
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_begin(g);
         cab_taps_set(taps, l, CAB_TAP_HIDDEN, x);
         project(g, c, &m->layers[l], x, qkv);
         for (int i = 0; i < 3; i++)
             cab_taps_set(taps, l, (cab_tap)i, qkv[i]);
         x = finish_layer(g, &m->layers[l], x, cab_attention(g, qkv[0], qkv[1], qkv[2], &shape));
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_end(g);
     }
     return cab_norm_record(g, &m->ln_f, x);

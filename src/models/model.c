@@ -171,8 +171,7 @@ cab_precision cab_precision_auto(void)
     return CAB_PRECISION_FP32;
 }
 
-cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute,
-                             const cab_taps *taps)
+cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     return model->arch->record(g, model, ids, recompute, taps);
 }

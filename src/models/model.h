@@ -121,8 +121,9 @@ struct cab_arch {
     cab_status (*describe)(const cab_config *config, json_object *json); /* the reverse; NULL: never saved */
     cab_status (*build)(cab_builder *builder, cab_model *model);
     /* ids (B, L) I32 -> the hidden state after the final norm (B, L, D). taps may be NULL. Image models: pixels
-     * (B, 3, image_size, image_size) F32, normalised -> what the head reads, (B, 1, D). */
-    cab_tensor *(*record)(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps);
+     * (B, 3, image_size, image_size) F32, normalised -> what the head reads, (B, 1, D). recompute: so many of the first
+     * layers are computed again in the backward pass instead of kept. */
+    cab_tensor *(*record)(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps);
     /* ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
     cab_tensor *(*record_step)(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position);
     /* What attention computes with in layer l; NULL: the architecture has none. */
@@ -167,7 +168,7 @@ cab_status cab_model_export(const cab_model *model, const char *directory, const
 cab_dtype cab_model_dtype(const cab_model *model);
 /* Whether the processor multiplies bf16 in hardware. */
 cab_precision cab_precision_auto(void);
-cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute,
+cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute,
                              const cab_taps *taps);
 /* hidden (B, L, D) -> logits (B, L, V) in the model's dtype. */
 cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden);

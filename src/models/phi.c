@@ -148,7 +148,7 @@ static cab_tensor *finish_layer(cab_graph *g, const layer *y, cab_tensor *x, cab
     return cab_add(g, 3, (cab_tensor *[]){cab_dense_record(g, &y->dense, mixed), cab_mlp_record(g, &y->mlp, u), x});
 }
 
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps)
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     const cab_config *c = &model->config;
     const phi *m = model->layers;
@@ -157,7 +157,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
     cab_tensor *x = cab_embedding(g, ids, m->embedding, NULL, NULL, cab_model_dtype(model));
     for (int l = 0; l < c->n_layer; l++) {
         cab_tensor *qkv[3];
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_begin(g);
         cab_taps_set(taps, l, CAB_TAP_HIDDEN, x);
         cab_tensor *u = cab_norm_record(g, &m->layers[l].norm, x);
@@ -165,7 +165,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
         for (int i = 0; i < 3; i++)
             cab_taps_set(taps, l, (cab_tap)i, qkv[i]);
         x = finish_layer(g, &m->layers[l], x, u, cab_attention(g, qkv[0], qkv[1], qkv[2], &shape));
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_end(g);
     }
     return cab_norm_record(g, &m->final_norm, x);

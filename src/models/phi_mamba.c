@@ -135,14 +135,14 @@ static cab_tensor *finish_layer(cab_graph *g, const cab_phi_mamba_layer *y, cab_
     return cab_add(g, 3, (cab_tensor *[]){x, mixed, cab_mlp_record(g, &y->mlp, u)});
 }
 
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, bool recompute, const cab_taps *taps)
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     const cab_phi_mamba *m = model->layers;
     cab_tensor *x = cab_embedding(g, ids, m->embedding, NULL, NULL, cab_model_dtype(model));
     for (int l = 0; l < model->config.n_layer; l++) {
         const cab_phi_mamba_layer *y = &m->layers[l];
         cab_mamba2_taps mixer_taps;
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_begin(g);
         cab_taps_set(taps, l, CAB_TAP_HIDDEN, x);
         cab_tensor *u = cab_norm_record(g, &y->norm, x);
@@ -151,7 +151,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *ids,
         cab_taps_set(taps, l, CAB_TAP_KEY, mixer_taps.B);
         cab_taps_set(taps, l, CAB_TAP_VALUE, mixer_taps.x);
         cab_taps_set(taps, l, CAB_TAP_DECAY, mixer_taps.a_log);
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_end(g);
     }
     return cab_norm_record(g, &m->final_norm, x);

@@ -141,8 +141,7 @@ static void set_taps(const cab_taps *taps, int l, const cab_vim_taps *t)
     cab_taps_set(taps, l, CAB_TAP_DECAY_BACK, t->backward.dt);
 }
 
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, bool recompute,
-                          const cab_taps *taps)
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, int recompute, const cab_taps *taps)
 {
     const cab_config *c = &model->config;
     const cab_vim *m = model->layers;
@@ -153,13 +152,13 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixe
     for (int l = 0; l < c->n_layer; l++) {
         const cab_vim_layer *y = &m->layers[l];
         cab_vim_taps mixer_taps;
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_begin(g);
         cab_tensor *u = cab_add_rms_norm(g, x, residual, y->norm.w, y->norm.eps, &residual);
         cab_taps_set(taps, l, CAB_TAP_HIDDEN, residual);
         x = cab_vim_record(g, &y->mixer, u, &mixer_taps);
         set_taps(taps, l, &mixer_taps);
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_end(g);
     }
     x = cab_select_tokens(g, x, at, 1);

@@ -317,8 +317,7 @@ static cab_attention_shape attention_shape(const cab_config *c, int l)
                                  .scale = (float)(1.0 / sqrt(c->head_dim))};
 }
 
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, bool recompute,
-                          const cab_taps *taps)
+static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, int recompute, const cab_taps *taps)
 {
     static const int64_t front[2] = {0, 1};
     const cab_config *c = &model->config;
@@ -329,7 +328,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixe
     for (int l = 0; l < c->n_layer; l++) {
         const layer *y = &m->layers[l];
         cab_tensor *qkv[3];
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_begin(g);
         cab_taps_set(taps, l, CAB_TAP_HIDDEN, x);
         project(g, c, y, x, qkv);
@@ -338,7 +337,7 @@ static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixe
         cab_tensor *mixed = cab_dense_record(g, &y->proj, cab_attention(g, qkv[0], qkv[1], qkv[2], &shape));
         x = cab_add(g, 2, (cab_tensor *[]){x, mixed});
         x = cab_add(g, 2, (cab_tensor *[]){x, cab_mlp_record(g, &y->mlp, cab_norm_record(g, &y->norm2, x))});
-        if (recompute)
+        if (l < recompute)
             cab_graph_segment_end(g);
     }
     x = cab_norm_record(g, &m->norm, cab_select_tokens(g, x, 0, c->two_heads ? 2 : 1));

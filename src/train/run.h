@@ -72,6 +72,9 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned stage);
 /* Prints the plan of memory: parameters, optimizer, activations, peak. */
 void cab_run_print_plan(const cab_run *run, const cab_stage *stage, const cab_plan *plan);
 
+/* The stage's objective, planned, with as few layers recomputed as train.memory asks for (fit.c). */
+cab_status cab_run_fit(cab_run *run, cab_objective_options *options, cab_plan *plan);
+
 /* One optimizer step of the current stage: `values` are means over its micro-batches. */
 cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weights *weights, double *lr, double *norm);
 

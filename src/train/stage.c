@@ -91,16 +91,13 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
                                      .kl = uses(stage->kl, stage->kl_end),
                                      .align = uses(stage->align, stage->align_end),
                                      .temperature = (float)stage->temperature,
-                                     .recompute = run->recipe->train.recompute,
                                      .train = true,
                                      .teacher_head = run->images.side,
                                      .targets = run->images.mixed && uses(stage->ce, stage->ce_end)};
     cab_objective_free(run->objective);
     run->objective = NULL;
     CAB_TRY(freeze(run, stage));
-    CAB_TRY(cab_objective_new(run->backend, run->student, options.kl || options.align ? run->teacher : NULL,
-                              options.align ? run->bridge : NULL, &options, &run->objective));
-    CAB_TRY(cab_objective_plan(run->objective, &plan));
+    CAB_TRY(cab_run_fit(run, &options, &plan));
     CAB_TRY(new_optimizer(run, options.align));
     cab_run_print_plan(run, stage, &plan);
     return check_memory(run, &plan);

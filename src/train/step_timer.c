@@ -91,7 +91,7 @@ static cab_status record(timer *t)
                                              .kl = head,
                                              .align = align,
                                              .temperature = 1,
-                                             .recompute = o->recompute,
+                                             .recompute = o->recompute ? t->student->config.n_layer : 0,
                                              .train = true};
     const cab_adamw_options adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1};
     CAB_TRY(cab_params_new(t->backend, &t->bridge_params));

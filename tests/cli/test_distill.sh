@@ -84,6 +84,14 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP
 says err 'vanilla has ended already'
 [ -s "$TMP/several/cab-best/result.json" ] || fail '--resume left out a method'
 
+# a budget of memory trades time for it, and no bit of the result
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/tight" --set train.memory=22MiB
+says err 'layers are recomputed'
+cmp "$TMP/tight/student/model.safetensors" "$TMP/one/student/model.safetensors" ||
+    fail 'recomputed layers give another student'
+expect 2 "$CAB" distill "$TMP/small.yaml" --out "$TMP/bad" --set train.memory=lots
+says err 'train.memory: found "lots"'
+
 # an interruption saves the state; the resumed run ends with the bits of an unbroken one
 interrupt() { # METHOD-FLAGS...
     "$CAB" distill "$TMP/small.yaml" --set train.tokens=10240 --out "$TMP/stopped" "$@" >"$TMP/out" 2>"$TMP/err" &

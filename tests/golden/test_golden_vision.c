@@ -64,7 +64,7 @@ static void record(const subject *s, bool recompute, recording *r)
         assert_non_null(r->taps[i]);
     }
     const cab_taps taps = {.key = r->taps[0], .query = r->taps[1], .key_back = r->taps[2], .query_back = r->taps[3]};
-    r->hidden = cab_model_record(r->g, s->model, r->pixels, recompute, &taps);
+    r->hidden = cab_model_record(r->g, s->model, r->pixels, recompute ? s->model->config.n_layer : 0, &taps);
     assert_ok(cab_tensor_write(r->g, r->pixels, s->pixels));
 }
 
