@@ -90,7 +90,7 @@ static const cab_op cab_op_linear = {
     .forward = CAB_KERNELS(cab_linear_forward),
     .backward = CAB_KERNELS(cab_linear_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch},
+    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_linear_scratch_cuda)},
     .flops = linear_flops,
 };
 
@@ -107,6 +107,8 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
     if (b && !cab_expect_vector(g, "linear", b, out))
         return NULL;
     cab_tensor *weight = cab_graph_weight(g, w, x->dtype);
+    if (b && b->kind == CAB_PARAMETER && cab_graph_backend(g)->id == CAB_CUDA)
+        b = cab_graph_weight(g, b, x->dtype); /* cuBLASLt adds a bias of the result's dtype only */
     int64_t shape[CAB_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->n_dim - 1] = out;

@@ -18,4 +18,9 @@ cab_gemm_shape cab_linear_y(const cab_node *node);
 cab_gemm_shape cab_linear_dx(const cab_node *node);
 cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows);
 
+#ifdef CAB_WITH_CUDA
+/* Scratch of the backward node on a GPU. */
+size_t cab_linear_scratch_cuda(const cab_node *node, const cab_backend *backend);
+#endif
+
 #endif

@@ -50,13 +50,13 @@ cab_status cab_gemm_run(const cab_gemm *gemm, const void *a, const void *b, void
 /* A tensor's (rows, columns) as an operand, or its transpose. */
 static inline cab_side cab_side_of(const cab_tensor *t, bool transposed)
 {
-    return (cab_side){.dtype = t->dtype, .row = transposed ? 1 : t->ld, .column = transposed ? t->ld : 1};
+    return (cab_side){.dtype = t->dtype, .row = transposed ? 1 : t->ld, .column = transposed ? t->ld : 1, .batch = {0, 0}};
 }
 
 /* A dense F32 or BF16 matrix, `ld` elements from row to row. */
 static inline cab_side cab_side_dense(cab_dtype dtype, int64_t ld, bool transposed)
 {
-    return (cab_side){.dtype = dtype, .row = transposed ? 1 : ld, .column = transposed ? ld : 1};
+    return (cab_side){.dtype = dtype, .row = transposed ? 1 : ld, .column = transposed ? ld : 1, .batch = {0, 0}};
 }
 
 #endif

@@ -1,0 +1,28 @@
+/* cublaslt.h - matrix products on the GPU: cuBLASLt, and our own kernel for the few that it has no algorithm for.
+ *
+ * A product is described as on the CPU (ops/cpu/gemm.h). The first run of a shape asks cuBLASLt's heuristics, which depend
+ * on nothing but the shape and the GPU; the answer is kept with the backend, so later runs, also those recorded in a CUDA
+ * graph, only look it up. The workspace is the backend's as well: products run one after another in its stream. */
+#ifndef CAB_OPS_CUDA_CUBLASLT_H
+#define CAB_OPS_CUDA_CUBLASLT_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "ops/cpu/gemm.h"
+
+/* C = A B [+ bias] [+ C] in the backend's stream, all of them device addresses; F32 in true fp32, BF16 with sums in fp32.
+ * One product (shape->batch is not read). bias may be NULL when the shape has none; fast if it has the dtype of C.
+ * CAB_EBACKEND with what cuBLASLt says. */
+cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
+                            const void *bias);
+
+/* The same by our own kernel (own_gemm.cu): any strides, any alignment. */
+cab_status cab_own_gemm_cuda(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
+                             const void *bias);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,43 @@
+/* matrix.c - the linear layer on the GPU: three products by cuBLASLt, and the column sums of dy for the bias.
+ *
+ * Bytes: each product reads its two operands and writes (accumulating: reads and writes) its result once; the bias's
+ * gradient reads dy once more. */
+#include "ops/matrix.h"
+
+#include "ops/cuda/column_sums.h"
+#include "ops/cuda/cublaslt.h"
+#include "ops/kernels.h"
+
+size_t cab_linear_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const cab_tensor *dy = node->gout[0];
+    return node->gin[2] != NULL && dy != NULL ? cab_column_sums_scratch(cab_rows(dy), cab_columns(dy)) : 0;
+}
+
+cab_status cab_linear_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0];
+    const cab_gemm_shape shape = cab_linear_y(node);
+    return cab_cublaslt_run(backend, &shape, x->data, w->data, y->data, b ? b->data : NULL);
+}
+
+cab_status cab_linear_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
+    const cab_tensor *dx = node->gin[0], *dw = node->gin[1], *db = node->gin[2];
+    if (dx) {
+        const cab_gemm_shape shape = cab_linear_dx(node);
+        CAB_TRY(cab_cublaslt_run(backend, &shape, dy->data, w->data, dx->data, NULL));
+    }
+    if (dw) {
+        const bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+        const cab_gemm_shape shape = cab_linear_dw(node, cab_rows(x));
+        CAB_TRY(cab_cublaslt_run(backend, &shape, out_in ? dy->data : x->data, out_in ? x->data : dy->data, dw->data,
+                                 NULL));
+    }
+    if (db)
+        CAB_TRY(cab_column_sums_cuda(backend, dy->dtype, dy->data, dy->ld, cab_rows(dy), cab_columns(dy), db->data,
+                                     true, node->scratch));
+    return CAB_OK;
+}
