@@ -99,9 +99,18 @@ static cab_status check_fault(context *c)
     if (!fault.raised)
         return CAB_OK;
     memset(c->fault, 0, sizeof *c->fault);
-    if (fault.which == CAB_CUDA_FAULT_ID)
-        return cab_fail(CAB_EARG, "embedding: id %lld is outside the table of %lld rows", fault.value, fault.limit);
-    return cab_fail(CAB_EBACKEND, "a kernel raised fault %d (%lld, %lld)", fault.which, fault.value, fault.limit);
+    switch (fault.which) {
+    case CAB_CUDA_FAULT_ID:
+        return cab_fail(CAB_EARG, "embedding: a token has id %lld, expected 0 to %lld", fault.value, fault.limit - 1);
+    case CAB_CUDA_FAULT_POSITION:
+        return cab_fail(CAB_EARG, "position %lld, expected 0 to %lld", fault.value, fault.limit - 1);
+    case CAB_CUDA_FAULT_STEP:
+        return cab_fail(CAB_EARG, "adamw: step is %lld, expected %lld for the first update", fault.value, fault.limit);
+    case CAB_CUDA_FAULT_LABEL:
+        return cab_fail(CAB_EARG, "head_loss: label %lld, expected -1 to %lld", fault.value, fault.limit - 1);
+    default:
+        return cab_fail(CAB_EBACKEND, "a kernel raised fault %d (%lld, %lld)", fault.which, fault.value, fault.limit);
+    }
 }
 
 static cab_status cuda_wait(cab_backend *backend)
@@ -225,6 +234,8 @@ static cab_status open_context(const char *name, context *c)
     CAB_TRY(cab_cuda_check(cudaHostAlloc((void **)&c->fault, sizeof *c->fault, cudaHostAllocMapped), name));
     memset(c->fault, 0, sizeof *c->fault);
     CAB_TRY(cab_cuda_check(cudaHostGetDevicePointer((void **)&c->cuda.fault, c->fault, 0), name));
+    CAB_TRY(cab_cuda_check(cudaMalloc((void **)&c->cuda.ticket, sizeof *c->cuda.ticket), name));
+    CAB_TRY(cab_cuda_check(cudaMemsetAsync(c->cuda.ticket, 0, sizeof *c->cuda.ticket, c->cuda.stream), name));
     for (int i = 0; i < SLOTS; i++)
         CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->copied[i], cudaEventDisableTiming), name));
     return CAB_OK;
@@ -242,6 +253,7 @@ static void close_context(context *c)
             (void)cudaEventDestroy(c->copied[i]);
     (void)cudaFreeHost(c->staging);
     (void)cudaFreeHost(c->fault);
+    (void)cudaFree(c->cuda.ticket);
     if (c->cuda.stream != NULL)
         (void)cudaStreamDestroy(c->cuda.stream);
     cab_free(c);

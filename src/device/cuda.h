@@ -15,10 +15,16 @@ typedef struct cab_cuda_fault {
     int raised;      /* 0: none */
     int which;       /* enum cab_cuda_fault_kind */
     long long value; /* what was found */
-    long long limit; /* what was expected to be above it */
+    long long limit; /* what it was held against */
 } cab_cuda_fault;
 
-typedef enum cab_cuda_fault_kind { CAB_CUDA_FAULT_NONE, CAB_CUDA_FAULT_ID } cab_cuda_fault_kind;
+typedef enum cab_cuda_fault_kind {
+    CAB_CUDA_FAULT_NONE,
+    CAB_CUDA_FAULT_ID,       /* a token id outside the table of `limit` rows */
+    CAB_CUDA_FAULT_POSITION, /* a position outside a table or cache of `limit` rows */
+    CAB_CUDA_FAULT_STEP,     /* the optimizer's step is below `limit` */
+    CAB_CUDA_FAULT_LABEL     /* a label outside a vocabulary of `limit` words */
+} cab_cuda_fault_kind;
 
 /* A library that kernels keep handles and plans of between runs (cuBLASLt, cuDNN); filled on first use, freed with the
  * backend. */
@@ -32,6 +38,7 @@ typedef struct cab_cuda {
     size_t l2;             /* bytes of the second-level cache */
     cudaStream_t stream;   /* every kernel of every graph runs here, in order */
     cab_cuda_fault *fault; /* device address; kernels that find hostile input raise it */
+    unsigned *ticket;      /* device address of a zero; by it the blocks of a kernel find out which is last */
     struct {
         void *state;
         void (*free)(void *state);

@@ -30,8 +30,8 @@ static const cab_op op_align_loss = {
     .backward_computes_outputs = true,
     .forward = CAB_KERNELS(cab_align_loss_forward),
     .backward = CAB_KERNELS(cab_align_loss_backward),
-    .forward_scratch = {[CAB_CPU] = align_scratch},
-    .backward_scratch = {[CAB_CPU] = align_scratch},
+    .forward_scratch = {[CAB_CPU] = align_scratch CAB_ON_CUDA(cab_align_scratch_cuda)},
+    .backward_scratch = {[CAB_CPU] = align_scratch CAB_ON_CUDA(cab_align_scratch_cuda)},
 };
 
 static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target,

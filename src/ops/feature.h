@@ -27,4 +27,9 @@ static inline int64_t cab_align_blocks(const cab_tensor *pred)
     return (cab_rows(pred) + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;
 }
 
+#ifdef CAB_WITH_CUDA
+/* Scratch of either node on a GPU. */
+size_t cab_align_scratch_cuda(const cab_node *node, const cab_backend *backend);
+#endif
+
 #endif

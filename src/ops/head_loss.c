@@ -48,8 +48,8 @@ static const cab_op op_head_loss = {
     .backward_computes_outputs = true,
     .forward = CAB_KERNELS(cab_head_loss_forward),
     .backward = CAB_KERNELS(cab_head_loss_backward),
-    .forward_scratch = {[CAB_CPU] = head_loss_scratch},
-    .backward_scratch = {[CAB_CPU] = head_loss_scratch},
+    .forward_scratch = {[CAB_CPU] = head_loss_scratch CAB_ON_CUDA(cab_head_loss_scratch_cuda)},
+    .backward_scratch = {[CAB_CPU] = head_loss_scratch CAB_ON_CUDA(cab_head_loss_scratch_cuda)},
     .flops = head_flops,
 };
 

@@ -32,4 +32,9 @@ static inline int64_t cab_head_chunk(int64_t V, int64_t rows)
     return chunk < rows ? chunk : rows;
 }
 
+#ifdef CAB_WITH_CUDA
+/* Scratch of either node on a GPU. */
+size_t cab_head_loss_scratch_cuda(const cab_node *node, const cab_backend *backend);
+#endif
+
 #endif

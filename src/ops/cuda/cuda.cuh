@@ -159,6 +159,21 @@ template <int THREADS> __device__ __forceinline__ float block_sum(float x, float
     return warp_sum(x);
 }
 
+/* True in the block of the grid that comes here last; its threads see, through __ldcg(), what thread 0 of every other
+ * block wrote before. `ticket` is cab_cuda.ticket, zero again when the kernel ends. */
+__device__ __forceinline__ bool arrives_last(unsigned *ticket)
+{
+    __shared__ bool last;
+    if (threadIdx.x == 0) {
+        const unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
+        __threadfence();
+        last = atomicInc(ticket, blocks - 1) == blocks - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
 __host__ __device__ __forceinline__ int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;

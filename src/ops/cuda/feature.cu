@@ -1,0 +1,346 @@
+/* feature.cu - the alignment loss on the GPU, value and gradient in one launch; src/ops/feature.c has the formulas.
+ *
+ * Without a softmax over features a block takes a tile of columns of one sequence: 8 vectors of 16 bytes across, 32 tokens
+ * down at a time. Softmax over tokens needs the whole sequence in one block: two more passes over the target's tile, which
+ * the caches hold, give each column's maximum and sum. Softmax over features gives each warp a row. Squares are summed in
+ * fp32 by a thread and in fp64 from there on, block by block; the last block to finish adds the blocks' sums in order.
+ *
+ * Bytes per element in bf16: 2 of pred, 2 of target, 2 of the gradient (4 when it is added to). No copy of the target. */
+#include "ops/cuda/cuda.cuh"
+
+extern "C" {
+#include "ops/feature.h"
+}
+
+constexpr int THREADS = 256, WARPS = THREADS / 32;
+constexpr int TILE_STEPS = 8; /* tokens per thread, where the tokens are independent */
+constexpr int64_t MAX_ROW_BLOCKS = 2048;
+constexpr float LOG2E = 1.44269504f;
+
+/* What every kernel here is told. */
+template <typename T> struct align {
+    rows_of<const T> pred, target;
+    rows_of<T> gradient; /* data NULL: none */
+    bool add;
+    int64_t B, L, D;
+    int64_t target_L, class_at, skip;
+    bool mapped;
+    const float *seed; /* NULL: zero */
+    double *partial;   /* per block */
+    float *out;
+    unsigned *ticket;
+
+    /* The target's row for pred's token l of sequence b: cab_align_token() on the device. */
+    __device__ __forceinline__ int64_t target_row(int64_t b, int64_t l) const
+    {
+        const int64_t token = !mapped ? l : l == class_at ? 0 : 1 + skip + (l < class_at ? l : l - 1);
+        return b * target_L + token;
+    }
+};
+
+__device__ __forceinline__ float exp_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * LOG2E));
+    return y;
+}
+
+/* psi of N elements; maximum and inverse sum where the map has them. */
+template <cab_feature_map MAP, int N>
+__device__ __forceinline__ void apply(float (&x)[N], const float (&maximum)[N], const float (&inverse)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        if (MAP == CAB_MAP_RELU)
+            x[i] = x[i] < 0.0f ? 0.0f : x[i];
+        else if (MAP == CAB_MAP_EXP)
+            x[i] = exp_fast(x[i]);
+        else if (MAP != CAB_MAP_NONE)
+            x[i] = exp_fast(x[i] - maximum[i]) * inverse[i];
+}
+
+/* Squares of N elements of a row, and their gradient; psi holds the mapped target. */
+template <typename T, int N>
+__device__ __forceinline__ float compare(const align<T> &a, float factor, int64_t row, int64_t column,
+                                         const float (&psi)[N])
+{
+    float difference[N], sum = 0.0f;
+    load_floats(a.pred.at(row, column), difference);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        difference[i] -= psi[i];
+        sum += difference[i] * difference[i];
+        difference[i] *= factor;
+    }
+    if (a.gradient.data != NULL)
+        put_floats(a.gradient.at(row, column), a.add, difference);
+    return sum;
+}
+
+/* Of pred - psi(target) in the gradient. */
+template <typename T> __device__ __forceinline__ float factor_of(const align<T> &a)
+{
+    const double seed = a.seed != NULL ? (double)*a.seed : 0.0;
+    return (float)(2.0 * seed / ((double)(a.B * a.L) * (double)a.D));
+}
+
+/* Sum over the block; thread 0 gets it. */
+__device__ __forceinline__ double block_total(double sum, double *shared)
+{
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = sum;
+    __syncthreads();
+    for (int i = 1; i < WARPS && threadIdx.x == 0; i++)
+        sum += shared[i];
+    return sum;
+}
+
+/* Leaves this block's squares; the last block makes the loss of them. */
+template <typename T> __device__ __forceinline__ void finish(const align<T> &a, float squares)
+{
+    __shared__ double shared[WARPS];
+    const int64_t blocks = gridDim.x * (int64_t)gridDim.y, block = blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
+    const double mine = block_total((double)squares, shared);
+    if (threadIdx.x == 0)
+        a.partial[block] = mine;
+    if (!arrives_last(a.ticket))
+        return;
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < blocks; i += THREADS)
+        sum += __ldcg(a.partial + i);
+    const double total = block_total(sum, shared);
+    if (threadIdx.x == 0)
+        *a.out = (float)(total / ((double)(a.B * a.L) * (double)a.D));
+}
+
+/* ---- tiles of columns ------------------------------------------------------------------------------------------------ */
+
+/* N columns per thread, ACROSS threads side by side, DOWN rows at a time. */
+template <int N> struct tile {
+    static constexpr int ACROSS = N > 1 ? 8 : 32, DOWN = THREADS / ACROSS, COLUMNS = ACROSS * N;
+};
+
+/* Maximum or sum over the threads that stand one above the other; every one of them gets it. */
+template <int N, bool MAXIMUM>
+__device__ __forceinline__ void down(float (&x)[N], float (*shared)[tile<N>::COLUMNS], int across, int level)
+{
+    __syncthreads(); /* shared may still be read */
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        shared[level][across * N + i] = x[i];
+    __syncthreads();
+    if (threadIdx.x < tile<N>::COLUMNS) {
+        float total = shared[0][threadIdx.x];
+        for (int j = 1; j < tile<N>::DOWN; j++)
+            total = MAXIMUM ? fmaxf(total, shared[j][threadIdx.x]) : total + shared[j][threadIdx.x];
+        shared[0][threadIdx.x] = total;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        x[i] = shared[0][across * N + i];
+}
+
+/* Each column's maximum and inverse sum of exponentials over the tokens of sequence b. */
+template <typename T, int N>
+__device__ __forceinline__ void token_softmax(const align<T> &a, int64_t b, int64_t column, bool inside, int across,
+                                              int level, float (&maximum)[N], float (&inverse)[N])
+{
+    __shared__ float shared[tile<N>::DOWN][tile<N>::COLUMNS];
+    float x[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        maximum[i] = -INFINITY;
+        inverse[i] = 0.0f;
+    }
+    if (inside)
+#pragma unroll 4
+        for (int64_t l = level; l < a.L; l += tile<N>::DOWN) {
+            load_floats(a.target.at(a.target_row(b, l), column), x);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                maximum[i] = fmaxf(maximum[i], x[i]);
+        }
+    down<N, true>(maximum, shared, across, level);
+    if (inside)
+#pragma unroll 4
+        for (int64_t l = level; l < a.L; l += tile<N>::DOWN) {
+            load_floats(a.target.at(a.target_row(b, l), column), x);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                inverse[i] += exp_fast(x[i] - maximum[i]);
+        }
+    down<N, false>(inverse, shared, across, level);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        inverse[i] = 1.0f / inverse[i];
+}
+
+/* blockIdx.x: sequence and part of its tokens; blockIdx.y: tile of columns. */
+template <typename T, int N, cab_feature_map MAP>
+static __global__ void __launch_bounds__(THREADS) align_tiles(align<T> a, int64_t parts, int64_t part_tokens)
+{
+    const int across = threadIdx.x % tile<N>::ACROSS, level = threadIdx.x / tile<N>::ACROSS;
+    const int64_t b = blockIdx.x / parts, begin = blockIdx.x % parts * part_tokens;
+    const int64_t end = begin + part_tokens < a.L ? begin + part_tokens : a.L;
+    const int64_t column = blockIdx.y * (int64_t)tile<N>::COLUMNS + across * N;
+    const float factor = factor_of(a);
+    float maximum[N] = {}, inverse[N] = {}, squares = 0.0f;
+    if (MAP == CAB_MAP_SOFTMAX_TOKENS)
+        token_softmax(a, b, column, column < a.D, across, level, maximum, inverse);
+    if (column < a.D)
+#pragma unroll 4
+        for (int64_t l = begin + level; l < end; l += tile<N>::DOWN) {
+            float psi[N];
+            load_floats(a.target.at(a.target_row(b, l), column), psi);
+            apply<MAP>(psi, maximum, inverse);
+            squares += compare(a, factor, b * a.L + l, column, psi);
+        }
+    finish(a, squares);
+}
+
+/* Parts that the tokens of a sequence are cut into. */
+static int64_t parts_of(int64_t L, int levels, cab_feature_map map)
+{
+    return map == CAB_MAP_SOFTMAX_TOKENS ? 1 : ceil_div(L, (int64_t)levels * TILE_STEPS);
+}
+
+template <typename T, int N, cab_feature_map MAP> static void launch_tiles(const align<T> &a, cudaStream_t stream)
+{
+    const int64_t parts = parts_of(a.L, tile<N>::DOWN, MAP);
+    const dim3 grid((unsigned)(a.B * parts), (unsigned)ceil_div(a.D, tile<N>::COLUMNS));
+    align_tiles<T, N, MAP><<<grid, THREADS, 0, stream>>>(a, parts, ceil_div(a.L, parts));
+}
+
+/* ---- rows: softmax over features ------------------------------------------------------------------------------------- */
+
+/* The sum of squares of a row by one warp, this lane's part of it. */
+template <typename T, int N>
+__device__ __forceinline__ float compare_row(const align<T> &a, float factor, int64_t row, int lane)
+{
+    const T *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
+    float top = -INFINITY, sum = 0.0f, squares = 0.0f, maximum[N], inverse[N], x[N];
+    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+        load_floats(target + at, x);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            top = fmaxf(top, x[i]);
+    }
+    top = warp_max(top);
+    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+        load_floats(target + at, x);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum += exp_fast(x[i] - top);
+    }
+    sum = warp_sum(sum);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        maximum[i] = top;
+        inverse[i] = 1.0f / sum;
+    }
+    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+        load_floats(target + at, x);
+        apply<CAB_MAP_SOFTMAX_FEATURES>(x, maximum, inverse);
+        squares += compare(a, factor, row, at, x);
+    }
+    return squares;
+}
+
+template <typename T, int N> static __global__ void __launch_bounds__(THREADS) align_features(align<T> a)
+{
+    const float factor = factor_of(a);
+    const int lane = threadIdx.x % 32;
+    float squares = 0.0f;
+    for (int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32; row < a.B * a.L;
+         row += gridDim.x * (int64_t)WARPS)
+        squares += compare_row<T, N>(a, factor, row, lane);
+    finish(a, squares);
+}
+
+static int64_t row_blocks(int64_t n_row)
+{
+    const int64_t blocks = ceil_div(n_row, WARPS);
+    return blocks < MAX_ROW_BLOCKS ? blocks : MAX_ROW_BLOCKS;
+}
+
+/* ---- choice ---------------------------------------------------------------------------------------------------------- */
+
+/* A block leaves one fp64. Whether addresses allow vectors is not known yet: room for either way. */
+extern "C" size_t cab_align_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const cab_tensor *pred = node->in[0];
+    const cab_feature_map map = ((const cab_align_attributes *)node->attributes)->map;
+    const int64_t L = pred->shape[1], D = cab_columns(pred);
+    if (map == CAB_MAP_SOFTMAX_FEATURES)
+        return (size_t)row_blocks(cab_rows(pred)) * sizeof(double);
+    const int64_t narrow = parts_of(L, tile<1>::DOWN, map) * ceil_div(D, tile<1>::COLUMNS);
+    const int64_t wide = parts_of(L, tile<4>::DOWN, map) * ceil_div(D, tile<4>::COLUMNS);
+    return (size_t)(pred->shape[0] * (narrow > wide ? narrow : wide)) * sizeof(double);
+}
+
+template <typename T, int N> static cab_status launch(const align<T> &a, cab_feature_map map, cudaStream_t stream)
+{
+    switch (map) {
+    case CAB_MAP_NONE:
+        launch_tiles<T, N, CAB_MAP_NONE>(a, stream);
+        break;
+    case CAB_MAP_SOFTMAX_FEATURES:
+        align_features<T, N><<<(unsigned)row_blocks(a.B * a.L), THREADS, 0, stream>>>(a);
+        break;
+    case CAB_MAP_SOFTMAX_TOKENS:
+        launch_tiles<T, N, CAB_MAP_SOFTMAX_TOKENS>(a, stream);
+        break;
+    case CAB_MAP_RELU:
+        launch_tiles<T, N, CAB_MAP_RELU>(a, stream);
+        break;
+    case CAB_MAP_EXP:
+        launch_tiles<T, N, CAB_MAP_EXP>(a, stream);
+        break;
+    }
+    return cab_cuda_launched("align_loss");
+}
+
+template <typename T> static cab_status run(const cab_node *node, cab_backend *backend)
+{
+    const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
+    const cab_tensor *pred = node->in[0], *target = node->in[1], *gradient = node->backward ? node->gin[0] : NULL;
+    align<T> a = {};
+    a.pred = rows<const T>(pred);
+    a.target = rows<const T>(target);
+    a.gradient = rows<T>(gradient);
+    a.add = node->accumulate & 1;
+    a.B = pred->shape[0];
+    a.L = pred->shape[1];
+    a.D = cab_columns(pred);
+    a.target_L = target->shape[1];
+    a.mapped = attributes->mapped;
+    a.class_at = attributes->rows.class_at;
+    a.skip = attributes->rows.skip;
+    a.seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
+    a.partial = (double *)node->scratch;
+    a.out = (float *)node->out[0]->data;
+    a.ticket = cab_cuda_of(backend)->ticket;
+    const bool wide = fits_vec<T, WIDE<T>>(a.pred.data, a.pred.ld, a.D) &&
+                      fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D) &&
+                      fits_vec<T, WIDE<T>>(a.gradient.data, a.gradient.ld, a.D);
+    return wide ? launch<T, WIDE<T>>(a, attributes->map, stream_of(backend))
+                : launch<T, 1>(a, attributes->map, stream_of(backend));
+}
+
+extern "C" cab_status cab_align_loss_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = run<T>(node, backend));
+    return status;
+}
+
+extern "C" cab_status cab_align_loss_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = run<T>(node, backend));
+    return status;
+}
