@@ -225,7 +225,8 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
                           run->teacher->config.n_layer, run->layer_map));
     if (r->student.path[0] == '\0')
         CAB_TRY(run->reads_images
-                    ? cab_initialise_images(run->student, run->teacher, r, run->layer_map, run->images.map)
+                    ? cab_initialise_images(run->student, run->teacher, r, run->layer_map,
+                                            r->student.classes == CAB_CLASSES_DATA ? run->images.map : NULL)
                     : cab_initialise(run->student, run->teacher, r, run->layer_map));
     CAB_TRY(open_bridge(r, run));
     CAB_TRY(open_averages(r, run));
