@@ -1,6 +1,6 @@
 /* test_recipe.c - recipes: defaults, presets, precedence, errors that name line and key, overrides, hostile files. */
 #include "base/memory.h"
-#include "distill/recipe.h"
+#include "distill/augmentation.h"
 #include "temp.h"
 
 static cab_recipe *parse(const char *text)
@@ -391,6 +391,86 @@ static void test_stage_steps(void **state)
     cab_recipe_free(recipe);
 }
 
+/* The architecture brings its defaults and presets; what a file gives stays, in whatever order it stands there. */
+static void test_images(void **state)
+{
+    (void)state;
+    cab_recipe *recipe = preset("cab");
+    set(recipe, "train.batch", "16");
+    set(recipe, "student.architecture", "vim");
+    assert_true(cab_recipe_reads_images(recipe) && recipe->stages_count == 1 && recipe->init.near_identity);
+    assert_true(recipe->stages[0].kl == 1 && recipe->stages[0].align == 3 && recipe->stages[0].ce == 0);
+    assert_true(recipe->train.batch == 16 && recipe->bridge.hidden == 128 && recipe->train.weight_decay == 0.05);
+    assert_int_equal(recipe->bridge.feature_map, CAB_BRIDGE_MAP_SOFTMAX);
+    assert_true(cab_recipe_lr(recipe, &recipe->stages[0], 192) == 5e-4 / 512 * 16);
+    set(recipe, "student.architecture", "phi-mamba"); /* and back */
+    assert_true(recipe->stages_count == 2 && recipe->bridge.hidden == 0 && recipe->train.weight_decay == 0.1);
+    cab_recipe_free(recipe);
+    recipe = parse("train: {clip: 1, beta2: 0.95}\nmethod: vanilla\nstudent: {architecture: vim}\n");
+    assert_true(recipe->train.clip == 1 && recipe->train.beta2 == 0.95 && recipe->train.batch == 64);
+    assert_true(recipe->stages[0].ce == 1 && !recipe->init.conv_identity);
+    cab_recipe_free(recipe);
+    for (int method = CAB_METHOD_VANILLA; method <= CAB_METHOD_CAB_BEST; method++) {
+        assert_int_equal(cab_recipe_new(&recipe), CAB_OK);
+        set(recipe, "student.architecture", "vim");
+        assert_int_equal(cab_recipe_apply_method(recipe, method), CAB_OK);
+        set(recipe, "teacher.path", "vit");
+        set(recipe, "data.train", "train.tar");
+        set(recipe, "data.eval", "val.tar");
+        set(recipe, "data.classes", "classes.tsv");
+        set(recipe, "out", "run");
+        set(recipe, "train.passes", "2.5");
+        if (cab_recipe_validate(recipe) != CAB_OK)
+            fail_msg("%s", cab_error_text());
+        uint64_t steps = 0;
+        assert_int_equal(cab_recipe_stage_steps(recipe, 1, 1000, &steps), CAB_OK);
+        assert_int_equal(steps, 39); /* 2500 images in batches of 64 */
+        cab_recipe_free(recipe);
+    }
+}
+
+static void test_augmentation(void **state)
+{
+    (void)state;
+    cab_augment augment;
+    cab_recipe *recipe = parse("augment: {smoothing: 0, rand: none, erase_mode: rand, repeats: 3}\n");
+    assert_int_equal(cab_recipe_augment(recipe, &augment), CAB_OK);
+    assert_true(augment.smoothing == 0 && augment.rand.operations == 0 && augment.repeats == 3);
+    assert_true(augment.erase_mode == CAB_ERASE_RAND && augment.mixup == 0.8f && augment.jitter == 0.3f);
+    set(recipe, "augment.preset", "none");
+    set(recipe, "augment.flip", "0.25");
+    assert_int_equal(cab_recipe_augment(recipe, &augment), CAB_OK);
+    assert_true(augment.flip == 0.25f && augment.scale_max == 0 && augment.mixup == 0);
+    set(recipe, "augment.mixup", "-0.5");
+    assert_int_equal(cab_recipe_augment(recipe, &augment), CAB_EARG);
+    assert_string_equal(cab_error_text(), "augment.mixup: found -0.5, expected 0 or more, or -1");
+    set(recipe, "augment.mixup", "-1");
+    set(recipe, "augment.scale_min", "0.9");
+    assert_int_equal(cab_recipe_augment(recipe, &augment), CAB_EARG); /* more than scale_max */
+    cab_recipe_free(recipe);
+}
+
+/* Passes over data of 500 tokens: rounded to whole steps, for the whole run or a stage. */
+static void test_passes(void **state)
+{
+    (void)state;
+    uint64_t steps[CAB_STAGES_MAX];
+    cab_recipe *recipe = complete("cab");
+    set(recipe, "train.batch", "10");
+    set(recipe, "train.tokens", "0");
+    set(recipe, "train.passes", "20");
+    assert_int_equal(cab_recipe_stage_steps(recipe, 100, 500, steps), CAB_OK);
+    assert_true(steps[0] == 2 && steps[1] == 8); /* a fifth of 10000 tokens, and the rest */
+    set(recipe, "stages[0].share", "0");
+    set(recipe, "stages[0].passes", "10");
+    assert_int_equal(cab_recipe_stage_steps(recipe, 100, 500, steps), CAB_OK);
+    assert_true(steps[0] == 5 && steps[1] == 5);
+    assert_int_equal(cab_recipe_validate(recipe), CAB_OK);
+    set(recipe, "stages[0].passes", "30");
+    assert_int_equal(cab_recipe_validate(recipe), CAB_EARG);
+    cab_recipe_free(recipe);
+}
+
 static void test_files(void **state)
 {
     char path[CAB_PATH_MAX];
@@ -423,6 +503,9 @@ int main(void)
         cmocka_unit_test(test_set_errors),
         cmocka_unit_test(test_validate),
         cmocka_unit_test(test_stage_steps),
+        cmocka_unit_test(test_images),
+        cmocka_unit_test(test_augmentation),
+        cmocka_unit_test(test_passes),
         cmocka_unit_test_setup_teardown(test_files, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
