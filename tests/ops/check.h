@@ -66,6 +66,7 @@ typedef struct check_case {
     double low_forward, low_gradient; /* of BF16; 0: 1e-2 and 1.5e-2 */
     bool f32_only;
     bool no_nan; /* the op does not pass NaN on (integer outputs, masks): skip that variant */
+    bool apart;  /* values that come with gradients are computed otherwise: eager mode may give other bits */
 } check_case;
 
 typedef struct check_variant {
@@ -410,7 +411,7 @@ static inline double check_or(double value, double fallback)
 
 static inline void check_bits(const check_case *c, const check_variant *v, check_reference *r, int o, double *got)
 {
-    if (v->eager && memcmp(got, r->listed[o], (size_t)r->out_count[o] * sizeof *got) != 0)
+    if (v->eager && !c->apart && memcmp(got, r->listed[o], (size_t)r->out_count[o] * sizeof *got) != 0)
         fail_msg("%s (%s %s): eager mode gives other bits", c->name, cab_dtype_name(v->dtype), v->isa);
     free(r->listed[o]);
     r->listed[o] = got;

@@ -1,5 +1,5 @@
 /* test_align_rows.c - the alignment loss with the teacher's rows moved: class token into the middle, rows left out. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 typedef struct shape {
     int64_t B, L, D;
@@ -87,6 +87,25 @@ static void test_rows(void **state)
         }
 }
 
+/* The same at the size of a vision model, on a GPU. */
+static void test_rows_gpu(void **state)
+{
+    (void)state;
+    const cab_feature_map maps[] = {CAB_MAP_NONE, CAB_MAP_SOFTMAX_FEATURES, CAB_MAP_SOFTMAX_TOKENS};
+    for (size_t m = 0; m < sizeof maps / sizeof *maps; m++) {
+        const shape s = {3, 197, 192, maps[m], {.class_at = 98, .skip = 1}};
+        const check_case c = {.name = "align rows on a GPU",
+                              .n_in = 2,
+                              .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, 0, 0},
+                                     {CHECK_CONSTANT, 3, {s.B, s.L + s.rows.skip, s.D}, -3, 3}},
+                              .n_out = 1,
+                              .n_seeded = 1,
+                              .record = record,
+                              .argument = &s};
+        gpu_compare(&c, 1e-5, 5e-3);
+    }
+}
+
 static void test_shape_errors(void **state)
 {
     (void)state;
@@ -108,6 +127,7 @@ static void test_shape_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_shape_errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows), cmocka_unit_test(test_rows_gpu),
+                                       cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

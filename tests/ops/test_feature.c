@@ -1,5 +1,6 @@
 /* test_feature.c - the alignment loss under every feature map, value and gradient. */
 #include "ops/golden.h"
+#include "ops/gpu.h"
 
 typedef struct shape {
     int64_t B, L, D;
@@ -127,6 +128,19 @@ static void test_large_scores(void **state)
     }
 }
 
+/* Tiles, parts of sequences and vectors of the GPU's kernels. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        const shape shapes[] = {{4, 197, 192, maps[i].map}, {2, 600, 264, maps[i].map}, {3, 70, 1027, maps[i].map}};
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
+            const check_case c = make_case(maps[i].name, &shapes[j], CHECK_CONSTANT);
+            gpu_compare(&c, 1e-5, 5e-3);
+        }
+    }
+}
+
 /* The value has the same bits whatever the number of threads. */
 static void test_threads(void **state)
 {
@@ -236,8 +250,8 @@ static void test_golden(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps), cmocka_unit_test(test_pieces),
-                                       cmocka_unit_test(test_large_scores), cmocka_unit_test(test_threads),
-                                       cmocka_unit_test(test_golden)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps),    cmocka_unit_test(test_pieces),
+                                       cmocka_unit_test(test_gpu),     cmocka_unit_test(test_large_scores),
+                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

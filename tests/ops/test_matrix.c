@@ -1,6 +1,6 @@
 /* The linear layer in both weight layouts against three loops in fp64, and products alone in every orientation. */
-#include "ops/check.h"
 #include "ops/cpu/gemm.h"
+#include "ops/gpu.h"
 
 /* argument: bit 0 IN_OUT, bit 1 no bias */
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
@@ -64,6 +64,29 @@ static void test_linear_long(void **state)
                                 .record = record,
                                 .reference = reference,
                                 .argument = &flags});
+}
+
+/* Tiles, split sums and vectors of the GPU's products; widths that are no multiple of anything. */
+static void test_linear_gpu(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t batch, length, in, out;
+    } sizes[] = {{2, 300, 192, 384}, {1, 333, 257, 131}, {4, 1100, 64, 72}, {3, 7, 1024, 40}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int flags = 0; flags < 4; flags++) {
+            const int64_t in = sizes[i].in, out = sizes[i].out;
+            const check_case c = {.name = "linear",
+                                  .n_in = flags & 2 ? 2 : 3,
+                                  .in = {{CHECK_ACTIVATION, 3, {sizes[i].batch, sizes[i].length, in}, 0, 0},
+                                         {CHECK_PARAMETER, 2, {flags & 1 ? in : out, flags & 1 ? out : in}, 0, 0},
+                                         {CHECK_PARAMETER, 1, {out}, 0, 0}},
+                                  .n_out = 1,
+                                  .n_seeded = 1,
+                                  .record = record,
+                                  .argument = &flags};
+            gpu_compare(&c, 1e-5, 5e-3);
+        }
 }
 
 /* Products share their work among threads and sum in parts: always the same parts. */
@@ -238,8 +261,8 @@ static void test_products(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear), cmocka_unit_test(test_linear_long),
-                                       cmocka_unit_test(test_linear_repeats), cmocka_unit_test(test_wrong_shapes),
-                                       cmocka_unit_test(test_products)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),       cmocka_unit_test(test_linear_long),
+                                       cmocka_unit_test(test_linear_gpu),   cmocka_unit_test(test_linear_repeats),
+                                       cmocka_unit_test(test_wrong_shapes), cmocka_unit_test(test_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
