@@ -14,6 +14,7 @@ static const cab_op cab_op_embedding = {
     .saves = CAB_SAVE_IN(CAB_EMBEDDING_IDS) | CAB_SAVE_IN(CAB_EMBEDDING_FIRST),
     .forward = CAB_KERNELS(cab_embedding_forward),
     .backward = CAB_KERNELS(cab_embedding_backward),
+    .backward_scratch = {[CAB_CPU] = NULL CAB_ON_CUDA(cab_embedding_scratch_cuda)},
 };
 
 static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, const cab_tensor *positions)

@@ -12,10 +12,23 @@ typedef struct cab_adamw_block {
     double squares; /* of the gradient */
 } cab_adamw_block;
 
+/* Devices that cannot follow the host's pointers: the list as an input of the node, one entry per parameter in order,
+ * written before every run. */
+typedef struct cab_adamw_entry {
+    float *p, *g, *m, *v, *average; /* average: NULL for none */
+    void *low;                      /* bf16, NULL for none */
+    int64_t first_block, count;     /* blocks of the entries before it; elements */
+    float decay;
+} cab_adamw_entry;
+
 typedef struct cab_adamw_attributes {
     const cab_optimized *list;
     size_t n, blocks;
     cab_adamw_options options;
 } cab_adamw_attributes;
+
+/* On the GPU: writes the table; the partial sums of the norm. */
+cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *backend);
+size_t cab_adamw_scratch_cuda(const cab_node *node, const cab_backend *backend);
 
 #endif

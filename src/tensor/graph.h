@@ -40,6 +40,9 @@ struct cab_op {
     bool effect;
     cab_kernel forward[CAB_BACKENDS];
     cab_kernel backward[CAB_BACKENDS];
+    /* Called on the host before every run of the list, replayed or not, for forward nodes: brings up to date what the kernel
+     * reads in device memory and only the host knows. May upload. NULL: nothing to do. */
+    cab_kernel prepare[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
     cab_scratch forward_scratch[CAB_BACKENDS];
     cab_scratch backward_scratch[CAB_BACKENDS];

@@ -90,6 +90,17 @@ static cab_status run_list(cab_graph *g)
     return CAB_OK;
 }
 
+static cab_status prepare(cab_graph *g)
+{
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const cab_node *node = g->nodes[i];
+        const cab_kernel hook = node->op->prepare[g->backend->id];
+        if (hook != NULL && !node->skip && !node->backward)
+            CAB_TRY(hook(node, g->backend));
+    }
+    return CAB_OK;
+}
+
 /* The first run is made node by node, so that kernels can set up what they keep; the second is recorded. */
 static cab_status capture(cab_graph *g)
 {
@@ -113,6 +124,7 @@ cab_status cab_graph_run(cab_graph *g)
     if (!g->eager && g->arena == NULL && g->arena_bytes > 0)
         CAB_TRY(allocate_arena(g));
     CAB_TRY(poison(g));
+    CAB_TRY(prepare(g));
     if (g->backend->capture_begin == NULL || g->timed || g->eager || !g->warm) {
         CAB_TRY(run_list(g));
         g->warm = true;

@@ -1,5 +1,5 @@
 /* Activations, gates and sums against their formulas in fp64. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 /* ---- activate --------------------------------------------------------------------------------------------------------- */
 
@@ -157,8 +157,11 @@ static void record_any(cab_graph *g, cab_tensor **in, cab_tensor **out, const vo
     case 2:
         out[0] = cab_gate(g, in[0], in[1], in[2]);
         break;
-    default:
+    case 3:
         out[0] = cab_add(g, 2, in);
+        break;
+    default:
+        out[0] = cab_mean(g, 2, in);
     }
 }
 
@@ -177,6 +180,29 @@ static void test_threads(void **state)
                                     .n_seeded = 1,
                                     .record = record_any,
                                     .argument = &which});
+}
+
+/* Rows of whole packets, of none, and many rows: the partial sums of the gate's bias. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][3] = {{2, 300, 768}, {1, 2500, 257}, {3, 1, 4096}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int which = 0; which < 5; which++) {
+            const int64_t *s = shapes[i];
+            gpu_compare(&(check_case){.name = "elementwise on the GPU",
+                                      .n_in = which == 2   ? 3
+                                              : which == 0 ? 1
+                                                           : 2,
+                                      .in = {{CHECK_ACTIVATION, 3, {s[0], s[1], s[2]}, -3, 3},
+                                             {CHECK_ACTIVATION, 3, {s[0], s[1], s[2]}, -3, 3},
+                                             {CHECK_PARAMETER, 1, {s[2]}, 0, 0}},
+                                      .n_out = 1,
+                                      .n_seeded = 1,
+                                      .record = record_any,
+                                      .argument = &which},
+                        1e-5, 1e-2);
+        }
 }
 
 static void test_shapes_must_fit(void **state)
@@ -198,8 +224,9 @@ static void test_shapes_must_fit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_activate), cmocka_unit_test(test_swiglu),
-                                       cmocka_unit_test(test_gate),     cmocka_unit_test(test_add),
-                                       cmocka_unit_test(test_threads),  cmocka_unit_test(test_shapes_must_fit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_activate),       cmocka_unit_test(test_swiglu),
+                                       cmocka_unit_test(test_gate),           cmocka_unit_test(test_add),
+                                       cmocka_unit_test(test_threads),        cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_shapes_must_fit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Token and position embeddings against their formula; ids that do not fit are errors. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 /* argument: bit 0 positions, bit 1 first */
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
@@ -59,6 +59,30 @@ static void test_threads(void **state)
                                 .argument = &have});
 }
 
+/* Ids that occur once, in several pieces of the sorted tokens, and all the time; one, two and three passes of the sort. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {
+        {4, 300, 50257, 768}, {3, 700, 5, 64}, {2, 1100, 1, 40}, {1, 33, 100000, 7}, {2, 513, 300, 1032}};
+    static const int have = 1;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const int64_t *s = shapes[i];
+        gpu_compare(&(check_case){.name = "embedding on the GPU",
+                                  .n_in = 5,
+                                  .in = {{CHECK_IDS, 2, {s[0], s[1]}, 0, (double)s[2]},
+                                         {CHECK_PARAMETER, 2, {s[2], s[3]}, 0, 0},
+                                         {CHECK_PARAMETER, 2, {s[1], s[3]}, 0, 0},
+                                         {CHECK_IDS, 1, {1}, 0, 1},
+                                         {CHECK_CONSTANT, 1, {1}, 0, 0}},
+                                  .n_out = 1,
+                                  .n_seeded = 1,
+                                  .record = record,
+                                  .argument = &have},
+                    1e-5, 1e-2);
+    }
+}
+
 static void expect_failure(int32_t id, int32_t first, const char *text)
 {
     cab_backend *backend;
@@ -94,6 +118,6 @@ static void test_outside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_embedding), cmocka_unit_test(test_threads),
-                                       cmocka_unit_test(test_outside)};
+                                       cmocka_unit_test(test_gpu), cmocka_unit_test(test_outside)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* test_tokens.c - patches, inserted and selected tokens against their formulas. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 typedef struct image_shape {
     int64_t B, C, H, W;
@@ -179,6 +179,39 @@ static void test_wide(void **state)
     check_release(&r);
 }
 
+/* A ViT's rows: whole packets, sums over a batch that does not fill its lanes. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const image_shape image = {3, 3, 64, 32, 16};
+    const token_shape one = {19, 196, 192, 1, {98}, true}, two = {5, 20, 36, 2, {0, 21}, true};
+    const token_shape *const shapes[] = {&one, &two};
+    check_case patches = {.name = "patches on the GPU",
+                          .n_in = 1,
+                          .in = {{CHECK_F32, 4, {image.B, image.C, image.H, image.W}, 0, 0}},
+                          .n_out = 1,
+                          .record = record_patches,
+                          .argument = &image};
+    gpu_compare(&patches, 1e-7, 1e-7);
+    patches.record = record_low_patches;
+    gpu_compare(&patches, 1e-7, 1e-7);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const token_shape *s = shapes[i];
+        check_case c = {.name = "tokens on the GPU",
+                        .n_in = 2 + s->n,
+                        .in = {{CHECK_ACTIVATION, 3, {s->B, s->T, s->D}, 0, 0},
+                               {CHECK_PARAMETER, 3, {1, 1, s->D}, 0, 0},
+                               {CHECK_PARAMETER, 3, {1, 1, s->D}, 0, 0},
+                               {CHECK_PARAMETER, 3, {1, s->T + 2, s->D}, 0, 0}},
+                        .n_out = 1,
+                        .n_seeded = 1,
+                        .record = record_insert,
+                        .argument = s};
+        c.in[1 + s->n] = (check_input){CHECK_PARAMETER, 3, {1, s->T + s->n, s->D}, 0, 0};
+        gpu_compare(&c, 1e-5, 1e-2);
+    }
+}
+
 static void expect_failure(cab_graph *g, const char *text)
 {
     assert_int_not_equal(cab_graph_plan(g, NULL), CAB_OK);
@@ -210,7 +243,7 @@ static void test_shape_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches), cmocka_unit_test(test_insert),
-                                       cmocka_unit_test(test_select), cmocka_unit_test(test_wide),
-                                       cmocka_unit_test(test_shape_errors)};
+                                       cmocka_unit_test(test_select),  cmocka_unit_test(test_wide),
+                                       cmocka_unit_test(test_gpu),     cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -79,4 +79,49 @@ template <typename F> static cab_status each(const F &f, const extent &e, cab_ba
     return cab_cuda_launched(name);
 }
 
+/* ---- sums over the batch -------------------------------------------------------------------------------------------- */
+
+enum { BATCH_LANES = 8 };
+
+/* For every token l and packet of columns: f.visit(b, l, column, sum) for every sequence b, which may add to sum, then
+ * f.finish(l, column, sum). Lane k of a block visits b = k, k + 8, ...; their sums are added in order. */
+template <int N, typename F>
+static __global__ void __launch_bounds__(32 * BATCH_LANES) batch_packet(const F f, int64_t batch, int64_t columns)
+{
+    __shared__ float shared[BATCH_LANES][32 * N];
+    const int64_t l = blockIdx.x, column = (blockIdx.y * INT64_C(32) + threadIdx.x) * N;
+    float sum[N];
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        sum[i] = 0.0f;
+    if (column < columns)
+#pragma unroll 4
+        for (int64_t b = threadIdx.y; b < batch; b += BATCH_LANES)
+            f.template visit<N>(b, l, column, sum);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        shared[threadIdx.y][i * 32 + threadIdx.x] = sum[i];
+    __syncthreads();
+    if (threadIdx.y > 0 || column >= columns)
+        return;
+    for (int lane = 1; lane < BATCH_LANES; lane++)
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum[i] += shared[lane][i * 32 + threadIdx.x];
+    f.template finish<N>(l, column, sum);
+}
+
+template <typename F>
+static cab_status over_batch(const F &f, int64_t batch, int64_t length, int64_t columns, bool packed,
+                             cab_backend *backend, const char *name)
+{
+    const int64_t width = packed ? EACH_PACKET : 1;
+    const dim3 grid((unsigned)length, (unsigned)ceil_div(columns, 32 * width)), threads(32, BATCH_LANES);
+    if (packed)
+        batch_packet<EACH_PACKET><<<grid, threads, 0, stream_of(backend)>>>(f, batch, columns);
+    else
+        batch_packet<1><<<grid, threads, 0, stream_of(backend)>>>(f, batch, columns);
+    return cab_cuda_launched(name);
+}
+
 #endif
