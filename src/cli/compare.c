@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "models/model.h"
+#include "report/report.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
     LIST(data, 'd', "FILE", "images (folder of classes, archive, .csv list) or text (.txt, .jsonl, .npy, .bin)")       \
     TEXT(classes, 'c', "FILE", "", "class map of the images: their names in the drawings")                             \
     INT(samples, 'n', "N", 16, 1, 1000000, "images, or windows of text, to measure; evenly spaced over the data")      \
-    INT(maps, 'm', "N", 4, 0, 100, "how many of the samples to draw as heat maps")                                     \
+    INT(maps, 'm', "N", 4, 0, 100, "how many of the samples to draw as heat maps; of text the first one only")         \
     LIST(images, 'i', "FILE", "pictures to draw instead of samples")                                                   \
     TEXT(text, 't', "TEXT", "", "sentence to draw instead of samples")                                                 \
     TEXT(out, 'o', "FILE", "", "write all numbers as .json, or a page with charts and heat maps as .html")             \
@@ -70,7 +71,19 @@ static cab_status check(const struct compare_options *o)
     return CAB_OK;
 }
 
-static cab_status put_out(const struct compare_options *o, const cab_comparison *c)
+static cab_status put_page(const char *path, cab_comparison *c)
+{
+    cab_report_runs runs = {0};
+    cab_status status;
+    CAB_GOTO(cab_report_runs_add(&runs, cab_path_name(c->student), c));
+    status = cab_report_html(&runs, "Teacher and student", path);
+done:
+    cab_report_runs_free(&runs);
+    return status;
+}
+
+/* A page takes the comparison with it. */
+static cab_status put_out(const struct compare_options *o, cab_comparison *c)
 {
     json_object *json = NULL;
     cab_status status;
@@ -83,6 +96,8 @@ static cab_status put_out(const struct compare_options *o, const cab_comparison 
         printf("%s\n", json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
     if (ends_in(o->out, ".json"))
         CAB_GOTO(cab_json_save(json, o->out));
+    else if (o->out[0])
+        CAB_GOTO(put_page(o->out, c));
     if (o->out[0])
         cab_log_info("comparison: %s", o->out);
 done:

@@ -36,16 +36,21 @@ static const cli_example examples[] = {
     {"cab report runs/*", "every run under runs/, in report.html"},
     {"cab report runs/demo -o demo.html --title \"Tales\"", "the methods that one comparison tried"},
     {"cab report --table runs/a runs/b", "the numbers only"},
+    {"cab report runs/a before.json after.json", "with two comparisons that cab compare wrote"},
     {0}};
 
 const cli_command cli_report = {
     .name = "report",
     .summary = "compare runs in a table and one HTML file with charts",
-    .synopsis = "RUN...",
+    .synopsis = "RUN|COMPARISON...",
     .description =
         "Reads the logs of the runs in the directories RUN, prints a table to standard output and writes one "
         "self-contained HTML page. A directory that holds several runs stands for all of them. Unfinished runs "
-        "are shown as far as they got.\n\nCharts are drawn by gnuplot; without it the page has the numbers only.",
+        "are shown as far as they got. Where a run's directory has a compare.json, as cab compare writes it, the page "
+        "shows "
+        "how alike teacher and student mix tokens, and what they look at; a comparison that lies elsewhere may be "
+        "named beside "
+        "the runs.\n\nCharts are drawn by gnuplot; without it the page has the numbers only.",
     .examples = examples,
     .options = report_table,
     .options_size = sizeof(struct report_options),

@@ -75,22 +75,29 @@ static void write_y_axis(FILE *script, const struct extent *extent, bool logarit
     fprintf(script, "set yrange [%.9g:%.9g]\n", low, high);
 }
 
-static void write_script(FILE *script, const cab_chart *chart)
+static void write_frame(FILE *script, int width, int height)
 {
+    fprintf(script,
+            "set terminal svg dynamic size %d,%d noenhanced\n"
+            "set border 1 lc rgb '#8a93a0'\nset tics nomirror scale 0.5 textcolor rgb '#68717d'\n"
+            "set grid y lc rgb '#d5dae1' dt 1 lw 1\nset lmargin 9\nset rmargin 2\nset tmargin 0.8\n",
+            width, height);
+}
+
+static void write_lines(FILE *script, const void *given)
+{
+    const cab_chart *chart = given;
     static const struct {
         double scale;
         const char *name;
-    } units[UNITS] = {{1, "tokens"}, {1e3, "thousand tokens"}, {1e6, "million tokens"}, {1e9, "billion tokens"}};
+    } units[UNITS] = {{1, ""}, {1e3, "thousand "}, {1e6, "million "}, {1e9, "billion "}};
     struct extent extent = measure(chart);
     int unit = UNITS - 1;
     while (unit > 0 && extent.x_max < 2 * units[unit].scale)
         unit--;
-    fprintf(script,
-            "set terminal svg dynamic size 560,300 noenhanced\n"
-            "set border 1 lc rgb '#8a93a0'\nset tics nomirror scale 0.5 textcolor rgb '#68717d'\n"
-            "set grid y lc rgb '#d5dae1' dt 1 lw 1\nset lmargin 9\nset rmargin 2\nset tmargin 0.8\n"
-            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [0:%.9g]\n",
-            units[unit].name, extent.x_max > 0 ? extent.x_max / units[unit].scale : 1);
+    write_frame(script, 560, 300);
+    fprintf(script, "set xlabel '%s%s' textcolor rgb '#68717d'\nset xrange [0:%.9g]\n", units[unit].name, chart->unit,
+            extent.x_max > 0 ? extent.x_max / units[unit].scale : 1);
     write_y_axis(script, &extent, chart->logarithmic && extent.y_max > log_ratio * extent.y_min);
     for (size_t s = 0; s < chart->count; s++) {
         fprintf(script, "$d%zu << END\n", s);
@@ -161,7 +168,8 @@ static cab_status take_svg(FILE *output, bool definitions, char **svg)
     return CAB_OK;
 }
 
-cab_status cab_chart_draw(const cab_chart *chart, char **svg)
+/* Writes a script by `write`, has it drawn. */
+static cab_status draw(void (*write)(FILE *script, const void *chart), const void *chart, bool definitions, char **svg)
 {
     cab_status status = CAB_OK;
     *svg = NULL;
@@ -170,18 +178,78 @@ cab_status cab_chart_draw(const cab_chart *chart, char **svg)
         status = cab_fail_errno(CAB_EIO, errno, "a temporary file for a chart cannot be made");
         goto done;
     }
-    write_script(script, chart);
+    write(script, chart);
     if (fflush(script) != 0) {
         status = cab_fail_errno(CAB_EIO, errno, "a chart's script cannot be written");
         goto done;
     }
     rewind(script);
     if (run_gnuplot(script, output))
-        status = take_svg(output, chart->definitions, svg);
+        status = take_svg(output, definitions, svg);
 done:
     if (script)
         fclose(script);
     if (output)
         fclose(output);
     return status;
+}
+
+cab_status cab_chart_draw(const cab_chart *chart, char **svg)
+{
+    return draw(write_lines, chart, chart->definitions, svg);
+}
+
+/* ---- box plots -------------------------------------------------------------------------------------------------------- */
+
+struct box_extent {
+    double low, high, last; /* of y and x */
+};
+
+static struct box_extent measure_boxes(const cab_box_chart *chart)
+{
+    struct box_extent extent = {0};
+    for (size_t s = 0; s < chart->count; s++) {
+        for (size_t i = 0; i < chart->series[s].count; i++) {
+            const cab_chart_box *b = &chart->series[s].boxes[i];
+            extent.low = fmin(extent.low, b->min);
+            extent.high = fmax(extent.high, b->max);
+            extent.last = fmax(extent.last, b->x);
+        }
+    }
+    return extent;
+}
+
+static void write_boxes(FILE *script, const void *given)
+{
+    static const double together = 0.72, widest = 0.036; /* of the distance between two x; of the chart, each */
+    const cab_box_chart *chart = given;
+    const struct box_extent extent = measure_boxes(chart);
+    const double width = fmin(together / (double)chart->count, widest * (extent.last + 1.2));
+    write_frame(script, 1120, 340);
+    for (size_t s = 0; s < chart->count; s++) {
+        const cab_box_series *series = &chart->series[s];
+        const double shift = width * ((double)s - (double)(chart->count - 1) / 2);
+        fprintf(script, "$d%zu << END\n", s);
+        for (size_t i = 0; i < series->count; i++) {
+            const cab_chart_box *b = &series->boxes[i];
+            fprintf(script, "%.9g %.9g %.9g %.9g %.9g %.9g\n", b->x + shift, b->min, b->q1, b->median, b->q3, b->max);
+        }
+        fprintf(script, "END\n");
+    }
+    fprintf(script,
+            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [-0.6:%.9g]\nset xtics %d\n"
+            "set yrange [%.9g:%.9g]\nset style fill solid 0.3 border\nplot 0 with lines lw 1 lc rgb '#8a93a0' notitle",
+            chart->label, extent.last + 0.6, extent.last > 40 ? 5 : 1, extent.low < 0 ? fmax(extent.low - 0.05, -1) : 0,
+            fmin(extent.high + 0.05, 1));
+    for (size_t s = 0; s < chart->count; s++)
+        fprintf(script,
+                ", $d%zu using 1:3:2:6:5:(%.9g) with candlesticks lw 1.2 lc rgb '%s' notitle whiskerbars 0.4"
+                ", $d%zu using 1:4:4:4:4:(%.9g) with candlesticks lw 2.4 lc rgb '%s' notitle",
+                s, width * 0.8, chart->series[s].colour, s, width * 0.8, chart->series[s].colour);
+    fprintf(script, "\n");
+}
+
+cab_status cab_boxes_draw(const cab_box_chart *chart, char **svg)
+{
+    return draw(write_boxes, chart, false, svg);
 }

@@ -12,15 +12,14 @@
 
 enum { SAMPLE_BYTES = 2000, POINTS_MAX = 300, COLOURS = 8, NUMBER_BYTES = 48 };
 
-static const char *colour(size_t run)
+const char *cab_page_colour(size_t index)
 {
     static const char *const colours[COLOURS] = {"#3b7dd8", "#e0852b", "#2a9d6f", "#c9477f",
                                                  "#8365cf", "#c0503a", "#1f9fb5", "#8c8a2e"};
-    return colours[run % COLOURS];
+    return colours[index % COLOURS];
 }
 
-/* At most `limit` bytes of `text`, not cutting a UTF-8 character in two, with what HTML gives a meaning escaped. */
-static void put_some(FILE *out, const char *text, size_t limit)
+void cab_page_put_some(FILE *out, const char *text, size_t limit)
 {
     for (size_t i = 0; text[i]; i++) {
         unsigned char c = (unsigned char)text[i];
@@ -50,9 +49,35 @@ static void put_some(FILE *out, const char *text, size_t limit)
     }
 }
 
-static void put(FILE *out, const char *text)
+void cab_page_put(FILE *out, const char *text)
 {
-    put_some(out, text, SIZE_MAX);
+    cab_page_put_some(out, text, SIZE_MAX);
+}
+
+/* ---- kinds of runs ---------------------------------------------------------------------------------------------- */
+
+enum kind { TEXT = 1, IMAGES = 2, BOTH = TEXT | IMAGES };
+
+/* Of what the runs read; a report of comparisons alone has neither. */
+static enum kind kinds(const cab_report_runs *runs)
+{
+    unsigned kinds = 0;
+    for (size_t i = 0; i < runs->count; i++)
+        kinds |= runs->items[i].images ? IMAGES : TEXT;
+    return (enum kind)kinds;
+}
+
+/* What the runs count by. */
+static const char *unit(const cab_report_runs *runs)
+{
+    switch (kinds(runs)) {
+    case IMAGES:
+        return "image";
+    case BOTH:
+        return "token or image";
+    default:
+        return "token";
+    }
 }
 
 /* ---- table ------------------------------------------------------------------------------------------------------ */
@@ -62,6 +87,7 @@ enum format { FORMAT_REAL, FORMAT_PERCENT, FORMAT_WHOLE, FORMAT_TOKENS, FORMAT_S
 struct column {
     const char *title;
     double (*value)(const cab_report_run *run);
+    enum kind kind; /* of the runs that it is about */
     enum format format;
     int best; /* -1: the least is best; +1: the most; 0: neither */
 };
@@ -72,22 +98,28 @@ struct column {
         return expression;                                                                                             \
     }
 VALUE(perplexity, run->perplexity)
+VALUE(top1, run->top1)
+VALUE(top5, run->top5)
 VALUE(kl, run->kl)
 VALUE(agreement, run->agreement)
-VALUE(tokens, run->tokens)
+VALUE(tokens, run->images ? NAN : run->tokens)
+VALUE(images, run->images ? run->tokens : NAN)
 VALUE(fraction, run->fraction)
-VALUE(speed, run->tokens_per_second)
+VALUE(speed, run->images ? NAN : run->tokens_per_second)
+VALUE(image_speed, run->images_per_second)
 VALUE(seconds, run->seconds)
 VALUE(memory, run->peak_memory)
 VALUE(parameters, run->parameters)
 #undef VALUE
 
 static const struct column columns[] = {
-    {"Perplexity", perplexity, FORMAT_REAL, -1},  {"KL, nats/token", kl, FORMAT_REAL, -1},
-    {"Agreement", agreement, FORMAT_PERCENT, 1},  {"Tokens", tokens, FORMAT_TOKENS, 0},
-    {"Data", fraction, FORMAT_PERCENT, 0},        {"Tokens/s", speed, FORMAT_WHOLE, 0},
-    {"Time", seconds, FORMAT_SECONDS, 0},         {"Peak memory", memory, FORMAT_BYTES, 0},
-    {"Parameters", parameters, FORMAT_TOKENS, 0},
+    {"Perplexity", perplexity, TEXT, FORMAT_REAL, -1},  {"Top-1", top1, IMAGES, FORMAT_PERCENT, 1},
+    {"Top-5", top5, IMAGES, FORMAT_PERCENT, 1},         {"KL, nats", kl, BOTH, FORMAT_REAL, -1},
+    {"Agreement", agreement, BOTH, FORMAT_PERCENT, 1},  {"Tokens", tokens, TEXT, FORMAT_TOKENS, 0},
+    {"Images", images, IMAGES, FORMAT_TOKENS, 0},       {"Data", fraction, BOTH, FORMAT_PERCENT, 0},
+    {"Tokens/s", speed, TEXT, FORMAT_WHOLE, 0},         {"Images/s", image_speed, IMAGES, FORMAT_WHOLE, 0},
+    {"Time", seconds, BOTH, FORMAT_SECONDS, 0},         {"Peak memory", memory, BOTH, FORMAT_BYTES, 0},
+    {"Parameters", parameters, BOTH, FORMAT_TOKENS, 0},
 };
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
@@ -151,51 +183,68 @@ static bool is_best(const cab_report_runs *runs, const struct column *column, do
     return true;
 }
 
-/* The teacher's perplexity, by the first run that knows it; NAN where none does. */
-static double teacher_perplexity(const cab_report_runs *runs)
+/* What the teacher reaches, by the first run that knows it; NAN where none does, or where the column has no such number. */
+static double teacher_value(const cab_report_runs *runs, double (*value)(const cab_report_run *run))
 {
     for (size_t i = 0; i < runs->count; i++) {
-        if (isfinite(runs->items[i].teacher_perplexity))
-            return runs->items[i].teacher_perplexity;
+        const cab_report_run *run = &runs->items[i];
+        const double known = value == perplexity ? run->teacher_perplexity : value == top1 ? run->teacher_top1 : NAN;
+        if (isfinite(known))
+            return known;
     }
     return NAN;
+}
+
+static bool has_teacher(const cab_report_runs *runs)
+{
+    return isfinite(teacher_value(runs, perplexity)) || isfinite(teacher_value(runs, top1));
 }
 
 static void put_row(FILE *out, const cab_report_runs *runs, size_t index)
 {
     const cab_report_run *run = &runs->items[index];
     char number[NUMBER_BYTES];
-    fprintf(out, "<tr><td><span class=\"dot\" style=\"background:%s\"></span>", colour(index));
-    put(out, run->name);
+    fprintf(out, "<tr><td><span class=\"dot\" style=\"background:%s\"></span>", cab_page_colour(index));
+    cab_page_put(out, run->name);
     if (run->method[0] && strcmp(run->method, run->name) != 0) {
         fputs("<span class=\"tag\">", out);
-        put(out, run->method);
+        cab_page_put(out, run->method);
         fputs("</span>", out);
     }
     fputs(run->finished ? "</td>" : "<span class=\"tag\">unfinished</span></td>", out);
     for (size_t c = 0; c < COLUMNS; c++) {
         double value = columns[c].value(run);
+        if (!(columns[c].kind & kinds(runs)))
+            continue;
         format_value(columns[c].format, value, number);
         fprintf(out, "<td%s>%s</td>", is_best(runs, &columns[c], value) ? " class=\"best\"" : "", number);
     }
     fputs("</tr>\n", out);
 }
 
-static void put_table(FILE *out, const cab_report_runs *runs)
+static void put_teacher(FILE *out, const cab_report_runs *runs)
 {
     char number[NUMBER_BYTES];
-    double teacher = teacher_perplexity(runs);
-    fputs("<div class=\"card scroll\"><table><thead><tr><th>Run</th>", out);
-    for (size_t c = 0; c < COLUMNS; c++)
-        fprintf(out, "<th>%s</th>", columns[c].title);
-    fputs("</tr></thead><tbody>\n", out);
-    if (isfinite(teacher)) {
-        format_value(FORMAT_REAL, teacher, number);
-        fprintf(out, "<tr class=\"teacher\"><td><span class=\"dash\"></span>teacher</td><td>%s</td>", number);
-        for (size_t c = 1; c < COLUMNS; c++)
-            fputs("<td></td>", out);
-        fputs("</tr>\n", out);
+    fputs("<tr class=\"teacher\"><td><span class=\"dash\"></span>teacher</td>", out);
+    for (size_t c = 0; c < COLUMNS; c++) {
+        const double value = teacher_value(runs, columns[c].value);
+        if (!(columns[c].kind & kinds(runs)))
+            continue;
+        format_value(columns[c].format, value, number);
+        fprintf(out, "<td>%s</td>", isfinite(value) ? number : "");
     }
+    fputs("</tr>\n", out);
+}
+
+static void put_table(FILE *out, const cab_report_runs *runs)
+{
+    fputs("<h2>Results on the validation data</h2>\n<div class=\"card scroll\"><table><thead><tr><th>Run</th>", out);
+    for (size_t c = 0; c < COLUMNS; c++)
+        if (columns[c].kind & kinds(runs))
+            fprintf(out, "<th>%s</th>", columns[c].title);
+    fputs("</tr></thead><tbody>\n", out);
+    if (has_teacher(runs))
+        put_teacher(out, runs);
     for (size_t i = 0; i < runs->count; i++)
         put_row(out, runs, i);
     fputs("</tbody></table></div>\n", out);
@@ -204,23 +253,34 @@ static void put_table(FILE *out, const cab_report_runs *runs)
 /* ---- charts ----------------------------------------------------------------------------------------------------- */
 
 struct plot {
-    const char *title, *note;
-    size_t offset;   /* of the number in cab_report_point */
-    bool evaluation; /* from the evaluations; else from the training steps, averaged */
-    bool logarithmic, reference;
+    const char *title, *note; /* %s in the note: what the runs count by */
+    size_t offset;            /* of the number in cab_report_point */
+    bool evaluation;          /* from the evaluations; else from the training steps, averaged */
+    bool logarithmic;
+    double (*reference)(const cab_report_run *run); /* the teacher's value of it, a dashed line; NULL: none */
 };
 
 #define POINT(field) offsetof(cab_report_point, field)
 static const struct plot plots[] = {
-    {"Validation perplexity", "lower is better", POINT(perplexity), true, true, true},
-    {"KL from the teacher, validation", "nats per token; lower is better", POINT(kl), true, true, false},
-    {"Top-1 agreement, validation", "share of tokens; higher is better", POINT(agreement), true, false, false},
-    {"Cross-entropy, training", "nats per token", POINT(ce), false, false, false},
-    {"KL, training", "nats per token", POINT(kl), false, true, false},
-    {"Alignment, training", "mean squared error of bridged B, C against K, Q", POINT(align), false, true, false},
-    {"Learning rate", "of the optimizer", POINT(lr), false, false, false},
+    {"Validation perplexity", "lower is better", POINT(perplexity), true, true, perplexity},
+    {"Validation top-1", "share of images; higher is better", POINT(top1), true, false, top1},
+    {"KL from the teacher, validation", "nats per %s; lower is better", POINT(kl), true, true, NULL},
+    {"Top-1 agreement, validation", "share of %ss; higher is better", POINT(agreement), true, false, NULL},
+    {"Cross-entropy, training", "nats per %s", POINT(ce), false, false, NULL},
+    {"KL, training", "nats per %s", POINT(kl), false, true, NULL},
+    {"Alignment, training", "mean squared error of bridged B, C against K, Q", POINT(align), false, true, NULL},
+    {"Learning rate", "of the optimizer", POINT(lr), false, false, NULL},
 };
 #undef POINT
+
+static void put_note(FILE *out, const char *note, const char *unit_of)
+{
+    const char *slot = strstr(note, "%s");
+    if (slot)
+        fprintf(out, "<p class=\"note\">%.*s%s%s</p>", (int)(slot - note), note, unit_of, slot + 2);
+    else
+        fprintf(out, "<p class=\"note\">%s</p>", note);
+}
 
 static double number_at(const cab_report_point *point, size_t offset)
 {
@@ -261,14 +321,17 @@ static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct
     cab_chart_series *series = NULL;
     char *svg = NULL;
     cab_status status;
-    cab_chart chart = {.logarithmic = plot->logarithmic,
+    cab_chart chart = {.unit = kinds(runs) == IMAGES ? "images"
+                               : kinds(runs) == BOTH ? "tokens or images"
+                                                     : "tokens",
+                       .logarithmic = plot->logarithmic,
                        .marks = plot->evaluation,
                        .definitions = *charts == CHARTS_NONE_YET,
-                       .reference = plot->reference ? teacher_perplexity(runs) : NAN};
+                       .reference = plot->reference ? teacher_value(runs, plot->reference) : NAN};
     CAB_GOTO(CAB_NEW(&series, runs->count, "a chart's series"));
     for (size_t i = 0; i < runs->count; i++) {
         cab_chart_series *one = &series[chart.count];
-        one->colour = colour(i);
+        one->colour = cab_page_colour(i);
         CAB_GOTO(make_series(&runs->items[i], plot, one));
         if (one->count == 0) {
             cab_free(one->x);
@@ -283,9 +346,11 @@ static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct
         goto done;
     CAB_GOTO(cab_chart_draw(&chart, &svg));
     *charts = svg ? CHARTS_SOME : CHARTS_IMPOSSIBLE;
-    if (svg)
-        fprintf(out, "<figure class=\"card chart\"><h3>%s</h3><p class=\"note\">%s</p>%s</figure>\n", plot->title,
-                plot->note, svg);
+    if (svg) {
+        fprintf(out, "<figure class=\"card chart\"><h3>%s</h3>", plot->title);
+        put_note(out, plot->note, unit(runs));
+        fprintf(out, "%s</figure>\n", svg);
+    }
 done:
     for (size_t i = 0; series && i < runs->count; i++) {
         cab_free(series[i].x);
@@ -300,11 +365,11 @@ static void put_legend(FILE *out, const cab_report_runs *runs)
 {
     fputs("<div class=\"legend\">", out);
     for (size_t i = 0; i < runs->count; i++) {
-        fprintf(out, "<span><span class=\"dot\" style=\"background:%s\"></span>", colour(i));
-        put(out, runs->items[i].name);
+        fprintf(out, "<span><span class=\"dot\" style=\"background:%s\"></span>", cab_page_colour(i));
+        cab_page_put(out, runs->items[i].name);
         fputs("</span>", out);
     }
-    if (isfinite(teacher_perplexity(runs)))
+    if (has_teacher(runs))
         fputs("<span><span class=\"dash\"></span>teacher</span>", out);
     fputs("</div>\n", out);
 }
@@ -334,10 +399,11 @@ static void put_samples(FILE *out, const cab_report_runs *runs)
         if (!run->sample[0])
             continue;
         fputs(any ? "" : "<h2>What the students write</h2>\n<div class=\"samples\">\n", out);
-        fprintf(out, "<div class=\"card sample\"><h3><span class=\"dot\" style=\"background:%s\"></span>", colour(i));
-        put(out, run->name);
+        fprintf(out, "<div class=\"card sample\"><h3><span class=\"dot\" style=\"background:%s\"></span>",
+                cab_page_colour(i));
+        cab_page_put(out, run->name);
         fputs("</h3><p>", out);
-        put_some(out, run->sample, SAMPLE_BYTES);
+        cab_page_put_some(out, run->sample, SAMPLE_BYTES);
         fputs("</p></div>\n", out);
         any = true;
     }
@@ -350,9 +416,9 @@ static void put_recipes(FILE *out, const cab_report_runs *runs)
     for (size_t i = 0; i < runs->count; i++) {
         const cab_report_run *run = &runs->items[i];
         fputs("<details><summary>", out);
-        put(out, run->name);
+        cab_page_put(out, run->name);
         fputs("</summary><pre>", out);
-        put(out, run->recipe[0] ? run->recipe : "not saved with the run");
+        cab_page_put(out, run->recipe[0] ? run->recipe : "not saved with the run");
         fputs("</pre></details>\n", out);
     }
 }
@@ -364,15 +430,19 @@ static void put_head(FILE *out, const cab_report_runs *runs, const char *title)
     fputs("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
           "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>",
           out);
-    put(out, title);
+    cab_page_put(out, title);
     fprintf(out, "</title>\n<style>\n%s</style></head>\n<body><main>\n<h1>", cab_page_style);
-    put(out, title);
-    fprintf(out, "</h1>\n<p class=\"lead\">%zu run%s", runs->count, runs->count == 1 ? "" : "s");
-    if (runs->count && runs->items[0].teacher[0]) {
+    cab_page_put(out, title);
+    const size_t count = runs->count ? runs->count : runs->n_comparison;
+    fprintf(out, "</h1>\n<p class=\"lead\">%zu %s%s", count, runs->count ? "run" : "comparison", count == 1 ? "" : "s");
+    const char *teacher = runs->count          ? runs->items[0].teacher
+                          : runs->n_comparison ? runs->comparisons[0].comparison.teacher
+                                               : "";
+    if (teacher[0]) {
         fputs(", teacher ", out);
-        put(out, runs->items[0].teacher);
+        cab_page_put(out, teacher);
     }
-    fputs("</p>\n<h2>Results on the validation data</h2>\n", out);
+    fputs("</p>\n", out);
 }
 
 static void put_warnings(FILE *out, const cab_report_runs *runs)
@@ -381,27 +451,38 @@ static void put_warnings(FILE *out, const cab_report_runs *runs)
         if (!runs->items[i].unreadable)
             continue;
         fputs("<p class=\"note\">", out);
-        put(out, runs->items[i].name);
+        cab_page_put(out, runs->items[i].name);
         fprintf(out, ": %zu line%s of the log could not be read.</p>\n", runs->items[i].unreadable,
                 runs->items[i].unreadable == 1 ? "" : "s");
     }
+}
+
+static cab_status put_body(FILE *out, const cab_report_runs *runs)
+{
+    if (runs->count) {
+        put_table(out, runs);
+        put_warnings(out, runs);
+        CAB_TRY(put_charts(out, runs));
+    }
+    CAB_TRY(cab_page_similarity(out, runs));
+    cab_page_predictions(out, runs);
+    if (runs->count) {
+        put_samples(out, runs);
+        put_recipes(out, runs);
+    }
+    return CAB_OK;
 }
 
 cab_status cab_report_html(const cab_report_runs *runs, const char *title, const char *path)
 {
     cab_writer writer;
     CAB_TRY(cab_writer_open(&writer, path));
-    FILE *out = writer.stream;
-    put_head(out, runs, title);
-    put_table(out, runs);
-    put_warnings(out, runs);
-    cab_status status = put_charts(out, runs);
+    put_head(writer.stream, runs, title);
+    cab_status status = put_body(writer.stream, runs);
     if (status != CAB_OK) {
         cab_writer_abort(&writer);
         return status;
     }
-    put_samples(out, runs);
-    put_recipes(out, runs);
-    fprintf(out, "<footer>Written by cab %s.</footer>\n</main></body></html>\n", CAB_VERSION);
+    fprintf(writer.stream, "<footer>Written by cab %s.</footer>\n</main></body></html>\n", CAB_VERSION);
     return cab_writer_commit(&writer);
 }

@@ -63,6 +63,9 @@ static cab_status read_point(const cab_json *json, cab_report_point *point, bool
         {"seconds", &point->seconds},
         {"agreement", &point->agreement},
         {"tokens_per_s", &point->tokens_per_s},
+        {"images_per_s", &point->images_per_s},
+        {"top1", &point->top1},
+        {"top5", &point->top5},
     };
     CAB_TRY(cab_json_bool_or(json, NULL, "eval", false, evaluation));
     CAB_TRY(read_numbers(json, numbers, sizeof numbers / sizeof *numbers));
@@ -152,6 +155,10 @@ static cab_status read_result(cab_report_run *run, const char *path)
         {"fraction", &run->fraction},
         {"seed", &run->seed},
         {"teacher_perplexity", &run->teacher_perplexity},
+        {"top1", &run->top1},
+        {"top5", &run->top5},
+        {"teacher_top1", &run->teacher_top1},
+        {"images_per_second", &run->images_per_second},
     };
     CAB_TRY(cab_json_load(path, RESULT_MAX, &json));
     CAB_GOTO(read_numbers(&json, numbers, sizeof numbers / sizeof *numbers));
@@ -159,6 +166,7 @@ static cab_status read_result(cab_report_run *run, const char *path)
     CAB_GOTO(read_text(&json, "teacher", &run->teacher));
     CAB_GOTO(read_text(&json, "student", &run->student));
     CAB_GOTO(read_text(&json, "sample", &run->sample));
+    run->images = isfinite(run->top1) || isfinite(run->images_per_second);
     run->finished = true;
 done:
     cab_json_close(&json);
@@ -176,11 +184,16 @@ static cab_status estimate(cab_report_run *run)
         run->perplexity = last->perplexity;
         run->kl = last->kl;
         run->agreement = last->agreement;
+        run->top1 = last->top1;
+        run->top5 = last->top5;
+        run->images = isfinite(last->top1);
         run->seconds = last->seconds;
     }
     if (run->training.count) {
         const cab_report_point *last = &run->training.items[run->training.count - 1];
         run->tokens_per_second = last->tokens_per_s;
+        run->images_per_second = last->images_per_s;
+        run->images = run->images || isfinite(last->images_per_s);
         run->seconds = last->seconds;
         run->tokens = last->tokens;
         run->steps = last->step;
@@ -225,7 +238,11 @@ static cab_status read_run(cab_report_run *run, const char *directory)
                                &run->parameters,
                                &run->fraction,
                                &run->seed,
-                               &run->teacher_perplexity};
+                               &run->teacher_perplexity,
+                               &run->top1,
+                               &run->top5,
+                               &run->teacher_top1,
+                               &run->images_per_second};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         *numbers[i] = NAN;
     CAB_TRY(cab_strdup(&run->directory, directory));
@@ -256,6 +273,7 @@ static void free_run(cab_report_run *run)
                            run->student,   run->sample, run->recipe};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         cab_free(texts[i]);
+    cab_predictions_free(&run->predictions);
     cab_free(run->training.items);
     cab_free(run->evaluations.items);
 }
@@ -264,6 +282,11 @@ void cab_report_runs_free(cab_report_runs *runs)
 {
     for (size_t i = 0; i < runs->count; i++)
         free_run(&runs->items[i]);
+    for (size_t i = 0; i < runs->n_comparison; i++) {
+        cab_free(runs->comparisons[i].name);
+        cab_comparison_free(&runs->comparisons[i].comparison);
+    }
+    cab_free(runs->comparisons);
     cab_free(runs->items);
     *runs = (cab_report_runs){0};
 }
@@ -316,15 +339,73 @@ static cab_status make_names_unique(cab_report_runs *runs)
     return CAB_OK;
 }
 
-cab_status cab_report_runs_read(const char *const *directories, size_t count, cab_report_runs *runs)
+/* ---- comparisons ------------------------------------------------------------------------------------------------------ */
+
+cab_status cab_report_runs_add(cab_report_runs *runs, const char *name, cab_comparison *comparison)
+{
+    CAB_TRY(CAB_GROW(&runs->comparisons, &runs->comparisons_capacity, runs->n_comparison + 1, "comparisons"));
+    cab_report_comparison *added = &runs->comparisons[runs->n_comparison];
+    CAB_TRY(cab_strdup(&added->name, name));
+    added->colour = runs->count + runs->n_comparison;
+    added->comparison = *comparison;
+    *comparison = (cab_comparison){0};
+    runs->n_comparison++;
+    return CAB_OK;
+}
+
+static cab_status add_comparison(cab_report_runs *runs, const char *name, const char *path)
+{
+    cab_comparison comparison = {0};
+    cab_status status = cab_comparison_load(path, &comparison);
+    if (status == CAB_OK)
+        status = cab_report_runs_add(runs, name, &comparison);
+    cab_comparison_free(&comparison);
+    return status;
+}
+
+/* What a run may have beside its log. Damaged, it is left out. */
+static cab_status add_extras(cab_report_runs *runs, size_t i)
+{
+    cab_report_run *run = &runs->items[i];
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_COMPARISON));
+    if (cab_path_exists(path)) {
+        if (add_comparison(runs, run->name, path) == CAB_OK)
+            runs->comparisons[runs->n_comparison - 1].colour = i;
+        else
+            cab_log_warn("%s", cab_error_text());
+    }
+    CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_PREDICTIONS));
+    if (cab_path_exists(path) && cab_predictions_load(path, &run->predictions) != CAB_OK) {
+        cab_log_warn("%s", cab_error_text());
+        cab_predictions_free(&run->predictions);
+    }
+    return CAB_OK;
+}
+
+static bool is_comparison(const char *path)
+{
+    const size_t length = strlen(path);
+    return length > 5 && strcmp(path + length - 5, ".json") == 0 && !cab_path_is_directory(path);
+}
+
+cab_status cab_report_runs_read(const char *const *paths, size_t count, cab_report_runs *runs)
 {
     for (size_t i = 0; i < count; i++) {
-        if (!cab_path_is_directory(directories[i]))
-            return cab_fail(CAB_EIO, "%s: is no directory, expected a run", directories[i]);
-        if (cab_report_is_run(directories[i]))
-            CAB_TRY(add_run(runs, directories[i]));
+        if (is_comparison(paths[i]))
+            continue;
+        if (!cab_path_is_directory(paths[i]))
+            return cab_fail(CAB_EIO, "%s: is no directory, expected a run", paths[i]);
+        if (cab_report_is_run(paths[i]))
+            CAB_TRY(add_run(runs, paths[i]));
         else
-            CAB_TRY(add_contents(runs, directories[i]));
+            CAB_TRY(add_contents(runs, paths[i]));
     }
-    return make_names_unique(runs);
+    CAB_TRY(make_names_unique(runs));
+    for (size_t i = 0; i < runs->count; i++)
+        CAB_TRY(add_extras(runs, i));
+    for (size_t i = 0; i < count; i++)
+        if (is_comparison(paths[i]))
+            CAB_TRY(add_comparison(runs, cab_path_name(paths[i]), paths[i]));
+    return CAB_OK;
 }

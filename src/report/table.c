@@ -23,40 +23,70 @@ static void name_cell(FILE *out, const char *name, int width)
     fprintf(out, "%*s", width > used ? width - used : 0, "");
 }
 
-static void row(FILE *out, const cab_report_run *run, int width)
+static void image_cells(FILE *out, const cab_report_run *run)
 {
-    name_cell(out, run->name, width);
-    cell(out, "%.2f", run->perplexity, 10);
+    cell(out, "%.2f", 100 * run->top1, 6);
+    cell(out, "%.2f", 100 * run->top5, 6);
+}
+
+/* Runs on text, on images, or one after the other: the columns of each kind are there if it is. */
+typedef struct layout {
+    bool text, images;
+    int width; /* of the names */
+} layout;
+
+static void row(FILE *out, const cab_report_run *run, const layout *kinds)
+{
+    name_cell(out, run->name, kinds->width);
+    if (kinds->text)
+        cell(out, "%.2f", run->perplexity, 10);
+    if (kinds->images)
+        image_cells(out, run);
     cell(out, "%.4f", run->kl, 8);
     cell(out, "%.4f", run->agreement, 9);
-    cell(out, "%.0f", run->tokens_per_second, 8);
+    if (kinds->text)
+        cell(out, "%.0f", run->images ? NAN : run->tokens_per_second, 8);
+    if (kinds->images)
+        cell(out, "%.0f", run->images_per_second, 8);
     cell(out, "%.1f", run->seconds, 8);
     cell(out, "%.0f", run->peak_memory / (1024 * 1024), 8);
     fprintf(out, "%s\n", run->finished ? "" : "  unfinished");
 }
 
+static void heading(FILE *out, const layout *kinds)
+{
+    fprintf(out, "%-*s%s%s  %s  agreement%s%s   seconds  peak_MiB\n", kinds->width, "run",
+            kinds->text ? "  perplexity" : "", kinds->images ? "   top-1   top-5" : "",
+            !kinds->images ? "KL/token"
+            : !kinds->text ? "KL/image"
+                           : "      KL",
+            kinds->text ? "  tokens/s" : "", kinds->images ? "  images/s" : "");
+}
+
 cab_status cab_report_table(const cab_report_runs *runs, FILE *out)
 {
-    int width = (int)strlen("teacher");
-    double teacher = NAN;
+    layout kinds = {.width = (int)strlen("teacher")};
+    cab_report_run teacher = {.name = (char[]){"teacher"}, .finished = true};
+    double *const unknown[] = {
+        &teacher.perplexity,       &teacher.top1,    &teacher.top5,        &teacher.kl,
+        &teacher.agreement,        &teacher.seconds, &teacher.peak_memory, &teacher.tokens_per_second,
+        &teacher.images_per_second};
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
+        *unknown[i] = NAN;
     for (size_t i = 0; i < runs->count; i++) {
-        int length = (int)strlen(runs->items[i].name);
-        width = length > width && length <= 60 ? length : width;
-        teacher = isfinite(teacher) ? teacher : runs->items[i].teacher_perplexity;
+        const cab_report_run *run = &runs->items[i];
+        int length = (int)strlen(run->name);
+        kinds.width = length > kinds.width && length <= 60 ? length : kinds.width;
+        kinds.text = kinds.text || !run->images;
+        kinds.images = kinds.images || run->images;
+        teacher.perplexity = isfinite(teacher.perplexity) ? teacher.perplexity : run->teacher_perplexity;
+        teacher.top1 = isfinite(teacher.top1) ? teacher.top1 : run->teacher_top1;
     }
-    fprintf(out, "%-*s  perplexity  KL/token  agreement  tokens/s   seconds  peak_MiB\n", width, "run");
-    if (isfinite(teacher)) {
-        const cab_report_run reference = {.name = (char[]){"teacher"},
-                                          .finished = true,
-                                          .perplexity = teacher,
-                                          .kl = NAN,
-                                          .agreement = NAN,
-                                          .tokens_per_second = NAN,
-                                          .seconds = NAN,
-                                          .peak_memory = NAN};
-        row(out, &reference, width);
-    }
+    if (runs->count > 0)
+        heading(out, &kinds);
+    if (isfinite(teacher.perplexity) || isfinite(teacher.top1))
+        row(out, &teacher, &kinds);
     for (size_t i = 0; i < runs->count; i++)
-        row(out, &runs->items[i], width);
+        row(out, &runs->items[i], &kinds);
     return ferror(out) ? cab_fail(CAB_EIO, "the table cannot be written") : CAB_OK;
 }

@@ -71,7 +71,13 @@ typedef struct cab_comparison {
 cab_status cab_compare(const cab_compare_options *options, cab_comparison *out);
 void cab_comparison_free(cab_comparison *comparison);
 
+/* Its name in a run directory, where the report looks for it. */
+#define CAB_RUN_COMPARISON "compare.json"
+
 /* The comparison as docs/formats.md has it; the caller puts it (json_object_put). */
 cab_status cab_comparison_json(const cab_comparison *comparison, json_object **out);
+/* Read back from a file, without the values of single samples. What is missing or makes no sense is CAB_EFORMAT. *out must be
+ * zeroed; free it even after a failure. */
+cab_status cab_comparison_load(const char *path, cab_comparison *out);
 
 #endif

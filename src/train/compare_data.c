@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "train/compare_internal.h"
+#include "train/image_pick.h"
 
 #include <inttypes.h>
 
@@ -64,26 +65,15 @@ void cab_compare_data_close(cab_compare_pair *p)
     cab_free(p->labels);
 }
 
-static cab_status load_image(cab_compare_pair *p, uint64_t *index)
-{
-    const uint64_t wanted = *index;
-    cab_status status = cab_image_set_load(p->set, wanted, &p->image);
-    for (uint64_t k = 1; k < p->available && status != CAB_OK && cab_image_set_is_bad(p->set, *index); k++) {
-        *index = (wanted + k) % p->available;
-        status = cab_image_set_load(p->set, *index, &p->image);
-    }
-    return status;
-}
-
 cab_status cab_compare_data_load(cab_compare_pair *p, int64_t i, int64_t n, const void **input, uint64_t *index)
 {
-    *index = (uint64_t)i * p->available / (uint64_t)n;
     if (p->set == NULL) {
+        *index = (uint64_t)i * p->available / (uint64_t)n;
         cab_dataset_eval_window(p->dataset, (uint64_t)p->seq_len, *index, p->ids, p->labels);
         *input = p->ids;
         return CAB_OK;
     }
-    CAB_TRY(load_image(p, index));
+    CAB_TRY(cab_image_pick(p->set, (uint64_t)i, (uint64_t)n, &p->image, index));
     *input = p->pixels;
     return cab_image_transform_apply(&p->transform, &p->scratch, &p->image, p->pixels);
 }

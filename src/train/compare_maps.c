@@ -4,15 +4,14 @@
 #include "base/memory.h"
 #include "data/thumbnail.h"
 #include "train/compare_internal.h"
+#include "train/image_pick.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum {
     MAP_LAYERS = 6, /* of the student, that are drawn */
     MAP_TOKENS = 24,
-    THUMBNAIL = 160, /* pixels */
-    CAPTION = 80
+    THUMBNAIL = 160 /* pixels */
 };
 static const size_t PICTURE_MAX = (size_t)1 << 28; /* bytes of a file */
 
@@ -94,30 +93,20 @@ static cab_status draw_picture(drawer *d, const char *path, cab_heat_map *map)
     return draw_image(d, cab_path_name(path), map);
 }
 
-/* The words of the image's class up to the first comma, or the class's name. */
-static void caption(const cab_compare_pair *p, uint64_t index, char out[CAPTION])
-{
-    const cab_classes *classes = cab_image_set_classes(p->set);
-    const int32_t label = cab_image_set_label(p->set, index);
-    const char *words = classes->words != NULL && classes->words[label] != NULL ? classes->words[label] : "";
-    const char *text = words[0] != '\0' ? words : classes->names[label];
-    snprintf(out, CAPTION, "%.*s", (int)strcspn(text, ","), text);
-}
-
 static cab_status draw_images(drawer *d, int64_t samples, int64_t n)
 {
     const cab_compare_options *o = d->pair->options;
     for (int64_t i = 0; i < n; i++) {
         const void *input = NULL;
         uint64_t index;
-        char name[CAPTION];
+        char name[CAB_CAPTION_MAX];
         cab_heat_map *map = &d->out->maps[d->out->n_map++];
         if (o->pictures_count > 0) {
             CAB_TRY(draw_picture(d, o->pictures[i], map));
             continue;
         }
         CAB_TRY(cab_compare_data_load(d->pair, i * samples / n, samples, &input, &index));
-        caption(d->pair, index, name);
+        cab_class_caption(cab_image_set_classes(d->pair->set), cab_image_set_label(d->pair->set, index), name);
         CAB_TRY(draw_image(d, name, map));
     }
     return CAB_OK;
@@ -160,31 +149,29 @@ done:
     return status;
 }
 
-static cab_status draw_windows(drawer *d, int64_t samples, int64_t n)
+static cab_status draw_window(drawer *d)
 {
     const int64_t length = d->pair->seq_len < MAP_TOKENS ? d->pair->seq_len : MAP_TOKENS;
+    const void *input = NULL;
+    uint64_t index;
     CAB_TRY(open_drawer(d, length));
-    for (int64_t i = 0; i < n; i++) {
-        const void *input = NULL;
-        uint64_t index;
-        char name[CAPTION];
-        CAB_TRY(cab_compare_data_load(d->pair, i * samples / n, samples, &input, &index));
-        snprintf(name, sizeof name, "window %llu", (unsigned long long)index + 1);
-        CAB_TRY(draw_tokens(d, input, length, name, &d->out->maps[d->out->n_map++]));
-    }
-    return CAB_OK;
+    CAB_TRY(cab_compare_data_load(d->pair, 0, 1, &input, &index));
+    return draw_tokens(d, input, length, "The first tokens of the data", &d->out->maps[d->out->n_map++]);
 }
 
 cab_status cab_compare_draw(cab_compare_pair *p, int64_t samples, cab_comparison *out)
 {
     const cab_compare_options *o = p->options;
     drawer d = {.pair = p, .out = out};
-    const int64_t wanted = o->maps < samples ? o->maps : samples;
-    const int64_t n = o->pictures_count > 0 ? o->pictures_count : o->text != NULL ? 1 : wanted;
+    int64_t n = o->maps < samples ? o->maps : samples;
+    if (o->pictures_count > 0)
+        n = o->pictures_count;
+    else if (!out->images)
+        n = n > 0 || o->text != NULL; /* a matrix takes more of a page than a picture */
     cab_status status;
     CAB_GOTO(CAB_NEW(&out->maps, (size_t)n, "drawings"));
     if (!out->images) {
-        status = o->text != NULL ? draw_sentence(&d, o->text) : draw_windows(&d, samples, n);
+        status = n == 0 ? CAB_OK : o->text != NULL ? draw_sentence(&d, o->text) : draw_window(&d);
         goto done;
     }
     CAB_GOTO(open_drawer(&d, 0));

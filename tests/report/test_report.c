@@ -200,12 +200,121 @@ static void numbers_out_of_the_world_are_drawn_or_left_out(void **state)
     cab_report_runs_free(&runs);
 }
 
+/* A run on images: its own columns and charts, and none of text. */
+static void runs_on_images_have_their_columns(void **state)
+{
+    cab_report_runs runs = {0};
+    char text[1024] = "";
+    assert_ok(cab_directory_make(temp_path(state, "v")));
+    write_file(
+        temp_path(state, "v"), "log.jsonl",
+        "{\"step\":1,\"tokens\":64,\"images\":64,\"kl\":2,\"align\":1,\"lr\":0.1,\"images_per_s\":50}\n"
+        "{\"eval\":true,\"step\":1,\"tokens\":64,\"loss\":3,\"kl\":1,\"agreement\":0.5,\"top1\":0.25,\"top5\":0.5}\n");
+    write_file(
+        temp_path(state, "v"), "result.json",
+        "{\"method\":\"cab\",\"teacher\":\"t\",\"student\":\"s\",\"loss\":3,\"kl\":1,\"agreement\":0.5,\"top1\":0.2575,"
+        "\"top5\":0.5,\"teacher_top1\":0.605,\"images_per_second\":48.2,\"seconds\":3,\"peak_memory\":1048576,"
+        "\"tokens\":64}");
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    assert_true(runs.items[0].images && runs.items[0].evaluations.items[0].top1 == 0.25);
+    FILE *out = tmpfile();
+    assert_non_null(out);
+    assert_ok(cab_report_table(&runs, out));
+    rewind(out);
+    text[fread(text, 1, sizeof text - 1, out)] = '\0';
+    fclose(out);
+    assert_string_equal(text, "run       top-1   top-5  KL/image  agreement  images/s   seconds  peak_MiB\n"
+                              "teacher   60.50       -         -          -         -         -         -\n"
+                              "v         25.75   50.00    1.0000     0.5000        48       3.0         1\n");
+    char *page = page_of(state, &runs, "t");
+    assert_non_null(strstr(page, "<th>Top-1</th>"));
+    assert_null(strstr(page, "<th>Perplexity</th>"));
+    assert_true(strstr(page, "Validation top-1") != NULL || strstr(page, "gnuplot could not be run") != NULL);
+    assert_non_null(strstr(page, "25.8\xe2\x80\xaf%"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+#define QUARTILES "\"min\":-0.1,\"q1\":0.1,\"median\":0.2,\"q3\":0.3,\"max\":0.4,\"mean\":0.2"
+static const char comparison_text[] =
+    "{\"teacher\":\"t\",\"student\":\"s\",\"kind\":\"text\",\"tokens\":2,\"samples\":3,\"all\":{" QUARTILES "},"
+    "\"layers\":[{\"layer\":0,\"teacher_layer\":1," QUARTILES "}],\"maps\":["
+    "{\"name\":\"<u>cat\",\"thumbnail\":\"Zm9v\",\"rows\":2,\"columns\":2,\"layers\":[{\"layer\":0,\"teacher_layer\":1,"
+    "\"teacher\":[0,0,0,0],\"student\":[1,-2,3e38,4]}]},"
+    "{\"name\":\"words\",\"tokens\":[\"<a>\",\"b\"],\"rows\":2,\"columns\":2,\"layers\":[{\"layer\":0,\"teacher_"
+    "layer\":1,"
+    "\"teacher\":[1,0,1,1],\"student\":[1,0,1,1]}]}]}";
+
+/* compare.json and predictions.json beside the log are shown; names in them are text. */
+static void comparisons_and_predictions_are_shown(void **state)
+{
+    cab_report_runs runs = {0};
+    make_run(temp_path(state, "r"), 12, 5);
+    write_file(temp_path(state, "r"), "compare.json", comparison_text);
+    write_file(temp_path(state, "r"), "predictions.json",
+               "{\"images\":[{\"name\":\"n\",\"thumbnail\":\"Zm9v\",\"truth\":{\"label\":1,\"class\":\"<s>fish\","
+               "\"probability\":0.5},"
+               "\"predictions\":[{\"label\":1,\"class\":\"<s>fish\",\"probability\":0.5}],"
+               "\"teacher\":{\"label\":2,\"class\":\"crane\",\"probability\":0.25}}]}");
+    write_file(*state, "other.json", comparison_text);
+    assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "r"), temp_path(state, "other.json")}, 2, &runs));
+    assert_int_equal(runs.n_comparison, 2);
+    assert_string_equal(runs.comparisons[0].name, "r");
+    assert_string_equal(runs.comparisons[1].name, "other.json");
+    assert_int_equal(runs.comparisons[0].colour, 0);
+    assert_int_not_equal(runs.comparisons[1].colour, 0);
+    char *page = page_of(state, &runs, "t");
+    assert_non_null(strstr(page, "median 0.200 over 3 windows of text"));
+    assert_non_null(strstr(page, "&lt;u&gt;cat"));
+    assert_non_null(strstr(page, "&lt;a&gt;"));
+    assert_non_null(strstr(page, "&lt;s&gt;fish"));
+    assert_non_null(strstr(page, "teacher: crane, 25"));
+    assert_null(strstr(page, "<u>"));
+    assert_null(strstr(page, "<s>"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+/* Cut short anywhere or spoiled, they are left out of a run's page; a file that was asked for is an error. */
+static void damaged_comparisons_are_left_out(void **state)
+{
+    char text[sizeof comparison_text];
+    uint32_t random = 11;
+    make_run(temp_path(state, "r"), 12, 5);
+    for (size_t i = 0; i < 60; i++) {
+        cab_report_runs runs = {0};
+        memcpy(text, comparison_text, sizeof text);
+        random = random * 1664525u + 1013904223u;
+        if (i % 2 == 0)
+            text[(random >> 8) % (sizeof text - 1)] = '\0';
+        else
+            text[(random >> 8) % (sizeof text - 1)] = (char)(32 + (random >> 24) % 90);
+        write_file(temp_path(state, "r"), "compare.json", text);
+        write_file(temp_path(state, "r"), "predictions.json", text);
+        assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "r")}, 1, &runs));
+        assert_int_equal(runs.items[0].predictions.count, 0);
+        cab_free(page_of(state, &runs, "t"));
+        cab_report_runs_free(&runs);
+    }
+    cab_report_runs runs = {0};
+    write_file(*state, "bad.json", "{");
+    assert_fails(cab_report_runs_read((const char *[]){temp_path(state, "bad.json")}, 1, &runs), CAB_EFORMAT,
+                 "bad.json");
+    cab_report_runs_free(&runs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEMP_TEST(runs_are_read_back),          TEMP_TEST(the_table_is_for_people_and_programs),
-        TEMP_TEST(the_page_shows_text_as_text), TEMP_TEST(long_samples_are_cut_between_characters),
-        TEMP_TEST(damaged_runs_are_reported),   TEMP_TEST(numbers_out_of_the_world_are_drawn_or_left_out),
+        TEMP_TEST(runs_are_read_back),
+        TEMP_TEST(the_table_is_for_people_and_programs),
+        TEMP_TEST(the_page_shows_text_as_text),
+        TEMP_TEST(long_samples_are_cut_between_characters),
+        TEMP_TEST(damaged_runs_are_reported),
+        TEMP_TEST(numbers_out_of_the_world_are_drawn_or_left_out),
+        TEMP_TEST(runs_on_images_have_their_columns),
+        TEMP_TEST(comparisons_and_predictions_are_shown),
+        TEMP_TEST(damaged_comparisons_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
