@@ -324,6 +324,8 @@ static const cli_example examples[] = {
      "several methods, a table and runs/compare/report.html"},
     {"cab distill --teacher gpt2 --train a.txt --eval b.txt --tokens 20e6 --out runs/a",
      "without a recipe file: cab-best"},
+    {"cab distill recipes/vit-tiny-vim-tiny.yaml --methods vanilla,soft,cab --out runs/vim --passes 10",
+     "from images: a ViT becomes a Vision Mamba"},
     {"cab distill recipes/tales-gpt2.yaml --resume", "go on after an interruption, with the same bits"},
     {0}};
 
@@ -334,9 +336,11 @@ const cli_command cli_distill = {
     .description =
         "Runs a recipe: reads teacher and data, trains the student, and leaves in the output directory recipe.yaml, "
         "log.jsonl, result.json and the student. Without a RECIPE the defaults and the method cab-best are used.\n\n"
-        "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\nCtrl-C saves the state "
-        "and "
-        "stops; --resume goes on from it. At the end a table of what was reached is printed to standard output.",
+        "Images (student.architecture: vim) lie in folders of classes, archives of them, or .csv lists. A class map "
+        "says which of the teacher's classes they are.\n\n"
+        "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\n"
+        "Ctrl-C saves the state and stops; --resume goes on from it. At the end a table of what was reached is printed "
+        "to standard output.",
     .examples = examples,
     .options = distill_table,
     .options_size = sizeof(struct distill_options),

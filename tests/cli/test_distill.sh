@@ -22,6 +22,19 @@ says out 'align 2'
 says out '50 % of the documents'
 [ ! -e "$TMP/plan" ] || fail '--dry-run made the directory'
 
+# lengths in passes, and images
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5
+says out '1.5 passes over the data'
+expect 2 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5 --tokens 100
+says err 'train.tokens and train.passes exclude each other'
+expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --classes other.tsv
+says out '300 passes over the data, learning rate 6.25e-05'
+says out '10 % of every class'
+expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
+says out '100 steps of 64 images'
+expect 5 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
+says err "docs/images: not a kind of data file"
+
 # what is refused before anything is run
 expect 2 "$CAB" distill "$TMP/small.yaml"
 says err 'out is missing'
