@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/image_paths.h"
@@ -11,6 +12,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define CLASSIFY_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     INT(top, 'k', "N", 5, 1, 1000000, "how many of the likeliest classes to print")                                    \
@@ -33,6 +35,7 @@ CAB_FLAG_TABLE(classify_table, struct classify_options, CLASSIFY_OPTIONS)
 typedef struct printer {
     const struct classify_options *options;
     cab_class_names names;
+    cab_progress progress; /* where the results do not show it themselves */
     uint64_t done, skipped;
 } printer;
 
@@ -76,6 +79,8 @@ static cab_status on_failure(printer *p, cab_status status)
 static cab_status take(void *user, const char *path, cab_status status, const cab_class_share *top, size_t count)
 {
     printer *p = user;
+    if (!isatty(STDOUT_FILENO))
+        cab_progress_update(&p->progress, p->done + p->skipped + 1, "");
     if (status != CAB_OK)
         return on_failure(p, status);
     p->done++;
@@ -88,8 +93,11 @@ static cab_status classify(const cab_model *model, printer *p, const cli_image_p
     const struct classify_options *o = p->options;
     const size_t classes = (size_t)model->config.n_classes;
     CAB_TRY(cab_class_names_load(model, o->classes[0] ? o->classes : NULL, &p->names));
-    CAB_TRY(cab_classify(model, (const char *const *)paths->items, paths->count,
-                         (size_t)o->top < classes ? (size_t)o->top : classes, (int)o->batch, take, p));
+    cab_progress_begin(&p->progress, "classifying", "images", 0, paths->count);
+    cab_status status = cab_classify(model, (const char *const *)paths->items, paths->count,
+                                     (size_t)o->top < classes ? (size_t)o->top : classes, (int)o->batch, take, p);
+    cab_progress_end(&p->progress);
+    CAB_TRY(status);
     if (p->skipped > 0 && p->done > 0)
         cab_log_info("%" PRIu64 " images classified, %" PRIu64 " skipped", p->done, p->skipped);
     if (p->done == 0)

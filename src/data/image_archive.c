@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "data/image.h"
 
 #include <archive.h>
@@ -171,8 +172,23 @@ static cab_status check_end(const cab_archive *a, struct archive *reader)
     return CAB_OK;
 }
 
+/* *end: there was none left. */
+static cab_status read_member(cab_archive *a, struct archive *reader, bool *end)
+{
+    struct archive_entry *entry = NULL;
+    int result = archive_read_next_header(reader, &entry);
+    *end = result == ARCHIVE_EOF;
+    if (*end)
+        return check_end(a, reader);
+    if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
+        return damaged(a, reader);
+    return add_member(a, reader, entry);
+}
+
 static cab_status read_members(cab_archive *a, struct archive *reader)
 {
+    cab_progress progress;
+    cab_status status = CAB_OK;
     archive_read_support_filter_gzip(reader);
     archive_read_support_filter_xz(reader);
     archive_read_support_filter_zstd(reader);
@@ -182,15 +198,13 @@ static cab_status read_members(cab_archive *a, struct archive *reader)
     archive_read_support_format_zip_seekable(reader);
     if (archive_read_open_memory(reader, a->data, a->size) != ARCHIVE_OK)
         return damaged(a, reader);
-    for (;;) {
-        struct archive_entry *entry = NULL;
-        int result = archive_read_next_header(reader, &entry);
-        if (result == ARCHIVE_EOF)
-            return check_end(a, reader);
-        if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
-            return damaged(a, reader);
-        CAB_TRY(add_member(a, reader, entry));
+    cab_progress_begin(&progress, "reading the archive", "bytes", 0, a->size);
+    for (bool end = false; !end && status == CAB_OK;) {
+        status = read_member(a, reader, &end);
+        cab_progress_update(&progress, (uint64_t)archive_filter_bytes(reader, -1), "");
     }
+    cab_progress_end(&progress);
+    return status;
 }
 
 typedef struct named {
