@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FIGURES = 13, SHOWN = 48 };
+enum { FIGURES = 14, SHOWN = 48 };
 
 typedef enum unit { UNIT_NUMBER, UNIT_SHARE, UNIT_COUNT } unit;
 
@@ -35,6 +35,7 @@ static void collect(const cab_image_evaluation *r, figure out[FIGURES])
         {"skipped", "skipped", UNIT_COUNT, 0, r->skipped > 0 ? (double)r->skipped : NAN},
         {"classes", "classes", UNIT_COUNT, 0, (double)r->classes},
         {"seconds", "seconds", UNIT_NUMBER, 2, r->seconds},
+        {"seconds_waiting", "of these waiting for images", UNIT_NUMBER, 2, r->waited},
         {"images_per_second", "images per second", UNIT_NUMBER, 1, r->images_per_second},
     };
     for (int i = 0; i < FIGURES; i++)
