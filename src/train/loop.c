@@ -283,8 +283,10 @@ static cab_status export_and_sample(cab_run *run, const char *directory, sample 
     run->student->directory = NULL;
     CAB_TRY(cab_model_export(run->student, directory, run->reads_images ? NULL : run->recipe->teacher.path, NULL));
     CAB_TRY(cab_strdup(&run->student->directory, directory));
-    if (run->reads_images)
-        return cab_run_images_describe(run, directory);
+    if (run->reads_images) {
+        CAB_TRY(cab_run_images_describe(run, directory));
+        return cab_run_images_predict(run);
+    }
     options.seed = (uint64_t)run->recipe->seed;
     return cab_generate(run->student, "", &options, collect, s);
 }

@@ -5,6 +5,7 @@
  *   log.jsonl                 a line per step and per evaluation (log.h)
  *   checkpoint.safetensors    all state, replaced atomically (snapshot.h); gone once the run has ended
  *   student/                  the exported student; of images with preprocessor_config.json and classes.tsv
+ *   predictions.json          of images: what the student makes of a few (predictions.h)
  *   result.json               what it reached; its presence means the run has ended */
 #ifndef CAB_TRAIN_RUN_H
 #define CAB_TRAIN_RUN_H

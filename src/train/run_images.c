@@ -12,6 +12,7 @@
 #include "base/thread.h"
 #include "distill/augmentation.h"
 #include "train/image_scorer.h"
+#include "train/predictions.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -19,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, RANK_SHARE = 16 };
+enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, RANK_SHARE = 16, PREDICTIONS = 24 };
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
@@ -298,14 +299,21 @@ cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights 
 
 /* ---- evaluation --------------------------------------------------------------------------------------------------- */
 
+static void name_judges(const cab_run *run, cab_image_judge *student, cab_image_judge *teacher)
+{
+    const cab_run_images *i = &run->images;
+    const bool all = run->recipe->student.classes == CAB_CLASSES_TEACHER;
+    *student = (cab_image_judge){run->student, i->transform, all ? i->map : NULL};
+    *teacher = (cab_image_judge){run->teacher, i->transform, i->map};
+}
+
 static cab_status open_evaluator(cab_run *run, cab_image_set *set, bool quiet, cab_image_evaluator **evaluator)
 {
     const cab_run_images *i = &run->images;
     const int64_t batch = run->micro_batch < EVALUATION_BATCH ? run->micro_batch : EVALUATION_BATCH;
     const cab_image_evaluator_options options = {.batch = (int)batch, .quiet = quiet};
-    const bool all = run->recipe->student.classes == CAB_CLASSES_TEACHER;
-    const cab_image_judge student = {run->student, i->transform, all ? i->map : NULL};
-    const cab_image_judge teacher = {run->teacher, i->transform, i->map};
+    cab_image_judge student, teacher;
+    name_judges(run, &student, &teacher);
     return cab_image_evaluator_new(&student, i->compared ? &teacher : NULL, set, &options, evaluator);
 }
 
@@ -328,6 +336,14 @@ cab_status cab_run_images_evaluate(cab_run *run, bool all, cab_run_evaluation *o
                                     .tokens = e.images};
     cab_image_evaluation_free(&e);
     return status;
+}
+
+cab_status cab_run_images_predict(const cab_run *run)
+{
+    cab_image_judge student, teacher;
+    name_judges(run, &student, &teacher);
+    return cab_predictions_write(run->recipe->out, &student, run->images.compared ? &teacher : NULL, run->images.eval,
+                                 PREDICTIONS);
 }
 
 /* ---- words -------------------------------------------------------------------------------------------------------- */

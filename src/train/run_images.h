@@ -18,6 +18,8 @@ cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights 
                                 cab_term_values *values);
 /* Of all validation images, or of the share that periodic evaluations look at. */
 cab_status cab_run_images_evaluate(cab_run *run, bool all, cab_run_evaluation *out);
+/* Writes predictions.json, what the student as it stands makes of a few validation images. */
+cab_status cab_run_images_predict(const cab_run *run);
 
 /* Says what meets: models, data, steps. */
 void cab_run_images_print(const cab_run *run);

@@ -15,6 +15,15 @@ static cab_run_evaluation evaluation_at_start(cab_recipe *recipe)
     return e;
 }
 
+/* Fails, saying so; frees the recipe. */
+static void expect_refusal(cab_recipe *recipe, const char *sentence)
+{
+    assert_true(cab_distill(recipe, NULL, NULL) != CAB_OK);
+    if (strstr(cab_error_text(), sentence) == NULL)
+        fail_msg("found \"%s\", expected \"%s\"", cab_error_text(), sentence);
+    cab_recipe_free(recipe);
+}
+
 /* Loss, KL and top-1 are better than at the start; top-1 is well beyond what four classes give for nothing. */
 static void test_learns(void **state)
 {
@@ -65,6 +74,22 @@ static void test_what_a_run_leaves(void **state)
     assert_false(json_object_object_get_ex(json.root, "perplexity", NULL));
     cab_json_close(&json);
     cab_recipe_free(recipe);
+}
+
+/* A student that was written is gone on with where it stands, and not by a recipe of other classes. */
+static void test_goes_on(void **state)
+{
+    static const char *const settings[] = {"init.near_identity=false", "augment.preset=none", NULL};
+    if (!images_present())
+        skip();
+    cab_result first;
+    runs_distill(images_recipe(state, "soft", "first", settings), &first);
+    cab_recipe *recipe = images_recipe(state, "soft", "second", settings);
+    assert_ok(cab_recipe_set(recipe, "student.path", temp_path(state, "first/student")));
+    cab_run_evaluation start = evaluation_at_start(recipe);
+    assert_true(fabs(start.loss - first.loss) < 1e-6 && start.top1 == first.top1);
+    assert_ok(cab_recipe_set(recipe, "student.classes", "teacher"));
+    expect_refusal(recipe, "tells 4 classes apart, expected 1000");
 }
 
 /* The first step's loss terms; `labels` receives the batch's labels. */
@@ -118,7 +143,7 @@ static void test_all_the_teachers_classes(void **state)
         assert_true(labels[i] == 1 || labels[i] == 145 || labels[i] == 779 || labels[i] == 951);
 }
 
-/* Four student layers on twelve of the teacher's, twice as deep as wide ... and a narrower student: all shapes align. */
+/* Students narrower than the teacher, of fewer layers or more, and of a map that leaves layers out. */
 static void test_other_shapes(void **state)
 {
     static const char *const shapes[][5] = {
@@ -132,14 +157,6 @@ static void test_other_shapes(void **state)
         cab_term_values v = first_step(images_recipe(state, "cab", "shapes", shapes[i]), labels);
         assert_true(isfinite(v.align) && v.align > 0 && isfinite(v.kl));
     }
-}
-
-static void expect_refusal(cab_recipe *recipe, const char *sentence)
-{
-    assert_true(cab_distill(recipe, NULL, NULL) != CAB_OK);
-    if (strstr(cab_error_text(), sentence) == NULL)
-        fail_msg("found \"%s\", expected \"%s\"", cab_error_text(), sentence);
-    cab_recipe_free(recipe);
 }
 
 static void test_what_does_not_fit(void **state)
@@ -187,9 +204,13 @@ static void test_bad_pictures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_learns),        cmocka_unit_test(test_what_a_run_leaves),
-        cmocka_unit_test(test_micro_batches), cmocka_unit_test(test_all_the_teachers_classes),
-        cmocka_unit_test(test_other_shapes),  cmocka_unit_test(test_what_does_not_fit),
+        cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_what_a_run_leaves),
+        cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_micro_batches),
+        cmocka_unit_test(test_all_the_teachers_classes),
+        cmocka_unit_test(test_other_shapes),
+        cmocka_unit_test(test_what_does_not_fit),
         cmocka_unit_test(test_bad_pictures),
     };
     return cmocka_run_group_tests(tests, images_setup, temp_teardown);
