@@ -519,8 +519,8 @@ static cab_status check_kind(const cab_recipe *recipe)
     cab_augment augment;
     const struct cab_recipe_data *data = &recipe->data;
     if (cab_recipe_reads_images(recipe)) {
-        if (recipe->init.fold || recipe->init.gate_open)
-            return cab_fail(CAB_EARG, "init.fold and gate_open are of phi-mamba, the student is vim");
+        if (recipe->init.fold || recipe->init.gate_open || recipe->init.skip != 1 || recipe->init.std > 0)
+            return cab_fail(CAB_EARG, "init.fold, gate_open, skip and std are of phi-mamba, the student is vim");
         return cab_recipe_augment(recipe, &augment);
     }
     if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
