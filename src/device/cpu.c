@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/thread.h"
 #include "device/open.h"
+#include "tensor/dtype.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +27,19 @@ static void cpu_release(cab_backend *backend, void *block)
     cab_free(block);
 }
 
-/* Both directions: host memory is device memory. */
+/* All directions: host memory is device memory. */
 static cab_status cpu_copy(cab_backend *backend, void *to, const void *from, size_t bytes)
 {
     (void)backend;
     if (bytes)
         memcpy(to, from, bytes);
+    return CAB_OK;
+}
+
+static cab_status cpu_narrow(cab_backend *backend, void *to, const void *from, size_t n)
+{
+    (void)backend;
+    cab_convert(to, CAB_BF16, from, CAB_F32, n);
     return CAB_OK;
 }
 
@@ -112,6 +120,8 @@ cab_status cab_cpu_open(cab_backend **out)
                              .release = cpu_release,
                              .upload = cpu_copy,
                              .download = cpu_copy,
+                             .copy = cpu_copy,
+                             .narrow = cpu_narrow,
                              .fill = cpu_fill,
                              .available = cpu_available,
                              .close = cpu_close,

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/cuda_probe.h"
+#include "device/cuda_kernels.h"
 #include "device/open.h"
 
 #include <stdio.h>
@@ -125,6 +125,18 @@ static cab_status cuda_download(cab_backend *backend, void *to, const void *from
     context *c = backend->context;
     CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->cuda.stream), "download"));
     return cuda_wait(backend);
+}
+
+static cab_status cuda_copy(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    const context *c = backend->context;
+    return cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->cuda.stream), "copy");
+}
+
+static cab_status cuda_narrow(cab_backend *backend, void *to, const void *from, size_t n)
+{
+    const context *c = backend->context;
+    return cab_cuda_check(cab_cuda_narrow(to, from, n, c->cuda.stream), "bf16 copies");
 }
 
 static cab_status cuda_fill(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows)
@@ -280,6 +292,8 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
                              .release = cuda_release,
                              .upload = cuda_upload,
                              .download = cuda_download,
+                             .copy = cuda_copy,
+                             .narrow = cuda_narrow,
                              .fill = cuda_fill,
                              .available = cuda_available,
                              .wait = cuda_wait,

@@ -18,6 +18,9 @@ struct cab_backend {
      * after it. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    /* Within the device. narrow rounds n fp32 to bf16, to nearest even. */
+    cab_status (*copy)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    cab_status (*narrow)(cab_backend *backend, void *to, const void *from, size_t n);
     /* Sets `rows` runs of `width` bytes, `pitch` bytes apart. */
     cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows);
     /* Bytes that can still be allocated. */

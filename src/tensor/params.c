@@ -185,14 +185,25 @@ cab_status cab_params_set_trainable(cab_params *params, const char *pattern, boo
     return CAB_OK;
 }
 
+/* Values of another type than fp32 are converted on the host, so many at a time. */
+enum { CONVERT_PIECE = 1 << 20 };
+
 static cab_status upload_as(cab_params *params, cab_tensor *t, const float *values)
 {
+    const size_t n = (size_t)cab_elements(t), size = cab_dtype_size(t->dtype);
+    const size_t piece = n < CONVERT_PIECE ? n : CONVERT_PIECE;
     if (t->dtype == CAB_F32)
         return params->backend->upload(params->backend, t->data, values, cab_tensor_bytes(t));
     void *converted = NULL;
-    CAB_TRY(cab_alloc(&converted, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
-    cab_convert(converted, t->dtype, values, CAB_F32, (size_t)cab_elements(t));
-    cab_status status = params->backend->upload(params->backend, t->data, converted, cab_tensor_bytes(t));
+    cab_status status;
+    CAB_TRY(cab_alloc(&converted, piece, size, t->name));
+    for (size_t first = 0; first < n; first += piece) {
+        const size_t count = n - first < piece ? n - first : piece;
+        cab_convert(converted, t->dtype, values + first, CAB_F32, count);
+        CAB_GOTO(params->backend->upload(params->backend, (char *)t->data + first * size, converted, count * size));
+    }
+    status = CAB_OK;
+done:
     cab_free(converted);
     return status;
 }
@@ -216,28 +227,39 @@ const int64_t *cab_params_stored_shape(const cab_params *params, size_t index, i
     return e->stored_dim > 0 ? e->stored_shape : e->tensor.shape;
 }
 
+/* The bf16 copy from its master, which is fp32. */
+static cab_status refresh(cab_params *params, cab_tensor *parameter)
+{
+    parameter->low->version++;
+    return params->backend->narrow(params->backend, parameter->low->data, parameter->data,
+                                   (size_t)cab_elements(parameter));
+}
+
 cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values)
 {
     if (entry_of(parameter)->mapped)
         return cab_fail(CAB_EARG, "parameter \"%s\" lies in a mapped file and cannot be written", parameter->name);
     CAB_TRY(upload_as(params, parameter, values));
     parameter->version++;
-    if (parameter->low != NULL) {
-        CAB_TRY(upload_as(params, parameter->low, values));
-        parameter->low->version++;
-    }
-    return CAB_OK;
+    return parameter->low != NULL ? refresh(params, parameter) : CAB_OK;
 }
 
 static cab_status download_as(const cab_params *params, const cab_tensor *t, float *values)
 {
+    const size_t n = (size_t)cab_elements(t), size = cab_dtype_size(t->dtype);
+    const size_t piece = n < CONVERT_PIECE ? n : CONVERT_PIECE;
     if (t->dtype == CAB_F32)
         return params->backend->download(params->backend, values, t->data, cab_tensor_bytes(t));
     void *raw = NULL;
-    CAB_TRY(cab_alloc(&raw, (size_t)cab_elements(t), cab_dtype_size(t->dtype), t->name));
-    cab_status status = params->backend->download(params->backend, raw, t->data, cab_tensor_bytes(t));
-    if (status == CAB_OK)
-        cab_convert(values, CAB_F32, raw, t->dtype, (size_t)cab_elements(t));
+    cab_status status;
+    CAB_TRY(cab_alloc(&raw, piece, size, t->name));
+    for (size_t first = 0; first < n; first += piece) {
+        const size_t count = n - first < piece ? n - first : piece;
+        CAB_GOTO(params->backend->download(params->backend, raw, (const char *)t->data + first * size, count * size));
+        cab_convert(values + first, CAB_F32, raw, t->dtype, count);
+    }
+    status = CAB_OK;
+done:
     cab_free(raw);
     return status;
 }
@@ -265,18 +287,6 @@ cab_status cab_params_zero_grad(cab_params *params)
     return CAB_OK;
 }
 
-static cab_status refresh(cab_params *params, entry *e)
-{
-    float *values = NULL;
-    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(&e->tensor), e->tensor.name));
-    cab_status status = download_as(params, &e->tensor, values);
-    if (status == CAB_OK)
-        status = upload_as(params, &e->low, values);
-    e->low.version++;
-    cab_free(values);
-    return status;
-}
-
 cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low)
 {
     if (parameter->low == NULL) {
@@ -287,7 +297,7 @@ cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor 
         CAB_TRY(params->backend->allocate(params->backend, cab_tensor_bytes(&e->low), parameter->name, &e->low.data));
         params->bytes += cab_tensor_bytes(&e->low);
         parameter->low = &e->low;
-        CAB_TRY(refresh(params, e));
+        CAB_TRY(refresh(params, parameter));
     }
     *low = parameter->low;
     return CAB_OK;
@@ -298,7 +308,7 @@ cab_status cab_params_refresh(cab_params *params)
     for (size_t i = 0; i < params->count; i++) {
         params->entries[i]->tensor.version++;
         if (params->entries[i]->tensor.low != NULL)
-            CAB_TRY(refresh(params, params->entries[i]));
+            CAB_TRY(refresh(params, &params->entries[i]->tensor));
     }
     return CAB_OK;
 }

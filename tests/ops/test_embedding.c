@@ -83,24 +83,36 @@ static void test_gpu(void **state)
     }
 }
 
-static void expect_failure(int32_t id, int32_t first, const char *text)
+/* The CPU says so at once; a GPU when results are read, and once: what comes after is not its fault. */
+static void expect_failure(int32_t id, int32_t first, const char *text, const char *gpu_text)
 {
     cab_backend *backend;
     cab_params *params;
     cab_graph *g;
     cab_tensor *table, *positions;
-    check_ok(cab_backend_open("cpu", &backend));
+    float y[6];
+    check_ok(cab_backend_open(check_device(), &backend));
     check_ok(cab_params_new(backend, &params));
     check_ok(cab_graph_new(backend, &g));
     check_ok(cab_params_add(params, "table", CAB_F32, 2, (int64_t[]){5, 3}, CAB_DECAY, &table));
     check_ok(cab_params_add(params, "positions", CAB_F32, 2, (int64_t[]){4, 3}, CAB_DECAY, &positions));
     cab_tensor *ids = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){1, 2});
     cab_tensor *start = cab_graph_input(g, "first", CAB_I32, 1, (int64_t[]){1});
+    cab_tensor *out = cab_embedding(g, ids, table, positions, start, CAB_F32);
+    cab_graph_keep(g, out);
     check_ok(cab_tensor_write(g, ids, (int32_t[]){1, id}));
     check_ok(cab_tensor_write(g, start, &first));
-    cab_graph_keep(g, cab_embedding(g, ids, table, positions, start, CAB_F32));
-    assert_int_equal(cab_graph_run(g), CAB_EARG);
-    assert_non_null(strstr(cab_error_text(), text));
+    cab_status status = cab_graph_run(g);
+    if (backend->id != CAB_CPU) {
+        check_ok(status);
+        status = cab_tensor_read(g, out, y);
+    }
+    assert_int_equal(status, CAB_EARG);
+    assert_non_null(strstr(cab_error_text(), backend->id == CAB_CPU ? text : gpu_text));
+    check_ok(cab_tensor_write(g, ids, (int32_t[]){1, 4}));
+    check_ok(cab_tensor_write(g, start, &(int32_t){0}));
+    check_ok(cab_graph_run(g));
+    check_ok(cab_tensor_read(g, out, y));
     cab_graph_free(g);
     cab_params_free(params);
     cab_backend_close(backend);
@@ -109,10 +121,10 @@ static void expect_failure(int32_t id, int32_t first, const char *text)
 static void test_outside(void **state)
 {
     (void)state;
-    expect_failure(5, 0, "token 1 has id 5, expected 0 to 4");
-    expect_failure(-1, 0, "token 1 has id -1");
-    expect_failure(0, 3, "positions 3 to 4, expected 0 to 3");
-    expect_failure(0, -1, "positions -1 to 0");
+    expect_failure(5, 0, "token 1 has id 5, expected 0 to 4", "a token has id 5, expected 0 to 4");
+    expect_failure(-1, 0, "token 1 has id -1", "a token has id -1");
+    expect_failure(0, 3, "positions 3 to 4, expected 0 to 3", "position 4, expected 0 to 3");
+    expect_failure(0, -1, "positions -1 to 0", "position -1, expected");
 }
 
 int main(void)

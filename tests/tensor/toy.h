@@ -55,6 +55,13 @@ static inline cab_status toy_copy(cab_backend *backend, void *to, const void *fr
     return CAB_OK;
 }
 
+static inline cab_status toy_narrow(cab_backend *backend, void *to, const void *from, size_t n)
+{
+    (void)backend;
+    cab_convert(to, CAB_BF16, from, CAB_F32, n);
+    return CAB_OK;
+}
+
 static inline cab_status toy_fill(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows)
 {
     (void)backend;
@@ -77,6 +84,8 @@ static inline toy_heap toy_open(void)
                                   .release = toy_release,
                                   .upload = toy_copy,
                                   .download = toy_copy,
+                                  .copy = toy_copy,
+                                  .narrow = toy_narrow,
                                   .fill = toy_fill,
                                   .available = toy_available},
                       .available = 1e12};
