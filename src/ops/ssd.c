@@ -53,8 +53,8 @@ static const cab_op op_ssd = {
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_IN(3) | CAB_SAVE_IN(4),
     .forward = CAB_KERNELS(cab_ssd_forward),
     .backward = CAB_KERNELS(cab_ssd_backward),
-    .forward_scratch = {[CAB_CPU] = ssd_forward_scratch},
-    .backward_scratch = {[CAB_CPU] = ssd_backward_scratch},
+    .forward_scratch = {[CAB_CPU] = ssd_forward_scratch CAB_ON_CUDA(cab_ssd_cuda_forward_scratch)},
+    .backward_scratch = {[CAB_CPU] = ssd_backward_scratch CAB_ON_CUDA(cab_ssd_cuda_backward_scratch)},
     .flops = ssd_flops,
 };
 

@@ -18,7 +18,7 @@ typedef struct cab_ssd_shape {
 
 static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
 {
-    const cab_ssd_attributes *a = node->attributes;
+    const cab_ssd_attributes *a = (const cab_ssd_attributes *)node->attributes;
     const cab_tensor *x = node->in[0], *Bm = node->in[1];
     return (cab_ssd_shape){.B = x->shape[0],
                            .L = x->shape[1],
@@ -28,5 +28,9 @@ static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
                            .N = (int)(cab_columns(Bm) / a->n_group),
                            .chunks = (int)((x->shape[1] + CAB_SSD_CHUNK - 1) / CAB_SSD_CHUNK)};
 }
+
+/* Scratch of the GPU; src/ops/cuda/ssd.cu. */
+size_t cab_ssd_cuda_forward_scratch(const cab_node *node, const cab_backend *backend);
+size_t cab_ssd_cuda_backward_scratch(const cab_node *node, const cab_backend *backend);
 
 #endif
