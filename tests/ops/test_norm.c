@@ -1,5 +1,5 @@
 /* Layer and RMS norm against their formulas in fp64. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 static const float eps = 1e-5f;
 
@@ -88,7 +88,7 @@ static void test_offset(void **state)
         ones[i] = 1.0f;
         x[i] = 4096.0f + (float)(i % 2);
     }
-    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_backend_open(check_device(), &backend));
     check_ok(cab_params_new(backend, &params));
     check_ok(cab_graph_new(backend, &g));
     cab_tensor *w, *b, *in = cab_graph_input(g, "x", CAB_F32, 1, (int64_t[]){N});
@@ -108,9 +108,29 @@ static void test_offset(void **state)
     cab_backend_close(backend);
 }
 
+/* Rows held by a warp and by a block in one piece and in several, rows too wide for that, and rows of odd width. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const int64_t columns[] = {192, 384, 768, 1000, 1536, 2048, 4096, 4104, 5001};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+        for (int centred = 0; centred < 2; centred++) {
+            const check_case c = {.name = centred ? "layer_norm" : "rms_norm",
+                                  .n_in = centred ? 3 : 2,
+                                  .in = {{CHECK_ACTIVATION, 3, {2, 301, columns[i]}, -2, 3},
+                                         {CHECK_PARAMETER, 1, {columns[i]}, 0.5, 1.5},
+                                         {CHECK_PARAMETER, 1, {columns[i]}, 0, 0}},
+                                  .n_out = 1,
+                                  .n_seeded = 1,
+                                  .record = centred ? record_layer_norm : record_rms_norm};
+            gpu_compare(&c, 1e-5, 5e-3);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_rms_norm),
-                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_offset)};
+                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_offset),
+                                       cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

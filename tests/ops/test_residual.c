@@ -1,5 +1,5 @@
 /* test_residual.c - the fp32 residual stream: sum and RMS norm in one, and the mean of branches. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 typedef struct shape {
     int64_t B, L, D;
@@ -59,6 +59,27 @@ static void test_add_rms_norm(void **state)
         }
 }
 
+static void test_gpu(void **state)
+{
+    (void)state;
+    const int64_t columns[] = {192, 768, 1024, 2048, 3072, 4100};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+        for (int seeded = 2; seeded <= 3; seeded++) {
+            const shape s = {2, 197, columns[i]};
+            const check_case c = {.name = "add rms norm",
+                                  .n_in = 4,
+                                  .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, -2, 2},
+                                         {CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, -2, 2},
+                                         {CHECK_PARAMETER, 1, {s.D}, 0.5, 1.5},
+                                         {CHECK_PARAMETER, 1, {s.D}, 0.5, 1.5}},
+                                  .n_out = 3,
+                                  .n_seeded = seeded,
+                                  .record = record,
+                                  .argument = &s};
+            gpu_compare(&c, 1e-5, 5e-3);
+        }
+}
+
 static void record_mean(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     out[0] = cab_mean(g, *(const int *)argument, in);
@@ -112,6 +133,6 @@ static void test_shapes_must_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_add_rms_norm), cmocka_unit_test(test_mean),
-                                       cmocka_unit_test(test_shapes_must_fit)};
+                                       cmocka_unit_test(test_shapes_must_fit), cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* test_ssd.c - the recurrence in chunks against the recurrence itself in fp64, forward and backward. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 #include "ops/repeat.h"
 
 typedef struct shape {
@@ -253,10 +253,23 @@ static void test_threads(void **state)
                    &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 3}, 200000);
 }
 
+/* Whole tiles, tiles padded in every direction, states larger than a tile, heads that share groups. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{2, 512, 4, 4, 64, 64}, {3, 197, 6, 2, 64, 64},  {1, 333, 3, 3, 48, 16},
+                            {2, 129, 2, 1, 40, 56}, {1, 300, 2, 2, 64, 128}, {1, 140, 2, 1, 96, 72}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const check_case c = make_case("ssd tiles", &shapes[i]);
+        gpu_compare(&c, 1e-4, 1.5e-2);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),         cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_shape_errors),  cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),       cmocka_unit_test(test_extreme_decay),
+        cmocka_unit_test(test_step),  cmocka_unit_test(test_shape_errors), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
