@@ -6,7 +6,8 @@
  *   dq_i = sum_j ds[i, j] k_j      dk_j = sum_i ds[i, j] q_i      dv_j = sum_i p[i, j] dy_i
  *
  * q, y: (B, L, H*P)    k, v: (B, L, G*P), head h reads head h / (H / G) of k and v    second output: log-sum-exp of each
- * row of scores, (B, H, L) fp32, from which the backward pass makes p again.
+ * row of scores, (B, H, L) fp32, from which the backward pass makes p again. sum_j p dp is <dy_i, y_i> too, which is what
+ * the GPU takes it from; y is kept for the product that follows anyway.
  *
  * Scores are made for CAB_ATTENTION_ROWS queries of one head at a time against the keys they can see. */
 #include "ops/attention.h"
@@ -169,11 +170,11 @@ static double attention_flops(const cab_node *node)
 
 static const cab_op cab_op_attention = {
     .name = "attention", /* in: q k v   out: y, log-sum-exp */
-    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_OUT(1),
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_OUT(0) | CAB_SAVE_OUT(1),
     .forward = CAB_KERNELS(cab_attention_forward),
     .backward = CAB_KERNELS(cab_attention_backward),
-    .forward_scratch = {[CAB_CPU] = scratch},
-    .backward_scratch = {[CAB_CPU] = scratch},
+    .forward_scratch = {[CAB_CPU] = scratch CAB_ON_CUDA(cab_attention_scratch_cuda)},
+    .backward_scratch = {[CAB_CPU] = scratch CAB_ON_CUDA(cab_attention_scratch_cuda)},
     .flops = attention_flops,
 };
 
@@ -218,7 +219,7 @@ static size_t step_scratch(const cab_node *node, const cab_backend *backend)
 static const cab_op cab_op_attention_step = {
     .name = "attention_step", /* in: q k v k_cache v_cache position   out: y */
     .forward = CAB_KERNELS(cab_attention_step_forward),
-    .forward_scratch = {[CAB_CPU] = step_scratch},
+    .forward_scratch = {[CAB_CPU] = step_scratch CAB_ON_CUDA(cab_attention_step_scratch_cuda)},
 };
 
 cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *k_cache,

@@ -1,4 +1,5 @@
-/* attention.h - how attention is cut into blocks: shared by the recorders, their scratch functions and the CPU kernels. */
+/* attention.h - how attention is cut into blocks: shared by the recorders, their scratch functions and the
+ * kernels. */
 #ifndef CAB_OPS_ATTENTION_H
 #define CAB_OPS_ATTENTION_H
 
@@ -46,5 +47,11 @@ cab_status cab_attention_block_get(const cab_node *node, const cab_backend *back
 cab_attention_memory cab_attention_memory_of(const cab_node *node, size_t gemm_scratch);
 /* The keys query `row` sees: first .. end. */
 void cab_attention_range(const cab_attention_shape *shape, int64_t length, int64_t row, int64_t *first, int64_t *end);
+
+#ifdef CAB_WITH_CUDA
+/* Scratch on a GPU: of a forward or backward node, and of a decoding step. */
+size_t cab_attention_scratch_cuda(const cab_node *node, const cab_backend *backend);
+size_t cab_attention_step_scratch_cuda(const cab_node *node, const cab_backend *backend);
+#endif
 
 #endif
