@@ -1,5 +1,5 @@
 /* Attention, its decoding step and rotary positions against their formulas in fp64. */
-#include "ops/check.h"
+#include "ops/gpu.h"
 
 /* ---- attention ------------------------------------------------------------------------------------------------------------ */
 
@@ -151,7 +151,7 @@ static void compare_long(cab_dtype dtype, const cab_attention_shape *s)
     cab_backend *backend;
     cab_graph *g;
     cab_tensor *in[4];
-    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_backend_open(check_device(), &backend));
     check_ok(cab_graph_new(backend, &g));
     for (int i = 0; i < 4; i++) {
         values[i] = check_draw("long", i, LONG * columns[i], -1, 1, false);
@@ -204,7 +204,7 @@ static void compare_steps(cab_dtype dtype, int window)
     cab_backend *backend;
     cab_graph *whole, *step;
     cab_tensor *in[3], *token[3];
-    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_backend_open(check_device(), &backend));
     check_ok(cab_graph_new(backend, &whole));
     check_ok(cab_graph_new(backend, &step));
     for (int i = 0; i < 3; i++) {
@@ -241,7 +241,10 @@ static void compare_steps(cab_dtype dtype, int window)
     }
     int32_t outside = LENGTH;
     check_ok(cab_tensor_write(step, position, &outside));
-    assert_int_equal(cab_graph_run(step), CAB_EARG);
+    cab_status status = cab_graph_run(step);
+    if (status == CAB_OK && backend->wait) /* a GPU tells when it is waited for */
+        status = backend->wait(backend);
+    assert_int_equal(status, CAB_EARG);
     for (int i = 0; i < 3; i++)
         free(values[i]);
     free(expected);
@@ -256,6 +259,72 @@ static void test_attention_step(void **state)
     compare_steps(CAB_F32, 0);
     compare_steps(CAB_F32, 3);
     compare_steps(CAB_BF16, 0);
+}
+
+/* ---- larger, on the GPU against the CPU --------------------------------------------------------------------------------- */
+
+static void compare_attention(int64_t batch, int64_t length, cab_attention_shape s)
+{
+    int64_t q = s.n_head * s.head_dim, k = s.n_kv_head * s.head_dim;
+    gpu_compare(&(check_case){.name = "attention",
+                              .n_in = 3,
+                              .in = {{CHECK_ACTIVATION, 3, {batch, length, q}, -2, 2},
+                                     {CHECK_ACTIVATION, 3, {batch, length, k}, -2, 2},
+                                     {CHECK_ACTIVATION, 3, {batch, length, k}, 0, 0}},
+                              .n_out = 1,
+                              .n_seeded = 1,
+                              .record = record_attention,
+                              .argument = &s},
+                1e-5, 2e-2);
+}
+
+/* cuDNN's shapes, those it leaves to our own kernels, and every width of tile of these. */
+static void test_attention_gpu(void **state)
+{
+    (void)state;
+    for (int causal = 0; causal < 2; causal++) {
+        compare_attention(2, 197, (cab_attention_shape){3, 3, 64, 0.125f, causal, 0});
+        compare_attention(1, 256, (cab_attention_shape){4, 2, 32, 0.177f, causal, 0});
+        compare_attention(2, 150, (cab_attention_shape){4, 1, 48, 0.144f, causal, 70});
+        compare_attention(1, 131, (cab_attention_shape){2, 1, 80, 0.112f, causal, 0});
+        compare_attention(1, 130, (cab_attention_shape){2, 2, 128, 0.088f, causal, 0});
+        compare_attention(1, 100, (cab_attention_shape){2, 1, 256, 0.063f, causal, 33});
+        compare_attention(1, 140, (cab_attention_shape){3, 3, 37, 0.164f, causal, 0});
+    }
+}
+
+static void record_step(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    out[0] = cab_attention_step(g, in[0], in[1], in[2], in[3], in[4], in[5], argument);
+}
+
+/* Positions of several chunks. */
+static void compare_step(int position, cab_attention_shape s)
+{
+    enum { BATCH = 3, CAPACITY = 600 };
+    int64_t q = s.n_head * s.head_dim, k = s.n_kv_head * s.head_dim;
+    gpu_compare(&(check_case){.name = "attention_step",
+                              .n_in = 6,
+                              .in = {{CHECK_ACTIVATION, 3, {BATCH, 1, q}, -2, 2},
+                                     {CHECK_ACTIVATION, 3, {BATCH, 1, k}, -2, 2},
+                                     {CHECK_ACTIVATION, 3, {BATCH, 1, k}, 0, 0},
+                                     {CHECK_STATE, 3, {BATCH, CAPACITY, k}, -2, 2},
+                                     {CHECK_STATE, 3, {BATCH, CAPACITY, k}, 0, 0},
+                                     {CHECK_IDS, 1, {1}, position, position + 1}},
+                              .n_out = 1,
+                              .record = record_step,
+                              .argument = &s},
+                1e-5, 1e-2);
+}
+
+static void test_attention_step_gpu(void **state)
+{
+    (void)state;
+    compare_step(0, (cab_attention_shape){4, 2, 64, 0.125f, true, 0});
+    compare_step(255, (cab_attention_shape){4, 4, 80, 0.112f, true, 0});
+    compare_step(520, (cab_attention_shape){4, 2, 64, 0.125f, true, 0});
+    compare_step(520, (cab_attention_shape){4, 1, 37, 0.164f, true, 300});
+    compare_step(599, (cab_attention_shape){2, 1, 256, 0.063f, true, 3});
 }
 
 /* ---- rotary ------------------------------------------------------------------------------------------------------------------ */
@@ -309,6 +378,26 @@ static void test_rotary(void **state)
             .argument = &cases[i].r});
 }
 
+static void test_rotary_gpu(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t width, half;
+        rotary_case r;
+    } cases[] = {{64, 16, {32, true}}, {64, 32, {12, false}}, {40, 10, {3, true}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        gpu_compare(&(check_case){.name = "rotary",
+                                  .n_in = 3,
+                                  .in = {{CHECK_ACTIVATION, 3, {2, 133, cases[i].width * cases[i].r.n_head}, 0, 0},
+                                         {CHECK_F32, 1, {cases[i].half}, 0.01, 1},
+                                         {CHECK_IDS, 1, {1}, 1000, 1100}},
+                                  .n_out = 1,
+                                  .n_seeded = 1,
+                                  .record = record_rotary,
+                                  .argument = &cases[i].r},
+                    2e-5, 1e-2);
+}
+
 static void test_rotary_threads(void **state)
 {
     (void)state;
@@ -324,12 +413,11 @@ static void test_rotary_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention),
-                                       cmocka_unit_test(test_attention_blocks),
-                                       cmocka_unit_test(test_attention_gradient_blocks),
-                                       cmocka_unit_test(test_attention_step),
-                                       cmocka_unit_test(test_attention_threads),
-                                       cmocka_unit_test(test_rotary),
-                                       cmocka_unit_test(test_rotary_threads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention),         cmocka_unit_test(test_attention_blocks),
+        cmocka_unit_test(test_attention_gpu),     cmocka_unit_test(test_attention_gradient_blocks),
+        cmocka_unit_test(test_attention_step),    cmocka_unit_test(test_attention_step_gpu),
+        cmocka_unit_test(test_attention_threads), cmocka_unit_test(test_rotary),
+        cmocka_unit_test(test_rotary_gpu),        cmocka_unit_test(test_rotary_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
