@@ -281,6 +281,7 @@ static void test_files(void **state)
 {
     static const char own[] =
         "0\tg\t0\n1\tf\t1\n2\te\t2\n3\td\t3\n4\tc\t4\n5\tb\t5\n6\ta\t6\n7\tmissing\t7\n8\tlast\t8\n";
+    static const char seven[] = "0\ta\t0\n1\tb\t1\n2\tc\t2\n3\td\t3\n4\te\t4\n5\tf\t5\n6\tg\t6\n";
     const char *data = strdup(pictures_write(state));
     cab_image_evaluation result = {0};
     cab_classes classes = {0};
@@ -297,6 +298,12 @@ static void test_files(void **state)
     assert_int_equal(result.class_images[6], 4);
     assert_string_equal(classes.names[6], "a");
     cab_classes_free(&classes);
+    /* its own numbers say nothing of a teacher's classes */
+    assert_ok(cab_file_write(temp_path(state, "vit/classes.tsv"), seven, strlen(seven)));
+    pictures_write_model(state, "vim", true);
+    o.model = temp_path(state, "vit");
+    o.teacher = temp_path(state, "vim");
+    assert_fails(cab_evaluate_images(&o, &result, &classes), CAB_EFORMAT, "vim: tells 9 classes apart, the data has 7");
     cab_image_evaluation_free(&result);
     free((void *)data);
 }
