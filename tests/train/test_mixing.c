@@ -161,6 +161,7 @@ static void test_attention(void **state)
     (void)state;
     check_attention(true, 0);
     check_attention(false, 0);
+    check_attention(true, 5);
 }
 
 /* ---- models ---------------------------------------------------------------------------------------------------------- */
@@ -327,11 +328,46 @@ static void test_probe_of_text(void **state)
     }
 }
 
+/* The class token and the patches remain of DeiT's tokens: what a row gives the distillation token is missing from its sum. */
+static void test_probe_of_deit(void **state)
+{
+    static const char *const directory = "../shared/golden/hf_deit";
+    (void)state;
+    if (!cab_path_exists(directory)) {
+        print_message("%s is not here: skipped\n", directory);
+        skip();
+    }
+    cab_backend *backend = NULL;
+    cab_model *model = NULL;
+    cab_probe *probe = NULL;
+    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_model_open(directory, backend, CAB_PRECISION_FP32, false, &model));
+    const cab_config *c = &model->config;
+    assert_int_equal(c->n_special, 2);
+    assert_ok(cab_probe_new(model, 0, &probe));
+    const int64_t T = cab_probe_tokens(probe);
+    assert_int_equal(T, c->max_length - 1);
+    float *pixels = draw((int64_t)3 * c->image_size * c->image_size, 1, 9), *M = calloc((size_t)(T * T), sizeof *M);
+    assert_ok(cab_probe_run(probe, pixels));
+    assert_ok(cab_probe_matrix(probe, c->n_layer - 1, M));
+    for (int64_t i = 0; i < T; i++) {
+        float sum = 0;
+        for (int64_t j = 0; j < T; j++)
+            sum += M[i * T + j];
+        assert_true(sum < 1 && sum > 0.5f);
+    }
+    free(pixels);
+    free(M);
+    cab_probe_free(probe);
+    cab_model_free(model);
+    cab_backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ssd),          cmocka_unit_test(test_scan),   cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_probe_of_vim), TEMP_TEST(test_probe_of_text),
+        cmocka_unit_test(test_probe_of_vim), TEMP_TEST(test_probe_of_text), cmocka_unit_test(test_probe_of_deit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
