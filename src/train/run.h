@@ -28,7 +28,7 @@ typedef struct cab_run_images {
     cab_image_loader *loader;
     cab_image_evaluator *evaluator, *part_evaluator; /* made on first use */
     bool mixed;                                      /* labels are distributions: mixing or smoothing is on */
-    float *pixels, *targets;                         /* of one optimizer step */
+    float *pixels, *targets;                         /* of one optimizer step; targets where they are mixed */
     int32_t *labels;
 } cab_run_images;
 

@@ -264,7 +264,8 @@ cab_status cab_run_images_open_loader(cab_run *run)
                                               .classes = run->student->config.n_classes};
     CAB_TRY(CAB_NEW(&i->pixels, batch * 3 * size * size, "a batch of images"));
     CAB_TRY(CAB_NEW(&i->labels, batch, "a batch of labels"));
-    CAB_TRY(CAB_NEW(&i->targets, batch * (size_t)run->student->config.n_classes, "a batch of labels"));
+    if (i->mixed)
+        CAB_TRY(CAB_NEW(&i->targets, batch * (size_t)run->student->config.n_classes, "a batch of labels"));
     return cab_image_loader_open(i->train, &options, &i->loader);
 }
 
@@ -291,9 +292,9 @@ cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights 
     const size_t first = (size_t)(index * run->micro_batch), size = (size_t)i->transform.size;
     if (index == 0)
         CAB_TRY(cab_image_loader_batch(i->loader, run->step, i->pixels, i->targets, i->labels));
-    const cab_image_batch batch = {.pixels = i->pixels + first * 3 * size * size,
-                                   .labels = i->labels + first,
-                                   .targets = i->targets + first * (size_t)run->student->config.n_classes};
+    cab_image_batch batch = {.pixels = i->pixels + first * 3 * size * size, .labels = i->labels + first};
+    if (i->mixed)
+        batch.targets = i->targets + first * (size_t)run->student->config.n_classes;
     return cab_objective_run_images(run->objective, &batch, weights, share, values);
 }
 
