@@ -82,7 +82,7 @@ static const char *unit(const cab_report_runs *runs)
 
 /* ---- table ------------------------------------------------------------------------------------------------------ */
 
-enum format { FORMAT_REAL, FORMAT_PERCENT, FORMAT_WHOLE, FORMAT_TOKENS, FORMAT_SECONDS, FORMAT_BYTES };
+enum format { FORMAT_REAL, FORMAT_PERCENT, FORMAT_ACCURACY, FORMAT_WHOLE, FORMAT_TOKENS, FORMAT_SECONDS, FORMAT_BYTES };
 
 struct column {
     const char *title;
@@ -113,8 +113,8 @@ VALUE(parameters, run->parameters)
 #undef VALUE
 
 static const struct column columns[] = {
-    {"Perplexity", perplexity, TEXT, FORMAT_REAL, -1},  {"Top-1", top1, IMAGES, FORMAT_PERCENT, 1},
-    {"Top-5", top5, IMAGES, FORMAT_PERCENT, 1},         {"KL, nats", kl, BOTH, FORMAT_REAL, -1},
+    {"Perplexity", perplexity, TEXT, FORMAT_REAL, -1},  {"Top-1", top1, IMAGES, FORMAT_ACCURACY, 1},
+    {"Top-5", top5, IMAGES, FORMAT_ACCURACY, 1},        {"KL, nats", kl, BOTH, FORMAT_REAL, -1},
     {"Agreement", agreement, BOTH, FORMAT_PERCENT, 1},  {"Tokens", tokens, TEXT, FORMAT_TOKENS, 0},
     {"Images", images, IMAGES, FORMAT_TOKENS, 0},       {"Data", fraction, BOTH, FORMAT_PERCENT, 0},
     {"Tokens/s", speed, TEXT, FORMAT_WHOLE, 0},         {"Images/s", image_speed, IMAGES, FORMAT_WHOLE, 0},
@@ -155,6 +155,9 @@ static void format_value(enum format format, double value, char *out)
         break;
     case FORMAT_PERCENT:
         snprintf(out, NUMBER_BYTES, "%.3g\xe2\x80\xaf%%", 100 * value);
+        break;
+    case FORMAT_ACCURACY:
+        snprintf(out, NUMBER_BYTES, "%.2f\xe2\x80\xaf%%", 100 * value);
         break;
     case FORMAT_WHOLE:
         snprintf(out, NUMBER_BYTES, "%.0f", value);
