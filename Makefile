@@ -14,10 +14,11 @@ PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset
 
-.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable
+.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-bench \
+    gpu-bundle
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 build: ## the tool and the library, in build/release
 	@$(PACKAGES) build
@@ -98,6 +99,18 @@ portable: ## one binary for a bare machine: build/portable/cab
 	@$(PACKAGES) build portable
 	@$(CONFIGURE) portable
 	@$(BUILD) portable
+
+cuda: ## the tool and the library with kernels for NVIDIA GPUs, in build/cuda
+	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh build
+
+gpu-test: ## every test that runs on a GPU, on one
+	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh test
+
+gpu-bench: ## times every op and training steps on a GPU
+	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh bench
+
+gpu-bundle: ## what the build needs on a GPU machine where nothing can be installed: build/gpu-bundle
+	@sh cmake/gpu.sh bundle
 
 clean: ## removes build/ (runs/ stays)
 	rm -rf build

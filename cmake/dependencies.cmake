@@ -1,7 +1,10 @@
 # The libraries behind libcab, gathered in cab_dependencies. CAB_STATIC takes the archives of Debian's -dev packages, so
-# that the binary needs nothing but the C library; oneDNN has none and must then be left out.
+# that the binary needs nothing but the C library; oneDNN has none and must then be left out. CAB_BUNDLE names a directory
+# with headers and archives of everything but CUDA (cmake/gpu.sh bundle), for machines where nothing can be installed.
 
-find_package(PkgConfig REQUIRED)
+if(NOT CAB_BUNDLE)
+  find_package(PkgConfig REQUIRED)
+endif()
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
 
@@ -10,7 +13,18 @@ set(CAB_PKG_CONFIG_MODULES json-c libcyaml yaml-0.1 libpcre2-8 libutf8proc libar
 add_library(cab_dependencies INTERFACE)
 target_link_libraries(cab_dependencies INTERFACE Threads::Threads)
 
-foreach(module ${CAB_PKG_CONFIG_MODULES})
+if(CAB_BUNDLE)
+  file(GLOB archives ${CAB_BUNDLE}/lib/*.a)
+  if(NOT archives)
+    message(FATAL_ERROR "CAB_BUNDLE: ${CAB_BUNDLE}/lib holds no archives; make gpu-bundle writes them")
+  endif()
+  target_include_directories(cab_dependencies SYSTEM INTERFACE ${CAB_BUNDLE}/include)
+  target_link_libraries(cab_dependencies INTERFACE -Wl,--start-group ${archives} -Wl,--end-group)
+  set(modules)
+else()
+  set(modules ${CAB_PKG_CONFIG_MODULES})
+endif()
+foreach(module ${modules})
   string(MAKE_C_IDENTIFIER "CAB_PKG_${module}" prefix)
   pkg_check_modules(${prefix} REQUIRED ${module})
   target_include_directories(cab_dependencies INTERFACE ${${prefix}_INCLUDE_DIRS})
@@ -50,14 +64,28 @@ if(CAB_WITH_ONEDNN)
   target_link_libraries(cab_dependencies INTERFACE ${CAB_DNNL_LIBRARY})
 endif()
 if(CAB_WITH_CUDA)
-  # The runtime is linked in; cuBLASLt and cuDNN are found where the driver's user installed them.
+  # The runtime is linked in; cuBLASLt and cuDNN come with the toolkit, or from Python's nvidia packages, whose libraries have
+  # no name without a version.
   find_package(CUDAToolkit 12.0 REQUIRED)
-  find_path(CAB_CUDNN_INCLUDE cudnn_backend.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
-  find_library(CAB_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
-  string(REPLACE ";" " " CAB_CUDA_ARCHITECTURES_TEXT "${CAB_CUDA_ARCHITECTURES}")
-  target_include_directories(cab_dependencies INTERFACE ${CAB_CUDNN_INCLUDE})
+  execute_process(COMMAND python3 -c "import nvidia, glob; [print(d) for p in nvidia.__path__ for d in glob.glob(p + '/*')]"
+                  OUTPUT_VARIABLE CAB_NVIDIA_PACKAGES ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+  string(REPLACE "\n" ";" CAB_NVIDIA_PACKAGES "${CAB_NVIDIA_PACKAGES}")
+  foreach(library cublasLt cudnn)
+    string(TOUPPER ${library} NAME)
+    set(header ${library}.h)
+    if(library STREQUAL cudnn)
+      set(header cudnn_backend.h)
+    endif()
+    find_path(CAB_${NAME}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CAB_NVIDIA_PACKAGES}
+              PATH_SUFFIXES include REQUIRED)
+    find_library(CAB_${NAME}_LIBRARY NAMES ${library} lib${library}.so.13 lib${library}.so.12 lib${library}.so.9
+                 HINTS ${CUDAToolkit_LIBRARY_DIR} ${CAB_NVIDIA_PACKAGES} PATH_SUFFIXES lib lib64 REQUIRED)
+    target_include_directories(cab_dependencies SYSTEM INTERFACE ${CAB_${NAME}_INCLUDE})
+    target_link_libraries(cab_dependencies INTERFACE ${CAB_${NAME}_LIBRARY})
+  endforeach()
+  string(REPLACE ";" " sm_" CAB_CUDA_ARCHITECTURES_TEXT "${CAB_CUDA_ARCHITECTURES}")
   target_compile_definitions(cab_dependencies INTERFACE CAB_WITH_CUDA
                              CAB_CUDA_ARCHITECTURES="sm_${CAB_CUDA_ARCHITECTURES_TEXT}")
-  target_link_libraries(cab_dependencies INTERFACE CUDA::cudart_static CUDA::cublasLt ${CAB_CUDNN_LIBRARY} stdc++)
+  target_link_libraries(cab_dependencies INTERFACE CUDA::cudart_static stdc++)
 endif()
 target_link_libraries(cab_dependencies INTERFACE m ${CMAKE_DL_LIBS})

@@ -1,5 +1,6 @@
 /* version.c - which version this is and what was built into it. */
 #include "cli/command.h"
+#include "device/device.h"
 
 #include <archive.h>
 #include <cyaml/cyaml.h>
@@ -51,6 +52,7 @@ static bool on_path(const char *program)
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct version_options *options = given;
+    char accelerators[512];
     (void)operands;
     if (options->quiet) {
         printf("%s\n", CAB_VERSION);
@@ -64,7 +66,7 @@ static cab_status run(const void *given, const cab_list *operands)
     printf("matrix products  own (built without oneDNN)\n");
 #endif
     printf("processor        %s\n", instruction_set());
-    printf("accelerators     none in this build\n");
+    printf("accelerators     %s\n", cab_accelerators(accelerators, sizeof accelerators));
     printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s, libjpeg-turbo %s, libpng %s\n", json_c_version(),
            cyaml_version_str, utf8proc_version(), archive_version_string(), QUOTE_VALUE(LIBJPEG_TURBO_VERSION),
            png_get_libpng_ver(NULL));

@@ -10,6 +10,8 @@
 #include "device/cuda_kernels.h"
 #include "device/open.h"
 
+#include <cublasLt.h>
+#include <cudnn_backend.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,4 +312,23 @@ done:
         close_context(c);
     cab_free(backend);
     return status;
+}
+
+void cab_cuda_describe(char *buffer, size_t size)
+{
+    int runtime = 0, count = 0;
+    const size_t cudnn = cudnnGetVersion(), blas = cublasLtGetVersion();
+    struct cudaDeviceProp properties;
+    (void)cudaRuntimeGetVersion(&runtime);
+    int used = snprintf(buffer, size, "CUDA %d.%d for %s, cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu; ", runtime / 1000,
+                        runtime % 1000 / 10, CAB_CUDA_ARCHITECTURES, blas / 10000, blas / 100 % 100, blas % 100,
+                        cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
+    if (used < 0 || (size_t)used >= size)
+        return;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0 ||
+        cudaGetDeviceProperties(&properties, 0) != cudaSuccess)
+        snprintf(buffer + used, size - (size_t)used, "no GPU here");
+    else
+        snprintf(buffer + used, size - (size_t)used, "%d x %s, %.0f GiB", count, properties.name,
+                 (double)properties.totalGlobalMem / (1 << 30));
 }

@@ -3,6 +3,7 @@
 
 #include "device/open.h"
 
+#include <stdio.h>
 #include <string.h>
 
 cab_status cab_backend_open(const char *name, cab_backend **backend)
@@ -17,6 +18,16 @@ cab_status cab_backend_open(const char *name, cab_backend **backend)
         return cab_fail(CAB_EBACKEND, "device \"%s\": this build has no CUDA", name);
 #endif
     return cab_fail(CAB_EARG, "device \"%s\": expected cpu, cuda or cuda:N", name);
+}
+
+const char *cab_accelerators(char *buffer, size_t size)
+{
+#ifdef CAB_WITH_CUDA
+    cab_cuda_describe(buffer, size);
+#else
+    snprintf(buffer, size, "none in this build");
+#endif
+    return buffer;
 }
 
 void cab_backend_close(cab_backend *backend)

@@ -1,0 +1,112 @@
+#!/bin/sh
+# gpu.sh build|test|bench|bundle|compile - the build with kernels for NVIDIA GPUs, in build/cuda.
+#
+# A machine with a GPU is often bare: a C compiler, CMake and CUDA, and nothing can be installed. `bundle`, on a machine that has
+# the -dev packages, puts headers and static archives of the other libraries into build/gpu-bundle; carried along, the
+# other commands use it wherever the packages are missing. cuBLASLt and cuDNN are looked for in the CUDA toolkit and in
+# Python's nvidia packages. `compile` only compiles the kernels for all architectures, for machines without a GPU.
+#
+# JOBS, CMAKE_OPTIONS: as for make. CAB_TEST_DEVICE: cuda, or cuda:1 and so on.
+set -eu
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+cd "$root"
+bundle=$root/build/gpu-bundle
+JOBS=${JOBS:-$(nproc)}
+
+configure() {
+    set -- -DCAB_BUNDLE=
+    if ! pkg-config --exists json-c libcyaml libutf8proc libarchive libjpeg libpng cmocka 2>/dev/null; then
+        if [ -d "$bundle" ]; then
+            set -- -DCAB_BUNDLE="$bundle" -DCAB_WITH_ONEDNN=OFF
+        else
+            sh cmake/packages.sh build
+        fi
+    fi
+    command -v ninja >/dev/null 2>&1 || set -- "$@" -G "Unix Makefiles"
+    # shellcheck disable=SC2086 # several options
+    cmake --preset cuda --log-level=WARNING "$@" ${CMAKE_OPTIONS:-}
+}
+
+build() { # build TARGET...
+    configure
+    cmake --build build/cuda -j "$JOBS" --target "$@"
+}
+
+# The rooms that run on the device.
+rooms='tensor device ops models golden distill train'
+
+run_tests() {
+    targets=
+    for room in $rooms; do
+        for source in tests/"$room"/test_*.c; do
+            name=${source##*/}
+            targets="$targets ${name%.c}_$room"
+        done
+    done
+    # shellcheck disable=SC2086 # several targets
+    build $targets
+    CAB_TEST_DEVICE=${CAB_TEST_DEVICE:-cuda} ctest --test-dir build/cuda --output-on-failure -j 2 \
+        -L "^($(echo "$rooms" | tr ' ' '|'))\$"
+}
+
+headers() { # headers DIRECTORY FILE...: from wherever the compiler finds them
+    to=$1
+    shift
+    mkdir -p "$to"
+    for name; do
+        from=
+        for place in /usr/include /usr/include/x86_64-linux-gnu /usr/local/include; do
+            [ -z "$from" ] && [ -e "$place/$name" ] && from=$place/$name
+        done
+        [ -n "$from" ] || { echo "gpu-bundle: the header $name is missing" >&2; exit 1; }
+        cp -rL "$from" "$to/"
+    done
+}
+
+make_bundle() {
+    sh cmake/packages.sh build portable
+    rm -rf "$bundle"
+    headers "$bundle/include" json-c cyaml yaml.h pcre2.h utf8proc.h archive.h archive_entry.h jpeglib.h jconfig.h \
+        jmorecfg.h jerror.h png.h pngconf.h pnglibconf.h cmocka.h
+    mkdir -p "$bundle/lib"
+    # libarchive.a asks for more than these, for formats that the tool does not read and that are not linked.
+    for name in json-c cyaml yaml pcre2-8 utf8proc archive jpeg png16 z lzma zstd bz2 nettle; do
+        cp "$(${CC:-cc} -print-file-name=lib$name.a)" "$bundle/lib/"
+    done
+    cp -L "$(${CC:-cc} -print-file-name=libcmocka.so)" "$bundle/lib/libcmocka.so.0"
+    du -sh "$bundle"
+}
+
+# Every kernel for every architecture, objects only; no GPU is needed. Says so and succeeds where there is no compiler.
+compile() {
+    if ! command -v nvcc >/dev/null 2>&1; then
+        echo "nvcc is not here: the GPU kernels were not compiled"
+        return
+    fi
+    CMAKE_OPTIONS="${CMAKE_OPTIONS:-} -B build/cuda-all -DCAB_TESTS=OFF -DCAB_CUDA_ARCHITECTURES=80;90a;100;120"
+    configure
+    cmake --build build/cuda-all -j "$JOBS" --target cab_device cab_ops
+}
+
+case ${1-} in
+build)
+    build cab libcab
+    ;;
+test)
+    run_tests
+    ;;
+bench)
+    build cab bench_ops
+    sh bench/gpu.sh build/cuda
+    ;;
+bundle)
+    make_bundle
+    ;;
+compile)
+    compile
+    ;;
+*)
+    echo "usage: gpu.sh build|test|bench|bundle|compile" >&2
+    exit 2
+    ;;
+esac
