@@ -14,8 +14,12 @@ struct cab_objective {
     cab_tensor **align_terms; /* 2 per aligned layer, 4 with two directions */
     int n_align, n_aligned;
     cab_tensor *ce_weight, *kl_weight, *align_weight;
+    cab_tensor **results; /* what a run gives, in the order of `enum result`; NULL where there is no such term */
+    float (*values)[2];   /* of each of them */
     int32_t *all_valid;
 };
+
+enum result { RESULT_CE, RESULT_KL, RESULT_AGREEMENT, RESULT_COUNT, RESULT_ALIGN };
 
 /* Taps of one model: arrays of n_layer tensors in one block. */
 typedef struct tap_set {
@@ -149,6 +153,20 @@ done:
     return status;
 }
 
+static cab_status list_results(cab_objective *o)
+{
+    const size_t n = RESULT_ALIGN + (size_t)o->n_align;
+    CAB_TRY(CAB_NEW(&o->results, n, "results"));
+    CAB_TRY(CAB_NEW(&o->values, n, "results"));
+    o->results[RESULT_CE] = o->losses.ce;
+    o->results[RESULT_KL] = o->losses.kl;
+    o->results[RESULT_AGREEMENT] = o->losses.agreement;
+    o->results[RESULT_COUNT] = o->losses.count;
+    for (int i = 0; i < o->n_align; i++)
+        o->results[RESULT_ALIGN + i] = o->align_terms[i];
+    return CAB_OK;
+}
+
 cab_status cab_objective_new(cab_backend *backend, const cab_model *student, const cab_model *teacher,
                              const cab_bridge *bridge, const cab_objective_options *options, cab_objective **objective)
 {
@@ -160,7 +178,8 @@ cab_status cab_objective_new(cab_backend *backend, const cab_model *student, con
     for (int64_t i = 0; i < options->batch * options->seq_len; i++)
         o->all_valid[i] = 1;
     CAB_GOTO(cab_graph_new(backend, &o->graph));
-    status = record(o, student, teacher, bridge);
+    CAB_GOTO(record(o, student, teacher, bridge));
+    status = list_results(o);
 done:
     if (status != CAB_OK)
         cab_objective_free(o);
@@ -175,6 +194,8 @@ void cab_objective_free(cab_objective *o)
         return;
     cab_graph_free(o->graph);
     cab_free(o->align_terms);
+    cab_free(o->results);
+    cab_free(o->values);
     cab_free(o->all_valid);
     cab_free(o);
 }
@@ -189,37 +210,23 @@ cab_graph *cab_objective_graph(cab_objective *o)
     return o->graph;
 }
 
-static cab_status read_scalar(cab_objective *o, const cab_tensor *t, double *value)
+static double value_of(const cab_objective *o, enum result r)
 {
-    float v = 0;
-    *value = NAN;
-    if (t == NULL)
-        return CAB_OK;
-    CAB_TRY(cab_scalar_read(o->graph, t, &v));
-    *value = v;
-    return CAB_OK;
+    return o->results[r] != NULL ? (double)o->values[r][0] : (double)NAN;
 }
 
 static cab_status read_values(cab_objective *o, cab_term_values *values)
 {
-    *values = (cab_term_values){.align = NAN};
-    CAB_TRY(read_scalar(o, o->losses.ce, &values->ce));
-    CAB_TRY(read_scalar(o, o->losses.kl, &values->kl));
-    CAB_TRY(read_scalar(o, o->losses.agreement, &values->agreement));
-    if (o->losses.count != NULL) {
-        float counts[2];
-        CAB_TRY(cab_tensor_read(o->graph, o->losses.count, counts));
-        values->labels = (int64_t)counts[0];
-        values->valid = (int64_t)counts[1];
-    }
+    CAB_TRY(cab_tensors_read(o->graph, RESULT_ALIGN + o->n_align, o->results, sizeof *o->values, o->values));
     double sum = 0;
-    for (int i = 0; i < o->n_align; i++) {
-        double term = 0;
-        CAB_TRY(read_scalar(o, o->align_terms[i], &term));
-        sum += term;
-    }
-    if (o->n_aligned > 0)
-        values->align = sum / o->n_aligned;
+    for (int i = 0; i < o->n_align; i++)
+        sum += (double)o->values[RESULT_ALIGN + i][0];
+    *values = (cab_term_values){.ce = value_of(o, RESULT_CE),
+                                .kl = value_of(o, RESULT_KL),
+                                .align = o->n_aligned > 0 ? sum / o->n_aligned : (double)NAN,
+                                .agreement = value_of(o, RESULT_AGREEMENT),
+                                .labels = (int64_t)o->values[RESULT_COUNT][0],
+                                .valid = (int64_t)o->values[RESULT_COUNT][1]};
     return CAB_OK;
 }
 

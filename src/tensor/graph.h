@@ -146,6 +146,9 @@ cab_status cab_graph_run(cab_graph *g);
 /* Whole tensors, dense, in their own dtype. Inputs, states, kept tensors and parameters only. */
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from);
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to);
+/* Tensor i to `to` + i * stride bytes, n of them; NULLs are left out. Kept tensors of up to 256 bytes stand together: where
+ * all are such, the device is waited for once. */
+cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to);
 /* One fp32 scalar. */
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value);
 cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value);

@@ -12,6 +12,7 @@ typedef struct block {
     size_t bytes, offset;
     size_t owner; /* tensor id, or node index for scratch */
     bool is_scratch;
+    bool result; /* kept and small: stands at the front, beside the others, so that one copy reads them all */
 } block;
 
 /* Calls visit for the memory root of every tensor the node reads (writes == false) or writes. */
@@ -121,11 +122,14 @@ static size_t collect_blocks(const cab_graph *g, block *blocks)
     size_t n = 0;
     for (size_t i = 0; i < g->n_tensors; i++) {
         const cab_tensor *t = g->tensors[i];
-        if (t->kind == CAB_ACTIVATION && t->base == NULL && g->places[i].first >= 0)
-            blocks[n++] = (block){.first = g->places[i].first,
-                                  .last = g->places[i].last,
-                                  .bytes = round_up(cab_tensor_bytes(t)),
-                                  .owner = i};
+        if (t->kind != CAB_ACTIVATION || t->base != NULL || g->places[i].first < 0)
+            continue;
+        const bool result = t->keep && cab_tensor_bytes(t) <= PLACE_ALIGNMENT;
+        blocks[n++] = (block){.first = result ? 0 : g->places[i].first,
+                              .last = g->places[i].last,
+                              .bytes = round_up(cab_tensor_bytes(t)),
+                              .owner = i,
+                              .result = result};
     }
     for (size_t i = 0; i < g->n_nodes; i++)
         if (!g->nodes[i]->skip && g->nodes[i]->scratch_bytes > 0)
@@ -137,10 +141,12 @@ static size_t collect_blocks(const cab_graph *g, block *blocks)
     return n;
 }
 
-/* Largest first; ties in list order, so that plans are reproducible. */
+/* Results, then largest first; ties in list order, so that plans are reproducible. */
 static int by_size(const void *a, const void *b)
 {
     const block *x = a, *y = b;
+    if (x->result != y->result)
+        return x->result ? -1 : 1;
     if (x->bytes != y->bytes)
         return x->bytes < y->bytes ? 1 : -1;
     if (x->first != y->first)

@@ -1,5 +1,6 @@
 /* run.c - the arena, and the list node by node. */
 #include "base/log.h"
+#include "base/memory.h"
 #include "tensor/graph_internal.h"
 
 #include <inttypes.h>
@@ -156,6 +157,50 @@ cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to)
 {
     CAB_TRY(check_host_access(t));
     return g->backend->download(g->backend, to, t->data, cab_tensor_bytes(t));
+}
+
+/* The run of the arena that holds all of the tensors; whether it is short enough to be copied whole. */
+static bool one_range(const cab_graph *g, int n, cab_tensor *const *tensors, const char **begin, size_t *bytes)
+{
+    const size_t most = 1 << 16;
+    const char *first = NULL, *last = NULL;
+    for (int i = 0; i < n; i++) {
+        if (tensors[i] == NULL)
+            continue;
+        int64_t offset;
+        if (g->eager || cab_tensor_root(tensors[i], &offset)->kind != CAB_ACTIVATION)
+            return false;
+        const char *from = tensors[i]->data, *to = from + cab_tensor_bytes(tensors[i]);
+        first = first == NULL || from < first ? from : first;
+        last = last == NULL || to > last ? to : last;
+    }
+    *begin = first;
+    *bytes = (size_t)(last - first);
+    return first != NULL && *bytes <= most;
+}
+
+cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to)
+{
+    const char *begin = NULL;
+    char *copy = NULL, *out = to;
+    size_t bytes = 0;
+    cab_status status = CAB_OK;
+    for (int i = 0; i < n; i++)
+        if (tensors[i] != NULL)
+            CAB_TRY(check_host_access(tensors[i]));
+    if (one_range(g, n, tensors, &begin, &bytes)) {
+        CAB_TRY(cab_alloc((void **)&copy, bytes, 1, "results"));
+        status = g->backend->download(g->backend, copy, begin, bytes);
+    }
+    for (int i = 0; i < n && status == CAB_OK; i++) {
+        const cab_tensor *t = tensors[i];
+        if (t != NULL && copy != NULL)
+            memcpy(out + (size_t)i * stride, copy + ((const char *)t->data - begin), cab_tensor_bytes(t));
+        else if (t != NULL)
+            status = cab_tensor_read(g, t, out + (size_t)i * stride);
+    }
+    cab_free(copy);
+    return status;
 }
 
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value)

@@ -26,6 +26,7 @@ typedef struct toy_heap {
     cab_backend backend;
     int blocks;       /* allocated and not released */
     double available; /* what the backend says it has */
+    int downloads;
 } toy_heap;
 
 static inline toy_heap *toy_heap_of(cab_backend *backend)
@@ -53,6 +54,12 @@ static inline cab_status toy_copy(cab_backend *backend, void *to, const void *fr
     (void)backend;
     memcpy(to, from, bytes);
     return CAB_OK;
+}
+
+static inline cab_status toy_download(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    toy_heap_of(backend)->downloads++;
+    return toy_copy(backend, to, from, bytes);
 }
 
 static inline cab_status toy_narrow(cab_backend *backend, void *to, const void *from, size_t n)
@@ -83,7 +90,7 @@ static inline toy_heap toy_open(void)
                                   .allocate = toy_allocate,
                                   .release = toy_release,
                                   .upload = toy_copy,
-                                  .download = toy_copy,
+                                  .download = toy_download,
                                   .copy = toy_copy,
                                   .narrow = toy_narrow,
                                   .fill = toy_fill,
