@@ -65,7 +65,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_decode MODEL_DIR [TOKENS]\n");
         return CAB_EARG;
     }
-    cab_status status = cab_model_load(argv[1], cab_precision_auto(), &model);
+    cab_status status = cab_model_load(argv[1], cab_precision_auto("cpu"), &model);
     if (status == CAB_OK)
         status = cab_decode_new(model, &decode);
     if (status == CAB_OK)

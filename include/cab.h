@@ -56,6 +56,8 @@ typedef enum cab_precision { CAB_PRECISION_FP32, CAB_PRECISION_BF16 } cab_precis
 
 /* Loads a Hugging Face directory (config.json, model.safetensors or its sharded index), teacher or student. */
 cab_status cab_model_load(const char *directory, cab_precision precision, cab_model **model);
+/* The same on a device: "cpu", "cuda", "cuda:1". CAB_EBACKEND says why it cannot be had. */
+cab_status cab_model_load_on(const char *device, const char *directory, cab_precision precision, cab_model **model);
 /* Writes a Hugging Face-style directory that cab_model_load() accepts; the tokenizer the model came with is copied. An
  * existing model there is replaced file by file, each atomically. */
 cab_status cab_model_save(const cab_model *model, const char *directory);

@@ -35,9 +35,7 @@ static const char *given_or_null(const char *text)
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct bench_options *o = given;
-    const bool gpu = strcmp(o->device, "cpu") != 0;
-    const cab_precision precisions[] = {gpu ? CAB_PRECISION_BF16 : cab_precision_auto(), CAB_PRECISION_FP32,
-                                        CAB_PRECISION_BF16};
+    const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     if (strcmp(operands->items[0], "step") != 0)
         return cab_fail(CAB_EARG, "found \"%.40s\", expected step", operands->items[0]);
     if ((o->teacher[0] == '\0') == (o->teacher_config[0] == '\0'))

@@ -108,7 +108,7 @@ static cab_status classify(const cab_model *model, printer *p, const cli_image_p
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct classify_options *o = given;
-    const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     const char *directory = operands->items[0];
     cab_backend *backend = NULL;
     cab_model *model = NULL;

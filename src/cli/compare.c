@@ -108,7 +108,7 @@ done:
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct compare_options *o = given;
-    const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     char cache[CAB_PATH_MAX];
     cab_comparison comparison = {0};
     cab_status status;

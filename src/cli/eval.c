@@ -204,7 +204,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, cab
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
-    const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     const char *model = operands->items[0];
     cab_config sizes;
     if (options->data.count == 0)

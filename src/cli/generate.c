@@ -15,6 +15,7 @@
     INT(seed, 's', "N", 1, 0, INT64_MAX, "seed of sampling: the same seed gives the same text")                        \
     BOOL(ignore_end, 0, "go on past the end-of-text token")                                                            \
     BOOL(no_echo, 0, "print only what the model adds, without the prompt")                                             \
+    TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")
 
@@ -32,7 +33,7 @@ static bool print_text(void *user, const char *text, size_t size)
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct generate_options *options = given;
-    const cab_precision precisions[] = {cab_precision_auto(), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     cab_generate_options sampling = {.max_tokens = (uint64_t)options->max_tokens,
                                      .temperature = (float)options->temperature,
                                      .top_k = (uint32_t)options->top_k,
@@ -42,7 +43,7 @@ static cab_status run(const void *given, const cab_list *operands)
     cab_model *model = NULL;
     if (options->threads)
         cab_thread_limit((int)options->threads);
-    CAB_TRY(cab_model_load(operands->items[0], precisions[options->precision], &model));
+    CAB_TRY(cab_model_load_on(options->device, operands->items[0], precisions[options->precision], &model));
     if (!options->no_echo)
         print_text(NULL, options->prompt, strlen(options->prompt));
     cab_status status = cab_generate(model, options->prompt, &sampling, print_text, NULL);
@@ -55,6 +56,7 @@ static cab_status run(const void *given, const cab_list *operands)
 static const cli_example examples[] = {
     {"cab generate runs/tales/student --prompt \"Once upon a time\"", "a story from a student"},
     {"cab generate examples/tales/teacher -p \"Lily saw\" --temperature 0", "the teacher's most likely continuation"},
+    {"cab generate runs/tales/student --device cuda", "on a GPU"},
     {"cab generate runs/tales/student -n 1000 --ignore-end --seed 7", "a long text, in constant memory"},
     {0}};
 

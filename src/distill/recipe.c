@@ -414,8 +414,9 @@ static cab_status check_paths(const cab_recipe *recipe)
         return cab_fail(CAB_EARG, "data.eval is missing: at least one file to validate on (--eval)");
     if (!recipe->out[0])
         return cab_fail(CAB_EARG, "out is missing: the directory of the run (--out)");
-    if (strcmp(recipe->device, "cpu") != 0 && strcmp(recipe->device, "cuda") != 0)
-        return cab_fail(CAB_EARG, "device: found \"%.40s\", expected cpu or cuda", recipe->device);
+    if (strcmp(recipe->device, "cpu") != 0 && strcmp(recipe->device, "cuda") != 0 &&
+        strncmp(recipe->device, "cuda:", 5) != 0)
+        return cab_fail(CAB_EARG, "device: found \"%.40s\", expected cpu, cuda or cuda:N", recipe->device);
     if (recipe->student.path[0] && recipe->init.weights == CAB_INIT_TEACHER)
         return cab_fail(CAB_EARG, "student.path and init.weights: teacher exclude each other: the student has weights");
     return CAB_OK;

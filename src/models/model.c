@@ -124,8 +124,13 @@ cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_
 
 cab_status cab_model_load(const char *directory, cab_precision precision, cab_model **model)
 {
+    return cab_model_load_on("cpu", directory, precision, model);
+}
+
+cab_status cab_model_load_on(const char *device, const char *directory, cab_precision precision, cab_model **model)
+{
     cab_backend *backend = NULL;
-    CAB_TRY(cab_backend_open("cpu", &backend));
+    CAB_TRY(cab_backend_open(device, &backend));
     cab_status status = cab_model_open(directory, backend, precision, false, model);
     if (status != CAB_OK)
         cab_backend_close(backend);
@@ -162,8 +167,10 @@ cab_dtype cab_model_dtype(const cab_model *model)
     return model->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32;
 }
 
-cab_precision cab_precision_auto(void)
+cab_precision cab_precision_auto(const char *device)
 {
+    if (strcmp(device, "cpu") != 0)
+        return CAB_PRECISION_BF16;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512bf16"))
         return CAB_PRECISION_BF16;

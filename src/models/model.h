@@ -166,8 +166,8 @@ cab_status cab_model_export(const cab_model *model, const char *directory, const
                             const float *const *values);
 
 cab_dtype cab_model_dtype(const cab_model *model);
-/* Whether the processor multiplies bf16 in hardware. */
-cab_precision cab_precision_auto(void);
+/* bf16 where the device (as for cab_backend_open()) multiplies it in hardware: any GPU, some processors. */
+cab_precision cab_precision_auto(const char *device);
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute,
                              const cab_taps *taps);
 /* hidden (B, L, D) -> logits (B, L, V) in the model's dtype. */

@@ -19,7 +19,7 @@
 static cab_status open_models(const struct cab_recipe *r, cab_run *run)
 {
     CAB_TRY(cab_backend_open(r->device, &run->backend));
-    run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto()
+    run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto(r->device)
                      : r->precision == CAB_RECIPE_BF16 ? CAB_PRECISION_BF16
                                                        : CAB_PRECISION_FP32;
     CAB_TRY(cab_model_open_sized(r->teacher.path, (int)r->data.image_size, run->backend, run->precision, false,
@@ -186,7 +186,7 @@ static cab_status open_averages(const struct cab_recipe *r, cab_run *run)
         const cab_tensor *t = cab_params_at(params, i);
         size_t bytes = (size_t)cab_elements(t) * sizeof(float);
         CAB_TRY(run->backend->allocate(run->backend, bytes, t->name, (void **)&run->averages[i]));
-        CAB_TRY(run->backend->download(run->backend, run->averages[i], t->data, bytes));
+        CAB_TRY(run->backend->copy(run->backend, run->averages[i], t->data, bytes));
     }
     return CAB_OK;
 }

@@ -164,12 +164,14 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     return status;
 }
 
+/* Graphs hold the tensors, whose memory changes here. A list that was captured keeps the addresses of its second run: training
+ * never runs on the averages and evaluation, where there are any, on nothing else, so they stay right. */
 cab_status cab_run_swap_averages(cab_run *run)
 {
     cab_params *params = run->student->params;
     for (size_t i = 0; run->averages != NULL && i < cab_params_count(params); i++) {
         cab_tensor *t = cab_params_at(params, i);
-        void *data = t->data; /* graphs hold the tensor, kernels read its data anew each run */
+        void *data = t->data;
         t->data = run->averages[i];
         run->averages[i] = data;
     }

@@ -331,7 +331,7 @@ static void test_validate(void **state)
         {"data.train", "", "data.train is missing: at least one file to train on (--train)"},
         {"data.eval", "", "data.eval is missing: at least one file to validate on (--eval)"},
         {"out", "", "out is missing: the directory of the run (--out)"},
-        {"device", "gpu", "device: found \"gpu\", expected cpu or cuda"},
+        {"device", "gpu", "device: found \"gpu\", expected cpu, cuda or cuda:N"},
         {"bridge.layer_map", "list", "bridge.layer_map is list, but bridge.layers is empty"},
         {"bridge.layers", "0,1", "bridge.layers is given, but bridge.layer_map is not list"},
         {"train.eps", "0", "train.eps: found 0, expected more than 0"},
