@@ -13,6 +13,8 @@
 
 #include "tensor/graph.h"
 
+#include <string.h>
+
 enum {
     CAB_SCAN_GROUP = 64, /* channels of a task */
     CAB_SCAN_CHUNK = 16, /* tokens of a chunk */
@@ -79,7 +81,8 @@ static inline cab_scan_workspace cab_scan_workspace_of(const cab_scan_shape *s, 
 {
     const size_t N = (size_t)s->N, state = N * CAB_SCAN_GROUP, rows = (size_t)CAB_SCAN_CHUNK * CAB_SCAN_GROUP;
     const size_t per_sequence = (size_t)s->B * (size_t)s->groups * CAB_SCAN_GROUP;
-    cab_scan_workspace w = {0};
+    cab_scan_workspace w;
+    memset(&w, 0, sizeof w);
     w.A = cab_scan_take(&w.total, state);
     w.h = cab_scan_take(&w.total, state);
     w.B = cab_scan_take(&w.total, CAB_SCAN_CHUNK * N);
@@ -116,5 +119,9 @@ static inline size_t cab_scan_workspace_bytes(const cab_scan_shape *s, bool back
     const cab_scan_workspace w = cab_scan_workspace_of(s, backward);
     return (w.threads + w.total * (size_t)threads) * sizeof(float);
 }
+
+/* Scratch on the GPU: src/ops/cuda/scan.cu and scan_backward.cu. */
+size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend);
+size_t cab_scan_backward_scratch_cuda(const cab_node *node, const cab_backend *backend);
 
 #endif

@@ -1,5 +1,6 @@
 /* test_scan.c - the selective scan in both directions against the recurrence itself in fp64, forward and backward. */
 #include "ops/check.h"
+#include "ops/gpu.h"
 
 typedef struct shape {
     int64_t B, L, E, N;
@@ -203,6 +204,20 @@ static void test_extreme_decay(void **state)
     }
 }
 
+/* On a GPU: every number of lanes, many and few sequences, odd widths, more states than one walk holds. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{2, 197, 384, 16, false, true, true}, {90, 21, 384, 16, true, true, true},
+                            {1, 33, 131, 8, true, true, true},    {2, 50, 200, 32, false, false, true},
+                            {1, 64, 66, 13, true, true, false},   {1, 40, 72, 64, true, true, true},
+                            {1, 19, 35, 100, false, true, true},  {2, 9, 10, 256, true, false, false}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        check_case c = make_case("scan on the GPU", &shapes[i]);
+        gpu_compare(&c, 1e-4, 1.5e-2);
+    }
+}
+
 static void test_shape_errors(void **state)
 {
     (void)state;
@@ -226,6 +241,7 @@ static void test_shape_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_shape_errors)};
+                                       cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

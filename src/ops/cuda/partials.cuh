@@ -1,0 +1,46 @@
+/* partials.cuh - parameters' gradients out of partial sums: rows of partials are added up in a fixed order.
+ *
+ * The functor  __device__ float *target(int64_t column) const  says where the sum of a column goes, NULL for nowhere, and
+ * its member `add` whether to what stands there. */
+#ifndef CAB_OPS_CUDA_PARTIALS_CUH
+#define CAB_OPS_CUDA_PARTIALS_CUH
+
+#include "ops/cuda/cuda.cuh"
+
+enum { PARTIAL_COLUMNS = 32, PARTIAL_SLICES = 16 };
+
+/* Slice s of a column's rows is s, s + PARTIAL_SLICES, ...; the slices' sums are added in order. */
+template <typename F>
+static __global__ void __launch_bounds__(PARTIAL_COLUMNS *PARTIAL_SLICES)
+    add_partials(const F f, const float *partials, int64_t n_row, int64_t columns)
+{
+    __shared__ float sums[PARTIAL_SLICES][PARTIAL_COLUMNS];
+    const int across = threadIdx.x % PARTIAL_COLUMNS, slice = threadIdx.x / PARTIAL_COLUMNS;
+    const int64_t column = blockIdx.x * (int64_t)PARTIAL_COLUMNS + across;
+    float sum = 0.0f;
+    if (column < columns)
+#pragma unroll 8
+        for (int64_t row = slice; row < n_row; row += PARTIAL_SLICES)
+            sum += partials[row * columns + column];
+    sums[slice][across] = sum;
+    __syncthreads();
+    if (slice > 0 || column >= columns)
+        return;
+    for (int s = 1; s < PARTIAL_SLICES; s++)
+        sum += sums[s][across];
+    float *to = f.target(column);
+    if (to != NULL)
+        *to = f.add ? *to + sum : sum;
+}
+
+/* Adds `n_row` rows of `columns` partial sums. */
+template <typename F>
+static cab_status launch_partials(const F &f, const float *partials, int64_t n_row, int64_t columns,
+                                  cab_backend *backend)
+{
+    add_partials<<<(unsigned)ceil_div(columns, PARTIAL_COLUMNS), PARTIAL_COLUMNS * PARTIAL_SLICES, 0,
+                   stream_of(backend)>>>(f, partials, n_row, columns);
+    return cab_cuda_launched("partial sums");
+}
+
+#endif

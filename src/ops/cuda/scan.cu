@@ -1,0 +1,167 @@
+/* scan.cu - the selective scan on the GPU, forward; src/ops/scan.c has the formula, scan.cuh how the work is laid out.
+ *
+ * Reads u, dt, z and writes y once: 8 bytes per token and channel in bf16. N exponentials per token and channel at 16 a
+ * clock and multiprocessor are the limit from N = 8 on: batch 128, E 384, L 197, N 16 moves 78 MB and takes 155 M
+ * exponentials plus 4 for softplus and gate. */
+#include "ops/cuda/scan.cuh"
+
+template <int S, int LANES> struct forward_shared {
+    float4 step[WARPS][Q][32 / LANES]; /* delta, delta u of both channels */
+    float tile[2][Q][2 * S * LANES];   /* B and C: of this chunk, of the next */
+};
+
+template <typename T, int S, int LANES, bool PAIRS> struct forward_thread : scan_thread<T, S, LANES, PAIRS> {
+    typedef scan_thread<T, S, LANES, PAIRS> base;
+    using base::A;
+    using base::e;
+    using base::first;
+    using base::k;
+    using base::n;
+    using base::sg;
+    using base::slot;
+    using base::warp;
+    static constexpr int OWN = base::OWN, STATES = base::STATES;
+
+    float h[CH][S];
+
+    __device__ forward_thread(const scan_pass<T> &pass) : base(pass)
+    {
+    }
+
+    /* Token t of the chunk; <C, h> of both channels is added to y. */
+    __device__ __forceinline__ void advance(const float4 &step, const float *tile, float (&y)[CH])
+    {
+        float B[S], C[S];
+        read_states<S>(tile + sg * S, B);
+        read_states<S>(tile + STATES + sg * S, C);
+        const float delta[CH] = {step.x, step.y}, x[CH] = {step.z, step.w};
+#pragma unroll
+        for (int c = 0; c < CH; c++)
+#pragma unroll
+            for (int s = 0; s < S; s++) {
+                h[c][s] = exp2_fast(delta[c] * A[c][s]) * h[c][s] + x[c] * B[s];
+                y[c] += C[s] * h[c][s];
+            }
+    }
+
+    /* y of a token the thread owns, from its sums over states. */
+    __device__ __forceinline__ void finish(int t, float2 y, const vec<T, 2> &u, const vec<T, 2> &z) const
+    {
+        if (t >= k.L || n == 0)
+            return;
+        const unsigned row = this->row(t);
+        const bool any_left = first + STATES < k.N;
+        if (STATES < k.N)
+            y = add_walks(k.sums + (int64_t)row * k.E + e, y, n, first > 0, any_left);
+        if (any_left)
+            return;
+        const float2 x = widen(u), gate = widen(z);
+        y.x += this->D.x * x.x;
+        y.y += this->D.y * x.y;
+        if (k.gated) {
+            y.x *= gate.x * sigmoid_fast(gate.x);
+            y.y *= gate.y * sigmoid_fast(gate.y);
+        }
+        store_pair<PAIRS>(k.y.at(row, e), y, n, false);
+    }
+
+    __device__ __forceinline__ void chunk(int t0, const float4 (&step)[Q][32 / LANES],
+                                          const float (&tile)[Q][2 * STATES], const vec<T, 2> (&u)[OWN],
+                                          const vec<T, 2> (&z)[OWN])
+    {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            float y[CH][LANES];
+#pragma unroll
+            for (int j = 0; j < LANES; j++) {
+                float sum[CH] = {0.0f, 0.0f};
+                advance(step[i * LANES + j][slot], tile[i * LANES + j], sum);
+                y[0][j] = sum[0];
+                y[1][j] = sum[1];
+            }
+            const float2 own = make_float2(sum_lanes<LANES>(y[0], sg), sum_lanes<LANES>(y[1], sg));
+            finish(t0 + i * LANES + sg, own, u[i], z[i]);
+        }
+    }
+
+    /* All tokens with the states from `state` on. */
+    __device__ __forceinline__ void walk(int state, forward_shared<S, LANES> &shared)
+    {
+        vec<T, 2> u[OWN], dt[OWN], z[OWN], next_u[OWN], next_dt[OWN], next_z[OWN];
+        this->begin_states(state);
+#pragma unroll
+        for (int i = 0; i < CH * S; i++)
+            h[i / S][i % S] = 0.0f;
+        this->load_own(k.u, 0, next_u);
+        this->load_own(k.dt, 0, next_dt);
+        this->load_own(k.z, 0, next_z);
+        this->load_tile(0);
+        int turn = 0;
+        for (int t0 = 0; t0 < k.L; t0 += Q, turn ^= 1) {
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                u[i] = next_u[i];
+                dt[i] = next_dt[i];
+                z[i] = next_z[i];
+                shared.step[warp][i * LANES + sg][slot] = this->step_of(t0 + i * LANES + sg, u[i], dt[i]);
+            }
+            this->put_tile(shared.tile[turn]);
+            __syncthreads();
+            this->load_own(k.u, t0 + Q, next_u);
+            this->load_own(k.dt, t0 + Q, next_dt);
+            this->load_own(k.z, t0 + Q, next_z);
+            this->load_tile(t0 + Q);
+            chunk(t0, shared.step[warp], shared.tile[turn], u, z);
+        }
+        __syncthreads(); /* before the next walk puts its first tile */
+    }
+};
+
+template <typename T, int S, int LANES, bool PAIRS>
+static __global__ void __launch_bounds__(THREADS) scan_forward(const __grid_constant__ scan_pass<T> pass)
+{
+    __shared__ forward_shared<S, LANES> shared;
+    forward_thread<T, S, LANES, PAIRS> thread(pass);
+    thread.begin(blockIdx.x);
+    for (int state = 0; state < pass.N; state += S * LANES)
+        thread.walk(state, shared);
+}
+
+template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+{
+    scan_pass<T> p = scan_pass_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
+    p.y = channels_in<T>(node->out[0]);
+    p.sums = (float *)node->scratch;
+    scan_forward<T, S, LANES, PAIRS><<<(unsigned)(p.sequences * p.groups), THREADS, 0, stream_of(backend)>>>(p);
+    return cab_cuda_launched("scan");
+}
+
+/* As few lanes per channel as still make 8 warps on each multiprocessor: exchanges among lanes are the overhead. */
+template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
+{
+    const cab_scan_shape s = cab_scan_shape_of(node);
+    const cab_tensor *const paired[] = {node->in[CAB_SCAN_U], node->in[CAB_SCAN_DT], node->in[CAB_SCAN_Z],
+                                        node->out[0]};
+    const bool wide = s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    if (!scan_pairs(paired, sizeof paired / sizeof *paired))
+        return launch<T, 8, 8, false>(node, backend);
+    if (s.N <= 8)
+        return launch<T, 4, 2, true>(node, backend);
+    if (s.N <= 16)
+        return wide ? launch<T, 8, 2, true>(node, backend) : launch<T, 4, 4, true>(node, backend);
+    return s.N <= 32 ? launch<T, 4, 8, true>(node, backend) : launch<T, 8, 8, true>(node, backend);
+}
+
+extern "C" size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return cab_columns(node->in[CAB_SCAN_B]) > 64 ? (size_t)cab_elements(node->in[CAB_SCAN_U]) * sizeof(float) : 0;
+}
+
+extern "C" cab_status cab_scan_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[CAB_SCAN_U]->dtype, status = forward<T>(node, backend));
+    return status;
+}

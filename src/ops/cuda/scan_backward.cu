@@ -1,0 +1,618 @@
+/* scan_backward.cu - the selective scan on the GPU, backward; src/ops/scan.c has the formulas, scan.cuh how the work is laid
+ * out.
+ *
+ * A block takes 4 warps' channels of one sequence through all tokens: forward, leaving the state at the start of each chunk
+ * in scratch, then backward chunk by chunk, with the chunk's states and decays computed again into registers. The scratch
+ * for states belongs to the block, and blocks are as many as the GPU holds at a time: it stays in the second-level cache as
+ * far as it fits.
+ *
+ * dB and dC are sums over channels. The tensor cores make them: with v[k][m] the products of channel lane k and row m of
+ * lanes, an m16n8k8 product with a matrix of zeros and ones adds the four channel lanes of v and puts the sum of token t
+ * into row t (dB) or 8 + t (dC):
+ *
+ *   k = 0 .. 3: dB's products of the 4 lanes     k = 4 .. 7: dC's     row t of the left matrix: 1 1 1 1 0 0 0 0
+ *   column = lane / 4                                                 row 8 + t:               0 0 0 0 1 1 1 1
+ *
+ * TF32 keeps 11 bits of the products; with fp32 activations the rest goes through a second product. The block's warps are
+ * added up in shared memory, blocks of channels by a second kernel; dA_log, dD and dt_bias are summed over tokens in
+ * registers and over sequences by a third.
+ *
+ * Reads u and dt twice, z and dy once, writes du, ddt and dz: 18 bytes per token and channel in bf16, besides 2 * 4 N / 8 of
+ * states; 2 N exponentials and about 25 N instructions, which are the limit: batch 128, E 384, L 197, N 16 issues 3.9 G of
+ * them, 0.13 ms of an H200. */
+#include "ops/cuda/partials.cuh"
+#include "ops/cuda/scan.cuh"
+
+enum { BLOCKS_PER_MULTIPROCESSOR = 2 };
+enum { PAIR_U, PAIR_DT, PAIR_Z, PAIR_DY, TENSORS };
+
+/* Twice: for the chunk at hand and for the next (sums: for the last, which is stored late). */
+template <typename T, int S, int LANES> struct backward_shared {
+    float4 states[2][CH * S / 4][THREADS];           /* at the start of the chunk */
+    vec<T, 2> pairs[2][TENSORS][Q / LANES][THREADS]; /* of the tokens a thread owns */
+    float tile[2][Q][2 * S * LANES];                 /* B and C */
+    float sums[2][WARPS][Q][2 * S * LANES];          /* dB and dC of a warp's channels */
+    float4 step[WARPS][Q][32 / LANES];               /* delta, delta u of both channels */
+    float4 slopes[WARPS][Q][32 / LANES];             /* of delta by dt, of y by z but for the sum over states */
+    float2 p[WARPS][Q][32 / LANES];                  /* dy silu(z) */
+};
+
+/* d += left right, fp32 accumulators over TF32 factors. Left: `one` where token t's rows and columns meet, see above. */
+__device__ __forceinline__ void add_products(float (&d)[4], float one, float b, float c)
+{
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(__float_as_uint(one)), "r"(0u), "r"(0u), "r"(__float_as_uint(one)), "r"(__float_as_uint(b)),
+                   "r"(__float_as_uint(c)));
+}
+
+/* Copies to shared memory that the thread itself waits for with wait_copies(); BYTES 4, 8 or 16. */
+template <int BYTES> __device__ __forceinline__ void copy_later(void *to, const void *from)
+{
+    const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(BYTES) : "memory");
+}
+
+__device__ __forceinline__ void wait_copies()
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+/* What TF32 drops of x. */
+__device__ __forceinline__ float tf32_rest(float x)
+{
+    return x - __uint_as_float(__float_as_uint(x) & 0xffffe000u);
+}
+
+/* What a chunk keeps between its way forward and its way back. */
+template <int S> struct chunk_states {
+    float a[Q][CH][S], h[Q + 1][CH][S]; /* h[t + 1] is the state after token t */
+};
+
+template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : scan_thread<T, S, LANES, PAIRS> {
+    typedef scan_thread<T, S, LANES, PAIRS> base;
+    using base::A;
+    using base::b;
+    using base::e;
+    using base::first;
+    using base::k;
+    using base::n;
+    using base::sg;
+    using base::slot;
+    using base::warp;
+    static constexpr int OWN = base::OWN, STATES = base::STATES;
+
+    backward_shared<T, S, LANES> &shared;
+    const int chunks;
+    int turn; /* which of the two tiles and sums is written next */
+    float dh[CH][S], dA[CH][S], dD[CH], dbias[CH];
+
+    __device__ backward_thread(const scan_pass<T> &pass, backward_shared<T, S, LANES> &memory)
+        : base(pass), shared(memory), chunks((pass.L + Q - 1) / Q), turn(0)
+    {
+    }
+
+    /* The thread's part of the state at the start of a chunk, 32 lanes apart. */
+    __device__ __forceinline__ float4 *state_at(int chunk) const
+    {
+        const int64_t part = ((int64_t)blockIdx.x * chunks + chunk) * WARPS + warp;
+        return reinterpret_cast<float4 *>(k.states) + part * (CH * S / 4) * 32 + threadIdx.x % 32;
+    }
+
+    __device__ __forceinline__ void store_state(int chunk, const float (&h)[CH][S]) const
+    {
+        float4 *to = state_at(chunk);
+#pragma unroll
+        for (int i = 0; i < CH * S; i += 4)
+            to[i / 4 * 32] =
+                make_float4(h[i / S][i % S], h[i / S][i % S + 1], h[i / S][i % S + 2], h[i / S][i % S + 3]);
+    }
+
+    /* The states at the start of a chunk, once they are copied. */
+    __device__ __forceinline__ void read_state(float (&h)[CH][S]) const
+    {
+#pragma unroll
+        for (int i = 0; i < CH * S; i += 4) {
+            const float4 v = shared.states[turn][i / 4][threadIdx.x];
+            h[i / S][i % S] = v.x;
+            h[i / S][i % S + 1] = v.y;
+            h[i / S][i % S + 2] = v.z;
+            h[i / S][i % S + 3] = v.w;
+        }
+    }
+
+    /* Begins to copy a tensor's pairs of the chunk at t0 into buffer `side`. */
+    __device__ __forceinline__ void copy_pairs(const channels_of<const T> &from, int tensor, int t0, int side)
+    {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            vec<T, 2> *to = &shared.pairs[side][tensor][i][threadIdx.x];
+            const int t = t0 + i * LANES + sg;
+            const T *at = from.at(this->row(t), e);
+            if (PAIRS)
+                copy_later<2 * sizeof(T)>(to, at);
+            else
+                *to = load_pair<PAIRS>(at, n);
+        }
+    }
+
+    /* Begins to load what the way forward reads of a chunk. */
+    __device__ __forceinline__ void load_inputs(int chunk, int side)
+    {
+        copy_pairs(k.u, PAIR_U, chunk * Q, side);
+        copy_pairs(k.dt, PAIR_DT, chunk * Q, side);
+        this->load_tile(chunk * Q);
+    }
+
+    /* ... and the way back. */
+    __device__ __forceinline__ void load_all(int chunk, int side)
+    {
+        const float4 *from = state_at(chunk);
+#pragma unroll
+        for (int i = 0; i < CH * S / 4; i++)
+            copy_later<16>(&shared.states[side][i][threadIdx.x], from + i * 32);
+        copy_pairs(k.z, PAIR_Z, chunk * Q, side);
+        copy_pairs(k.dy, PAIR_DY, chunk * Q, side);
+        load_inputs(chunk, side);
+    }
+
+    /* Forward through all chunks but the last for the states between them. */
+    __device__ __forceinline__ void sweep()
+    {
+        float h[CH][S] = {};
+        load_inputs(0, turn);
+        for (int chunk = 0; chunk + 1 < chunks; chunk++, turn ^= 1) {
+            store_state(chunk, h);
+            wait_copies();
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < OWN; i++)
+                shared.step[warp][i * LANES + sg][slot] =
+                    this->step_of(chunk * Q + i * LANES + sg, shared.pairs[turn][PAIR_U][i][threadIdx.x],
+                                  shared.pairs[turn][PAIR_DT][i][threadIdx.x]);
+            this->put_tile(shared.tile[turn]);
+            __syncthreads();
+            load_inputs(chunk + 1, turn ^ 1);
+#pragma unroll
+            for (int t = 0; t < Q; t++) {
+                float B[S];
+                const float4 step = shared.step[warp][t][slot];
+                const float delta[CH] = {step.x, step.y}, x[CH] = {step.z, step.w};
+                read_states<S>(shared.tile[turn][t] + sg * S, B);
+#pragma unroll
+                for (int i = 0; i < CH * S; i++)
+                    h[i / S][i % S] = exp2_fast(delta[i / S] * A[i / S][i % S]) * h[i / S][i % S] + x[i / S] * B[i % S];
+            }
+        }
+        store_state(chunks - 1, h);
+        wait_copies();
+    }
+
+    /* One channel of an owned token: what the lanes of the channel need of it, and its owner later. */
+    struct staged {
+        float delta, x, slope, p, gate_slope;
+    };
+    __device__ __forceinline__ staged stage_one(float u, float dt, float z, float dy, bool here) const
+    {
+        const float v = exp2_fast(-LOG2_E * fabsf(dt)), s = sigmoid_fast(z);
+        staged r;
+        r.delta = softplus_fast(dt, v);
+        r.x = here ? r.delta * u : 0.0f;
+        r.delta = here ? r.delta : 0.0f;
+        r.slope = __fdividef(dt >= 0.0f ? 1.0f : v, 1.0f + v);
+        r.p = k.gated ? dy * (z * s) : dy;
+        r.p = here ? r.p : 0.0f;
+        r.gate_slope = dy * (s + z * s * (1.0f - s));
+        return r;
+    }
+
+    /* The owned tokens of the chunk at t0. */
+    __device__ __forceinline__ void stage(int t0)
+    {
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const int t = i * LANES + sg;
+            const bool here = t0 + t < k.L && n > 0;
+            const float2 u = widen(shared.pairs[turn][PAIR_U][i][threadIdx.x]);
+            const float2 dt = widen(shared.pairs[turn][PAIR_DT][i][threadIdx.x]);
+            const float2 z = widen(shared.pairs[turn][PAIR_Z][i][threadIdx.x]);
+            const float2 dy = widen(shared.pairs[turn][PAIR_DY][i][threadIdx.x]);
+            const staged a = stage_one(u.x, dt.x + this->bias.x, z.x, dy.x, here);
+            const staged b = stage_one(u.y, dt.y + this->bias.y, z.y, dy.y, here);
+            shared.step[warp][t][slot] = make_float4(a.delta, b.delta, a.x, b.x);
+            shared.slopes[warp][t][slot] = make_float4(a.slope, b.slope, a.gate_slope, b.gate_slope);
+            shared.p[warp][t][slot] = make_float2(a.p, b.p);
+        }
+    }
+
+    /* Forward again through the chunk from its first state; y: <C, h> of the owned tokens. */
+    __device__ __forceinline__ void advance(chunk_states<S> &c, float (&y)[OWN][CH]) const
+    {
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            float sums[CH][LANES] = {};
+#pragma unroll
+            for (int j = 0; j < LANES; j++) {
+                const int t = i * LANES + j;
+                float B[S], C[S];
+                const float4 step = shared.step[warp][t][slot];
+                const float delta[CH] = {step.x, step.y}, x[CH] = {step.z, step.w};
+                read_states<S>(shared.tile[turn][t] + sg * S, B);
+                read_states<S>(shared.tile[turn][t] + STATES + sg * S, C);
+#pragma unroll
+                for (int ch = 0; ch < CH; ch++)
+#pragma unroll
+                    for (int s = 0; s < S; s++) {
+                        c.a[t][ch][s] = exp2_fast(delta[ch] * A[ch][s]);
+                        c.h[t + 1][ch][s] = c.a[t][ch][s] * c.h[t][ch][s] + x[ch] * B[s];
+                        sums[ch][j] += C[s] * c.h[t + 1][ch][s];
+                    }
+            }
+#pragma unroll
+            for (int ch = 0; ch < CH; ch++)
+                y[i][ch] = sum_lanes<LANES>(sums[ch], sg);
+        }
+    }
+
+    /* Back through token t: through_x and through_a receive <dh, B> and <da, A>, products the sums for dB and dC. */
+    __device__ __forceinline__ void retreat(const chunk_states<S> &c, int t, float (&through_x)[CH],
+                                            float (&through_a)[CH], float (&products)[S][4])
+    {
+        float B[S], C[S];
+        const float4 step = shared.step[warp][t][slot];
+        const float2 gradient = shared.p[warp][t][slot];
+        const float delta[CH] = {step.x, step.y}, x[CH] = {step.z, step.w}, p[CH] = {gradient.x, gradient.y};
+        const float one = threadIdx.x % 32 / 4 == t ? 1.0f : 0.0f;
+        read_states<S>(shared.tile[turn][t] + sg * S, B);
+        read_states<S>(shared.tile[turn][t] + STATES + sg * S, C);
+#pragma unroll
+        for (int ch = 0; ch < CH; ch++)
+            through_x[ch] = through_a[ch] = 0.0f;
+#pragma unroll
+        for (int s = 0; s < S; s++) {
+            float for_b = 0.0f, for_c = 0.0f;
+#pragma unroll
+            for (int ch = 0; ch < CH; ch++) {
+                const float now = dh[ch][s] + p[ch] * C[s];
+                dh[ch][s] = now * c.a[t][ch][s];
+                const float da = dh[ch][s] * c.h[t][ch][s];
+                for_b += x[ch] * now;
+                for_c += p[ch] * c.h[t + 1][ch][s];
+                through_x[ch] += now * B[s];
+                through_a[ch] += da * A[ch][s];
+                dA[ch][s] += da * delta[ch];
+            }
+            add_products(products[s], one, for_b, for_c);
+            if (sizeof(T) == sizeof(float))
+                add_products(products[s], one, tf32_rest(for_b), tf32_rest(for_c));
+        }
+    }
+
+    /* Owned token i of the chunk, once its sums over states are there. */
+    __device__ __forceinline__ void finish(int t0, int i, float2 y, float2 through_x, float2 through_a)
+    {
+        const int t = t0 + i * LANES + sg;
+        const unsigned row = this->row(t);
+        const bool any_left = first + STATES < k.N;
+        if (t >= k.L || n == 0)
+            return;
+        if (STATES < k.N) {
+            const int64_t plane = (int64_t)k.sequences * k.L * k.E;
+            float *sums = k.sums + (int64_t)row * k.E + e;
+            y = add_walks(sums, y, n, first > 0, any_left);
+            through_x = add_walks(sums + plane, through_x, n, first > 0, any_left);
+            through_a = add_walks(sums + 2 * plane, through_a, n, first > 0, any_left);
+            if (any_left)
+                return;
+        }
+        const float4 step = shared.step[warp][i * LANES + sg][slot], slopes = shared.slopes[warp][i * LANES + sg][slot];
+        const float2 p = shared.p[warp][i * LANES + sg][slot], D = this->D;
+        const float2 u = widen(shared.pairs[turn][PAIR_U][i][threadIdx.x]);
+        const float2 ddt = make_float2((u.x * through_x.x + LN_2 * through_a.x) * slopes.x,
+                                       (u.y * through_x.y + LN_2 * through_a.y) * slopes.y);
+        const float2 du = make_float2(step.x * through_x.x + D.x * p.x, step.y * through_x.y + D.y * p.y);
+        dD[0] += p.x * u.x;
+        dD[1] += p.y * u.y;
+        dbias[0] += ddt.x;
+        dbias[1] += ddt.y;
+        if (k.du.data != NULL)
+            store_pair<PAIRS>(k.du.at(row, e), du, n, k.add_u);
+        if (k.ddt.data != NULL)
+            store_pair<PAIRS>(k.ddt.at(row, e), ddt, n, k.add_dt);
+        if (k.dz.data != NULL)
+            store_pair<PAIRS>(k.dz.at(row, e), make_float2(slopes.z * (y.x + D.x * u.x), slopes.w * (y.y + D.y * u.y)),
+                              n, k.add_z);
+    }
+
+    /* Where the product put them: lane (token, q) holds columns 2 q and 2 q + 1, and a column is sg and a part of slot. */
+    __device__ __forceinline__ void put_sums(const float (&products)[S][4])
+    {
+        const int q = threadIdx.x % 4;
+        float *to = shared.sums[turn][warp][threadIdx.x % 32 / 4];
+#pragma unroll
+        for (int s = 0; s < S; s++)
+#pragma unroll
+            for (int side = 0; side < 2; side++) {
+                const float left = products[s][2 * side], right = products[s][2 * side + 1];
+                if (LANES == 8) {
+                    to[side * STATES + 2 * q * S + s] = left;
+                    to[side * STATES + (2 * q + 1) * S + s] = right;
+                } else if (LANES == 4) {
+                    to[side * STATES + q * S + s] = left + right;
+                } else {
+                    const float sum = left + right + __shfl_xor_sync(0xffffffffu, left + right, 1);
+                    if (q % 2 == 0)
+                        to[side * STATES + q / 2 * S + s] = sum;
+                }
+            }
+    }
+
+    /* dB and dC of the block's channels, for the chunk whose sums the warps left in `sums`. */
+    __device__ __forceinline__ void store_sums(int chunk, const float (&sums)[WARPS][Q][2 * STATES]) const
+    {
+        const unsigned column = threadIdx.x % (2 * STATES), state = first + column % STATES;
+        const unsigned first_row = (unsigned)this->group * k.sequences * k.L;
+        const channels_of<float> &to = column < STATES ? k.dB : k.dC;
+#pragma unroll
+        for (int i = 0; i < base::LOADS; i++) {
+            const int in_chunk = threadIdx.x / (2 * STATES) + i * base::TILE_STEP, t = chunk * Q + in_chunk;
+            float sum = 0.0f;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++)
+                sum += sums[w][in_chunk][column];
+            if (t < k.L && state < (unsigned)k.N)
+                *to.at(first_row + this->row(t), state) = sum;
+        }
+    }
+
+    __device__ __forceinline__ void chunk_backward(int t0)
+    {
+        chunk_states<S> c;
+        float y[OWN][CH], products[S][4] = {};
+        read_state(c.h[0]);
+        advance(c, y);
+#pragma unroll
+        for (int i = OWN - 1; i >= 0; i--) {
+            float through_x[CH][LANES], through_a[CH][LANES];
+#pragma unroll
+            for (int j = LANES - 1; j >= 0; j--) {
+                float for_x[CH], for_a[CH];
+                retreat(c, i * LANES + j, for_x, for_a, products);
+#pragma unroll
+                for (int ch = 0; ch < CH; ch++) {
+                    through_x[ch][j] = for_x[ch];
+                    through_a[ch][j] = for_a[ch];
+                }
+            }
+            const float2 x = make_float2(sum_lanes<LANES>(through_x[0], sg), sum_lanes<LANES>(through_x[1], sg));
+            const float2 a = make_float2(sum_lanes<LANES>(through_a[0], sg), sum_lanes<LANES>(through_a[1], sg));
+            finish(t0, i, make_float2(y[i][0], y[i][1]), x, a);
+        }
+        put_sums(products);
+    }
+
+    /* Back through all chunks. Sums over the block are stored one chunk late, behind the next chunk's barrier. */
+    __device__ __forceinline__ void back()
+    {
+        load_all(chunks - 1, turn);
+        for (int chunk = chunks - 1; chunk >= 0; chunk--, turn ^= 1) {
+            wait_copies();
+            stage(chunk * Q);
+            this->put_tile(shared.tile[turn]);
+            __syncthreads();
+            if (chunk + 1 < chunks)
+                store_sums(chunk + 1, shared.sums[turn ^ 1]);
+            if (chunk > 0)
+                load_all(chunk - 1, turn ^ 1);
+            chunk_backward(chunk * Q);
+        }
+        __syncthreads();
+        store_sums(0, shared.sums[turn ^ 1]);
+    }
+
+    __device__ __forceinline__ void store_parameters() const
+    {
+        float *to = k.partial_parameters + ((int64_t)b * k.E + e) * (k.N + 2);
+#pragma unroll
+        for (int i = 0; i < CH * S; i++) {
+            const int state = first + sg * S + i % S;
+            if (i / S < n && state < k.N)
+                to[i / S * (k.N + 2) + state] = LN_2 * A[i / S][i % S] * dA[i / S][i % S];
+        }
+        if (first + STATES < k.N)
+            return;
+#pragma unroll
+        for (int c = 0; c < CH; c++) {
+            float skip = dD[c], bias = dbias[c];
+#pragma unroll
+            for (int lanes = base::SLOTS; lanes < 32; lanes *= 2) {
+                skip += __shfl_xor_sync(0xffffffffu, skip, lanes);
+                bias += __shfl_xor_sync(0xffffffffu, bias, lanes);
+            }
+            if (sg == 0 && c < n) {
+                to[c * (k.N + 2) + k.N] = skip;
+                to[c * (k.N + 2) + k.N + 1] = bias;
+            }
+        }
+    }
+
+    __device__ __forceinline__ void walk(int state)
+    {
+        this->begin_states(state);
+#pragma unroll
+        for (int i = 0; i < CH * S; i++)
+            dh[i / S][i % S] = dA[i / S][i % S] = 0.0f;
+#pragma unroll
+        for (int c = 0; c < CH; c++)
+            dD[c] = dbias[c] = 0.0f;
+        sweep();
+        back();
+        store_parameters();
+    }
+};
+
+template <typename T, int S, int LANES, bool PAIRS>
+static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
+    scan_backward(const __grid_constant__ scan_pass<T> pass)
+{
+    extern __shared__ float4 memory[];
+    backward_shared<T, S, LANES> &shared = *reinterpret_cast<backward_shared<T, S, LANES> *>(memory);
+    backward_thread<T, S, LANES, PAIRS> thread(pass, shared);
+    for (int task = blockIdx.x; task < pass.sequences * pass.groups; task += gridDim.x) {
+        thread.begin(task);
+        for (int state = 0; state < pass.N; state += S * LANES)
+            thread.walk(state);
+    }
+}
+
+/* ---- sums over blocks of channels and over sequences --------------------------------------------------------------- */
+
+enum { SUM_THREADS = 256 };
+
+template <typename T> struct group_sums {
+    const float *partials[2]; /* dB, dC: (groups, rows, N) */
+    rows_of<T> to[2];
+    bool add[2];
+    int64_t n_row;
+    int N, groups;
+};
+
+template <typename T>
+static __global__ void __launch_bounds__(SUM_THREADS) sum_groups(const __grid_constant__ group_sums<T> s)
+{
+    const int side = blockIdx.y;
+    const int64_t i = blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x, count = s.n_row * s.N;
+    if (i >= count || s.to[side].data == NULL)
+        return;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int group = 0; group < s.groups; group++)
+        sum += s.partials[side][group * count + i];
+    T *to = s.to[side].at(i / s.N, i % s.N);
+    *to = from_float<T>(s.add[side] ? to_float(*to) + sum : sum);
+}
+
+/* Column e (N + 2) + i of the partial sums: dA_log[e, i], then dD[e] and dt_bias[e]. */
+struct parameter_targets {
+    float *A_log, *D, *bias;
+    int64_t N;
+    bool add;
+
+    __device__ float *target(int64_t column) const
+    {
+        const int64_t channel = column / (N + 2), i = column % (N + 2);
+        if (i < N)
+            return A_log != NULL ? A_log + channel * N + i : NULL;
+        float *const to = i == N ? D : bias;
+        return to != NULL ? to + channel : NULL;
+    }
+};
+
+/* ---- launches ------------------------------------------------------------------------------------------------------ */
+
+/* Which kernel: lanes per channel, of 4 states each. */
+struct backward_kind {
+    bool pairs;
+    int lanes;
+};
+
+static backward_kind kind_of(const cab_node *node)
+{
+    const int64_t N = cab_columns(node->in[CAB_SCAN_B]);
+    const cab_tensor *const paired[] = {node->in[CAB_SCAN_U],  node->in[CAB_SCAN_DT],  node->in[CAB_SCAN_Z],
+                                        node->gin[CAB_SCAN_U], node->gin[CAB_SCAN_DT], node->gin[CAB_SCAN_Z],
+                                        node->gout[0]};
+    backward_kind kind = {scan_pairs(paired, sizeof paired / sizeof *paired), 8};
+    if (kind.pairs)
+        kind.lanes = N <= 8 ? 2 : N <= 16 ? 4 : 8;
+    return kind;
+}
+
+/* Offsets in floats of the parts of the scratch. */
+struct backward_scratch {
+    int64_t blocks, partial_b, partial_c, parameters, sums, total;
+};
+
+static backward_scratch scratch_of(const cab_node *node, const cab_backend *backend)
+{
+    const cab_scan_shape s = cab_scan_shape_of(node);
+    const int lanes = kind_of(node).lanes, channels = 32 / lanes * CH * WARPS;
+    const int64_t groups = ceil_div(s.E, channels), tasks = s.B * groups, partials = groups * s.B * s.L * s.N;
+    const int64_t resident = BLOCKS_PER_MULTIPROCESSOR * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    backward_scratch w;
+    w.blocks = tasks < resident ? tasks : resident;
+    w.partial_b = w.blocks * ceil_div(s.L, Q) * THREADS * CH * 4;
+    w.partial_c = w.partial_b + partials;
+    w.parameters = w.partial_c + partials;
+    w.sums = w.parameters + s.B * s.E * (s.N + 2);
+    w.total = w.sums + (s.N > 4 * lanes ? 3 * s.B * s.L * s.E : 0);
+    return w;
+}
+
+extern "C" size_t cab_scan_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    return (size_t)scratch_of(node, backend).total * sizeof(float);
+}
+
+template <typename T> static cab_status launch_sums(const cab_node *node, const scan_pass<T> &p, cab_backend *backend)
+{
+    const uint32_t add = node->accumulate;
+    group_sums<T> s = {{p.dB.data, p.dC.data},
+                       {rows<T>(node->gin[CAB_SCAN_B]), rows<T>(node->gin[CAB_SCAN_C])},
+                       {(add >> CAB_SCAN_B & 1) != 0, (add >> CAB_SCAN_C & 1) != 0},
+                       (int64_t)p.sequences * p.L,
+                       p.N,
+                       p.groups};
+    const dim3 grid((unsigned)ceil_div(s.n_row * s.N, SUM_THREADS), 2);
+    if (s.to[0].data != NULL || s.to[1].data != NULL)
+        sum_groups<T><<<grid, SUM_THREADS, 0, stream_of(backend)>>>(s);
+    CAB_TRY(cab_cuda_launched("scan"));
+    const parameter_targets targets = {rows<float>(node->gin[CAB_SCAN_A_LOG]).data,
+                                       rows<float>(node->gin[CAB_SCAN_D]).data,
+                                       rows<float>(node->gin[CAB_SCAN_DT_BIAS]).data, p.N, true};
+    if (targets.A_log == NULL && targets.D == NULL && targets.bias == NULL)
+        return CAB_OK;
+    return launch_partials(targets, p.partial_parameters, p.sequences, (int64_t)p.E * (p.N + 2), backend);
+}
+
+template <typename T, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+{
+    const backward_scratch w = scratch_of(node, backend);
+    scan_pass<T> p = scan_pass_of<T>(node, scan_thread<T, 4, LANES, PAIRS>::CHANNELS);
+    p.dy = channels_in<const T>(node->gout[0]);
+    p.du = channels_in<T>(node->gin[CAB_SCAN_U]);
+    p.ddt = channels_in<T>(node->gin[CAB_SCAN_DT]);
+    p.dz = channels_in<T>(node->gin[CAB_SCAN_Z]);
+    p.add_u = node->accumulate >> CAB_SCAN_U & 1;
+    p.add_dt = node->accumulate >> CAB_SCAN_DT & 1;
+    p.add_z = node->accumulate >> CAB_SCAN_Z & 1;
+    p.states = (float *)node->scratch;
+    p.dB = {p.states + w.partial_b, (unsigned)(p.N * sizeof(float))};
+    p.dC = {p.states + w.partial_c, (unsigned)(p.N * sizeof(float))};
+    p.partial_parameters = p.states + w.parameters;
+    p.sums = p.states + w.sums;
+    const size_t shared = sizeof(backward_shared<T, 4, LANES>);
+    CAB_TRY(cab_cuda_shared((const void *)scan_backward<T, 4, LANES, PAIRS>, shared, "scan"));
+    scan_backward<T, 4, LANES, PAIRS><<<(unsigned)w.blocks, THREADS, shared, stream_of(backend)>>>(p);
+    CAB_TRY(cab_cuda_launched("scan"));
+    return launch_sums(node, p, backend);
+}
+
+template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
+{
+    const backward_kind kind = kind_of(node);
+    if (!kind.pairs)
+        return launch<T, 8, false>(node, backend);
+    if (kind.lanes == 2)
+        return launch<T, 2, true>(node, backend);
+    return kind.lanes == 4 ? launch<T, 4, true>(node, backend) : launch<T, 8, true>(node, backend);
+}
+
+extern "C" cab_status cab_scan_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[CAB_SCAN_U]->dtype, status = backward<T>(node, backend));
+    return status;
+}
