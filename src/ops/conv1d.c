@@ -46,7 +46,7 @@ static const cab_op op_conv1d = {
     .forward = CAB_KERNELS(cab_conv1d_forward),
     .backward = CAB_KERNELS(cab_conv1d_backward),
     .forward_scratch = {[CAB_CPU] = conv1d_forward_scratch},
-    .backward_scratch = {[CAB_CPU] = conv1d_backward_scratch},
+    .backward_scratch = {[CAB_CPU] = conv1d_backward_scratch CAB_ON_CUDA(cab_conv1d_backward_scratch_cuda)},
     .flops = conv1d_flops,
 };
 

@@ -2,7 +2,7 @@
 #ifndef CAB_OPS_CONV1D_H
 #define CAB_OPS_CONV1D_H
 
-#include <stdbool.h>
+#include "tensor/graph.h"
 
 enum {
     CAB_CONV1D_MAX_WIDTH = 16,
@@ -14,5 +14,8 @@ typedef struct cab_conv1d_attributes {
     bool silu;
     bool reverse; /* tokens run from the last to the first */
 } cab_conv1d_attributes;
+
+/* Scratch on the GPU: partial gradients of filters and bias. */
+size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend);
 
 #endif

@@ -1,5 +1,6 @@
 /* test_conv1d.c - the short causal convolution against its formula in fp64. */
 #include "ops/check.h"
+#include "ops/gpu.h"
 #include "ops/repeat.h"
 
 typedef struct shape {
@@ -140,7 +141,7 @@ static void test_step(void **state)
         cab_params *params;
         cab_graph *whole, *step;
         cab_tensor *w, *bias;
-        check_ok(cab_backend_open("cpu", &backend));
+        check_ok(cab_backend_open(check_device(), &backend));
         check_ok(cab_params_new(backend, &params));
         check_ok(cab_params_add(params, "w", CAB_F32, 3, (int64_t[]){E, 1, K}, CAB_DECAY, &w));
         check_ok(cab_params_add(params, "bias", CAB_F32, 1, (int64_t[]){E}, CAB_DECAY, &bias));
@@ -186,6 +187,29 @@ static void test_step(void **state)
     }
 }
 
+/* On a GPU: vectors of channels and single ones, stretches of tokens that end anywhere, more than a block of them. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{3, 197, 384, 4, true, true},
+                            {2, 300, 517, 4, true, true},
+                            {1, 65, 72, 3, true, false},
+                            {2, 70, 40, 16, false, true}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const shape *s = &shapes[i];
+        const check_case c = {.name = "conv1d on the GPU",
+                              .n_in = s->bias ? 3 : 2,
+                              .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->E}, -2, 2},
+                                     {CHECK_PARAMETER, 3, {s->E, 1, s->K}, 0, 0},
+                                     {CHECK_PARAMETER, 1, {s->E}, 0, 0}},
+                              .n_out = 1,
+                              .n_seeded = 1,
+                              .record = record,
+                              .argument = s};
+        gpu_compare(&c, 1e-5, 1.5e-2);
+    }
+}
+
 static void test_shape_errors(void **state)
 {
     (void)state;
@@ -222,8 +246,9 @@ static void test_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes),          cmocka_unit_test(test_blocks),
-                                       cmocka_unit_test(test_block_gradients), cmocka_unit_test(test_step),
-                                       cmocka_unit_test(test_shape_errors),    cmocka_unit_test(test_threads)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shapes), cmocka_unit_test(test_blocks), cmocka_unit_test(test_block_gradients),
+        cmocka_unit_test(test_step),   cmocka_unit_test(test_gpu),    cmocka_unit_test(test_shape_errors),
+        cmocka_unit_test(test_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

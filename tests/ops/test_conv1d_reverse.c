@@ -1,5 +1,6 @@
 /* test_conv1d_reverse.c - the short convolution from the last token to the first, against its formula in fp64. */
 #include "ops/check.h"
+#include "ops/gpu.h"
 
 typedef struct shape {
     int64_t B, L, E, K;
@@ -79,8 +80,20 @@ static void test_blocks(void **state)
     check_release(&r);
 }
 
+/* On a GPU, both kinds of kernels. */
+static void test_gpu(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{3, 197, 384, 4, true}, {2, 50, 37, 4, true}, {1, 40, 16, 7, false}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        check_case c = make_case("conv1d reverse on the GPU", &shapes[i]);
+        gpu_compare(&c, 1e-5, 1.5e-2);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_blocks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_blocks),
+                                       cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
