@@ -18,6 +18,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Where models run in tests that do not say: CAB_TEST_DEVICE, else the CPU. */
+static inline const char *test_device(void)
+{
+    const char *device = getenv("CAB_TEST_DEVICE");
+    return device != NULL && *device != '\0' ? device : "cpu";
+}
+
 /* Setup and teardown of cmocka_unit_test_setup_teardown(): *state is the path of an empty directory. */
 static inline int temp_setup(void **state)
 {

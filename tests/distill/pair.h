@@ -14,7 +14,7 @@ static inline void pair_open(void **state, const tiny *teacher, const tiny *stud
 {
     char *directories[2] = {strdup(temp_path(state, "teacher")), strdup(temp_path(state, "student"))};
     assert_true(directories[0] != NULL && directories[1] != NULL);
-    assert_ok(cab_backend_open("cpu", &p->backend));
+    assert_ok(cab_backend_open(test_device(), &p->backend));
     p->backend->threads = 1;
     for (int i = 0; i < 2; i++) {
         void *directory = directories[i];

@@ -58,7 +58,7 @@ static void test_values(void **state)
 {
     (void)state;
     cab_backend *backend = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *model = student(backend);
     assert_ok(cab_initialise_vim(model, 3, false));
     const cab_vim *m = model->layers;
@@ -85,7 +85,7 @@ static void test_same_again(void **state)
 {
     (void)state;
     cab_backend *backend = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *a = student(backend), *b = student(backend), *other = student(backend);
     assert_ok(cab_initialise_vim(a, 3, true));
     assert_ok(cab_initialise_vim(b, 3, true));
@@ -115,7 +115,7 @@ static void test_everything_learns(void **state)
 {
     (void)state;
     cab_backend *backend = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     for (int identity = 0; identity < 2; identity++) {
         cab_model *model = student(backend);
         float pixels[3 * 12 * 12], one[5] = {1, 1, 1, 1, 1};
@@ -156,7 +156,7 @@ static void test_other_students_refused(void **state)
 {
     (void)state;
     cab_model *model = NULL;
-    assert_ok(cab_model_load("examples/tales/teacher", CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), "examples/tales/teacher", CAB_PRECISION_FP32, &model));
     assert_fails(cab_initialise_vim(model, 1, false), CAB_EUNSUPPORTED, "\"gpt2\"");
     cab_model_free(model);
 }

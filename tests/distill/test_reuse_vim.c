@@ -38,7 +38,7 @@ static fixture open_fixture(void **state, bool distilled, int width, int classes
 {
     fixture f = {0};
     const tiny teacher = tiny_transformers(CAB_F32, distilled);
-    assert_ok(cab_backend_open("cpu", &f.backend));
+    assert_ok(cab_backend_open(test_device(), &f.backend));
     assert_ok(cab_model_open(tiny_write(state, &teacher, 1), f.backend, CAB_PRECISION_FP32, false, &f.teacher));
     f.student = student(f.backend, width, classes);
     assert_ok(cab_recipe_new(&f.recipe));

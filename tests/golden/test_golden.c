@@ -84,7 +84,7 @@ static void student_open(const char *path, const golden_precision *precision, st
     cab_json_close(&json);
     snprintf(file, sizeof file, "%s.safetensors", path);
     assert_ok(cab_safetensors_open(file, &s->st));
-    assert_ok(cab_backend_open("cpu", &s->backend));
+    assert_ok(cab_backend_open(test_device(), &s->backend));
     assert_ok(cab_model_create(arch, &config, s->backend, precision->precision, &s->model));
     load_parameters(s, s->model->params, "param.");
     expect_known(s, "param.", strlen("param."));
@@ -449,7 +449,7 @@ static void compare_model(const char *directory, double least_tolerance)
             cab_safetensors_close(s.st);
             skip();
         }
-        assert_ok(cab_backend_open("cpu", &s.backend));
+        assert_ok(cab_backend_open(test_device(), &s.backend));
         bool trains = cab_safetensors_find(s.st, "loss_ce") != NULL;
         cab_status status = cab_model_open(directory, s.backend, golden_precisions[p].precision, trains, &s.model);
         if (status == CAB_EUNSUPPORTED) {

@@ -147,7 +147,7 @@ static void open_vim(const char *path, const golden_precision *precision, subjec
     cab_json_close(&json);
     snprintf(file, sizeof file, "%s.safetensors", path);
     assert_ok(cab_safetensors_open(file, &s->st));
-    assert_ok(cab_backend_open("cpu", &s->backend));
+    assert_ok(cab_backend_open(test_device(), &s->backend));
     assert_ok(cab_model_create(arch, &config, s->backend, precision->precision, &s->model));
     load_parameters(s, s->model->params, "param.");
     assert_int_equal(cab_params_count(s->model->params), count_prefix(s, "param."));
@@ -430,7 +430,7 @@ static void open_teacher(const char *directory, const golden_precision *precisio
     *s = (subject){.precision = precision};
     assert_ok(cab_path_join(file, directory, "golden.safetensors"));
     assert_ok(cab_safetensors_open(file, &s->st));
-    assert_ok(cab_backend_open("cpu", &s->backend));
+    assert_ok(cab_backend_open(test_device(), &s->backend));
     assert_ok(cab_model_open(directory, s->backend, precision->precision, false, &s->model));
 }
 

@@ -32,7 +32,8 @@ static void test_every_architecture_loads(void **state)
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
             cab_model *model = NULL;
-            assert_ok(cab_model_load(tiny_write(state, &models[i], 1), (cab_precision)precision, &model));
+            assert_ok(
+                cab_model_load_on(test_device(), tiny_write(state, &models[i], 1), (cab_precision)precision, &model));
             assert_string_equal(cab_model_architecture(model), names[i]);
             expect_values(model, &models[i]);
             cab_model_free(model);
@@ -43,7 +44,7 @@ static void test_configuration(void **state)
 {
     tiny t = tiny_phi(CAB_F32);
     cab_model *model = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     const cab_config *c = &model->config;
     assert_int_equal(c->vocab_size, 23);
     assert_int_equal(c->head_dim, 4);
@@ -57,14 +58,14 @@ static void test_configuration(void **state)
     assert_int_equal(cab_model_value_width(model), 8);
     cab_model_free(model);
     t = tiny_gpt2(CAB_F32, "");
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_int_equal(model->config.bos_token, -1); /* outside the vocabulary */
     assert_int_equal(cab_model_parameters(model),
                      23 * 12 + 16 * 12 + 2 * (12 * 36 + 36 + 12 * 12 + 12 + 12 * 48 + 48 + 48 * 12 + 12 + 4 * 12) +
                          2 * 12);
     cab_model_free(model);
     t = tiny_phi_mamba(CAB_F32);
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_int_equal(cab_model_query_width(model), 10);
     assert_int_equal(cab_model_value_width(model), 12);
     assert_int_equal(model->config.eos_token, 0);
@@ -79,7 +80,7 @@ static void test_untied_head(void **state)
     assert_fails(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model), CAB_EFORMAT,
                  "tensor \"lm_head.weight\" is missing");
     TINY_MATRIX(&t, 23, 12, "lm_head.weight");
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_string_equal(model->arch->head(model).w->name, "lm_head.weight");
     cab_model_free(model);
 }
@@ -103,7 +104,7 @@ static void test_trainable_models_have_fp32_masters(void **state)
     tiny t = tiny_phi_mamba(CAB_BF16);
     cab_backend *backend = NULL;
     cab_model *model = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     assert_ok(cab_model_open(tiny_write(state, &t, 1), backend, CAB_PRECISION_BF16, true, &model));
     expect_values(model, &t);
     for (size_t i = 0; i < cab_params_count(model->params); i++) {
@@ -118,7 +119,7 @@ static void test_shards(void **state)
 {
     tiny t = tiny_phi_mamba(CAB_F32);
     cab_model *model = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 3), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 3), CAB_PRECISION_FP32, &model));
     expect_values(model, &t);
     cab_model_free(model);
     assert_int_equal(unlink(temp_path(state, "model-00002-of-00003.safetensors")), 0);
@@ -253,7 +254,7 @@ static void test_tokenizer_of_another_model(void **state)
     char path[CAB_PATH_MAX];
     assert_ok(cab_path_join(path, teacher_directory, "tokenizer.json"));
     assert_ok(cab_tokenizer_load(path, &tokenizer));
-    assert_ok(cab_model_load(teacher_directory, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), teacher_directory, CAB_PRECISION_FP32, &model));
     assert_ok(cab_tokenizer_check_vocab(tokenizer, model->config.vocab_size, teacher_directory));
     assert_fails(cab_tokenizer_check_vocab(tokenizer, 1000, teacher_directory), CAB_ESHAPE, teacher_directory);
     assert_non_null(strstr(cab_error_text(), "1000"));
@@ -273,7 +274,8 @@ static void test_bf16_is_near_fp32(void **state)
     for (int i = 0; i < 64; i++)
         ids[i] = (i * 37 + 11) % 1000;
     for (int i = 0; i < 2; i++) {
-        assert_ok(cab_model_load(teacher_directory, i == 0 ? CAB_PRECISION_FP32 : CAB_PRECISION_BF16, &models[i]));
+        assert_ok(cab_model_load_on(test_device(), teacher_directory, i == 0 ? CAB_PRECISION_FP32 : CAB_PRECISION_BF16,
+                                    &models[i]));
         logits[i] = tiny_logits(models[i], ids, 2, 32);
     }
     double distance = tiny_distance(logits[1], logits[0], (size_t)64 * 1024);
@@ -293,10 +295,10 @@ static void test_students_survive_saving(void **state)
     cab_model *model = NULL, *again = NULL;
     char directory[CAB_PATH_MAX];
     assert_ok(cab_path_join(directory, *state, "inner/student"));
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_ok(cab_file_write(temp_path(state, "tokenizer.json"), "{}", 2));
     assert_ok(cab_model_save(model, directory));
-    assert_ok(cab_model_load(directory, CAB_PRECISION_FP32, &again));
+    assert_ok(cab_model_load_on(test_device(), directory, CAB_PRECISION_FP32, &again));
     expect_values(again, &t);
     assert_string_equal(again->directory, directory);
     again->config.max_length = model->config.max_length;
@@ -307,7 +309,7 @@ static void test_students_survive_saving(void **state)
     float values[4] = {5, 6, 7, 8}; /* saving again replaces */
     assert_ok(cab_params_write(model->params, cab_params_find(model->params, "backbone.layers.1.mixer.D"), values));
     assert_ok(cab_model_save(model, directory));
-    assert_ok(cab_model_load(directory, CAB_PRECISION_FP32, &again));
+    assert_ok(cab_model_load_on(test_device(), directory, CAB_PRECISION_FP32, &again));
     float got[4];
     assert_ok(cab_params_read(again->params, cab_params_find(again->params, "backbone.layers.1.mixer.D"), got));
     assert_memory_equal(got, values, sizeof values);
@@ -322,13 +324,13 @@ static void test_export_with_other_values(void **state)
     cab_model *model = NULL, *again = NULL;
     const float *values[TINY_TENSORS] = {NULL};
     const float average[4] = {-1, -2, -3, -4};
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     for (size_t i = 0; i < cab_params_count(model->params); i++)
         if (strcmp(cab_params_at(model->params, i)->name, "backbone.layers.0.mixer.D") == 0)
             values[i] = average;
     assert_ok(cab_model_export(model, temp_path(state, "averaged"), NULL, values));
     cab_model_free(model);
-    assert_ok(cab_model_load(temp_path(state, "averaged"), CAB_PRECISION_FP32, &again));
+    assert_ok(cab_model_load_on(test_device(), temp_path(state, "averaged"), CAB_PRECISION_FP32, &again));
     float got[4];
     assert_ok(cab_params_read(again->params, cab_params_find(again->params, "backbone.layers.0.mixer.D"), got));
     assert_memory_equal(got, average, sizeof average);
@@ -338,7 +340,7 @@ static void test_export_with_other_values(void **state)
 static void test_teachers_are_not_saved(void **state)
 {
     cab_model *model = NULL;
-    assert_ok(cab_model_load(teacher_directory, CAB_PRECISION_BF16, &model));
+    assert_ok(cab_model_load_on(test_device(), teacher_directory, CAB_PRECISION_BF16, &model));
     assert_fails(cab_model_save(model, temp_path(state, "copy")), CAB_EUNSUPPORTED,
                  "models of architecture \"gpt2\" are read, not written");
     assert_false(cab_path_exists(temp_path(state, "copy")));
@@ -349,7 +351,7 @@ static void test_saving_where_nothing_can_be_written(void **state)
 {
     tiny t = tiny_phi_mamba(CAB_F32);
     cab_model *model = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_fails(cab_model_save(model, temp_path(state, "config.json")), CAB_EIO, "config.json");
     cab_model_free(model);
 }
@@ -361,7 +363,7 @@ static void test_parts(void **state)
 {
     tiny t = tiny_gpt2(CAB_BF16, "");
     cab_model *model = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
     float *stored = tiny_values(tiny_find(&t, "h.1.attn.c_attn.weight"));
     cab_part_values k = {0}, bias = {0}, none = {.values = stored};
     assert_ok(model->arch->part(model, CAB_PART_K_W, 1, &k));

@@ -44,7 +44,7 @@ static void compare(void **state, const tiny *t, const char *eager)
     for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
         const int64_t B = precision == CAB_PRECISION_FP32 ? 3 : 1;
         cab_model *model = NULL;
-        assert_ok(cab_model_load(directory, (cab_precision)precision, &model));
+        assert_ok(cab_model_load_on(test_device(), directory, (cab_precision)precision, &model));
         float *whole = tiny_logits(model, ids, B, LENGTH);
         setenv("CAB_EAGER", eager, 1);
         float *steps = stepwise(model, ids, B);
@@ -99,7 +99,7 @@ static void test_sequences_longer_than_the_table(void **state)
     tiny t = tiny_gpt2(CAB_F32, "");
     cab_model *model = NULL;
     cab_graph *g = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_ok(cab_graph_new(model->backend, &g));
     cab_graph_keep(g,
                    cab_model_record(g, model, cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){1, 17}), false, NULL));
@@ -114,7 +114,7 @@ static void test_ids_outside_the_vocabulary(void **state)
     const int32_t bad[] = {-1, VOCABULARY, INT32_MAX};
     tiny t = tiny_phi_mamba(CAB_F32);
     cab_model *model = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     for (int i = 0; i < 3; i++) {
         cab_graph *g = NULL;
         assert_ok(cab_graph_new(model->backend, &g));

@@ -35,7 +35,7 @@ static void test_transformers(void **state)
     for (int distilled = 0; distilled < 2; distilled++) {
         tiny t = tiny_transformers(CAB_F32, distilled);
         cab_model *model = NULL;
-        assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
         const cab_config *c = &model->config;
         assert_string_equal(cab_model_architecture(model), distilled ? "deit" : "vit");
         assert_true(cab_model_reads_images(model));
@@ -132,11 +132,11 @@ static void test_timm(void **state)
     for (int distilled = 0; distilled < 2; distilled++) {
         tiny t = tiny_transformers(CAB_F32, distilled);
         cab_model *model = NULL;
-        assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
         float *expected = image_logits(model);
         cab_model_free(model);
         write_as_timm(state, &t, distilled, configs[distilled]);
-        assert_ok(cab_model_load(*state, CAB_PRECISION_FP32, &model));
+        assert_ok(cab_model_load_on(test_device(), *state, CAB_PRECISION_FP32, &model));
         assert_string_equal(cab_model_architecture(model), distilled ? "deit" : "vit");
         assert_int_equal(model->config.image_size, 12);
         assert_int_equal(model->config.n_layer, 2);
@@ -157,7 +157,7 @@ static void test_single_head(void **state)
     tiny_drop(&t, "distillation_classifier.bias");
     snprintf(tiny_find(&t, "cls_classifier.weight")->name, CAB_NAME_MAX, "classifier.weight");
     snprintf(tiny_find(&t, "cls_classifier.bias")->name, CAB_NAME_MAX, "classifier.bias");
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_int_equal(cab_columns(model->arch->head(model).w), 12);
     free(image_logits(model));
     cab_model_free(model);
@@ -178,7 +178,7 @@ static void test_mapped(void **state)
                 n *= tensor->shape[d];
         }
     }
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
     assert_int_equal(cab_params_bytes(model->params), others);
     free(image_logits(model));
     cab_model_free(model);
@@ -241,7 +241,7 @@ static void test_image_size(void **state)
     static const char *const names[] = {"pos_embed", "deit.embeddings.position_embeddings",
                                         "vit.embeddings.position_embeddings"};
     cab_backend *backend = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     for (int m = 0; m < 3; m++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             cab_model *model = NULL;
@@ -264,7 +264,7 @@ static void test_image_size_refused(void **state)
     tiny t = tiny_vim(), text = tiny_gpt2(CAB_F32, "");
     cab_backend *backend = NULL;
     cab_model *model = NULL;
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     tiny_write(state, &t, 1);
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         assert_fails(cab_model_open_sized(*state, sizes[i], backend, CAB_PRECISION_FP32, false, &model), CAB_EARG,
@@ -281,14 +281,14 @@ static void test_vim_comes_back(void **state)
 {
     tiny t = tiny_vim();
     cab_model *model = NULL, *again = NULL;
-    assert_ok(cab_model_load(tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
     assert_int_equal(model->config.dt_rank, 1);
     assert_int_equal(model->config.d_inner, 16);
     assert_int_equal(model->config.class_at, 4);
     assert_int_equal(cab_model_key_width(model), 3);
     assert_int_equal(cab_model_value_width(model), 16);
     assert_ok(cab_model_save(model, temp_path(state, "copy")));
-    assert_ok(cab_model_load(temp_path(state, "copy"), CAB_PRECISION_FP32, &again));
+    assert_ok(cab_model_load_on(test_device(), temp_path(state, "copy"), CAB_PRECISION_FP32, &again));
     assert_memory_equal(&model->config, &again->config, sizeof model->config);
     float *expected = image_logits(model), *got = image_logits(again);
     assert_memory_equal(got, expected, 10 * sizeof *got);

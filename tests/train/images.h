@@ -85,6 +85,7 @@ static inline cab_recipe *images_recipe(void **state, const char *method, const 
     assert_ok(cab_recipe_set(recipe, "data.eval", temp_path(state, "val")));
     assert_ok(cab_recipe_set(recipe, "data.classes", temp_path(state, "classes.tsv")));
     assert_ok(cab_recipe_set(recipe, "out", temp_path(state, out)));
+    assert_ok(cab_recipe_set(recipe, "device", test_device()));
     if (settings != NULL)
         runs_set(recipe, settings);
     return recipe;

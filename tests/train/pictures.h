@@ -60,7 +60,7 @@ static inline cab_model *pictures_model(void **state, const char *name, bool vim
 {
     cab_model *model = NULL;
     pictures_write_model(state, name, vim);
-    assert_ok(cab_model_load(temp_path(state, name), CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), temp_path(state, name), CAB_PRECISION_FP32, &model));
     return model;
 }
 

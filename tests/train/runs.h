@@ -64,6 +64,7 @@ static inline cab_recipe *runs_recipe(void **state, const char *method, const ch
     assert_ok(cab_recipe_set(recipe, "data.eval", runs_text(state, "examples/tales/val.txt", 1500, "val.txt")));
     assert_ok(cab_recipe_set(recipe, "data.cache", temp_path(state, "cache")));
     assert_ok(cab_recipe_set(recipe, "out", temp_path(state, out)));
+    assert_ok(cab_recipe_set(recipe, "device", test_device()));
     if (settings != NULL)
         runs_set(recipe, settings);
     return recipe;

@@ -117,7 +117,7 @@ static void test_photos(void **state)
         skip();
     }
     assert_int_equal(count, 17);
-    assert_ok(cab_model_load(PHOTOS, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), PHOTOS, CAB_PRECISION_FP32, &model));
     const int classes = model->config.n_classes;
     float *expected = golden_logits((int64_t)count, classes);
     assert_ok(cab_image_transform_of(model, &transform));

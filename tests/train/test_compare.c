@@ -243,7 +243,7 @@ static void test_images(void **state)
     char *student = keep(temp_path(state, "student"));
     cab_backend *backend = NULL;
     cab_comparison c = {0};
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *model = vim(backend, 96, 200);
     assert_ok(cab_model_save(model, student));
     const cab_compare_options o = {.teacher = vit_tiny,
@@ -281,7 +281,7 @@ static void test_predictions(void **state)
     cab_backend *backend = NULL;
     cab_image_set *set = NULL;
     cab_predictions p = {0};
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *student = vim(backend, 64, 200), *teacher = vim(backend, 96, 300);
     int32_t map[200];
     for (int i = 0; i < 200; i++)

@@ -92,7 +92,7 @@ static void test_teacher_continues_its_prompt(void **state)
 {
     (void)state;
     cab_model *model = NULL;
-    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_FP32, &model));
     cab_generate_options o = cab_generate_defaults();
     o.max_tokens = 24;
     o.temperature = 0;
@@ -121,7 +121,7 @@ static void test_contexts_end(void **state)
     (void)state;
     cab_model *model = NULL;
     char prompt[256 * 4 + 1];
-    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_FP32, &model));
     for (int i = 0; i < 256; i++)
         memcpy(prompt + 4 * i, "Zzy ", 4);
     prompt[sizeof prompt - 1] = '\0';
@@ -185,7 +185,7 @@ static void test_models_without_a_tokenizer(void **state)
     cab_model *model = NULL;
     collected c = {.limit = 0};
     const cab_generate_options o = cab_generate_defaults();
-    assert_ok(cab_model_load(runs_teacher, CAB_PRECISION_BF16, &model));
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_BF16, &model));
     char *directory = model->directory;
     model->directory = NULL;
     assert_fails(cab_generate(model, "Once", &o, collect, &c), CAB_EARG, "has no directory");

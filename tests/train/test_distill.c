@@ -15,7 +15,7 @@ static double student_distance(void **state, const char *a, const char *b)
     for (int k = 0; k < 2; k++) {
         char path[CAB_PATH_MAX];
         assert_ok(cab_path_join(path, temp_path(state, names[k]), "student"));
-        assert_ok(cab_model_load(path, CAB_PRECISION_FP32, &models[k]));
+        assert_ok(cab_model_load_on(test_device(), path, CAB_PRECISION_FP32, &models[k]));
     }
     for (size_t i = 0; i < cab_params_count(models[0]->params); i++) {
         size_t n = (size_t)cab_elements(cab_params_at(models[0]->params, i));
@@ -210,7 +210,7 @@ static void damage_student(void **state, const char *run, const char *name, floa
     char path[CAB_PATH_MAX];
     cab_model *model = NULL;
     assert_ok(cab_path_join(path, temp_path(state, run), "student"));
-    assert_ok(cab_model_load(path, CAB_PRECISION_FP32, &model));
+    assert_ok(cab_model_load_on(test_device(), path, CAB_PRECISION_FP32, &model));
     cab_tensor *t = cab_params_find(model->params, name);
     assert_non_null(t);
     size_t n = (size_t)cab_elements(t);

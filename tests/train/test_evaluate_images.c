@@ -208,7 +208,7 @@ static void test_not_finite(void **state)
     cab_model *model = NULL;
     cab_image_evaluation result = {0};
     pictures_write_model(state, "vit", false);
-    assert_ok(cab_backend_open("cpu", &backend));
+    assert_ok(cab_backend_open(test_device(), &backend));
     assert_ok(cab_model_open(temp_path(state, "vit"), backend, CAB_PRECISION_FP32, true, &model));
     assert_ok(cab_params_write(model->params, cab_params_find(model->params, "classifier.bias"), bias));
     const cab_image_judge judge = judge_of(model, model_map);

@@ -39,14 +39,15 @@ static void advance(cab_run *run, int steps)
 }
 
 /* All of a store, or of an array beside it, one after another; the caller frees. */
-static float *copy_values(const cab_params *params, float *const *beside, size_t *n)
+static float *copy_values(const cab_run *run, const cab_params *params, float *const *beside, size_t *n)
 {
     *n = (size_t)cab_params_elements(params);
     float *all = calloc(*n, sizeof *all), *at = all;
     assert_non_null(all);
     for (size_t i = 0; i < cab_params_count(params); i++) {
         const cab_tensor *t = cab_params_at(params, i);
-        memcpy(at, beside != NULL ? beside[i] : t->data, (size_t)cab_elements(t) * sizeof *at);
+        const void *from = beside != NULL ? beside[i] : t->data;
+        assert_ok(run->backend->download(run->backend, at, from, (size_t)cab_elements(t) * sizeof *at));
         at += cab_elements(t);
     }
     return all;
@@ -58,9 +59,9 @@ static void test_frozen_parameters_stay(void **state)
     cab_run run;
     cab_recipe *recipe = open_run(state, "soft", "run", settings, &run);
     size_t n, at = 0;
-    float *before = copy_values(run.student->params, NULL, &n);
+    float *before = copy_values(&run, run.student->params, NULL, &n);
     advance(&run, 2);
-    float *after = copy_values(run.student->params, NULL, &n);
+    float *after = copy_values(&run, run.student->params, NULL, &n);
     for (size_t i = 0; i < cab_params_count(run.student->params); i++) {
         const cab_tensor *t = cab_params_at(run.student->params, i);
         size_t count = (size_t)cab_elements(t);
@@ -83,9 +84,10 @@ static void test_unreached_parameters_stay(void **state)
     cab_run run;
     cab_recipe *recipe = open_run(state, "cab", "run", NULL, &run);
     size_t n;
-    float *before = copy_values(run.student->params, NULL, &n), *bridge = copy_values(run.bridge_params, NULL, &n);
+    float *before = copy_values(&run, run.student->params, NULL, &n),
+          *bridge = copy_values(&run, run.bridge_params, NULL, &n);
     advance(&run, 1);
-    float *after = copy_values(run.student->params, NULL, &n);
+    float *after = copy_values(&run, run.student->params, NULL, &n);
     size_t at = 0, still = 0;
     for (size_t i = 0; i < cab_params_count(run.student->params); i++) {
         const cab_tensor *t = cab_params_at(run.student->params, i);
@@ -97,7 +99,7 @@ static void test_unreached_parameters_stay(void **state)
         at += count;
     }
     assert_int_equal(still, 11); /* head 2, final norm 2; of the last layer D, z_bias, out_proj and the MLP's 4 */
-    float *trained = copy_values(run.bridge_params, NULL, &n);
+    float *trained = copy_values(&run, run.bridge_params, NULL, &n);
     assert_true(memcmp(trained, bridge, n * sizeof *bridge) != 0);
     assert_non_null(cab_params_find(run.bridge_params, "bridge.B.0.0.weight"));
     free(before);
@@ -130,11 +132,11 @@ static void test_averages(void **state)
     cab_run run;
     cab_recipe *recipe = open_run(state, "soft", "run", settings, &run);
     size_t n;
-    float *expected = copy_values(run.student->params, NULL, &n);
+    float *expected = copy_values(&run, run.student->params, NULL, &n);
     for (int step = 0; step < 4; step++) {
         advance(&run, 1);
-        float *p = copy_values(run.student->params, NULL, &n),
-              *average = copy_values(run.student->params, run.averages, &n);
+        float *p = copy_values(&run, run.student->params, NULL, &n),
+              *average = copy_values(&run, run.student->params, run.averages, &n);
         double difference = 0, norm = 0;
         for (size_t i = 0; i < n; i++) {
             expected[i] = 0.75f * expected[i] + 0.25f * p[i];
@@ -146,9 +148,9 @@ static void test_averages(void **state)
         free(average);
     }
     cab_run_evaluation raw, averaged;
-    float *before = copy_values(run.student->params, NULL, &n);
+    float *before = copy_values(&run, run.student->params, NULL, &n);
     assert_ok(cab_run_evaluate(&run, 0, &averaged)); /* with the averages, which then step back */
-    float *after = copy_values(run.student->params, NULL, &n);
+    float *after = copy_values(&run, run.student->params, NULL, &n);
     assert_memory_equal(before, after, n * sizeof *before);
     assert_ok(cab_run_swap_averages(&run));
     assert_ok(cab_run_evaluate(&run, 0, &raw));
@@ -181,8 +183,8 @@ static void test_snapshots(void **state)
     const cab_params *stores[2][2] = {{a.student->params, a.bridge_params}, {b.student->params, b.bridge_params}};
     for (int k = 0; k < 3; k++) {
         size_t n;
-        float *x = copy_values(stores[0][k / 2], k == 1 ? a.averages : NULL, &n);
-        float *y = copy_values(stores[1][k / 2], k == 1 ? b.averages : NULL, &n);
+        float *x = copy_values(&a, stores[0][k / 2], k == 1 ? a.averages : NULL, &n);
+        float *y = copy_values(&b, stores[1][k / 2], k == 1 ? b.averages : NULL, &n);
         assert_memory_equal(x, y, n * sizeof *x);
         free(x);
         free(y);
