@@ -49,6 +49,25 @@ run_tests() {
         -L "^($(echo "$rooms" | tr ' ' '|'))\$"
 }
 
+# Single operations, then training steps of the sizes that bench/results has tables of.
+bench() {
+    build cab bench_gpu_ops
+    device=${CAB_TEST_DEVICE:-cuda}
+    build/cuda/bench/bench_gpu_ops --device "$device"
+    while read -r teacher student stage rest; do
+        # shellcheck disable=SC2086 # several options
+        build/cuda/cab bench step --device "$device" --teacher-config "bench/configs/$teacher.json" \
+            --student-config "bench/configs/$student.json" --stage "$stage" $rest
+    done <<-EOF
+	vit-tiny vim-tiny joint --batch 128
+	vit-small vim-small joint --batch 128
+	distilgpt2 phi-mamba-123m align --batch 32 --seq-len 1024
+	distilgpt2 phi-mamba-123m soft --batch 32 --seq-len 1024
+	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048
+	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048
+	EOF
+}
+
 headers() { # headers DIRECTORY FILE...: from wherever the compiler finds them
     to=$1
     shift
@@ -96,8 +115,7 @@ test)
     run_tests
     ;;
 bench)
-    build cab bench_ops
-    sh bench/gpu.sh build/cuda
+    bench
     ;;
 bundle)
     make_bundle
