@@ -11,7 +11,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define EVAL_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                          \
@@ -42,18 +41,6 @@ struct eval_options {
     CAB_FIELDS(EVAL_OPTIONS)
 };
 CAB_FLAG_TABLE(eval_table, struct eval_options, EVAL_OPTIONS)
-
-static cab_status cache_directory(const struct eval_options *options, char out[CAB_PATH_MAX])
-{
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (options->cache[0])
-        return cab_path_join(out, options->cache, ".");
-    if (cache && cache[0])
-        return cab_path_join(out, cache, "cab");
-    if (home && home[0])
-        return cab_path_join(out, home, ".cache/cab");
-    return cab_fail(CAB_EARG, "neither XDG_CACHE_HOME nor HOME is set: give --cache=DIR");
-}
 
 /* A number that was not measured is NAN, and left out. */
 static void print_evaluation(const cab_evaluation *result, bool json)
@@ -181,7 +168,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, cab
     char cache[CAB_PATH_MAX];
     cab_evaluation result = {0};
     CAB_TRY(check_text(o, model));
-    CAB_TRY(cache_directory(o, cache));
+    CAB_TRY(cli_cache_directory(o->cache, cache));
     const cab_evaluate_options what = {.model = model,
                                        .teacher = o->teacher[0] ? o->teacher : NULL,
                                        .files = (const char *const *)o->data.items,
