@@ -227,9 +227,9 @@ cab_status cab_compare(const cab_compare_options *options, cab_comparison *out)
     CAB_GOTO(open_pair(&pair));
     CAB_GOTO(cab_compare_data_open(&pair));
     CAB_GOTO(begin(&pair, out));
+    CAB_GOTO(cab_compare_draw(&pair, out->samples, out)); /* first: what cannot be drawn is told at once */
     CAB_GOTO(measure_all(&pair, out));
-    CAB_GOTO(summarise_all(out));
-    status = cab_compare_draw(&pair, out->samples, out);
+    status = summarise_all(out);
 done:
     close_pair(&pair);
     return status;
