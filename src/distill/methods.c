@@ -16,9 +16,11 @@
  *   weight-reuse   CE + KL                              from the teacher's weights
  *   cab-best       CE + KL + 3 align                    from the teacher's weights
  *
+ * Weights of the teacher are reused behind a convolution that passes the current token: docs/method.md has what that is worth.
+ *
  * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. Those of text all start with a
- * convolution that passes the current token. Their settings and learning rates are the winners of the search in dev/reference/search-tales.md
- * (5 % of the corpus, width 128); docs/results.md has what they reach. */
+ * convolution that passes the current token. Their settings and learning rates are the winners of the search in
+ * dev/reference/search-tales.md (5 % of the corpus, width 128); docs/results.md has what they reach. */
 #include "distill/recipe.h"
 
 static const char *const vanilla[] = {"init.conv_identity=true", "stages[0].name=train", "stages[0].ce=1", NULL};
@@ -56,11 +58,16 @@ static const char *const image_cab[] = {"init.near_identity=true", "stages[0].na
 static const char *const image_joint[] = {"stages[0].name=joint", "stages[0].ce=1", "stages[0].kl=1",
                                           "stages[0].align=3", NULL};
 
-static const char *const image_reuse[] = {"init.weights=teacher", "stages[0].name=distil", "stages[0].ce=1",
-                                          "stages[0].kl=1", NULL};
+static const char *const image_reuse[] = {"init.weights=teacher", "init.conv_identity=true", "stages[0].name=distil",
+                                          "stages[0].ce=1",       "stages[0].kl=1",          NULL};
 
-static const char *const image_best[] = {"init.weights=teacher", "stages[0].name=joint", "stages[0].ce=1",
-                                         "stages[0].kl=1",       "stages[0].align=3",    NULL};
+static const char *const image_best[] = {"init.weights=teacher",
+                                         "init.conv_identity=true",
+                                         "stages[0].name=joint",
+                                         "stages[0].ce=1",
+                                         "stages[0].kl=1",
+                                         "stages[0].align=3",
+                                         NULL};
 
 static const struct {
     const char *const *settings;
