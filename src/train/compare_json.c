@@ -65,7 +65,8 @@ static bool add_layers(json_object *object, const cab_comparison *c)
                    add_similarity(layer, &c->layers[l]);
     }
     complete = complete && add_similarity(all, &c->all);
-    return (add(object, "all", all) & add(object, "layers", array)) && complete;
+    complete = add(object, "all", all) && complete;
+    return add(object, "layers", array) && complete;
 }
 
 static json_object *map_layers(const cab_heat_map *map)
