@@ -50,7 +50,8 @@ cab_status cab_gemm_run(const cab_gemm *gemm, const void *a, const void *b, void
 /* A tensor's (rows, columns) as an operand, or its transpose. */
 static inline cab_side cab_side_of(const cab_tensor *t, bool transposed)
 {
-    return (cab_side){.dtype = t->dtype, .row = transposed ? 1 : t->ld, .column = transposed ? t->ld : 1, .batch = {0, 0}};
+    return (cab_side){
+        .dtype = t->dtype, .row = transposed ? 1 : t->ld, .column = transposed ? t->ld : 1, .batch = {0, 0}};
 }
 
 /* A dense F32 or BF16 matrix, `ld` elements from row to row. */
