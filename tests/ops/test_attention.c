@@ -293,6 +293,23 @@ static void test_attention_gpu(void **state)
     }
 }
 
+/* Lengths about the edges of tiles and blocks of our tensor-core kernels, every width that heads are padded to. */
+static void test_attention_gpu_tiles(void **state)
+{
+    (void)state;
+    for (int causal = 0; causal < 2; causal++) {
+        compare_attention(2, 1, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0});
+        compare_attention(1, 63, (cab_attention_shape){2, 2, 96, 0.102f, causal, 0});
+        compare_attention(2, 64, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0});
+        compare_attention(1, 65, (cab_attention_shape){2, 2, 80, 0.112f, causal, 0});
+        compare_attention(1, 129, (cab_attention_shape){3, 1, 16, 0.25f, causal, 0});
+        compare_attention(2, 200, (cab_attention_shape){2, 2, 64, 0.125f, causal, 1});
+        compare_attention(1, 200, (cab_attention_shape){2, 1, 128, 0.088f, causal, 65});
+        compare_attention(1, 330, (cab_attention_shape){2, 1, 64, 0.125f, causal, 130});
+        compare_attention(1, 197, (cab_attention_shape){2, 2, 8, 0.354f, causal, 0});
+    }
+}
+
 static void record_step(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     out[0] = cab_attention_step(g, in[0], in[1], in[2], in[3], in[4], in[5], argument);
@@ -413,11 +430,16 @@ static void test_rotary_threads(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_attention),         cmocka_unit_test(test_attention_blocks),
-        cmocka_unit_test(test_attention_gpu),     cmocka_unit_test(test_attention_gradient_blocks),
-        cmocka_unit_test(test_attention_step),    cmocka_unit_test(test_attention_step_gpu),
-        cmocka_unit_test(test_attention_threads), cmocka_unit_test(test_rotary),
-        cmocka_unit_test(test_rotary_gpu),        cmocka_unit_test(test_rotary_threads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_attention),
+                                       cmocka_unit_test(test_attention_blocks),
+                                       cmocka_unit_test(test_attention_gpu),
+                                       cmocka_unit_test(test_attention_gpu_tiles),
+                                       cmocka_unit_test(test_attention_gradient_blocks),
+                                       cmocka_unit_test(test_attention_step),
+                                       cmocka_unit_test(test_attention_step_gpu),
+                                       cmocka_unit_test(test_attention_threads),
+                                       cmocka_unit_test(test_rotary),
+                                       cmocka_unit_test(test_rotary_gpu),
+                                       cmocka_unit_test(test_rotary_threads)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

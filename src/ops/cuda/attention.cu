@@ -1,7 +1,8 @@
 /* attention.cu - attention on the GPU, forward and backward.
  *
- * Attention of bf16 is cuDNN's (cudnn_attention.c). The kernels here take what cuDNN does not: F32, heads that are no
- * multiple of 8, views on odd columns, gradients that are added to or left out. Arithmetic in fp32 on the ordinary cores:
+ * Attention of bf16 is cuDNN's (cudnn_attention.c) where there is one that takes it, and flash.cu's forward. The kernels
+ * here take the rest: F32, heads above 128 that cuDNN refuses, and the backward pass of heads that are no multiple of 8,
+ * views on odd columns, gradients that are added to or left out. Arithmetic in fp32 on the ordinary cores:
  *
  *   forward   a block holds ROWS queries of one head and walks over tiles of as many keys with an online softmax
  *   dq        the same walk, the probabilities made again from the saved log-sum-exp
@@ -16,6 +17,7 @@
 extern "C" {
 #include "ops/attention.h"
 #include "ops/cuda/cudnn_attention.h"
+#include "ops/cuda/flash.h"
 }
 
 enum { SIDE = 16, THREADS = SIDE * SIDE, HEAD_MAX = 256 };
@@ -523,6 +525,8 @@ extern "C" cab_status cab_attention_forward_cuda(const cab_node *node, cab_backe
     cab_status status = CAB_OK;
     if (cab_sdpa_takes(node, backend))
         return cab_sdpa_run(node, backend);
+    if (cab_flash_takes(node))
+        return cab_flash_forward(node, backend);
     CAB_TRY(check_width(node));
     BY_DTYPE(node->in[0]->dtype, BY_WIDTH(width, status = (run_forward<T, W>(node, backend))));
     return status;

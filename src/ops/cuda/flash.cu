@@ -1,0 +1,314 @@
+/* flash.cu - attention of bf16 on tensor cores, forward: what runs where cuDNN cannot.
+ *
+ * A block of four warps holds ROWS queries of one head, 16 M to a warp, in registers and walks over tiles of 64 keys with an
+ * online softmax. Of a row it keeps the largest score m, the sum of 2^(c (s - m)), c = scale log2 e, and y in fp32:
+ *
+ *   s = Q K^T        p = 2^(c (s - m))        y = y 2^(c (m_before - m)) + p V        lse = scale m + log sum p
+ *
+ * Scores stay in registers: the sums of two products of 8 keys are the left operand of the next product (mma.cuh). M = 2
+ * where registers allow it, as then every K and V fragment read from shared memory serves two products: with M = 1 shared
+ * memory, 128 bytes a clock, feeds 2048 operations a clock, fewer than mma.sync takes.
+ *
+ * A warp leaves out tiles, and in a tile blocks of 16 keys, that none of its queries sees; tiles that all of them see need no
+ * mask. Blocks of late queries, which see most, begin first.
+ *
+ * Operations 4 P per pair of query and key, 1 exponential; bytes: q, y and lse once, k and v once per block that sees them,
+ * from L2. B 32, L 1024, H 12, P 64, causal: 52 GFLOP (0.2 ms at a third of the tensor cores' rate on an H200), 0.2 GB
+ * (0.05 ms). */
+#include "ops/cuda/flash.cuh"
+
+enum { BLOCKS = FLASH_TILE / 16 }; /* of 16 keys in a tile */
+
+template <int W> struct shape {
+    static constexpr int M = W <= 64 ? 2 : 1; /* times 16 queries of a warp */
+    static constexpr int WARP_ROWS = 16 * M;
+    static constexpr int ROWS = FLASH_THREADS / 32 * WARP_ROWS;
+    static constexpr int RESIDENT =
+        W <= 64 || W > 96 ? 2 : 3;                      /* blocks on a multiprocessor that registers are to allow */
+    static constexpr size_t STAGE = 2 * FLASH_BYTES<W>; /* a tile of keys and one of values */
+    static_assert(ROWS * FLASH_ROW<W> <= STAGE, "queries pass through a stage");
+};
+
+struct arguments {
+    flash_problem p;
+    rows_of<const bf16> q, k, v;
+    rows_of<bf16> y;
+    float *lse;
+};
+
+/* A warp's rows g and g + 8 of each 16: what has been summed of them. largest is of scores before they are scaled, -inf
+ * where nothing has been seen; sum is the lane's part. */
+template <int W> struct state {
+    float y[shape<W>::M][W / 8][4];
+    float largest[shape<W>::M][2], sum[shape<W>::M][2];
+};
+
+template <int W> using queries = uint32_t[shape<W>::M][W / 16][4];
+template <int W> using scores = float[shape<W>::M][2 * BLOCKS][4];
+
+/* s = Q K^T for the first n_block blocks of 16 keys, 0 for others. */
+template <int W, bool MASKED>
+static __device__ __forceinline__ void score(scores<W> &s, const queries<W> &q, uint32_t keys,
+                                             const flash_lanes<W> &lanes, int n_block)
+{
+    constexpr int M = shape<W>::M;
+#pragma unroll
+    for (int n = 0; n < BLOCKS; n++) {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s[m][2 * n][i] = s[m][2 * n + 1][i] = 0.0f;
+        if (MASKED && n >= n_block)
+            continue;
+#pragma unroll
+        for (int k = 0; k < W / 16; k++) {
+            uint32_t b[4];
+            load_matrices(b, keys + lanes.columns_first + flash_at<W>(n, k));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(s[m][2 * n], q[m][k], b[0], b[1]);
+                mma(s[m][2 * n + 1], q[m][k], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* -inf for keys that their query does not see; row: the lane's first query, key: its first key. */
+template <int W> static __device__ __forceinline__ void mask(scores<W> &s, const flash_problem &p, int row, int key)
+{
+#pragma unroll
+    for (int m = 0; m < shape<W>::M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int i = row + 16 * m + 8 * half, begin = p.begin_of(i), end = p.end_of(i);
+#pragma unroll
+            for (int n = 0; n < 2 * BLOCKS; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const int j = key + 8 * n + c;
+                    if (j < begin || j >= end)
+                        s[m][n][2 * half + c] = -INFINITY;
+                }
+        }
+}
+
+__device__ __forceinline__ float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+/* Scores to probabilities relative to the largest so far, which sums and outputs follow. A NaN is no maximum, but makes its
+ * row's sum NaN. */
+template <int W> static __device__ __forceinline__ void online_softmax(state<W> &to, scores<W> &s, float c)
+{
+#pragma unroll
+    for (int m = 0; m < shape<W>::M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float most = to.largest[m][half], part = 0.0f;
+#pragma unroll
+            for (int n = 0; n < 2 * BLOCKS; n++)
+                most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+            most = quad_max(most);
+            const float base = most == -INFINITY ? 0.0f : most * c;
+            const float shrink = flash_exp2(fmaf(to.largest[m][half], c, -base));
+#pragma unroll
+            for (int n = 0; n < 2 * BLOCKS; n++)
+#pragma unroll
+                for (int i = 2 * half; i < 2 * half + 2; i++) {
+                    s[m][n][i] = flash_exp2(fmaf(s[m][n][i], c, -base));
+                    part += s[m][n][i];
+                }
+            to.sum[m][half] = to.sum[m][half] * shrink + part;
+            to.largest[m][half] = most;
+#pragma unroll
+            for (int n = 0; n < W / 8; n++) {
+                to.y[m][n][2 * half] *= shrink;
+                to.y[m][n][2 * half + 1] *= shrink;
+            }
+        }
+}
+
+/* y += p V over the first n_block blocks of 16 keys. */
+template <int W, bool MASKED>
+static __device__ __forceinline__ void add_values(state<W> &to, const scores<W> &p, uint32_t values,
+                                                  const flash_lanes<W> &lanes, int n_block)
+{
+    constexpr int M = shape<W>::M;
+#pragma unroll
+    for (int k = 0; k < BLOCKS; k++) {
+        if (MASKED && k >= n_block)
+            continue;
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                a[m][i] = pack(p[m][2 * k + i / 2][i % 2 * 2], p[m][2 * k + i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+        for (int n = 0; n < W / 16; n++) {
+            uint32_t b[4];
+            load_matrices_transposed(b, values + lanes.rows_first + flash_at<W>(k, n));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma(to.y[m][2 * n], a[m], b[0], b[1]);
+                mma(to.y[m][2 * n + 1], a[m], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* One tile of keys and values, from token `key` on, for the warp's queries from token `row` on, of which all see all keys
+ * unless MASKED. */
+template <int W, bool MASKED>
+static __device__ __forceinline__ void attend(state<W> &to, const queries<W> &q, uint32_t stage,
+                                              const flash_lanes<W> &lanes, const flash_problem &p, float c, int row,
+                                              int key, int n_block)
+{
+    const int lane = threadIdx.x % 32;
+    scores<W> s;
+    score<W, MASKED>(s, q, stage, lanes, n_block);
+    if (MASKED)
+        mask<W>(s, p, row + lane / 4, key + lane % 4 * 2);
+    online_softmax<W>(to, s, c);
+    add_values<W, MASKED>(to, s, stage + FLASH_BYTES<W>, lanes, n_block);
+}
+
+/* Divides by the sums and writes the warp's rows, through its rows of shared memory. */
+template <int W>
+static __device__ __forceinline__ void finish(state<W> &of, const arguments &a, char *tile, bf16 *y, float *lse,
+                                              int row, int lane)
+{
+    constexpr int WARP_ROWS = shape<W>::WARP_ROWS;
+#pragma unroll
+    for (int m = 0; m < shape<W>::M; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int i = row + 16 * m + 8 * half + lane / 4;
+            const float sum = quad_sum(of.sum[m][half]), inverse = 1.0f / sum;
+            if (lane % 4 == 0 && i < a.p.length)
+                lse[i] = of.largest[m][half] * a.p.scale + logf(sum);
+#pragma unroll
+            for (int n = 0; n < W / 8; n++) {
+                of.y[m][n][2 * half] *= inverse;
+                of.y[m][n][2 * half + 1] *= inverse;
+            }
+        }
+        flash_put<W>(tile + 16 * m * FLASH_ROW<W>, of.y[m], lane);
+    }
+    __syncwarp();
+    flash_store<W, WARP_ROWS>(y, a.y.ld, tile, a.p, row, lane);
+}
+
+/* The walk over keys begin .. end of the block, with queries first .. already on their way to stage 1 and the first tile to
+ * stage 0. k and v: the head's columns in the sequence's first token. */
+template <int W>
+static __device__ __forceinline__ void walk(state<W> &to, const arguments &a, char *shared, const bf16 *k,
+                                            const bf16 *v, int row, int begin, int end)
+{
+    constexpr int WARP_ROWS = shape<W>::WARP_ROWS;
+    const flash_problem &p = a.p;
+    const flash_lanes<W> lanes(threadIdx.x % 32);
+    const float c = p.scale * 1.4426950408889634f; /* log2 e */
+    const int warp_begin = p.begin_of(row), warp_end = row < p.length ? p.end_of(row + WARP_ROWS - 1) : 0;
+    const int all_begin = p.begin_of(row + WARP_ROWS - 1), all_end = p.end_of(row); /* keys that all rows see */
+    const uint32_t stages = shared_address(shared);
+    queries<W> q;
+    copies_wait();
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < shape<W>::M; m++)
+#pragma unroll
+        for (int i = 0; i < W / 16; i++)
+            load_matrices(q[m][i], stages + (uint32_t)shape<W>::STAGE + lanes.rows_first +
+                                       threadIdx.x / 32 * (WARP_ROWS * FLASH_ROW<W>)+flash_at<W>(m, i));
+    uint32_t stage = 0;
+    for (int key = begin; key < end; key += FLASH_TILE, stage ^= 1) {
+        copies_wait();
+        __syncthreads(); /* the tile is here, and the other stage free */
+        if (key + FLASH_TILE < end) {
+            char *next = shared + (stage ^ 1) * shape<W>::STAGE;
+            flash_load<W, FLASH_TILE>(next, k, a.k.ld, p, key + FLASH_TILE);
+            flash_load<W, FLASH_TILE>(next + FLASH_BYTES<W>, v, a.v.ld, p, key + FLASH_TILE);
+            copies_commit();
+        }
+        if (key >= warp_end || key + FLASH_TILE <= warp_begin)
+            continue;
+        const uint32_t here = stages + stage * (uint32_t)shape<W>::STAGE;
+        if (key >= all_begin && key + FLASH_TILE <= all_end)
+            attend<W, false>(to, q, here, lanes, p, c, row, key, BLOCKS);
+        else
+            attend<W, true>(to, q, here, lanes, p, c, row, key, (warp_end - key + 15) / 16);
+    }
+}
+
+template <int W>
+static __global__ void __launch_bounds__(FLASH_THREADS, shape<W>::RESIDENT) flash_forward(const arguments a)
+{
+    constexpr int ROWS = shape<W>::ROWS;
+    extern __shared__ uint4 dynamic[];
+    char *shared = (char *)dynamic;
+    const flash_problem &p = a.p;
+    const unsigned tiles = (unsigned)p.tiles, sequence = blockIdx.x / tiles;
+    const int first = (int)(tiles - 1 - blockIdx.x % tiles) * ROWS, warp = threadIdx.x / 32;
+    const int head = (int)(sequence % (unsigned)p.n_head), row = first + warp * shape<W>::WARP_ROWS;
+    const int64_t token = (int64_t)(sequence / (unsigned)p.n_head) * p.length;
+    const bf16 *k = a.k.at(token, head / p.group * p.width), *v = a.v.at(token, head / p.group * p.width);
+    const int begin = p.begin_of(first) / FLASH_TILE * FLASH_TILE, end = p.end_of(first + ROWS - 1);
+    state<W> sums;
+#pragma unroll
+    for (int m = 0; m < shape<W>::M; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            sums.largest[m][half] = -INFINITY;
+            sums.sum[m][half] = 0.0f;
+        }
+#pragma unroll
+        for (int n = 0; n < W / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sums.y[m][n][i] = 0.0f;
+    }
+    flash_load<W, ROWS>(shared + shape<W>::STAGE, a.q.at(token, head * p.width), a.q.ld, p, first);
+    flash_load<W, FLASH_TILE>(shared, k, a.k.ld, p, begin);
+    flash_load<W, FLASH_TILE>(shared + FLASH_BYTES<W>, v, a.v.ld, p, begin);
+    copies_commit();
+    walk<W>(sums, a, shared, k, v, row, begin, end);
+    __syncthreads(); /* the stages are free */
+    finish<W>(sums, a, shared + warp * shape<W>::WARP_ROWS * FLASH_ROW<W>, a.y.at(token, head * p.width),
+              a.lse + (int64_t)sequence * p.length, row, (int)threadIdx.x % 32);
+}
+
+/* ---- launches ------------------------------------------------------------------------------------------------------ */
+
+template <int W> static cab_status run(const cab_node *node, cab_backend *backend)
+{
+    const size_t bytes = 2 * shape<W>::STAGE;
+    arguments a;
+    a.p = flash_problem_of(node, shape<W>::ROWS);
+    a.q = rows<const bf16>(node->in[0]);
+    a.k = rows<const bf16>(node->in[1]);
+    a.v = rows<const bf16>(node->in[2]);
+    a.y = rows<bf16>(node->out[0]);
+    a.lse = (float *)node->out[1]->data;
+    const unsigned blocks = (unsigned)(node->in[0]->shape[0] * a.p.n_head * a.p.tiles);
+    CAB_TRY(cab_cuda_shared((const void *)flash_forward<W>, bytes, "attention"));
+    flash_forward<W><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
+    return cab_cuda_launched("attention");
+}
+
+bool cab_flash_takes(const cab_node *node)
+{
+    const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
+    return node->in[0]->dtype == CAB_BF16 && s->head_dim <= FLASH_HEAD_MAX && s->scale > 0.0f &&
+           node->in[0]->shape[1] < 1 << 30;
+}
+
+cab_status cab_flash_forward(const cab_node *node, cab_backend *backend)
+{
+    cab_status status = CAB_OK;
+    FLASH_BY_WIDTH(((const cab_attention_shape *)node->attributes)->head_dim, status = run<W>(node, backend));
+    return status;
+}

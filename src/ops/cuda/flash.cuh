@@ -1,0 +1,174 @@
+/* flash.cuh - attention of bf16 on tensor cores: what its forward and backward kernels share.
+ *
+ * A block of four warps holds tiles of tokens of one head in shared memory: rows of the head's features, padded with zeros
+ * to W, and 16 bytes more, so that the 16-byte pieces of a row are odd in number and eight rows of one column of pieces lie
+ * in different banks. The next tiles are on their way (cp.async) while a tile is worked on. */
+#ifndef CAB_OPS_CUDA_FLASH_CUH
+#define CAB_OPS_CUDA_FLASH_CUH
+
+#include "ops/cuda/mma.cuh"
+
+extern "C" {
+#include "ops/cuda/flash.h"
+}
+
+enum { FLASH_HEAD_MAX = 128, FLASH_THREADS = 128, FLASH_TILE = 64 /* tokens of the tiles that are walked over */ };
+
+/* What the kernels ask of the op. A sequence has less than 2^30 tokens. */
+struct flash_problem {
+    int length, window; /* window 0: none */
+    int n_head, group;  /* group: heads that share keys */
+    int width, tiles;   /* tiles: blocks of a sequence and head */
+    float scale;
+    bool causal, wide; /* wide: 16-byte accesses fit everywhere */
+
+    /* Keys begin .. end that query i sees. */
+    __device__ __forceinline__ int begin_of(int i) const
+    {
+        return window > 0 && i >= window ? i - window + 1 : 0;
+    }
+    __device__ __forceinline__ int end_of(int i) const
+    {
+        return causal && i < length ? i + 1 : length;
+    }
+};
+
+/* Bytes from row to row of a tile of heads padded to W. */
+template <int W> constexpr int FLASH_ROW = 2 * W + 16;
+template <int W> constexpr int FLASH_BYTES = FLASH_TILE *FLASH_ROW<W>;
+
+/* Where a lane reads the four 8 x 8 matrices of 16 rows and 16 columns: rows first (0 1 over columns 2 3), as the left
+ * operand and, transposed, as the right one; or columns first, for the right operand as it stands. */
+template <int W> struct flash_lanes {
+    uint32_t rows_first, columns_first;
+
+    __device__ __forceinline__ explicit flash_lanes(uint32_t lane)
+        : rows_first((lane & 15) * FLASH_ROW<W> + (lane >> 4) * 16),
+          columns_first(((lane & 7) + (lane >> 4) * 8) * FLASH_ROW<W> + (lane >> 3 & 1) * 16)
+    {
+    }
+};
+
+/* Byte of row 16 m, column 16 k of a tile. */
+template <int W> __device__ __forceinline__ constexpr uint32_t flash_at(int m, int k)
+{
+    return (uint32_t)(16 * m * FLASH_ROW<W> + 32 * k);
+}
+
+/* ROWS rows of a head, from token `first` of the sequence whose first is at `from`, to a tile; zeros past the sequence and
+ * the head. Done after copies_wait() and __syncthreads(). */
+template <int W, int ROWS>
+static __device__ __forceinline__ void flash_load(char *tile, const bf16 *from, int64_t ld, const flash_problem &p,
+                                                  int first)
+{
+    constexpr int PIECES = W / 8, N = ROWS * PIECES / FLASH_THREADS;
+    static_assert(ROWS * PIECES % FLASH_THREADS == 0, "a piece for every thread");
+    if (p.wide) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const int at = (int)threadIdx.x + i * FLASH_THREADS, r = at / PIECES, c = at % PIECES * 8;
+            const bool valid = first + r < p.length && c < p.width;
+            copy_16(shared_address(tile + r * FLASH_ROW<W> + c * 2), valid ? from + (first + r) * ld + c : from, valid);
+        }
+        return;
+    }
+#pragma unroll 1
+    for (int at = threadIdx.x; at < ROWS * PIECES; at += FLASH_THREADS) {
+        const int r = at / PIECES, c = at % PIECES * 8;
+        const int n = first + r < p.length ? p.width - c : 0;
+        vec<bf16, 8> piece;
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            piece.at[k] = k < n ? from[(first + r) * ld + c + k] : from_float<bf16>(0.0f);
+        *(vec<bf16, 8> *)(tile + r * FLASH_ROW<W> + c * 2) = piece;
+    }
+}
+
+/* A warp's 16 rows of sums, as they stand in fragments, to its 16 rows of a tile in bf16. */
+template <int W> static __device__ __forceinline__ void flash_put(char *tile, const float (&sums)[W / 8][4], int lane)
+{
+#pragma unroll
+    for (int n = 0; n < W / 8; n++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            *(uint32_t *)(tile + (lane / 4 + 8 * half) * FLASH_ROW<W> + n * 16 + lane % 4 * 4) =
+                pack(sums[n][2 * half], sums[n][2 * half + 1]);
+}
+
+/* A warp's ROWS rows of a tile to tokens first .. of the sequence whose first is at `to`. */
+template <int W, int ROWS>
+static __device__ __forceinline__ void flash_store(bf16 *to, int64_t ld, const char *tile, const flash_problem &p,
+                                                   int first, int lane)
+{
+    constexpr int PIECES = W / 8;
+#pragma unroll 4
+    for (int at = lane; at < ROWS * PIECES; at += 32) {
+        const int r = at / PIECES, c = at % PIECES * 8;
+        if (first + r >= p.length || c >= p.width)
+            continue;
+        bf16 *out = to + (first + r) * ld + c;
+        const vec<bf16, 8> piece = *(const vec<bf16, 8> *)(tile + r * FLASH_ROW<W> + c * 2);
+        if (p.wide) {
+            *(vec<bf16, 8> *)out = piece;
+            continue;
+        }
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            if (c + k < p.width)
+                out[k] = piece.at[k];
+    }
+}
+
+/* 2^x, subnormal results as 0. */
+__device__ __forceinline__ float flash_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* Runs `call` with W the width that heads of `width_` are padded to. */
+#define FLASH_BY_WIDTH(width_, call)                                                                                   \
+    do {                                                                                                               \
+        if ((width_) <= 16) {                                                                                          \
+            constexpr int W = 16;                                                                                      \
+            call;                                                                                                      \
+        } else if ((width_) <= 32) {                                                                                   \
+            constexpr int W = 32;                                                                                      \
+            call;                                                                                                      \
+        } else if ((width_) <= 64) {                                                                                   \
+            constexpr int W = 64;                                                                                      \
+            call;                                                                                                      \
+        } else if ((width_) <= 80) {                                                                                   \
+            constexpr int W = 80;                                                                                      \
+            call;                                                                                                      \
+        } else if ((width_) <= 96) {                                                                                   \
+            constexpr int W = 96;                                                                                      \
+            call;                                                                                                      \
+        } else {                                                                                                       \
+            constexpr int W = 128;                                                                                     \
+            call;                                                                                                      \
+        }                                                                                                              \
+    } while (0)
+
+/* The op cut into blocks of `rows` tokens. */
+static inline flash_problem flash_problem_of(const cab_node *node, int rows)
+{
+    const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
+    const cab_tensor *y = node->out[0];
+    flash_problem p;
+    p.length = (int)node->in[0]->shape[1];
+    p.window = s->window;
+    p.n_head = s->n_head;
+    p.group = s->n_head / s->n_kv_head;
+    p.width = s->head_dim;
+    p.tiles = (p.length + rows - 1) / rows;
+    p.scale = s->scale;
+    p.causal = s->causal;
+    p.wide = s->head_dim % 8 == 0 && fits_packets(y, 8);
+    for (int i = 0; i < 3; i++)
+        p.wide = p.wide && fits_packets(node->in[i], 8);
+    return p;
+}
+
+#endif
