@@ -1,8 +1,9 @@
 /* cuda.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
  *
  * Uploads go through a ring of pinned buffers: the caller's memory is free on return, the copy itself runs in the stream,
- * behind whatever the GPU still computes. A download waits for the stream; that is also when a fault that a kernel raised
- * is found. */
+ * behind whatever the GPU still computes. Uploads ahead have a ring and a stream of their own, so that they run beside it;
+ * two events keep one from overwriting what has not been taken, and the other from taking what has not arrived. A download
+ * waits for the stream; that is also when a fault that a kernel raised is found. */
 #include "device/cuda.h"
 
 #include "base/log.h"
@@ -18,13 +19,21 @@
 
 enum { SLOTS = 4, SLOT_BYTES = 4 << 20 };
 
+/* Pinned buffers on their way to the device, in one stream. */
+typedef struct ring {
+    cudaStream_t stream;
+    char *staging; /* SLOTS * SLOT_BYTES */
+    cudaEvent_t copied[SLOTS];
+    int slot;
+} ring;
+
 typedef struct context {
     cab_cuda cuda; /* first: cab_cuda_of() relies on it */
     char name[16];
     cab_cuda_fault *fault; /* host address of cuda.fault */
-    char *staging;         /* SLOTS * SLOT_BYTES, pinned */
-    cudaEvent_t copied[SLOTS];
-    int slot;
+    ring uploads;          /* in the stream that computes */
+    ring ahead;
+    cudaEvent_t sent, taken; /* the last upload ahead, and the last one that was moved on */
 } context;
 
 cab_cuda *cab_cuda_of(const cab_backend *backend)
@@ -79,20 +88,41 @@ static void cuda_release(cab_backend *backend, void *block)
     (void)cudaFree(block); /* waits for the GPU */
 }
 
+static cab_status send(ring *r, void *to, const void *from, size_t bytes)
+{
+    for (size_t done = 0; done < bytes; done += SLOT_BYTES) {
+        const size_t part = bytes - done < SLOT_BYTES ? bytes - done : SLOT_BYTES;
+        char *pinned = r->staging + (size_t)r->slot * SLOT_BYTES;
+        CAB_TRY(cab_cuda_check(cudaEventSynchronize(r->copied[r->slot]), "upload"));
+        memcpy(pinned, (const char *)from + done, part);
+        CAB_TRY(cab_cuda_check(cudaMemcpyAsync((char *)to + done, pinned, part, cudaMemcpyHostToDevice, r->stream),
+                               "upload"));
+        CAB_TRY(cab_cuda_check(cudaEventRecord(r->copied[r->slot], r->stream), "upload"));
+        r->slot = (r->slot + 1) % SLOTS;
+    }
+    return CAB_OK;
+}
+
 static cab_status cuda_upload(cab_backend *backend, void *to, const void *from, size_t bytes)
 {
     context *c = backend->context;
-    for (size_t done = 0; done < bytes; done += SLOT_BYTES) {
-        const size_t part = bytes - done < SLOT_BYTES ? bytes - done : SLOT_BYTES;
-        char *pinned = c->staging + (size_t)c->slot * SLOT_BYTES;
-        CAB_TRY(cab_cuda_check(cudaEventSynchronize(c->copied[c->slot]), "upload"));
-        memcpy(pinned, (const char *)from + done, part);
-        CAB_TRY(cab_cuda_check(cudaMemcpyAsync((char *)to + done, pinned, part, cudaMemcpyHostToDevice, c->cuda.stream),
-                               "upload"));
-        CAB_TRY(cab_cuda_check(cudaEventRecord(c->copied[c->slot], c->cuda.stream), "upload"));
-        c->slot = (c->slot + 1) % SLOTS;
-    }
-    return CAB_OK;
+    return send(&c->uploads, to, from, bytes);
+}
+
+static cab_status cuda_upload_ahead(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    context *c = backend->context;
+    CAB_TRY(cab_cuda_check(cudaStreamWaitEvent(c->ahead.stream, c->taken, 0), "upload"));
+    CAB_TRY(send(&c->ahead, to, from, bytes));
+    return cab_cuda_check(cudaEventRecord(c->sent, c->ahead.stream), "upload");
+}
+
+static cab_status cuda_take(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    context *c = backend->context;
+    CAB_TRY(cab_cuda_check(cudaStreamWaitEvent(c->cuda.stream, c->sent, 0), "upload"));
+    CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, c->cuda.stream), "upload"));
+    return cab_cuda_check(cudaEventRecord(c->taken, c->cuda.stream), "upload");
 }
 
 static cab_status check_fault(context *c)
@@ -236,6 +266,23 @@ static cab_status read_properties(cab_cuda *cuda, const char *name)
     return cab_cuda_check(error, name);
 }
 
+static cab_status open_ring(const char *name, ring *r)
+{
+    CAB_TRY(
+        cab_cuda_check(cudaHostAlloc((void **)&r->staging, (size_t)SLOTS * SLOT_BYTES, cudaHostAllocDefault), name));
+    for (int i = 0; i < SLOTS; i++)
+        CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&r->copied[i], cudaEventDisableTiming), name));
+    return CAB_OK;
+}
+
+static void close_ring(ring *r)
+{
+    for (int i = 0; i < SLOTS; i++)
+        if (r->copied[i] != NULL)
+            (void)cudaEventDestroy(r->copied[i]);
+    (void)cudaFreeHost(r->staging);
+}
+
 static cab_status open_context(const char *name, context *c)
 {
     CAB_TRY(choose_device(name, &c->cuda.device));
@@ -243,15 +290,17 @@ static cab_status open_context(const char *name, context *c)
     CAB_TRY(cab_cuda_check(cudaSetDevice(c->cuda.device), name));
     CAB_TRY(read_properties(&c->cuda, name));
     CAB_TRY(cab_cuda_check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), name));
-    CAB_TRY(
-        cab_cuda_check(cudaHostAlloc((void **)&c->staging, (size_t)SLOTS * SLOT_BYTES, cudaHostAllocDefault), name));
+    c->uploads.stream = c->cuda.stream;
+    CAB_TRY(cab_cuda_check(cudaStreamCreateWithFlags(&c->ahead.stream, cudaStreamNonBlocking), name));
+    CAB_TRY(open_ring(name, &c->uploads));
+    CAB_TRY(open_ring(name, &c->ahead));
+    CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->sent, cudaEventDisableTiming), name));
+    CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->taken, cudaEventDisableTiming), name));
     CAB_TRY(cab_cuda_check(cudaHostAlloc((void **)&c->fault, sizeof *c->fault, cudaHostAllocMapped), name));
     memset(c->fault, 0, sizeof *c->fault);
     CAB_TRY(cab_cuda_check(cudaHostGetDevicePointer((void **)&c->cuda.fault, c->fault, 0), name));
     CAB_TRY(cab_cuda_check(cudaMalloc((void **)&c->cuda.ticket, sizeof *c->cuda.ticket), name));
     CAB_TRY(cab_cuda_check(cudaMemsetAsync(c->cuda.ticket, 0, sizeof *c->cuda.ticket, c->cuda.stream), name));
-    for (int i = 0; i < SLOTS; i++)
-        CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->copied[i], cudaEventDisableTiming), name));
     return CAB_OK;
 }
 
@@ -259,15 +308,21 @@ static void close_context(context *c)
 {
     if (c->cuda.stream != NULL)
         (void)cudaStreamSynchronize(c->cuda.stream);
+    if (c->ahead.stream != NULL)
+        (void)cudaStreamSynchronize(c->ahead.stream);
     for (int i = 0; i < CAB_CUDA_LIBRARIES; i++)
         if (c->cuda.library[i].free != NULL)
             c->cuda.library[i].free(c->cuda.library[i].state);
-    for (int i = 0; i < SLOTS; i++)
-        if (c->copied[i] != NULL)
-            (void)cudaEventDestroy(c->copied[i]);
-    (void)cudaFreeHost(c->staging);
+    if (c->sent != NULL)
+        (void)cudaEventDestroy(c->sent);
+    if (c->taken != NULL)
+        (void)cudaEventDestroy(c->taken);
     (void)cudaFreeHost(c->fault);
     (void)cudaFree(c->cuda.ticket);
+    close_ring(&c->uploads);
+    close_ring(&c->ahead);
+    if (c->ahead.stream != NULL)
+        (void)cudaStreamDestroy(c->ahead.stream);
     if (c->cuda.stream != NULL)
         (void)cudaStreamDestroy(c->cuda.stream);
     cab_free(c);
@@ -294,6 +349,8 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
                              .release = cuda_release,
                              .upload = cuda_upload,
                              .download = cuda_download,
+                             .upload_ahead = cuda_upload_ahead,
+                             .take = cuda_take,
                              .copy = cuda_copy,
                              .narrow = cuda_narrow,
                              .fill = cuda_fill,

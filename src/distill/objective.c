@@ -215,7 +215,7 @@ static double value_of(const cab_objective *o, enum result r)
     return o->results[r] != NULL ? (double)o->values[r][0] : (double)NAN;
 }
 
-static cab_status read_values(cab_objective *o, cab_term_values *values)
+cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
 {
     CAB_TRY(cab_tensors_read(o->graph, RESULT_ALIGN + o->n_align, o->results, sizeof *o->values, o->values));
     double sum = 0;
@@ -230,31 +230,46 @@ static cab_status read_values(cab_objective *o, cab_term_values *values)
     return CAB_OK;
 }
 
-static cab_status run(cab_objective *o, const void *input, const int32_t *labels, const int32_t *valid,
-                      const cab_term_weights *weights, int share, cab_term_values *values)
+/* The input is there already. */
+static cab_status start(cab_objective *o, const int32_t *labels, const int32_t *valid, const cab_term_weights *weights,
+                        int share)
 {
     cab_graph *g = o->graph;
-    CAB_TRY(cab_tensor_write(g, o->input, input));
     CAB_TRY(cab_tensor_write(g, o->labels, labels));
     CAB_TRY(cab_tensor_write(g, o->valid, valid != NULL ? valid : o->all_valid));
     CAB_TRY(cab_scalar_write(g, o->ce_weight, (float)(weights->ce / share)));
     CAB_TRY(cab_scalar_write(g, o->kl_weight, (float)(weights->kl / share)));
     CAB_TRY(
         cab_scalar_write(g, o->align_weight, o->n_aligned > 0 ? (float)(weights->align / share / o->n_aligned) : 0));
-    CAB_TRY(cab_graph_run(g));
-    return read_values(o, values);
+    return cab_graph_run(g);
 }
 
 cab_status cab_objective_run(cab_objective *o, const int32_t *ids, const int32_t *labels, const int32_t *valid,
                              const cab_term_weights *weights, int share, cab_term_values *values)
 {
-    return run(o, ids, labels, valid, weights, share, values);
+    CAB_TRY(cab_tensor_write(o->graph, o->input, ids));
+    CAB_TRY(start(o, labels, valid, weights, share));
+    return cab_objective_finish(o, values);
+}
+
+cab_status cab_objective_next_images(cab_objective *o, const cab_image_batch *batch)
+{
+    if (o->targets != NULL)
+        CAB_TRY(cab_tensor_write_ahead(o->graph, o->targets, batch->targets));
+    return cab_tensor_write_ahead(o->graph, o->input, batch->pixels);
+}
+
+cab_status cab_objective_start_images(cab_objective *o, const cab_image_batch *batch, const cab_term_weights *weights,
+                                      int share)
+{
+    if (batch->pixels != NULL)
+        CAB_TRY(cab_objective_next_images(o, batch));
+    return start(o, batch->labels, batch->valid, weights, share);
 }
 
 cab_status cab_objective_run_images(cab_objective *o, const cab_image_batch *batch, const cab_term_weights *weights,
                                     int share, cab_term_values *values)
 {
-    if (o->targets != NULL)
-        CAB_TRY(cab_tensor_write(o->graph, o->targets, batch->targets));
-    return run(o, batch->pixels, batch->labels, batch->valid, weights, share, values);
+    CAB_TRY(cab_objective_start_images(o, batch, weights, share));
+    return cab_objective_finish(o, values);
 }

@@ -14,7 +14,7 @@ typedef struct cab_objective_options {
     bool ce, kl, align;     /* which terms the stage has */
     float temperature;
     int recompute; /* of the student's first so many layers activations are computed again, not kept */
-    bool train; /* false: evaluation, no backward */
+    bool train;    /* false: evaluation, no backward */
 
     /* Of images. teacher_head stands for the teacher's own where its w is not NULL: the rows of the data's classes. targets:
      * cross-entropy is against a distribution per image. */
@@ -58,7 +58,13 @@ cab_graph *cab_objective_graph(cab_objective *objective);
  * gradients of (weights . terms) / `share` to the parameters; share is the number of micro-batches per step. */
 cab_status cab_objective_run(cab_objective *objective, const int32_t *ids, const int32_t *labels, const int32_t *valid,
                              const cab_term_weights *weights, int share, cab_term_values *values);
-/* The same on images. */
+/* The same on images, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the
+ * device computes. A batch that cab_objective_next_images() was called with need not be given again (batch->pixels NULL). */
+cab_status cab_objective_start_images(cab_objective *objective, const cab_image_batch *batch,
+                                      const cab_term_weights *weights, int share);
+cab_status cab_objective_next_images(cab_objective *objective, const cab_image_batch *batch);
+cab_status cab_objective_finish(cab_objective *objective, cab_term_values *values);
+/* Both, with nothing in between. */
 cab_status cab_objective_run_images(cab_objective *objective, const cab_image_batch *batch,
                                     const cab_term_weights *weights, int share, cab_term_values *values);
 

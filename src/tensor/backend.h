@@ -18,6 +18,11 @@ struct cab_backend {
      * after it. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    /* An upload beside what runs, in two steps. upload_ahead begins to copy into `to`, device memory that only these two touch; the
+     * host's memory may be used again on return. take waits for it, on the device, and moves it on to where it is used, behind
+     * what was asked for before. NULL where runs end before they return: nothing could be beside them. */
+    cab_status (*upload_ahead)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    cab_status (*take)(cab_backend *backend, void *to, const void *from, size_t bytes);
     /* Within the device. narrow rounds n fp32 to bf16, to nearest even. */
     cab_status (*copy)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*narrow)(cab_backend *backend, void *to, const void *from, size_t n);

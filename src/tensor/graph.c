@@ -41,7 +41,10 @@ void cab_graph_free(cab_graph *g)
         cab_free((void *)g->nodes[i]->attributes);
         cab_free(g->nodes[i]);
     }
+    for (size_t i = 0; i < g->n_ahead; i++)
+        g->backend->release(g->backend, g->ahead[i].buffer);
     g->backend->release(g->backend, g->arena);
+    cab_free(g->ahead);
     cab_free(g->tensors);
     cab_free(g->nodes);
     cab_free(g->gradients);

@@ -146,6 +146,9 @@ cab_status cab_graph_run(cab_graph *g);
 /* Whole tensors, dense, in their own dtype. Inputs, states, kept tensors and parameters only. */
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from);
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to);
+/* What input t will hold in the next run, while the last one may still be under way: the copy goes on beside it. Takes as much
+ * device memory again as t on a device where that helps. */
+cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from);
 /* Tensor i to `to` + i * stride bytes, n of them; NULLs are left out. Kept tensors of up to 256 bytes stand together: where
  * all are such, the device is waited for once. */
 cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to);

@@ -13,6 +13,13 @@ typedef struct cab_place {
     bool live;
 } cab_place;
 
+/* An input's next content, on the device already. */
+typedef struct cab_ahead {
+    cab_tensor *tensor;
+    void *buffer;
+    bool pending;
+} cab_ahead;
+
 struct cab_graph {
     cab_backend *backend;
     cab_status status; /* sticky */
@@ -40,7 +47,9 @@ struct cab_graph {
     void *arena;
     bool eager;
     bool timed;
-    bool warm;      /* has run once: kernels have set up what they keep */
+    bool warm; /* has run once: kernels have set up what they keep */
+    cab_ahead *ahead;
+    size_t n_ahead, ahead_capacity;
     void *captured; /* the list as the backend recorded it; NULL: not (yet) */
     double *seconds;
 };

@@ -91,6 +91,50 @@ static cab_status run_list(cab_graph *g)
     return CAB_OK;
 }
 
+static cab_status check_host_access(const cab_tensor *t)
+{
+    int64_t offset;
+    const cab_tensor *root = cab_tensor_root(t, &offset);
+    if (t->data == NULL || (root->kind == CAB_ACTIVATION && !root->keep))
+        return cab_fail(CAB_EARG, "\"%s\" has no memory yet or was not kept", t->name);
+    if (t->ld != cab_columns(t))
+        return cab_fail(CAB_EARG, "\"%s\" is a view on columns and cannot be copied whole", t->name);
+    return CAB_OK;
+}
+
+cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from)
+{
+    if (g->backend->upload_ahead == NULL)
+        return cab_tensor_write(g, t, from);
+    cab_ahead *a = NULL;
+    CAB_TRY(check_host_access(t));
+    for (size_t i = 0; i < g->n_ahead; i++)
+        if (g->ahead[i].tensor == t)
+            a = &g->ahead[i];
+    if (a == NULL) {
+        CAB_TRY(CAB_GROW(&g->ahead, &g->ahead_capacity, g->n_ahead + 1, "inputs"));
+        a = &g->ahead[g->n_ahead];
+        *a = (cab_ahead){.tensor = t};
+        CAB_TRY(g->backend->allocate(g->backend, cab_tensor_bytes(t), t->name, &a->buffer));
+        g->n_ahead++;
+        CAB_TRY(g->backend->wait(g->backend)); /* until it is zeroed, which is not beside what runs */
+    }
+    CAB_TRY(g->backend->upload_ahead(g->backend, a->buffer, from, cab_tensor_bytes(t)));
+    a->pending = true;
+    return CAB_OK;
+}
+
+static cab_status take_ahead(cab_graph *g)
+{
+    for (size_t i = 0; i < g->n_ahead; i++) {
+        cab_ahead *a = &g->ahead[i];
+        if (a->pending)
+            CAB_TRY(g->backend->take(g->backend, a->tensor->data, a->buffer, cab_tensor_bytes(a->tensor)));
+        a->pending = false;
+    }
+    return CAB_OK;
+}
+
 static cab_status prepare(cab_graph *g)
 {
     for (size_t i = 0; i < g->n_nodes; i++) {
@@ -125,6 +169,7 @@ cab_status cab_graph_run(cab_graph *g)
     if (!g->eager && g->arena == NULL && g->arena_bytes > 0)
         CAB_TRY(allocate_arena(g));
     CAB_TRY(poison(g));
+    CAB_TRY(take_ahead(g));
     CAB_TRY(prepare(g));
     if (g->backend->capture_begin == NULL || g->timed || g->eager || !g->warm) {
         CAB_TRY(run_list(g));
@@ -134,17 +179,6 @@ cab_status cab_graph_run(cab_graph *g)
     if (g->captured == NULL)
         CAB_TRY(capture(g));
     return g->backend->replay(g->backend, g->captured);
-}
-
-static cab_status check_host_access(const cab_tensor *t)
-{
-    int64_t offset;
-    const cab_tensor *root = cab_tensor_root(t, &offset);
-    if (t->data == NULL || (root->kind == CAB_ACTIVATION && !root->keep))
-        return cab_fail(CAB_EARG, "\"%s\" has no memory yet or was not kept", t->name);
-    if (t->ld != cab_columns(t))
-        return cab_fail(CAB_EARG, "\"%s\" is a view on columns and cannot be copied whole", t->name);
-    return CAB_OK;
 }
 
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from)

@@ -30,6 +30,8 @@ typedef struct cab_run_images {
     bool mixed;                                      /* labels are distributions: mixing or smoothing is on */
     float *pixels, *targets;                         /* of one optimizer step; targets where they are mixed */
     int32_t *labels;
+    uint64_t loaded; /* 1 + the step whose batch these hold; 0: none */
+    bool ahead;      /* the next micro-batch is with the objective already */
 } cab_run_images;
 
 typedef struct cab_run {

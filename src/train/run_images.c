@@ -285,17 +285,52 @@ void cab_run_images_close(cab_run *run)
     cab_free(i->targets);
 }
 
+static cab_status load(cab_run *run, uint64_t step)
+{
+    cab_run_images *i = &run->images;
+    if (i->loaded == step + 1)
+        return CAB_OK;
+    i->loaded = 0;
+    CAB_TRY(cab_image_loader_batch(i->loader, step, i->pixels, i->targets, i->labels));
+    i->loaded = step + 1;
+    return CAB_OK;
+}
+
+static cab_image_batch micro_batch(const cab_run *run, int index)
+{
+    const cab_run_images *i = &run->images;
+    const size_t first = (size_t)(index * run->micro_batch), size = (size_t)i->transform.size;
+    cab_image_batch batch = {.pixels = i->pixels + first * 3 * size * size, .labels = i->labels + first};
+    if (i->mixed)
+        batch.targets = i->targets + first * (size_t)run->student->config.n_classes;
+    return batch;
+}
+
+/* What follows micro-batch `index` is loaded and sent while the device computes. A failure comes again when it is its turn. */
+static void send_next(cab_run *run, int index, int share)
+{
+    cab_run_images *i = &run->images;
+    uint64_t first = 0;
+    const uint64_t step = run->step + (index + 1 < share ? 0 : 1);
+    if (step >= run->total_steps || load(run, step) != CAB_OK)
+        return;
+    const cab_image_batch next = micro_batch(run, index + 1 < share ? index + 1 : 0);
+    if (cab_run_stage(run, step, &first) == cab_run_stage(run, run->step, &first))
+        i->ahead = cab_objective_next_images(run->objective, &next) == CAB_OK;
+}
+
 cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights *weights, int share,
                                 cab_term_values *values)
 {
     cab_run_images *i = &run->images;
-    const size_t first = (size_t)(index * run->micro_batch), size = (size_t)i->transform.size;
-    if (index == 0)
-        CAB_TRY(cab_image_loader_batch(i->loader, run->step, i->pixels, i->targets, i->labels));
-    cab_image_batch batch = {.pixels = i->pixels + first * 3 * size * size, .labels = i->labels + first};
-    if (i->mixed)
-        batch.targets = i->targets + first * (size_t)run->student->config.n_classes;
-    return cab_objective_run_images(run->objective, &batch, weights, share, values);
+    CAB_TRY(load(run, run->step));
+    cab_image_batch batch = micro_batch(run, index);
+    if (i->ahead)
+        batch.pixels = NULL;
+    i->ahead = false;
+    CAB_TRY(cab_objective_start_images(run->objective, &batch, weights, share));
+    send_next(run, index, share);
+    return cab_objective_finish(run->objective, values);
 }
 
 /* ---- evaluation --------------------------------------------------------------------------------------------------- */

@@ -96,6 +96,7 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
                                      .targets = run->images.mixed && uses(stage->ce, stage->ce_end)};
     cab_objective_free(run->objective);
     run->objective = NULL;
+    run->images.ahead = false;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
     CAB_TRY(new_optimizer(run, options.align));

@@ -129,13 +129,17 @@ static cab_status draw_batch(timer *t)
 static cab_status run_step(timer *t)
 {
     const cab_term_weights weights = {.ce = 1, .kl = 1, .align = 1};
-    const cab_image_batch images = {.pixels = t->pixels, .labels = t->labels};
+    const cab_image_batch next = {.pixels = t->pixels, .labels = t->labels};
+    const cab_image_batch images = {.pixels = t->steps_done > 0 ? NULL : t->pixels, .labels = t->labels};
     cab_term_values values;
     double norm = 0;
-    if (cab_model_reads_images(t->student))
-        CAB_TRY(cab_objective_run_images(t->objective, &images, &weights, 1, &values));
-    else
+    if (cab_model_reads_images(t->student)) {
+        CAB_TRY(cab_objective_start_images(t->objective, &images, &weights, 1));
+        CAB_TRY(cab_objective_next_images(t->objective, &next)); /* beside the step, as in a run */
+        CAB_TRY(cab_objective_finish(t->objective, &values));
+    } else {
         CAB_TRY(cab_objective_run(t->objective, t->ids, t->labels, NULL, &weights, 1, &values));
+    }
     double started = cab_seconds();
     CAB_TRY(cab_optimizer_step(t->optimizer, 1e-6, ++t->steps_done, &norm));
     t->update += cab_seconds() - started;

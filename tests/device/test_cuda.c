@@ -145,6 +145,38 @@ static void test_copy_and_narrow(void **state)
     cab_backend_close(b);
 }
 
+/* Each upload ahead arrives whole before it is taken, and the next does not overwrite what is still being taken. */
+static void test_uploads_ahead(void **state)
+{
+    (void)state;
+    enum { N = (9 << 20) + 5, ROUNDS = 6 };
+    cab_backend *b = open_gpu();
+    unsigned char *from = malloc(N), *to = malloc(N);
+    void *buffer = NULL, *place[ROUNDS] = {NULL};
+    assert_true(from && to);
+    check_ok(b->allocate(b, N, "a buffer", &buffer));
+    for (int k = 0; k < ROUNDS; k++)
+        check_ok(b->allocate(b, N, "a place", &place[k]));
+    check_ok(b->wait(b));
+    for (int k = 0; k < ROUNDS; k++) {
+        for (size_t i = 0; i < N; i++)
+            from[i] = (unsigned char)(i * 3 + (i >> 9) + (size_t)k * 41);
+        check_ok(b->upload_ahead(b, buffer, from, N));
+        check_ok(b->take(b, place[k], buffer, N));
+    }
+    for (int k = 0; k < ROUNDS; k++) {
+        check_ok(b->download(b, to, place[k], N));
+        for (size_t i = 0; i < N; i++)
+            if (to[i] != (unsigned char)(i * 3 + (i >> 9) + (size_t)k * 41))
+                fail_msg("round %d, byte %zu is %d", k, i, to[i]);
+        b->release(b, place[k]);
+    }
+    b->release(b, buffer);
+    free(from);
+    free(to);
+    cab_backend_close(b);
+}
+
 /* What is asked for between begin and end runs when it is replayed, as often as that is, and not before. */
 static void test_replay(void **state)
 {
@@ -193,8 +225,9 @@ static void test_out_of_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_open),   cmocka_unit_test(test_copies),
-                                       cmocka_unit_test(test_fill),   cmocka_unit_test(test_copy_and_narrow),
-                                       cmocka_unit_test(test_replay), cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_open),          cmocka_unit_test(test_copies),
+                                       cmocka_unit_test(test_fill),          cmocka_unit_test(test_copy_and_narrow),
+                                       cmocka_unit_test(test_uploads_ahead), cmocka_unit_test(test_replay),
+                                       cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
