@@ -19,83 +19,11 @@ enum { WIDTH = 8, GENERAL_THREADS = 256, PART_ROWS = 32 };
 
 enum norm_kind { LAYER, RMS, SUM_RMS };
 
-/* A parameter of D elements, fp32 or frozen bf16. */
-struct vector_of {
-    const void *data;
-    bool low;
-};
-
-static vector_of vector(const cab_tensor *t)
+__device__ __forceinline__ float element(parameter_of w, int64_t i)
 {
-    const vector_of v = {t ? t->data : NULL, t && t->dtype == CAB_BF16};
-    return v;
-}
-
-__device__ __forceinline__ float element(vector_of v, int64_t i)
-{
-    return v.low ? to_float(((const bf16 *)v.data)[i]) : ((const float *)v.data)[i];
-}
-
-struct eight {
-    float v[WIDTH];
-};
-
-__device__ __forceinline__ eight load_eight(const float *from)
-{
-    const float4 a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
-    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}};
-}
-
-__device__ __forceinline__ eight load_eight(const bf16 *from)
-{
-    const uint4 raw = *(const uint4 *)from;
-    const uint32_t pair[4] = {raw.x, raw.y, raw.z, raw.w};
-    eight e;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        e.v[2 * i] = __uint_as_float(pair[i] << 16);
-        e.v[2 * i + 1] = __uint_as_float(pair[i] & 0xffff0000u);
-    }
-    return e;
-}
-
-__device__ __forceinline__ eight load_eight(vector_of v, int64_t i)
-{
-    return v.low ? load_eight((const bf16 *)v.data + i) : load_eight((const float *)v.data + i);
-}
-
-__device__ __forceinline__ void store_eight(float *to, const eight &e)
-{
-    ((float4 *)to)[0] = make_float4(e.v[0], e.v[1], e.v[2], e.v[3]);
-    ((float4 *)to)[1] = make_float4(e.v[4], e.v[5], e.v[6], e.v[7]);
-}
-
-__device__ __forceinline__ void store_eight(bf16 *to, const eight &e)
-{
-    uint32_t pair[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn(e.v[2 * i], e.v[2 * i + 1]);
-        pair[i] = *(const uint32_t *)&two;
-    }
-    *(uint4 *)to = make_uint4(pair[0], pair[1], pair[2], pair[3]);
-}
-
-/* Adds what stands there if `add`, and stores. */
-template <typename T> __device__ __forceinline__ void put_eight(T *to, eight e, bool add)
-{
-    if (add) {
-        const eight old = load_eight(to);
-#pragma unroll
-        for (int i = 0; i < WIDTH; i++)
-            e.v[i] += old.v[i];
-    }
-    store_eight(to, e);
-}
-
-template <typename T> __device__ __forceinline__ void put(T *to, float value, bool add)
-{
-    *to = from_float<T>(add ? to_float(*to) + value : value);
+    float value[1];
+    w.load(i, value);
+    return value[0];
 }
 
 /* Over the LANES threads of a row: a warp, or the whole block. */
@@ -119,14 +47,15 @@ template <typename T> struct norm_call {
     rows_of<const float> residual; /* sum and RMS; NULL: none */
     rows_of<T> y;
     rows_of<float> total; /* sum and RMS */
-    vector_of w, b;
+    parameter_of w, b;
     int64_t n_row;
     int n;
     float eps;
 };
 
 template <int LANES, int PIECES, norm_kind KIND>
-__device__ __forceinline__ statistics measure(const eight (&row)[PIECES], int n, float eps, int lane, float *shared)
+__device__ __forceinline__ statistics measure(const float (&row)[PIECES][WIDTH], int n, float eps, int lane,
+                                              float *shared)
 {
     float sum = 0.0f, square = 0.0f;
     if (KIND == LAYER) {
@@ -134,7 +63,7 @@ __device__ __forceinline__ statistics measure(const eight (&row)[PIECES], int n,
         for (int p = 0; p < PIECES; p++)
 #pragma unroll
             for (int i = 0; i < WIDTH; i++)
-                sum += row[p].v[i];
+                sum += row[p][i];
         sum = row_sum<LANES>(sum, shared) / (float)n;
     }
 #pragma unroll
@@ -142,7 +71,7 @@ __device__ __forceinline__ statistics measure(const eight (&row)[PIECES], int n,
         if ((p * LANES + lane) * WIDTH < n)
 #pragma unroll
             for (int i = 0; i < WIDTH; i++)
-                square += (row[p].v[i] - sum) * (row[p].v[i] - sum);
+                square += (row[p][i] - sum) * (row[p][i] - sum);
     square = row_sum<LANES>(square, shared);
     return {sum, 1.0f / sqrtf(square / (float)n + eps)};
 }
@@ -159,23 +88,23 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(
     const int64_t at = blockIdx.x * (int64_t)block_of<LANES>::ROWS + threadIdx.x / LANES;
     if (at >= c.n_row)
         return;
-    eight row[PIECES];
+    float row[PIECES][WIDTH] = {};
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int column = (p * LANES + lane) * WIDTH;
-        row[p] = eight{};
         if (column >= c.n)
             continue;
-        row[p] = load_eight(c.x.data + at * c.x.ld + column);
+        load_floats(c.x.data + at * c.x.ld + column, row[p]);
         if (KIND != SUM_RMS)
             continue;
         if (c.residual.data) {
-            const eight residual = load_eight(c.residual.data + at * c.residual.ld + column);
+            float residual[WIDTH];
+            load_floats(c.residual.data + at * c.residual.ld + column, residual);
 #pragma unroll
             for (int i = 0; i < WIDTH; i++)
-                row[p].v[i] += residual.v[i];
+                row[p][i] += residual[i];
         }
-        store_eight(c.total.data + at * c.total.ld + column, row[p]);
+        store_floats(c.total.data + at * c.total.ld + column, row[p]);
     }
     const statistics s = measure<LANES, PIECES, KIND>(row, c.n, c.eps, lane, shared);
 #pragma unroll
@@ -183,12 +112,14 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(
         const int column = (p * LANES + lane) * WIDTH;
         if (column >= c.n)
             continue;
-        const eight w = load_eight(c.w, column);
-        const eight b = KIND == LAYER ? load_eight(c.b, column) : eight{};
+        float w[WIDTH], b[WIDTH] = {};
+        c.w.load(column, w);
+        if (KIND == LAYER)
+            c.b.load(column, b);
 #pragma unroll
         for (int i = 0; i < WIDTH; i++)
-            row[p].v[i] = (row[p].v[i] - s.mean) * s.r * w.v[i] + b.v[i];
-        store_eight(c.y.data + at * c.y.ld + column, row[p]);
+            row[p][i] = (row[p][i] - s.mean) * s.r * w[i] + b[i];
+        store_floats(c.y.data + at * c.y.ld + column, row[p]);
     }
 }
 
@@ -229,12 +160,6 @@ template <typename T, norm_kind KIND> static __global__ void norm_forward_genera
     }
 }
 
-/* Whether rows (NULL: none) can be read eight columns at a time. */
-static bool aligned(const cab_tensor *t)
-{
-    return !t || ((uintptr_t)t->data % 16 == 0 && t->ld % WIDTH == 0);
-}
-
 enum { WARP_COLUMNS = 3 * 32 * WIDTH, BLOCK_LANES = 128, BLOCK_COLUMNS = 4 * BLOCK_LANES * WIDTH };
 
 template <typename T, norm_kind KIND, int LANES, int PIECES>
@@ -248,11 +173,11 @@ template <typename T, norm_kind KIND>
 static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backend *backend)
 {
     const cudaStream_t s = stream_of(backend);
-    bool fast = c.n % WIDTH == 0 && c.n <= BLOCK_COLUMNS;
+    bool fast = c.n <= BLOCK_COLUMNS;
     for (int i = 0; i < node->n_in; i++)
-        fast = fast && aligned(node->in[i]);
+        fast = fast && fits_packets(node->in[i], WIDTH);
     for (int i = 0; i < node->n_out; i++)
-        fast = fast && aligned(node->out[i]);
+        fast = fast && fits_packets(node->out[i], WIDTH);
     if (c.n_row == 0)
         return CAB_OK;
     if (!fast)
@@ -276,8 +201,8 @@ template <typename T, norm_kind KIND> static cab_status start_forward(const cab_
     norm_call<T> c = {};
     c.x = rows<const T>(x);
     c.y = rows<T>(node->out[0]);
-    c.w = vector(node->in[KIND == SUM_RMS ? 2 : 1]);
-    c.b = vector(KIND == LAYER ? node->in[2] : NULL);
+    c.w = parameter(node->in[KIND == SUM_RMS ? 2 : 1]);
+    c.b = parameter(KIND == LAYER ? node->in[2] : NULL);
     if (KIND == SUM_RMS) {
         c.residual = rows<const float>(node->in[1]);
         c.total = rows<float>(node->out[1]);
@@ -304,7 +229,7 @@ template <typename T, typename X> struct norm_gradient {
     rows_of<const float> dtotal;
     rows_of<T> dx; /* NULL: not wanted; so is dresidual */
     rows_of<float> dresidual;
-    vector_of w;
+    parameter_of w;
     float *partial; /* (blocks, 2, n) */
     int64_t n_row;
     int n;
@@ -314,7 +239,7 @@ template <typename T, typename X> struct norm_gradient {
 
 /* dx of a row whose x^ stands in x and whose g = dy w in g; to g. */
 template <int LANES, int PIECES, norm_kind KIND>
-__device__ __forceinline__ void row_gradient(const eight (&x)[PIECES], eight (&g)[PIECES], float r, int n,
+__device__ __forceinline__ void row_gradient(const float (&x)[PIECES][WIDTH], float (&g)[PIECES][WIDTH], float r, int n,
                                              float *shared)
 {
     float sum = 0.0f, product = 0.0f;
@@ -322,8 +247,8 @@ __device__ __forceinline__ void row_gradient(const eight (&x)[PIECES], eight (&g
     for (int p = 0; p < PIECES; p++)
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) {
-            sum += g[p].v[i];
-            product += g[p].v[i] * x[p].v[i];
+            sum += g[p][i];
+            product += g[p][i] * x[p][i];
         }
     sum = KIND == LAYER ? row_sum<LANES>(sum, shared) / (float)n : 0.0f;
     product = row_sum<LANES>(product, shared) / (float)n;
@@ -331,44 +256,44 @@ __device__ __forceinline__ void row_gradient(const eight (&x)[PIECES], eight (&g
     for (int p = 0; p < PIECES; p++)
 #pragma unroll
         for (int i = 0; i < WIDTH; i++)
-            g[p].v[i] = r * (g[p].v[i] - sum - x[p].v[i] * product);
+            g[p][i] = r * (g[p][i] - sum - x[p][i] * product);
 }
 
 /* Through the norm: g becomes dx, dw and db receive the row's part. */
 template <typename T, typename X, int LANES, int PIECES, norm_kind KIND>
-__device__ __forceinline__ void norm_row(const norm_gradient<T, X> &c, int64_t at, int lane, eight (&g)[PIECES],
-                                         eight (&dw)[PIECES], eight (&db)[PIECES], float *shared)
+__device__ __forceinline__ void norm_row(const norm_gradient<T, X> &c, int64_t at, int lane, float (&g)[PIECES][WIDTH],
+                                         float (&dw)[PIECES][WIDTH], float (&db)[PIECES][WIDTH], float *shared)
 {
-    eight x[PIECES];
+    float x[PIECES][WIDTH] = {};
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int column = (p * LANES + lane) * WIDTH;
-        x[p] = eight{};
-        g[p] = eight{};
         if (column < c.n) {
-            x[p] = load_eight(c.x.data + at * c.x.ld + column);
-            g[p] = load_eight(c.dy.data + at * c.dy.ld + column);
+            load_floats(c.x.data + at * c.x.ld + column, x[p]);
+            load_floats(c.dy.data + at * c.dy.ld + column, g[p]);
         }
     }
     const statistics s = measure<LANES, PIECES, KIND>(x, c.n, c.eps, lane, shared);
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
         const int column = (p * LANES + lane) * WIDTH;
-        const eight w = column < c.n ? load_eight(c.w, column) : eight{};
+        float w[WIDTH] = {};
+        if (column < c.n)
+            c.w.load(column, w);
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) {
-            x[p].v[i] = (x[p].v[i] - s.mean) * s.r;
-            dw[p].v[i] += g[p].v[i] * x[p].v[i];
+            x[p][i] = (x[p][i] - s.mean) * s.r;
+            dw[p][i] += g[p][i] * x[p][i];
             if (KIND == LAYER)
-                db[p].v[i] += g[p].v[i];
-            g[p].v[i] *= w.v[i];
+                db[p][i] += g[p][i];
+            g[p][i] *= w[i];
         }
     }
     row_gradient<LANES, PIECES, KIND>(x, g, s.r, c.n, shared);
 }
 
 template <typename T, typename X, int LANES, int PIECES, norm_kind KIND>
-__device__ __forceinline__ void write_row(const norm_gradient<T, X> &c, int64_t at, int lane, eight (&g)[PIECES])
+__device__ __forceinline__ void write_row(const norm_gradient<T, X> &c, int64_t at, int lane, float (&g)[PIECES][WIDTH])
 {
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
@@ -376,21 +301,23 @@ __device__ __forceinline__ void write_row(const norm_gradient<T, X> &c, int64_t 
         if (column >= c.n)
             continue;
         if (KIND == SUM_RMS && c.dtotal.data) {
-            const eight behind = load_eight(c.dtotal.data + at * c.dtotal.ld + column);
+            float behind[WIDTH];
+            load_floats(c.dtotal.data + at * c.dtotal.ld + column, behind);
 #pragma unroll
             for (int i = 0; i < WIDTH; i++)
-                g[p].v[i] += behind.v[i];
+                g[p][i] += behind[i];
         }
         if (c.dx.data)
-            put_eight(c.dx.data + at * c.dx.ld + column, g[p], c.add_x);
+            put_floats(c.dx.data + at * c.dx.ld + column, c.add_x, g[p]);
         if (KIND == SUM_RMS && c.dresidual.data)
-            put_eight(c.dresidual.data + at * c.dresidual.ld + column, g[p], c.add_residual);
+            put_floats(c.dresidual.data + at * c.dresidual.ld + column, c.add_residual, g[p]);
     }
 }
 
 /* The block's sums, of its groups in order. */
 template <int LANES, int PIECES>
-__device__ __forceinline__ void write_part(float *to, int n, int lane, const eight (&sums)[PIECES], float *shared)
+__device__ __forceinline__ void write_part(float *to, int n, int lane, const float (&sums)[PIECES][WIDTH],
+                                           float *shared)
 {
     const int group = threadIdx.x / LANES;
     for (int turn = 0; turn < block_of<LANES>::ROWS; turn++) {
@@ -400,7 +327,7 @@ __device__ __forceinline__ void write_part(float *to, int n, int lane, const eig
 #pragma unroll
                 for (int i = 0; i < WIDTH; i++) {
                     float *at = shared + (p * WIDTH + i) * LANES + lane;
-                    *at = turn == 0 ? sums[p].v[i] : *at + sums[p].v[i];
+                    *at = turn == 0 ? sums[p][i] : *at + sums[p][i];
                 }
         __syncthreads();
     }
@@ -422,15 +349,12 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS, LANES == 32 ?
 {
     __shared__ float shared[LANES * PIECES * WIDTH];
     const int lane = threadIdx.x % LANES;
-    eight dw[PIECES] = {}, db[PIECES] = {}, g[PIECES];
+    float dw[PIECES][WIDTH] = {}, db[PIECES][WIDTH] = {};
     for (int64_t at = blockIdx.x * (int64_t)block_of<LANES>::ROWS + threadIdx.x / LANES; at < c.n_row;
          at += gridDim.x * (int64_t)block_of<LANES>::ROWS) {
+        float g[PIECES][WIDTH] = {};
         if (c.dy.data)
             norm_row<T, X, LANES, PIECES, KIND>(c, at, lane, g, dw, db, shared);
-        else
-#pragma unroll
-            for (int p = 0; p < PIECES; p++)
-                g[p] = eight{};
         write_row<T, X, LANES, PIECES, KIND>(c, at, lane, g);
     }
     __syncthreads();
@@ -461,13 +385,13 @@ template <typename T, typename X, norm_kind KIND> static __global__ void norm_ba
         sum = KIND == LAYER ? row_sum<GENERAL_THREADS>(sum, shared) / (float)c.n : 0.0f;
         product = row_sum<GENERAL_THREADS>(product, shared) / (float)c.n;
         for (int i = threadIdx.x; i < c.n; i += GENERAL_THREADS) {
-            float g = KIND == SUM_RMS && c.dtotal.data ? c.dtotal.data[at * c.dtotal.ld + i] : 0.0f;
+            float g[1] = {KIND == SUM_RMS && c.dtotal.data ? c.dtotal.data[at * c.dtotal.ld + i] : 0.0f};
             if (dy)
-                g += s.r * (to_float(dy[i]) * element(c.w, i) - sum - (to_float(x[i]) - s.mean) * s.r * product);
+                g[0] += s.r * (to_float(dy[i]) * element(c.w, i) - sum - (to_float(x[i]) - s.mean) * s.r * product);
             if (c.dx.data)
-                put(c.dx.data + at * c.dx.ld + i, g, c.add_x);
+                put_floats(c.dx.data + at * c.dx.ld + i, c.add_x, g);
             if (KIND == SUM_RMS && c.dresidual.data)
-                put(c.dresidual.data + at * c.dresidual.ld + i, g, c.add_residual);
+                put_floats(c.dresidual.data + at * c.dresidual.ld + i, c.add_residual, g);
         }
     }
 }
@@ -540,17 +464,16 @@ template <typename T, norm_kind KIND> static cab_status start_backward(const cab
         c.dtotal = rows<const float>(node->gout[1]);
         c.dresidual = rows<float>(node->gin[1]);
     }
-    c.w = vector(node->in[weight]);
+    c.w = parameter(node->in[weight]);
     c.partial = (float *)node->scratch;
     c.n_row = cab_rows(x);
     c.n = (int)cab_columns(x);
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     c.add_x = node->accumulate & 1u;
     c.add_residual = node->accumulate & 2u;
-    bool fast = c.n % WIDTH == 0 && c.n <= BLOCK_COLUMNS && aligned(x) && aligned(node->in[weight]) &&
-                aligned(node->gout[0]) && aligned(node->gin[0]);
-    if (KIND == SUM_RMS)
-        fast = fast && aligned(node->gout[1]) && aligned(node->gin[1]);
+    bool fast = c.n <= BLOCK_COLUMNS && fits_packets(x, WIDTH) && fits_packets(node->in[weight], WIDTH);
+    for (int i = 0; i < (KIND == SUM_RMS ? 2 : 1); i++)
+        fast = fast && fits_packets(node->gout[i], WIDTH) && fits_packets(node->gin[i], WIDTH);
     const unsigned blocks = backward_blocks(c.n_row, c.n, cab_cuda_of(backend)->multiprocessors);
     if (blocks == 0)
         return CAB_OK;

@@ -111,8 +111,8 @@ __device__ __forceinline__ void store_rows(rows_of<bf16> to, int64_t row, int n_
 }
 
 /* The same to fp32 rows. */
-__device__ __forceinline__ void store_floats(float *to, int64_t ld, int n_row, int width, const tile_sums &sums, int m,
-                                             const place &p)
+__device__ __forceinline__ void store_sums(float *to, int64_t ld, int n_row, int width, const tile_sums &sums, int m,
+                                           const place &p)
 {
 #pragma unroll
     for (int i = 0; i < 32; i++) {
@@ -355,7 +355,7 @@ __device__ __forceinline__ void store_group(rows_of<bf16> to, float *heads, cons
                                             int64_t row, int n_row, tile_sums &sums, int m, bool add, const place &p)
 {
     if (heads)
-        store_floats(heads + row * c.H * c.N + (int64_t)h.head * c.N, (int64_t)c.H * c.N, n_row, c.N, sums, m, p);
+        store_sums(heads + row * c.H * c.N + (int64_t)h.head * c.N, (int64_t)c.H * c.N, n_row, c.N, sums, m, p);
     else if (to.data)
         store_rows(to, row, n_row, (int64_t)h.group * c.N, c.N, sums, m, add, c.aligned, p);
 }
