@@ -11,12 +11,14 @@
  *
  *   vanilla        CE                                   from scratch
  *   soft           CE + KL                              from scratch
- *   cab            KL + 3 align                         from scratch, A at the identity
+ *   cab            KL + 3 align, softmax map            from scratch, A at the identity
  *   cab-joint      CE + KL + 3 align                    from scratch
  *   weight-reuse   CE + KL                              from the teacher's weights
  *   cab-best       CE + KL + 3 align                    from the teacher's weights
  *
- * Weights of the teacher are reused behind a convolution that passes the current token: docs/method.md has what that is worth.
+ * Weights of the teacher are reused behind a convolution that passes the current token, and alignment is with Q and K as they are
+ * but in the published method: docs/method.md has what that is worth. Presets for images all name bridge.feature_map, so that
+ * going from one to another leaves nothing behind.
  *
  * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. Those of text all start with a
  * convolution that passes the current token. Their settings and learning rates are the winners of the search in
@@ -48,26 +50,30 @@ static const char *const cab_best[] = {
     "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
     "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
 
-static const char *const image_vanilla[] = {"stages[0].name=train", "stages[0].ce=1", NULL};
+static const char *const image_vanilla[] = {"bridge.feature_map=softmax", "stages[0].name=train", "stages[0].ce=1",
+                                            NULL};
 
-static const char *const image_soft[] = {"stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
+static const char *const image_soft[] = {"bridge.feature_map=softmax", "stages[0].name=distil", "stages[0].ce=1",
+                                         "stages[0].kl=1", NULL};
 
-static const char *const image_cab[] = {"init.near_identity=true", "stages[0].name=distil", "stages[0].kl=1",
-                                        "stages[0].align=3", NULL};
+static const char *const image_cab[] = {"bridge.feature_map=softmax", "init.near_identity=true",
+                                        "stages[0].name=distil",      "stages[0].kl=1",
+                                        "stages[0].align=3",          NULL};
 
-static const char *const image_joint[] = {"stages[0].name=joint", "stages[0].ce=1", "stages[0].kl=1",
-                                          "stages[0].align=3", NULL};
+static const char *const image_joint[] = {"bridge.feature_map=none", "stages[0].name=joint", "stages[0].ce=1",
+                                          "stages[0].kl=1",          "stages[0].align=3",    NULL};
 
-static const char *const image_reuse[] = {"init.weights=teacher", "init.conv_identity=true", "stages[0].name=distil",
-                                          "stages[0].ce=1",       "stages[0].kl=1",          NULL};
+static const char *const image_reuse[] = {"bridge.feature_map=softmax",
+                                          "init.weights=teacher",
+                                          "init.conv_identity=true",
+                                          "stages[0].name=distil",
+                                          "stages[0].ce=1",
+                                          "stages[0].kl=1",
+                                          NULL};
 
-static const char *const image_best[] = {"init.weights=teacher",
-                                         "init.conv_identity=true",
-                                         "stages[0].name=joint",
-                                         "stages[0].ce=1",
-                                         "stages[0].kl=1",
-                                         "stages[0].align=3",
-                                         NULL};
+static const char *const image_best[] = {
+    "bridge.feature_map=none", "init.weights=teacher", "init.conv_identity=true", "stages[0].name=joint",
+    "stages[0].ce=1",          "stages[0].kl=1",       "stages[0].align=3",       NULL};
 
 static const struct {
     const char *const *settings;

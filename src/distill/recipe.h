@@ -225,8 +225,9 @@ bool cab_recipe_reads_images(const cab_recipe *recipe);
 
 /* A recipe of defaults with no stages. */
 cab_status cab_recipe_new(cab_recipe **recipe);
-/* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (methods.c);
- * everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`. cab_recipe_set(r, "method", ...) does this. */
+/* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (methods.c), which for
+ * images include bridge.feature_map; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
+ * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
 /* The settings of a preset for students of text or of images as NULL-terminated "key=value" lines for cab_recipe_set(), and
  * its number of stages. CAB_METHOD_CUSTOM has none. */

@@ -38,7 +38,7 @@ static void test_learns(void **state)
                   end.top1, start.loss, end.loss, start.kl, end.kl, start.teacher_top1, end.tokens_per_second);
     assert_true(start.tokens == 20 && fabs(start.loss - log(4)) < 0.3);
     assert_true(end.tokens == end.steps * 16 && end.steps == 101); /* 9 passes of 180 images */
-    assert_true(end.loss < start.loss - 0.2 && end.kl < start.kl && end.top1 >= 0.5);
+    assert_true(end.loss < start.loss - 0.2 && end.kl < start.kl && end.top1 >= 0.4);
     assert_true(end.top5 == 1 && isnan(end.perplexity) && end.top1 > start.top1);
 }
 
