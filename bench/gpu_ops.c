@@ -191,12 +191,50 @@ static cab_tensor *attention_causal(bench *b, const shape *s)
     return attention_of(b, s, true);
 }
 
+/* E columns in heads of 64 with B and C of their own, n states; x, B and C parts of one tensor. */
+static cab_tensor *ssd(bench *b, const shape *s)
+{
+    const int64_t heads = s->E / 64, states = heads * s->n;
+    cab_tensor *parts[3];
+    cab_split(b->graph, tokens(b, s, s->E + 2 * states), 3, (int64_t[]){s->E, states, states}, parts);
+    return cab_ssd(b->graph, parts[0], parts[1], parts[2], tokens(b, s, heads), parameter(b, 1, &heads), (int)heads,
+                   (int)heads);
+}
+
+static cab_tensor *layer_norm(bench *b, const shape *s)
+{
+    return cab_layer_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), parameter(b, 1, &s->E), 1e-5f);
+}
+
+static cab_tensor *rms_norm(bench *b, const shape *s)
+{
+    return cab_rms_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), 1e-5f);
+}
+
+static cab_tensor *add_rms_norm(bench *b, const shape *s)
+{
+    cab_tensor *residual = cab_graph_input(b->graph, "residual", CAB_F32, 3, (int64_t[]){s->B, s->L, s->E}), *sum;
+    if (residual == NULL || fill(b, residual) != CAB_OK)
+        return NULL;
+    cab_graph_want_gradient(b->graph, residual);
+    return cab_add_rms_norm(b->graph, tokens(b, s, s->E), residual, parameter(b, 1, &s->E), 1e-5f, &sum);
+}
+
 static const operation operations[] = {
     {"scan 128 x 197, E 384, N 16", scan, {128, 197, 384, 16}},
     {"scan reverse 128 x 197, E 384, N 16", scan_reverse, {128, 197, 384, 16}},
     {"scan 64 x 197, E 768, N 16", scan, {64, 197, 768, 16}},
     {"scan 8 x 2048, E 1536, N 16", scan, {8, 2048, 1536, 16}},
     {"scan 32 x 197, E 384, N 64", scan, {32, 197, 384, 64}},
+    {"ssd 8 x 2048, H 32, P 64, N 64", ssd, {8, 2048, 2048, 64}},
+    {"ssd 32 x 1024, H 12, P 64, N 64", ssd, {32, 1024, 768, 64}},
+    {"ssd 4 x 2048, H 32, P 64, N 64", ssd, {4, 2048, 2048, 64}},
+    {"ssd 8 x 2048, H 32, P 64, N 128", ssd, {8, 2048, 2048, 128}},
+    {"layer_norm 32 x 1024 x 768", layer_norm, {32, 1024, 768, 0}},
+    {"layer_norm 4 x 2048 x 2048", layer_norm, {4, 2048, 2048, 0}},
+    {"rms_norm 32 x 1024 x 768", rms_norm, {32, 1024, 768, 0}},
+    {"add_rms_norm 128 x 197 x 192", add_rms_norm, {128, 197, 192, 0}},
+    {"add_rms_norm 128 x 197 x 384", add_rms_norm, {128, 197, 384, 0}},
     {"conv1d 128 x 197, E 384, K 4", conv1d, {128, 197, 384, 4}},
     {"conv1d 8 x 2048, E 6144, K 4", conv1d, {8, 2048, 6144, 4}},
     {"linear 25216 x 192 -> 768", linear, {128, 197, 192, 768}},
