@@ -34,12 +34,13 @@ static size_t ssd_backward_scratch(const cab_node *node, const cab_backend *back
     return cab_ssd_workspace_bytes(&shape, true, backend->threads);
 }
 
-/* Per token and head: two half products within the chunk, one out of the state, one into it. */
+/* Per token and head: two half products within the chunk, one out of the state, one into it; each has two gradients. */
 static double ssd_flops(const cab_node *node)
 {
     cab_ssd_shape s = cab_ssd_shape_of(node);
     double chunk = s.L < CAB_SSD_CHUNK ? (double)s.L : CAB_SSD_CHUNK;
-    return (double)s.B * (double)s.L * s.H * (chunk * (s.P + s.N) + 4.0 * s.P * s.N);
+    double forward = (double)s.B * (double)s.L * s.H * (chunk * (s.P + s.N) + 4.0 * s.P * s.N);
+    return node->backward ? 2 * forward : forward;
 }
 
 static double ssd_step_flops(const cab_node *node)
