@@ -55,8 +55,7 @@ CAB_ALL_KERNELS(CAB_DECLARE_KERNEL)
 /* CAB_KERNELS(name): a kernel on every backend of this build. CAB_ON_CUDA(function): a function that only the GPU has, as
  * a further initialiser. */
 #ifdef CAB_WITH_CUDA
-#define CAB_DECLARE_KERNEL(name)                                                                                       \
-    __attribute__((weak)) cab_status name##_cuda(const cab_node *node, cab_backend *backend);
+#define CAB_DECLARE_KERNEL(name) cab_status name##_cuda(const cab_node *node, cab_backend *backend);
 CAB_ALL_KERNELS(CAB_DECLARE_KERNEL)
 #undef CAB_DECLARE_KERNEL
 #define CAB_KERNELS(name)                                                                                              \
