@@ -272,7 +272,7 @@ static void compare_attention(int64_t batch, int64_t length, cab_attention_shape
                                      {CHECK_ACTIVATION, 3, {batch, length, k}, -2, 2},
                                      {CHECK_ACTIVATION, 3, {batch, length, k}, 0, 0}},
                               .n_out = 1,
-                              .n_seeded = 1,
+                              .n_seeded = length > 1, /* one token: gradients of q and k are 0 but for rounding */
                               .record = record_attention,
                               .argument = &s},
                 1e-5, 2e-2);
@@ -303,7 +303,7 @@ static void test_attention_gpu_tiles(void **state)
         compare_attention(2, 64, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0});
         compare_attention(1, 65, (cab_attention_shape){2, 2, 80, 0.112f, causal, 0});
         compare_attention(1, 129, (cab_attention_shape){3, 1, 16, 0.25f, causal, 0});
-        compare_attention(2, 200, (cab_attention_shape){2, 2, 64, 0.125f, causal, 1});
+        compare_attention(2, 200, (cab_attention_shape){2, 2, 64, 0.125f, causal, 2});
         compare_attention(1, 200, (cab_attention_shape){2, 1, 128, 0.088f, causal, 65});
         compare_attention(1, 330, (cab_attention_shape){2, 1, 64, 0.125f, causal, 130});
         compare_attention(1, 197, (cab_attention_shape){2, 2, 8, 0.354f, causal, 0});

@@ -1,8 +1,8 @@
 /* attention.cu - attention on the GPU, forward and backward.
  *
- * Attention of bf16 is cuDNN's (cudnn_attention.c) where there is one that takes it, and flash.cu's forward. The kernels
- * here take the rest: F32, heads above 128 that cuDNN refuses, and the backward pass of heads that are no multiple of 8,
- * views on odd columns, gradients that are added to or left out. Arithmetic in fp32 on the ordinary cores:
+ * Attention of bf16 is cuDNN's (cudnn_attention.c) where there is one that takes the node: heads of a multiple of 8, views
+ * on 16-byte boundaries, gradients that are written and not added to. Else it is that of flash.cu and flash_backward.cu. The
+ * kernels here take what is left: F32, and heads above 128. Arithmetic in fp32 on the ordinary cores:
  *
  *   forward   a block holds ROWS queries of one head and walks over tiles of as many keys with an online softmax
  *   dq        the same walk, the probabilities made again from the saved log-sum-exp
@@ -500,6 +500,8 @@ template <typename T, int W> static cab_status run_backward(const cab_node *node
     const int64_t sequences = a.p.tiles * node->in[0]->shape[0], n = rows_in_all * a.p.n_head;
     row_means<T><<<(unsigned)ceil_div(n, THREADS / 32), THREADS, 0, stream_of(backend)>>>(a, n);
     CAB_TRY(cab_cuda_launched("attention: <dy, y>"));
+    if (cab_flash_takes(node))
+        return cab_flash_backward(node, backend, a.mean);
     if (a.dq.data) {
         CAB_TRY(cab_cuda_shared((const void *)attention_dq<T, W>, bytes, "attention: dq"));
         attention_dq<T, W><<<(unsigned)(sequences * a.p.n_head), THREADS, bytes, stream_of(backend)>>>(a);

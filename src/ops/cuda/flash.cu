@@ -17,14 +17,12 @@
  * (0.05 ms). */
 #include "ops/cuda/flash.cuh"
 
-enum { BLOCKS = FLASH_TILE / 16 }; /* of 16 keys in a tile */
-
 template <int W> struct shape {
     static constexpr int M = W <= 64 ? 2 : 1; /* times 16 queries of a warp */
     static constexpr int WARP_ROWS = 16 * M;
     static constexpr int ROWS = FLASH_THREADS / 32 * WARP_ROWS;
-    static constexpr int RESIDENT =
-        W <= 64 || W > 96 ? 2 : 3;                      /* blocks on a multiprocessor that registers are to allow */
+    /* Blocks on a multiprocessor that registers are to allow. */
+    static constexpr int RESIDENT = W <= 64 || W > 96 ? 2 : 3;
     static constexpr size_t STAGE = 2 * FLASH_BYTES<W>; /* a tile of keys and one of values */
     static_assert(ROWS * FLASH_ROW<W> <= STAGE, "queries pass through a stage");
 };
@@ -39,40 +37,12 @@ struct arguments {
 /* A warp's rows g and g + 8 of each 16: what has been summed of them. largest is of scores before they are scaled, -inf
  * where nothing has been seen; sum is the lane's part. */
 template <int W> struct state {
-    float y[shape<W>::M][W / 8][4];
+    flash_sums<W, shape<W>::M> y;
     float largest[shape<W>::M][2], sum[shape<W>::M][2];
 };
 
-template <int W> using queries = uint32_t[shape<W>::M][W / 16][4];
-template <int W> using scores = float[shape<W>::M][2 * BLOCKS][4];
-
-/* s = Q K^T for the first n_block blocks of 16 keys, 0 for others. */
-template <int W, bool MASKED>
-static __device__ __forceinline__ void score(scores<W> &s, const queries<W> &q, uint32_t keys,
-                                             const flash_lanes<W> &lanes, int n_block)
-{
-    constexpr int M = shape<W>::M;
-#pragma unroll
-    for (int n = 0; n < BLOCKS; n++) {
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                s[m][2 * n][i] = s[m][2 * n + 1][i] = 0.0f;
-        if (MASKED && n >= n_block)
-            continue;
-#pragma unroll
-        for (int k = 0; k < W / 16; k++) {
-            uint32_t b[4];
-            load_matrices(b, keys + lanes.columns_first + flash_at<W>(n, k));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                mma(s[m][2 * n], q[m][k], b[0], b[1]);
-                mma(s[m][2 * n + 1], q[m][k], b[2], b[3]);
-            }
-        }
-    }
-}
+/* A tile of scores. */
+template <int W> using scores = flash_block<shape<W>::M>[FLASH_BLOCKS];
 
 /* -inf for keys that their query does not see; row: the lane's first query, key: its first key. */
 template <int W> static __device__ __forceinline__ void mask(scores<W> &s, const flash_problem &p, int row, int key)
@@ -83,12 +53,12 @@ template <int W> static __device__ __forceinline__ void mask(scores<W> &s, const
         for (int half = 0; half < 2; half++) {
             const int i = row + 16 * m + 8 * half, begin = p.begin_of(i), end = p.end_of(i);
 #pragma unroll
-            for (int n = 0; n < 2 * BLOCKS; n++)
+            for (int n = 0; n < 2 * FLASH_BLOCKS; n++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
                     const int j = key + 8 * n + c;
                     if (j < begin || j >= end)
-                        s[m][n][2 * half + c] = -INFINITY;
+                        s[n / 2][m][n % 2][2 * half + c] = -INFINITY;
                 }
         }
 }
@@ -109,17 +79,18 @@ template <int W> static __device__ __forceinline__ void online_softmax(state<W> 
         for (int half = 0; half < 2; half++) {
             float most = to.largest[m][half], part = 0.0f;
 #pragma unroll
-            for (int n = 0; n < 2 * BLOCKS; n++)
-                most = fmaxf(most, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+            for (int n = 0; n < 2 * FLASH_BLOCKS; n++)
+                most = fmaxf(most, fmaxf(s[n / 2][m][n % 2][2 * half], s[n / 2][m][n % 2][2 * half + 1]));
             most = quad_max(most);
             const float base = most == -INFINITY ? 0.0f : most * c;
             const float shrink = flash_exp2(fmaf(to.largest[m][half], c, -base));
 #pragma unroll
-            for (int n = 0; n < 2 * BLOCKS; n++)
+            for (int n = 0; n < 2 * FLASH_BLOCKS; n++)
 #pragma unroll
                 for (int i = 2 * half; i < 2 * half + 2; i++) {
-                    s[m][n][i] = flash_exp2(fmaf(s[m][n][i], c, -base));
-                    part += s[m][n][i];
+                    float &x = s[n / 2][m][n % 2][i];
+                    x = flash_exp2(fmaf(x, c, -base));
+                    part += x;
                 }
             to.sum[m][half] = to.sum[m][half] * shrink + part;
             to.largest[m][half] = most;
@@ -131,49 +102,27 @@ template <int W> static __device__ __forceinline__ void online_softmax(state<W> 
         }
 }
 
-/* y += p V over the first n_block blocks of 16 keys. */
+/* One tile of keys and values, from token `key` on, for the warp's queries from token `row` on. MASKED: they do not all see
+ * all of it; n_block: so many blocks of 16 keys are seen at all. */
 template <int W, bool MASKED>
-static __device__ __forceinline__ void add_values(state<W> &to, const scores<W> &p, uint32_t values,
-                                                  const flash_lanes<W> &lanes, int n_block)
-{
-    constexpr int M = shape<W>::M;
-#pragma unroll
-    for (int k = 0; k < BLOCKS; k++) {
-        if (MASKED && k >= n_block)
-            continue;
-        uint32_t a[M][4];
-#pragma unroll
-        for (int m = 0; m < M; m++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                a[m][i] = pack(p[m][2 * k + i / 2][i % 2 * 2], p[m][2 * k + i / 2][i % 2 * 2 + 1]);
-#pragma unroll
-        for (int n = 0; n < W / 16; n++) {
-            uint32_t b[4];
-            load_matrices_transposed(b, values + lanes.rows_first + flash_at<W>(k, n));
-#pragma unroll
-            for (int m = 0; m < M; m++) {
-                mma(to.y[m][2 * n], a[m], b[0], b[1]);
-                mma(to.y[m][2 * n + 1], a[m], b[2], b[3]);
-            }
-        }
-    }
-}
-
-/* One tile of keys and values, from token `key` on, for the warp's queries from token `row` on, of which all see all keys
- * unless MASKED. */
-template <int W, bool MASKED>
-static __device__ __forceinline__ void attend(state<W> &to, const queries<W> &q, uint32_t stage,
+static __device__ __forceinline__ void attend(state<W> &to, const flash_rows<W, shape<W>::M> &q, uint32_t stage,
                                               const flash_lanes<W> &lanes, const flash_problem &p, float c, int row,
                                               int key, int n_block)
 {
+    constexpr int M = shape<W>::M;
     const int lane = threadIdx.x % 32;
     scores<W> s;
-    score<W, MASKED>(s, q, stage, lanes, n_block);
+#pragma unroll
+    for (int n = 0; n < FLASH_BLOCKS; n++)
+        if (!MASKED || n < n_block)
+            flash_dots<W, M>(s[n], q, stage, lanes, n);
     if (MASKED)
         mask<W>(s, p, row + lane / 4, key + lane % 4 * 2);
     online_softmax<W>(to, s, c);
-    add_values<W, MASKED>(to, s, stage + FLASH_BYTES<W>, lanes, n_block);
+#pragma unroll
+    for (int n = 0; n < FLASH_BLOCKS; n++)
+        if (!MASKED || n < n_block)
+            flash_add<W, M>(to.y, s[n], stage + FLASH_BYTES<W>, lanes, n);
 }
 
 /* Divides by the sums and writes the warp's rows, through its rows of shared memory. */
@@ -196,8 +145,8 @@ static __device__ __forceinline__ void finish(state<W> &of, const arguments &a, 
                 of.y[m][n][2 * half + 1] *= inverse;
             }
         }
-        flash_put<W>(tile + 16 * m * FLASH_ROW<W>, of.y[m], lane);
     }
+    flash_put<W, shape<W>::M>(tile, of.y, lane);
     __syncwarp();
     flash_store<W, WARP_ROWS>(y, a.y.ld, tile, a.p, row, lane);
 }
@@ -211,19 +160,15 @@ static __device__ __forceinline__ void walk(state<W> &to, const arguments &a, ch
     constexpr int WARP_ROWS = shape<W>::WARP_ROWS;
     const flash_problem &p = a.p;
     const flash_lanes<W> lanes(threadIdx.x % 32);
-    const float c = p.scale * 1.4426950408889634f; /* log2 e */
+    const float c = p.scale * FLASH_LOG2_E;
     const int warp_begin = p.begin_of(row), warp_end = row < p.length ? p.end_of(row + WARP_ROWS - 1) : 0;
     const int all_begin = p.begin_of(row + WARP_ROWS - 1), all_end = p.end_of(row); /* keys that all rows see */
     const uint32_t stages = shared_address(shared);
-    queries<W> q;
+    flash_rows<W, shape<W>::M> q;
     copies_wait();
     __syncthreads();
-#pragma unroll
-    for (int m = 0; m < shape<W>::M; m++)
-#pragma unroll
-        for (int i = 0; i < W / 16; i++)
-            load_matrices(q[m][i], stages + (uint32_t)shape<W>::STAGE + lanes.rows_first +
-                                       threadIdx.x / 32 * (WARP_ROWS * FLASH_ROW<W>)+flash_at<W>(m, i));
+    flash_read<W, shape<W>::M>(q, stages + (uint32_t)shape<W>::STAGE + threadIdx.x / 32 * (WARP_ROWS * FLASH_ROW<W>),
+                               lanes);
     uint32_t stage = 0;
     for (int key = begin; key < end; key += FLASH_TILE, stage ^= 1) {
         copies_wait();
@@ -238,7 +183,7 @@ static __device__ __forceinline__ void walk(state<W> &to, const arguments &a, ch
             continue;
         const uint32_t here = stages + stage * (uint32_t)shape<W>::STAGE;
         if (key >= all_begin && key + FLASH_TILE <= all_end)
-            attend<W, false>(to, q, here, lanes, p, c, row, key, BLOCKS);
+            attend<W, false>(to, q, here, lanes, p, c, row, key, FLASH_BLOCKS);
         else
             attend<W, true>(to, q, here, lanes, p, c, row, key, (warp_end - key + 15) / 16);
     }
@@ -258,19 +203,14 @@ static __global__ void __launch_bounds__(FLASH_THREADS, shape<W>::RESIDENT) flas
     const bf16 *k = a.k.at(token, head / p.group * p.width), *v = a.v.at(token, head / p.group * p.width);
     const int begin = p.begin_of(first) / FLASH_TILE * FLASH_TILE, end = p.end_of(first + ROWS - 1);
     state<W> sums;
+    flash_clear<W, shape<W>::M>(sums.y);
 #pragma unroll
-    for (int m = 0; m < shape<W>::M; m++) {
+    for (int m = 0; m < shape<W>::M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             sums.largest[m][half] = -INFINITY;
             sums.sum[m][half] = 0.0f;
         }
-#pragma unroll
-        for (int n = 0; n < W / 8; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sums.y[m][n][i] = 0.0f;
-    }
     flash_load<W, ROWS>(shared + shape<W>::STAGE, a.q.at(token, head * p.width), a.q.ld, p, first);
     flash_load<W, FLASH_TILE>(shared, k, a.k.ld, p, begin);
     flash_load<W, FLASH_TILE>(shared + FLASH_BYTES<W>, v, a.v.ld, p, begin);

@@ -16,7 +16,7 @@ enum { FLASH_HEAD_MAX = 128, FLASH_THREADS = 128, FLASH_TILE = 64 /* tokens of t
 
 /* What the kernels ask of the op. A sequence has less than 2^30 tokens. */
 struct flash_problem {
-    int length, window; /* window 0: none */
+    int length, window; /* window 0: none; less than the length */
     int n_head, group;  /* group: heads that share keys */
     int width, tiles;   /* tiles: blocks of a sequence and head */
     float scale;
@@ -55,6 +55,77 @@ template <int W> __device__ __forceinline__ constexpr uint32_t flash_at(int m, i
     return (uint32_t)(16 * m * FLASH_ROW<W> + 32 * k);
 }
 
+/* 16 M rows of heads as left operands; M times 16 rows by 16 columns of a product, and by W columns. */
+template <int W, int M> using flash_rows = uint32_t[M][W / 16][4];
+template <int M> using flash_block = float[M][2][4];
+template <int W, int M> using flash_sums = float[M][W / 8][4];
+
+template <int W, int M>
+static __device__ __forceinline__ void flash_read(flash_rows<W, M> &rows, uint32_t tile, const flash_lanes<W> &lanes)
+{
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int k = 0; k < W / 16; k++)
+            load_matrices(rows[m][k], tile + lanes.rows_first + flash_at<W>(m, k));
+}
+
+/* s = rows times rows 16 n .. 16 n + 16 of the tile, transposed. */
+template <int W, int M>
+static __device__ __forceinline__ void flash_dots(flash_block<M> &s, const flash_rows<W, M> &rows, uint32_t tile,
+                                                  const flash_lanes<W> &lanes, int n)
+{
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            s[m][0][i] = s[m][1][i] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < W / 16; k++) {
+        uint32_t b[4];
+        load_matrices(b, tile + lanes.columns_first + flash_at<W>(n, k));
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma(s[m][0], rows[m][k], b[0], b[1]);
+            mma(s[m][1], rows[m][k], b[2], b[3]);
+        }
+    }
+}
+
+/* sums += s, rounded to bf16, times rows 16 k .. 16 k + 16 of the tile. */
+template <int W, int M>
+static __device__ __forceinline__ void flash_add(flash_sums<W, M> &sums, const flash_block<M> &s, uint32_t tile,
+                                                 const flash_lanes<W> &lanes, int k)
+{
+    uint32_t a[M][4];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[m][i] = pack(s[m][i / 2][i % 2 * 2], s[m][i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+    for (int n = 0; n < W / 16; n++) {
+        uint32_t b[4];
+        load_matrices_transposed(b, tile + lanes.rows_first + flash_at<W>(k, n));
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+            mma(sums[m][2 * n], a[m], b[0], b[1]);
+            mma(sums[m][2 * n + 1], a[m], b[2], b[3]);
+        }
+    }
+}
+
+template <int W, int M> static __device__ __forceinline__ void flash_clear(flash_sums<W, M> &sums)
+{
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < W / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sums[m][n][i] = 0.0f;
+}
+
 /* ROWS rows of a head, from token `first` of the sequence whose first is at `from`, to a tile; zeros past the sequence and
  * the head. Done after copies_wait() and __syncthreads(). */
 template <int W, int ROWS>
@@ -84,15 +155,18 @@ static __device__ __forceinline__ void flash_load(char *tile, const bf16 *from, 
     }
 }
 
-/* A warp's 16 rows of sums, as they stand in fragments, to its 16 rows of a tile in bf16. */
-template <int W> static __device__ __forceinline__ void flash_put(char *tile, const float (&sums)[W / 8][4], int lane)
+/* A warp's 16 M rows of sums, as they stand in fragments, to as many rows of a tile in bf16. */
+template <int W, int M>
+static __device__ __forceinline__ void flash_put(char *tile, const flash_sums<W, M> &sums, int lane)
 {
 #pragma unroll
-    for (int n = 0; n < W / 8; n++)
+    for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++)
-            *(uint32_t *)(tile + (lane / 4 + 8 * half) * FLASH_ROW<W> + n * 16 + lane % 4 * 4) =
-                pack(sums[n][2 * half], sums[n][2 * half + 1]);
+        for (int n = 0; n < W / 8; n++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                *(uint32_t *)(tile + (16 * m + 8 * half + lane / 4) * FLASH_ROW<W> + n * 16 + lane % 4 * 4) =
+                    pack(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
 }
 
 /* A warp's ROWS rows of a tile to tokens first .. of the sequence whose first is at `to`. */
@@ -118,6 +192,10 @@ static __device__ __forceinline__ void flash_store(bf16 *to, int64_t ld, const c
                 out[k] = piece.at[k];
     }
 }
+
+enum { FLASH_BLOCKS = FLASH_TILE / 16 }; /* of 16 tokens in a tile that is walked over */
+
+constexpr float FLASH_LOG2_E = 1.4426950408889634f;
 
 /* 2^x, subnormal results as 0. */
 __device__ __forceinline__ float flash_exp2(float x)
@@ -155,19 +233,18 @@ __device__ __forceinline__ float flash_exp2(float x)
 static inline flash_problem flash_problem_of(const cab_node *node, int rows)
 {
     const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
-    const cab_tensor *y = node->out[0];
     flash_problem p;
     p.length = (int)node->in[0]->shape[1];
-    p.window = s->window;
+    p.window = s->window < p.length ? s->window : 0;
     p.n_head = s->n_head;
     p.group = s->n_head / s->n_kv_head;
     p.width = s->head_dim;
     p.tiles = (p.length + rows - 1) / rows;
     p.scale = s->scale;
     p.causal = s->causal;
-    p.wide = s->head_dim % 8 == 0 && fits_packets(y, 8);
+    p.wide = s->head_dim % 8 == 0 && fits_packets(node->out[0], 8) && fits_packets(node->gout[0], 8);
     for (int i = 0; i < 3; i++)
-        p.wide = p.wide && fits_packets(node->in[i], 8);
+        p.wide = p.wide && fits_packets(node->in[i], 8) && fits_packets(node->gin[i], 8);
     return p;
 }
 
