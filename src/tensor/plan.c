@@ -1,5 +1,6 @@
-/* plan.c - lifetimes on a list are intervals: dead nodes go, the largest interval is placed first, at the lowest offset
- * that is free for as long as it lives. Scratch of a node is an interval of length one. */
+/* plan.c - dead nodes go, others move to where they need least memory (order.c). Lifetimes on a list are intervals: the
+ * largest is placed first, at the lowest offset that is free for as long as it lives. Scratch of a node is an interval of
+ * length one. */
 #include "base/memory.h"
 #include "tensor/graph_internal.h"
 
@@ -15,49 +16,48 @@ typedef struct block {
     bool result; /* kept and small: stands at the front, beside the others, so that one copy reads them all */
 } block;
 
-/* Calls visit for the memory root of every tensor the node reads (writes == false) or writes. */
-typedef void (*visitor)(cab_graph *g, const cab_tensor *root, int node_index);
-
-static void visit_one(cab_graph *g, const cab_tensor *t, int index, visitor visit)
+static void visit_one(cab_graph *g, const cab_tensor *t, int index, cab_visitor visit, void *context)
 {
     int64_t offset;
     if (t == NULL)
         return;
     const cab_tensor *root = cab_tensor_root(t, &offset);
     if (root->id >= 0)
-        visit(g, root, index);
+        visit(g, root, index, context);
 }
 
-static void visit_reads(cab_graph *g, int index, visitor visit)
+void cab_visit_reads(cab_graph *g, int index, cab_visitor visit, void *context)
 {
     const cab_node *node = g->nodes[index];
     for (int i = 0; i < node->n_in; i++)
-        visit_one(g, node->in[i], index, visit);
+        visit_one(g, node->in[i], index, visit, context);
     for (int i = 0; i < node->n_out; i++) {
-        visit_one(g, node->gout[i], index, visit);
+        visit_one(g, node->gout[i], index, visit, context);
         if (node->backward && !node->op->backward_computes_outputs)
-            visit_one(g, node->out[i], index, visit);
+            visit_one(g, node->out[i], index, visit, context);
     }
 }
 
-static void visit_writes(cab_graph *g, int index, visitor visit)
+void cab_visit_writes(cab_graph *g, int index, cab_visitor visit, void *context)
 {
     const cab_node *node = g->nodes[index];
     for (int i = 0; i < node->n_in; i++)
-        visit_one(g, node->gin[i], index, visit);
+        visit_one(g, node->gin[i], index, visit, context);
     for (int i = 0; i < node->n_out; i++)
         if (!node->backward || node->op->backward_computes_outputs)
-            visit_one(g, node->out[i], index, visit);
+            visit_one(g, node->out[i], index, visit, context);
 }
 
-static void mark_live(cab_graph *g, const cab_tensor *root, int index)
+static void mark_live(cab_graph *g, const cab_tensor *root, int index, void *context)
 {
     (void)index;
+    (void)context;
     g->places[root->id].live = true;
 }
 
-static void touch(cab_graph *g, const cab_tensor *root, int index)
+static void touch(cab_graph *g, const cab_tensor *root, int index, void *context)
 {
+    (void)context;
     cab_place *place = &g->places[root->id];
     if (place->first < 0 || index < place->first)
         place->first = index;
@@ -95,7 +95,7 @@ static void drop_dead(cab_graph *g, cab_plan *plan)
             plan->dropped++;
             continue;
         }
-        visit_reads(g, i, mark_live);
+        cab_visit_reads(g, i, mark_live, NULL);
     }
 }
 
@@ -104,8 +104,8 @@ static void measure_lifetimes(cab_graph *g)
     for (int i = 0; i < (int)g->n_nodes; i++) {
         if (g->nodes[i]->skip)
             continue;
-        visit_reads(g, i, touch);
-        visit_writes(g, i, touch);
+        cab_visit_reads(g, i, touch, NULL);
+        cab_visit_writes(g, i, touch, NULL);
     }
     for (size_t i = 0; i < g->n_tensors; i++)
         if (g->tensors[i]->keep && g->places[i].first >= 0)
@@ -232,6 +232,8 @@ cab_status cab_graph_plan(cab_graph *g, cab_plan *plan)
     for (size_t i = 0; i < g->n_tensors; i++)
         g->places[i].first = g->places[i].last = -1;
     drop_dead(g, &own);
+    if (!g->eager)
+        CAB_TRY(cab_graph_order(g));
     measure_lifetimes(g);
     if (!g->eager)
         CAB_TRY(place_blocks(g, &own));

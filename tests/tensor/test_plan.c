@@ -271,9 +271,46 @@ static void test_plans_are_reproducible(void **state)
     cab_params_free(params);
 }
 
+/* n branches of x, each with a loss of its own: x -> x * x -> (x * x)^2 -> loss. */
+static size_t branches(cab_backend *backend, int n, float dx[4])
+{
+    cab_graph *g = NULL;
+    cab_plan plan;
+    cab_tensor *losses[8], *seeds[8];
+    assert_ok(cab_graph_new(backend, &g));
+    cab_tensor *x = toy_input(g, 64, 16, 0.1f, 0.001f);
+    cab_graph_want_gradient(g, x);
+    for (int i = 0; i < n; i++) {
+        cab_tensor *square = toy_mul(g, x, x);
+        losses[i] = toy_loss(g, toy_mul(g, square, square), toy_input(g, 64, 16, 0.5f, 0));
+        seeds[i] = cab_graph_scalar(g, "weight", 1);
+    }
+    cab_graph_backward(g, n, losses, seeds);
+    assert_ok(cab_graph_plan(g, &plan));
+    assert_ok(cab_graph_run(g));
+    float *gradient = toy_read(g, cab_graph_gradient(g, x));
+    memcpy(dx, gradient, 4 * sizeof *dx);
+    free(gradient);
+    cab_graph_free(g);
+    return plan.arena;
+}
+
+/* What only the backward pass reads is computed there: branches take turns in the same memory. */
+static void test_branches_of_losses_take_turns(void **state)
+{
+    (void)state;
+    toy_heap heap = toy_open();
+    float one[4], eight[4];
+    const size_t bytes[] = {branches(&heap.backend, 1, one), branches(&heap.backend, 8, eight)};
+    assert_in_range(bytes[1], bytes[0], bytes[0] + (size_t)64 * 16 * sizeof(float));
+    for (int i = 0; i < 4; i++)
+        assert_true(one[i] != 0 && fabsf(eight[i] - 8 * one[i]) < 1e-4f * fabsf(eight[i]));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_branches_of_losses_take_turns),
         cmocka_unit_test(test_plan_recompute_and_eager_agree_bitwise),
         cmocka_unit_test(test_gradients_equal_differences),
         cmocka_unit_test(test_plans_are_reproducible),
