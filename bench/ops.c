@@ -9,7 +9,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "device/device.h"
-#include "train/matrix_limit.h"
+#include "train/limits.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -159,6 +159,8 @@ cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value);
 /* For tests, benchmarks and printing: the list as it stands, and seconds spent per node when timing is on. */
 int cab_graph_nodes(const cab_graph *g);
 double cab_node_flops(const cab_node *node);
+/* What the node reads and writes, everything once. */
+double cab_node_bytes(const cab_node *node);
 const cab_node *cab_graph_node(const cab_graph *g, int index);
 void cab_graph_time(cab_graph *g, bool on);
 double cab_graph_node_seconds(const cab_graph *g, int index);

@@ -13,6 +13,22 @@ double cab_node_flops(const cab_node *node)
     return node->op->flops(node);
 }
 
+static double bytes_of(const cab_tensor *t)
+{
+    return t != NULL ? (double)cab_elements(t) * (double)cab_dtype_size(t->dtype) : 0;
+}
+
+double cab_node_bytes(const cab_node *node)
+{
+    double bytes = 0;
+    const bool views = node->op == &cab_op_split || node->op == &cab_op_reshape;
+    for (int i = 0; i < node->n_in; i++)
+        bytes += (views ? 0 : bytes_of(node->in[i])) + bytes_of(node->gin[i]) * (node->accumulate >> i & 1 ? 2 : 1);
+    for (int i = 0; i < node->n_out && !views; i++)
+        bytes += bytes_of(node->out[i]) + bytes_of(node->gout[i]);
+    return bytes;
+}
+
 cab_status cab_node_run(cab_graph *g, const cab_node *node)
 {
     cab_kernel kernel = node->backward ? node->op->backward[g->backend->id] : node->op->forward[g->backend->id];

@@ -9,7 +9,7 @@
 #include "distill/layer_map.h"
 #include "distill/objective.h"
 #include "models/synthetic.h"
-#include "train/matrix_limit.h"
+#include "train/limits.h"
 #include "train/optimizer.h"
 
 #include <stdlib.h>
@@ -167,9 +167,32 @@ static cab_status run_steps(timer *t)
 typedef struct op_time {
     const char *name;
     bool backward;
-    double seconds, flops;
+    double seconds, flops, bytes, floor; /* floor: seconds at the limits, node by node */
     int count;
 } op_time;
+
+typedef struct limits {
+    double matrix, copy; /* FLOP/s, bytes/s */
+} limits;
+
+/* The time of one node if it reached the limits: reading and writing everything once, or multiplying. */
+static double floor_of(const cab_node *node, const limits *l)
+{
+    const double bytes = cab_node_bytes(node) / l->copy, flops = cab_node_flops(node) / l->matrix;
+    return bytes > flops ? bytes : flops;
+}
+
+/* The optimizer's too: gradients are read for their norm; then p, m and v are read and written, gradients read and zeroed,
+ * and bf16 copies written. */
+static double update_floor(const timer *t, const limits *l)
+{
+    double bytes = 0;
+    for (size_t i = 0; i < cab_optimizer_count(t->optimizer); i++) {
+        const cab_tensor *p = cab_optimizer_at(t->optimizer, i)->parameter;
+        bytes += (double)cab_elements(p) * (p->low != NULL ? 38 : 36);
+    }
+    return bytes / l->copy;
+}
 
 static int by_seconds(const void *a, const void *b)
 {
@@ -185,7 +208,7 @@ static void print_node(const timer *t, int index, const cab_node *node, double s
             node->in[0] != NULL ? cab_shape_text(node->in[0], shape) : "");
 }
 
-static int gather_ops(const timer *t, op_time ops[MAX_OPS])
+static int gather_ops(const timer *t, const limits *l, op_time ops[MAX_OPS])
 {
     cab_graph *g = cab_objective_graph(t->objective);
     int n = 0;
@@ -203,6 +226,8 @@ static int gather_ops(const timer *t, op_time ops[MAX_OPS])
             continue;
         ops[k].seconds += seconds;
         ops[k].flops += cab_node_flops(node);
+        ops[k].bytes += cab_node_bytes(node);
+        ops[k].floor += floor_of(node, l);
         ops[k].count++;
         if (t->o.nodes)
             print_node(t, i, node, seconds);
@@ -211,31 +236,35 @@ static int gather_ops(const timer *t, op_time ops[MAX_OPS])
     return n;
 }
 
-static void print_ops(const timer *t, double limit)
+static void print_ops(const timer *t, const op_time *ops, int n, const limits *l)
 {
-    op_time ops[MAX_OPS];
-    const int n = gather_ops(t, ops);
     double sum = 0;
     for (int i = 0; i < n; i++)
         sum += ops[i].seconds;
-    fprintf(t->out, "  %-22s %5s %10s %7s %10s %8s\n", "op", "nodes", "ms", "share", "GFLOP/s", "of limit");
+    fprintf(t->out, "  %-22s %5s %10s %7s %9s %8s %9s %8s\n", "op", "nodes", "ms", "share", "GB/s", "of copy",
+            "GFLOP/s", "of limit");
     for (int i = 0; i < n; i++) {
-        const double rate = ops[i].flops / ops[i].seconds;
-        fprintf(t->out, "  %-18s %s %5d %10.3f %6.1f%%", ops[i].name, ops[i].backward ? "bwd" : "fwd", ops[i].count,
-                ops[i].seconds * 1e3, 100 * ops[i].seconds / sum);
+        const double rate = ops[i].flops / ops[i].seconds, copied = ops[i].bytes / ops[i].seconds;
+        fprintf(t->out, "  %-18s %s %5d %10.3f %6.1f%% %9.1f %7.1f%%", ops[i].name, ops[i].backward ? "bwd" : "fwd",
+                ops[i].count, ops[i].seconds * 1e3, 100 * ops[i].seconds / sum, copied * 1e-9, 100 * copied / l->copy);
         if (ops[i].flops > 0)
-            fprintf(t->out, " %10.1f %7.1f%%", rate * 1e-9, 100 * rate / limit);
+            fprintf(t->out, " %9.1f %7.1f%%", rate * 1e-9, 100 * rate / l->matrix);
         fprintf(t->out, "\n");
     }
 }
 
-static void print(const timer *t, double limit)
+static void print(const timer *t, const limits *l)
 {
+    op_time ops[MAX_OPS];
+    const int n = gather_ops(t, l, ops);
+    double least = update_floor(t, l);
     static const char *const stages[] = {"alignment alone", "distillation without alignment", "all terms"};
     char arena[CAB_FORMAT_MAX], peak[CAB_FORMAT_MAX];
     const cab_config *c = &t->student->config;
     const bool images = cab_model_reads_images(t->student);
     const double items = (double)(t->o.batch * t->o.seq_len);
+    for (int i = 0; i < n; i++)
+        least += ops[i].floor;
     const double memory =
         t->backend->id == CAB_CPU ? cab_peak_memory() : t->available - t->backend->available(t->backend);
     fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %d%s, %s\n", t->teacher->arch->name,
@@ -247,8 +276,12 @@ static void print(const timer *t, double limit)
             t->update * 1e3, items / t->step, images ? "images" : "tokens",
             cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(memory, peak));
     fprintf(t->out, "  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n",
-            t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / limit, limit * 1e-9);
-    print_ops(t, limit);
+            t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / l->matrix,
+            l->matrix * 1e-9);
+    fprintf(t->out,
+            "  at the measured limits (copies %.1f GB/s) every node and the update would take %.2f ms: %.1f %%\n",
+            l->copy * 1e-9, least * 1e3, 100 * least / t->step);
+    print_ops(t, ops, n, l);
 }
 
 static void timer_close(timer *t)
@@ -269,14 +302,15 @@ static void timer_close(timer *t)
 cab_status cab_step_time(const cab_step_options *options, FILE *out)
 {
     timer t = {.o = *options, .out = out};
-    double limit = 0;
+    limits l = {0};
     cab_status status;
     CAB_GOTO(open_models(&t));
     CAB_GOTO(record(&t));
     CAB_GOTO(draw_batch(&t));
     CAB_GOTO(run_steps(&t));
-    CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &limit));
-    print(&t, limit);
+    CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
+    CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
+    print(&t, &l);
 done:
     timer_close(&t);
     return status;

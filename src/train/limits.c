@@ -1,4 +1,4 @@
-#include "train/matrix_limit.h"
+#include "train/limits.h"
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -28,6 +28,42 @@ static cab_status best_of(cab_graph *g, double flops, double *rate)
             *rate = now;
     }
     return CAB_OK;
+}
+
+/* A processor's memory needs all of its threads. */
+static cab_status copy_all(cab_backend *backend, char *to, const char *from, size_t bytes)
+{
+    const int parts = backend->id == CAB_CPU && backend->threads > 1 ? backend->threads : 1;
+    const size_t part = bytes / (size_t)parts;
+    bool failed = false;
+#pragma omp parallel for schedule(static) num_threads(parts)
+    for (int i = 0; i < parts; i++)
+        if (backend->copy(backend, to + (size_t)i * part, from + (size_t)i * part, part) != CAB_OK)
+            failed = true;
+    if (failed)
+        return CAB_EBACKEND;
+    return backend->wait != NULL ? backend->wait(backend) : CAB_OK;
+}
+
+cab_status cab_copy_limit(cab_backend *backend, double *bytes_per_second)
+{
+    const size_t bytes = (size_t)(backend->id == CAB_CPU ? 256 : 1024) << 20;
+    void *blocks[2] = {NULL, NULL};
+    cab_status status;
+    *bytes_per_second = 0;
+    CAB_GOTO(backend->allocate(backend, bytes, "a copy", &blocks[0]));
+    CAB_GOTO(backend->allocate(backend, bytes, "a copy", &blocks[1]));
+    for (int i = 0; i < RUNS; i++) {
+        double started = cab_seconds();
+        CAB_GOTO(copy_all(backend, blocks[1], blocks[0], bytes));
+        const double now = 2.0 * (double)bytes / (cab_seconds() - started);
+        if (i > 0 && now > *bytes_per_second)
+            *bytes_per_second = now;
+    }
+done:
+    backend->release(backend, blocks[0]);
+    backend->release(backend, blocks[1]);
+    return status;
 }
 
 cab_status cab_matrix_limit(cab_backend *backend, cab_dtype dtype, double *flops_per_second)
