@@ -37,7 +37,7 @@ template <typename T> struct gather_rows {
         table.load(checked(ids[row], n_id, CAB_CUDA_FAULT_ID) * width + column, v);
         if (positions.data) {
             float p[N];
-            const int64_t l = (uint32_t)row % (uint32_t)length + (first ? *first : 0);
+            const int64_t l = (int64_t)((uint32_t)row % (uint32_t)length) + (first ? *first : 0);
             positions.load(checked(l, n_position, CAB_CUDA_FAULT_POSITION) * width + column, p);
 #pragma unroll
             for (int i = 0; i < N; i++)
