@@ -13,7 +13,7 @@
 #include "device/cuda.h"
 #include "device/device.h"
 #include "ops/ops.h"
-#include "train/matrix_limit.h"
+#include "train/limits.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -139,6 +139,15 @@ static cab_tensor *linear(bench *b, const shape *s)
                       parameter(b, 1, (int64_t[]){s->n}), CAB_OUT_IN);
 }
 
+/* The same of the last E of 44 columns, as bridges and dt_proj have it, and back into the gradient of all 44. */
+static cab_tensor *linear_part(bench *b, const shape *s)
+{
+    cab_tensor *parts[2];
+    cab_split(b->graph, tokens(b, s, 44), 2, (int64_t[]){44 - s->E, s->E}, parts);
+    return cab_linear(b->graph, parts[1], parameter(b, 2, (int64_t[]){s->n, s->E}), parameter(b, 1, (int64_t[]){s->n}),
+                      CAB_OUT_IN);
+}
+
 /* As the head of a language model is: no bias. */
 static cab_tensor *linear_plain(bench *b, const shape *s)
 {
@@ -240,6 +249,14 @@ static const operation operations[] = {
     {"linear 25216 x 192 -> 768", linear, {128, 197, 192, 768}},
     {"linear 25216 x 768 -> 192", linear, {128, 197, 768, 192}},
     {"linear 25216 x 192 -> 192", linear, {128, 197, 192, 192}},
+    {"linear 25216 x 192 -> 576", linear, {128, 197, 192, 576}},
+    {"linear 25216 x 384 -> 192", linear_plain, {128, 197, 384, 192}},
+    {"linear 25216 x 384 -> 44", linear_plain, {128, 197, 384, 44}},
+    {"linear 25216 x 12 of 44 -> 384", linear_part, {128, 197, 12, 384}},
+    {"linear 25216 x 16 of 44 -> 128", linear_part, {128, 197, 16, 128}},
+    {"linear 25216 x 128 -> 192", linear, {128, 197, 128, 192}},
+    {"linear 50432 x 768 -> 56", linear_plain, {256, 197, 768, 56}},
+    {"linear 50432 x 24 -> 768", linear, {256, 197, 24, 768}},
     {"linear 32768 x 768 -> 3072", linear, {32, 1024, 768, 3072}},
     {"linear 32768 x 3072 -> 768", linear, {32, 1024, 3072, 768}},
     {"linear 8192 x 2048 -> 8192", linear, {4, 2048, 2048, 8192}},

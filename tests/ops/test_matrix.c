@@ -72,7 +72,8 @@ static void test_linear_gpu(void **state)
     (void)state;
     const struct {
         int64_t batch, length, in, out;
-    } sizes[] = {{2, 300, 192, 384}, {1, 333, 257, 131}, {4, 1100, 64, 72}, {3, 7, 1024, 40}};
+    } sizes[] = {{2, 300, 192, 384}, {1, 333, 257, 131}, {4, 1100, 64, 72}, {3, 7, 1024, 40},  {5, 197, 384, 44},
+                 {7, 197, 12, 384},  {13, 197, 16, 128}, {3, 197, 768, 56}, {1, 300, 24, 768}, {1, 1, 8, 8}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int flags = 0; flags < 4; flags++) {
             const int64_t in = sizes[i].in, out = sizes[i].out;
@@ -87,6 +88,36 @@ static void test_linear_gpu(void **state)
                                   .argument = &flags};
             gpu_compare(&c, 1e-5, 5e-3);
         }
+}
+
+/* As the parts of a Mamba mixer's projection are used: two layers of few outputs on the same x, and layers of few inputs on
+ * 12, 16 and 16 of 44 columns, the last of them twice. */
+static void record_parts(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    cab_tensor *parts[3];
+    (void)argument;
+    out[0] = cab_linear(g, in[0], in[1], NULL, CAB_OUT_IN);
+    cab_split(g, cab_linear(g, in[0], in[1], NULL, CAB_OUT_IN), 3, (int64_t[]){12, 16, 16}, parts);
+    out[1] = cab_linear(g, parts[0], in[2], NULL, CAB_OUT_IN);
+    out[2] = cab_linear(g, parts[1], in[3], in[4], CAB_OUT_IN);
+    out[3] = cab_linear(g, parts[2], in[3], in[4], CAB_OUT_IN);
+    out[4] = cab_linear(g, parts[2], in[3], NULL, CAB_OUT_IN);
+}
+
+static void test_linear_parts_gpu(void **state)
+{
+    (void)state;
+    gpu_compare(&(check_case){.name = "linear of parts",
+                              .n_in = 5,
+                              .in = {{CHECK_DENSE, 3, {3, 333, 384}, 0, 0},
+                                     {CHECK_PARAMETER, 2, {44, 384}, 0, 0},
+                                     {CHECK_PARAMETER, 2, {384, 12}, 0, 0},
+                                     {CHECK_PARAMETER, 2, {128, 16}, 0, 0},
+                                     {CHECK_PARAMETER, 1, {128}, 0, 0}},
+                              .n_out = 5,
+                              .n_seeded = 5,
+                              .record = record_parts},
+                2e-5, 1e-2);
 }
 
 /* Products share their work among threads and sum in parts: always the same parts. */
@@ -261,8 +292,9 @@ static void test_products(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),       cmocka_unit_test(test_linear_long),
-                                       cmocka_unit_test(test_linear_gpu),   cmocka_unit_test(test_linear_repeats),
-                                       cmocka_unit_test(test_wrong_shapes), cmocka_unit_test(test_products)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),         cmocka_unit_test(test_linear_long),
+                                       cmocka_unit_test(test_linear_gpu),     cmocka_unit_test(test_linear_parts_gpu),
+                                       cmocka_unit_test(test_linear_repeats), cmocka_unit_test(test_wrong_shapes),
+                                       cmocka_unit_test(test_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 /* column_sums.cu - sums over rows in a fixed order.
  *
  * The rows are cut into parts, as many whatever the GPU. A block sums one part of 32 vectors of columns: 8 rows at a time,
- * 16 bytes per thread where address and stride allow it; a second kernel adds the parts in order. Reads the matrix once and
- * writes parts * columns * 4 bytes, which is small. */
+ * 16 bytes per thread where address and stride allow it; a second kernel (partials.cuh) adds the parts, 16 at a time, in a fixed
+ * order. Reads the matrix once and writes parts * columns * 4 bytes, which is small. */
 #include "ops/cuda/column_sums.h"
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/partials.cuh"
 
 enum { ACROSS = 32, DOWN = 8, THREADS = ACROSS * DOWN };
 constexpr int64_t PART_ROWS = 64, MAX_PARTS = 256;
@@ -53,18 +53,16 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-static __global__ void __launch_bounds__(THREADS)
-    add_parts(const float *parts, int64_t n, int64_t columns, float *out, bool add)
-{
-    const int64_t column = blockIdx.x * (int64_t)THREADS + threadIdx.x;
-    if (column >= columns)
-        return;
-    float total = parts[column];
-#pragma unroll 8
-    for (int64_t i = 1; i < n; i++)
-        total += parts[i * columns + column];
-    out[column] = add ? out[column] + total : total;
-}
+/* The parts' sums, for partials.cuh. */
+struct column_totals {
+    float *out;
+    bool add;
+
+    __device__ float *target(int64_t column) const
+    {
+        return out + column;
+    }
+};
 
 template <typename T, int VEC>
 static void launch(cab_backend *backend, rows_of<const T> x, int64_t n_row, int64_t columns, int64_t parts, float *out,
@@ -96,8 +94,6 @@ extern "C" cab_status cab_column_sums_cuda(cab_backend *backend, cab_dtype dtype
     else
         sum<float>(backend, rows_of<const float>{(const float *)data, ld}, n_row, columns, parts, to,
                    parts == 1 && add);
-    if (parts > 1)
-        add_parts<<<(unsigned)ceil_div(columns, THREADS), THREADS, 0, stream_of(backend)>>>(to, parts, columns, out,
-                                                                                            add);
-    return cab_cuda_launched("column sums");
+    CAB_TRY(cab_cuda_launched("column sums"));
+    return parts > 1 ? launch_partials(column_totals{out, add}, to, parts, columns, backend) : CAB_OK;
 }

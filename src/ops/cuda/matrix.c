@@ -1,4 +1,5 @@
-/* matrix.c - the linear layer on the GPU: three products by cuBLASLt, and the column sums of dy for the bias.
+/* matrix.c - the linear layer on the GPU: three products by cuBLASLt, and the column sums of dy for the bias; layers of few
+ * inputs or outputs by kernels of our own.
  *
  * Bytes: each product reads its two operands and writes (accumulating: reads and writes) its result once; the bias's
  * gradient reads dy once more. */
@@ -6,26 +7,31 @@
 
 #include "ops/cuda/column_sums.h"
 #include "ops/cuda/cublaslt.h"
+#include "ops/cuda/matrix_narrow.h"
 #include "ops/kernels.h"
 
 size_t cab_linear_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
     const cab_tensor *dy = node->gout[0];
-    return node->gin[2] != NULL && dy != NULL ? cab_column_sums_scratch(cab_rows(dy), cab_columns(dy)) : 0;
+    const size_t narrow = cab_narrow_scratch(node);
+    const size_t sums = node->gin[2] != NULL && dy != NULL ? cab_column_sums_scratch(cab_rows(dy), cab_columns(dy)) : 0;
+    return narrow > sums ? narrow : sums;
 }
 
 cab_status cab_linear_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0];
+    if (cab_narrow_fits(node))
+        return cab_narrow_forward(node, backend);
     const cab_gemm_shape shape = cab_linear_y(node);
     return cab_cublaslt_run(backend, &shape, x->data, w->data, y->data, b ? b->data : NULL);
 }
 
-cab_status cab_linear_backward_cuda(const cab_node *node, cab_backend *backend)
+static cab_status products(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
-    const cab_tensor *dx = node->gin[0], *dw = node->gin[1], *db = node->gin[2];
+    const cab_tensor *dx = node->gin[0], *dw = node->gin[1];
     if (dx) {
         const cab_gemm_shape shape = cab_linear_dx(node);
         CAB_TRY(cab_cublaslt_run(backend, &shape, dy->data, w->data, dx->data, NULL));
@@ -36,7 +42,18 @@ cab_status cab_linear_backward_cuda(const cab_node *node, cab_backend *backend)
         CAB_TRY(cab_cublaslt_run(backend, &shape, out_in ? dy->data : x->data, out_in ? x->data : dy->data, dw->data,
                                  NULL));
     }
-    if (db)
+    return CAB_OK;
+}
+
+cab_status cab_linear_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *dy = node->gout[0], *db = node->gin[2];
+    bool summed = false; /* db is done */
+    if (cab_narrow_fits(node))
+        CAB_TRY(cab_narrow_backward(node, backend, &summed));
+    else
+        CAB_TRY(products(node, backend));
+    if (db && !summed)
         CAB_TRY(cab_column_sums_cuda(backend, dy->dtype, dy->data, dy->ld, cab_rows(dy), cab_columns(dy), db->data,
                                      true, node->scratch));
     return CAB_OK;
