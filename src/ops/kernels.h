@@ -46,7 +46,8 @@
     X(cab_align_loss_backward)                                                                                         \
     X(cab_head_loss_forward)                                                                                           \
     X(cab_head_loss_backward)                                                                                          \
-    X(cab_adamw_forward)
+    X(cab_adamw_forward)                                                                                               \
+    X(cab_next_token_forward)
 
 #define CAB_DECLARE_KERNEL(name) cab_status name##_cpu(const cab_node *node, cab_backend *backend);
 CAB_ALL_KERNELS(CAB_DECLARE_KERNEL)

@@ -159,6 +159,28 @@ typedef struct cab_row_map {
 cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
                                   const cab_row_map *rows);
 
+/* ---- next_token.c: the end of a decoding step
+ * -------------------------------------------------------------------------------------- */
+
+typedef struct cab_sampling {
+    float temperature; /* 0: the most likely token */
+    uint32_t top_k;    /* 0: all */
+    float top_p;       /* 1: all */
+    uint64_t seed;
+} cab_sampling;
+
+typedef struct cab_next_token_inputs {
+    cab_tensor *logits;   /* (B, 1, V) */
+    cab_tensor *prompts;  /* (B, P) I32, and how much of each row counts: */
+    cab_tensor *lengths;  /* (B) I32, 1 to P */
+    cab_tensor *samples;  /* (B) I32: sequences of one prompt that differ in it are drawn independently */
+    cab_tensor *tokens;   /* (B, 1) I32, a state: what the step was fed, and then the next ones */
+    cab_tensor *position; /* I32 scalar, a state: where these stood, and then one more; stays at INT32_MAX */
+} cab_next_token_inputs;
+
+/* The prompt's next token while there is one, then one drawn from the logits. No output, no backward. */
+void cab_next_token(cab_graph *g, const cab_next_token_inputs *in, const cab_sampling *sampling);
+
 /* ---- head_loss.c: vocabulary losses
  * -------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,335 @@
+/* next_token.cu - the next token of every sequence, a block each: arg max, or a draw without sorting.
+ *
+ * A draw asks three times for the token at which a cumulative sum over the logits in falling order passes a target: of ones
+ * for top-k, of probabilities for top-p and for the draw itself. The order is that of `distance`, how many floats lie between
+ * a logit and the largest. A histogram of 2048 equal ranges of it tells the range in which the sum passes; the range is cut
+ * again, at most three times, until it is one value; equal logits follow by id. Probabilities are fixed-point numbers of 39
+ * fractional bits, whose sums do not depend on their order, so that the histograms may be filled by integer atomics.
+ *
+ * Bytes: the logits, from L2, once for arg max and up to 12 times for a draw; 50,257 of them 3 us and about 40 us. */
+#include "ops/cuda/cuda.cuh"
+
+extern "C" {
+#include "base/random.h"
+#include "ops/next_token.h"
+}
+
+enum { THREADS = 1024, BITS = 11, BINS = 1 << BITS, AHEAD = 8, FRACTION = 39 };
+
+typedef unsigned long long mass;
+
+struct next_shared {
+    uint32_t low[BINS], high[BINS]; /* halves of a bin's mass */
+    mass warps[THREADS / 32], before;
+    int bin, token, counts[THREADS / 32];
+};
+
+/* One sequence's logits. */
+template <typename T> struct row_of {
+    const T *data;
+    int n;
+    float largest, temperature;
+    uint32_t top, range; /* the largest as an integer; the distance of the smallest */
+
+    /* Calls f(id, logit) for this thread's part of the row, ids rising; loads go ahead of their use. */
+    template <typename F> __device__ __forceinline__ void each(F f) const
+    {
+        for (int first = threadIdx.x; first < n; first += THREADS * AHEAD) {
+            float x[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                x[i] = first + i * THREADS < n ? to_float(data[first + i * THREADS]) : 0.0f;
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                if (first + i * THREADS < n)
+                    f(first + i * THREADS, x[i]);
+        }
+    }
+};
+
+/* Floats as integers of the same order; zeros are equal, NaN is as -inf. */
+static __device__ __forceinline__ uint32_t ordered(float x)
+{
+    const uint32_t bits = x == x ? __float_as_uint(x + 0.0f) : 0xff800000u;
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static __device__ __forceinline__ float from_ordered(uint32_t key)
+{
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+
+template <typename T> static __device__ __forceinline__ mass mass_of(const row_of<T> &row, float x)
+{
+    const float p = expf((x - row.largest) / row.temperature);
+    return p > 0.0f ? __float2ull_rn(p * (float)(1ull << FRACTION)) : 0;
+}
+
+/* ---- over the block --------------------------------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ mass warp_total(mass x)
+{
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, lanes);
+    return x;
+}
+
+/* Every thread gets the sum. */
+static __device__ mass block_total(mass x, next_shared &shared)
+{
+    x = warp_total(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        shared.warps[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_total(shared.warps[threadIdx.x % 32]);
+}
+
+/* The sum over the threads before this one. */
+static __device__ mass block_before(mass x, next_shared &shared)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    mass sum = x, total = 0;
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        const mass below = __shfl_up_sync(0xffffffffu, sum, lanes);
+        sum += lane >= lanes ? below : 0;
+    }
+    __syncthreads();
+    if (lane == 31)
+        shared.warps[warp] = sum;
+    __syncthreads();
+    total = warp_total(lane < warp ? shared.warps[lane] : 0);
+    return total + sum - x;
+}
+
+/* The largest of x over the block; every thread gets it. */
+static __device__ mass block_largest(mass x, next_shared &shared)
+{
+#pragma unroll
+    for (int lanes = 16; lanes > 0; lanes /= 2) {
+        const mass other = __shfl_xor_sync(0xffffffffu, x, lanes);
+        x = other > x ? other : x;
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        shared.warps[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int i = 0; i < THREADS / 32; i++)
+        x = shared.warps[i] > x ? shared.warps[i] : x;
+    return x;
+}
+
+/* ---- where a cumulative sum passes ----------------------------------------------------------------------------------- */
+
+/* A value of the logits, by its distance, and the sum over those above it. */
+struct found {
+    uint32_t distance;
+    mass before;
+};
+
+static __device__ __forceinline__ void add_mass(next_shared &shared, uint32_t bin, mass x)
+{
+    const uint32_t low = (uint32_t)x, old = atomicAdd(&shared.low[bin], low);
+    const uint32_t high = (uint32_t)(x >> 32) + (old + low < old);
+    if (high > 0)
+        atomicAdd(&shared.high[bin], high);
+}
+
+/* The bin in which the sum passes `target`: every thread holds two of them. `at` moves to it. */
+static __device__ void choose_bin(next_shared &shared, mass target, int shift, found *at)
+{
+    const int bin = 2 * threadIdx.x;
+    const mass one = (mass)shared.high[bin] << 32 | shared.low[bin];
+    const mass two = (mass)shared.high[bin + 1] << 32 | shared.low[bin + 1];
+    const mass before = at->before + block_before(one + two, shared);
+    if (before <= target && target < before + one + two) {
+        const bool first = target < before + one;
+        shared.bin = first ? bin : bin + 1;
+        shared.before = first ? before : before + one;
+    }
+    __syncthreads();
+    at->distance += (uint32_t)shared.bin << shift;
+    at->before = shared.before;
+}
+
+/* The first value at which the sum, of ones (COUNT) or of masses, over the logits in falling order is larger than
+ * `target`; the largest logit if none is. */
+template <bool COUNT, typename T> static __device__ found find(const row_of<T> &row, mass target, next_shared &shared)
+{
+    found at = {0, 0};
+    int shift = 32 - BITS - __clz(row.range);
+    for (shift = shift > 0 ? shift : 0;; shift = shift > BITS ? shift - BITS : 0) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < BINS; i += THREADS)
+            shared.low[i] = shared.high[i] = 0;
+        if (threadIdx.x == 0) {
+            shared.bin = 0;
+            shared.before = at.before;
+        }
+        __syncthreads();
+        row.each([&](int, float x) {
+            const uint32_t distance = row.top - ordered(x), bin = (distance - at.distance) >> shift;
+            if (distance >= at.distance && bin < BINS)
+                add_mass(shared, bin, COUNT ? 1 : mass_of(row, x));
+        });
+        __syncthreads();
+        choose_bin(shared, target, shift, &at);
+        if (shift == 0)
+            return at;
+    }
+}
+
+/* The logits at one value all have the same mass. */
+template <typename T> static __device__ __forceinline__ mass mass_at(const row_of<T> &row, const found &at)
+{
+    return mass_of(row, from_ordered(row.top - at.distance));
+}
+
+/* ---- a draw --------------------------------------------------------------------------------------------------------------- */
+
+/* The mass that top-k leaves: all above the k-th logit, and as many of its equals as are needed. */
+template <typename T> static __device__ mass total_of(const row_of<T> &row, uint32_t top_k, next_shared &shared)
+{
+    const bool all = top_k == 0 || top_k >= (uint32_t)row.n;
+    found kth = {0, 0};
+    mass sum = 0;
+    if (!all)
+        kth = find<true>(row, top_k - 1, shared);
+    row.each([&](int, float x) {
+        if (all || row.top - ordered(x) < kth.distance)
+            sum += mass_of(row, x);
+    });
+    sum = block_total(sum, shared);
+    return all ? sum : sum + (top_k - kth.before) * mass_at(row, kth);
+}
+
+/* Of these the fewest that hold a share of p, one at least. */
+template <typename T>
+static __device__ mass likely_of(const row_of<T> &row, mass total, float top_p, next_shared &shared)
+{
+    const mass needed = (mass)ceil((double)top_p * (double)total);
+    if (top_p >= 1.0f)
+        return total;
+    const mass target = needed > 0 ? needed - 1 : 0;
+    const found last = find<false>(row, target, shared);
+    const mass each = mass_at(row, last);
+    return each > 0 ? last.before + ((target - last.before) / each + 1) * each : total;
+}
+
+/* The id of the n-th logit, counted from 0, at a distance; the tiles of a row go by in order. */
+template <typename T> static __device__ int nth_of(const row_of<T> &row, uint32_t distance, mass n, next_shared &shared)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int first = 0; first < row.n; first += THREADS) {
+        const int i = first + (int)threadIdx.x;
+        const bool hit = i < row.n && row.top - ordered(to_float(row.data[i < row.n ? i : 0])) == distance;
+        const unsigned hits = __ballot_sync(0xffffffffu, hit);
+        if (lane == 0)
+            shared.counts[warp] = __popc(hits);
+        const mass here = (mass)__syncthreads_count(hit);
+        if (n < here) {
+            mass rank = (mass)__popc(hits & ((1u << lane) - 1u));
+            for (int k = 0; k < warp; k++)
+                rank += (mass)shared.counts[k];
+            if (hit && rank == n)
+                shared.token = i;
+            break;
+        }
+        n -= here;
+        __syncthreads();
+    }
+    __syncthreads();
+    return shared.token;
+}
+
+/* Philox 4x32-10, the first word (base/random.c). */
+static __device__ uint32_t philox(uint64_t seed, uint32_t sub, uint64_t index)
+{
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = sub, c3 = CAB_STREAM_SAMPLE;
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const uint32_t high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
+        const uint32_t high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
+        c0 = high1 ^ c1 ^ k0;
+        c1 = low1;
+        c2 = high0 ^ c3 ^ k1;
+        c3 = low0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c0;
+}
+
+struct next_arguments {
+    const int32_t *prompts, *lengths, *samples;
+    int32_t *tokens, *position;
+    int64_t prompt_ld;
+    cab_sampling sampling;
+    unsigned *ticket;
+};
+
+template <typename T>
+static __device__ int draw(row_of<T> &row, const next_arguments &a, int64_t index, next_shared &shared)
+{
+    mass best = 0;
+    uint32_t least = 0xffffffffu;
+    row.each([&](int id, float x) {
+        const uint32_t key = ordered(x);
+        const mass pair = (mass)key << 32 | (uint32_t)~id; /* of equals the first id */
+        best = pair > best ? pair : best;
+        least = key < least ? key : least;
+    });
+    best = block_largest(best, shared);
+    const int likeliest = (int)~(uint32_t)best;
+    if (a.sampling.temperature <= 0.0f)
+        return likeliest;
+    row.top = (uint32_t)(best >> 32);
+    row.range = row.top - ~(uint32_t)block_largest(~least, shared);
+    row.largest = from_ordered(row.top);
+    row.temperature = a.sampling.temperature;
+    const mass total = likely_of(row, total_of(row, a.sampling.top_k, shared), a.sampling.top_p, shared);
+    const mass u = philox(a.sampling.seed, (uint32_t)a.samples[blockIdx.x], (uint64_t)index) >> 8;
+    const mass target = __umul64hi(total, u << 40); /* total * u / 2^24 */
+    const found at = find<false>(row, target, shared);
+    const mass each = mass_at(row, at);
+    return each > 0 && total > 0 ? nth_of(row, at.distance, (target - at.before) / each, shared) : likeliest;
+}
+
+template <typename T>
+static __global__ void __launch_bounds__(THREADS, 1)
+    next_token(rows_of<const T> logits, int words, const next_arguments a)
+{
+    __shared__ next_shared shared;
+    const int64_t b = blockIdx.x, next = (int64_t)*a.position + 1;
+    int token;
+    if (next < a.lengths[b]) {
+        token = a.prompts[b * a.prompt_ld + next];
+    } else {
+        row_of<T> row = {logits.at(b, 0), words};
+        token = draw(row, a, next - a.lengths[b], shared);
+    }
+    if (threadIdx.x == 0)
+        a.tokens[b] = token;
+    if (arrives_last(a.ticket) && threadIdx.x == 0 && next <= INT32_MAX)
+        *a.position = (int32_t)next;
+}
+
+extern "C" cab_status cab_next_token_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *logits = node->in[CAB_NEXT_LOGITS], *prompts = node->in[CAB_NEXT_PROMPTS];
+    next_arguments a;
+    a.prompts = (const int32_t *)prompts->data;
+    a.prompt_ld = prompts->ld;
+    a.lengths = (const int32_t *)node->in[CAB_NEXT_LENGTHS]->data;
+    a.samples = (const int32_t *)node->in[CAB_NEXT_SAMPLES]->data;
+    a.tokens = (int32_t *)node->in[CAB_NEXT_TOKENS]->data;
+    a.position = (int32_t *)node->in[CAB_NEXT_POSITION]->data;
+    a.sampling = *(const cab_sampling *)node->attributes;
+    a.ticket = cab_cuda_of(backend)->ticket;
+    BY_DTYPE(logits->dtype, (next_token<T><<<(unsigned)cab_rows(logits), THREADS, 0, stream_of(backend)>>>(
+                                rows<const T>(logits), (int)cab_columns(logits), a)));
+    return cab_cuda_launched("next_token");
+}
