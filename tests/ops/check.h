@@ -73,6 +73,7 @@ typedef struct check_variant {
     cab_dtype dtype;
     const char *isa; /* "": the processor's best */
     bool view, twice, eager;
+    int beside;         /* columns on either side of a view; 0: CHECK_LEFT and CHECK_RIGHT, which align nothing */
     int threads;        /* 0: the backend's own choice */
     const char *device; /* NULL: check_device() */
 } check_variant;
@@ -218,6 +219,16 @@ typedef struct check_graph {
 
 enum { CHECK_LEFT = 3, CHECK_RIGHT = 2 }; /* columns beside a view */
 
+static inline int64_t check_left(const check_variant *v)
+{
+    return v->beside ? v->beside : CHECK_LEFT;
+}
+
+static inline int64_t check_right(const check_variant *v)
+{
+    return v->beside ? v->beside : CHECK_RIGHT;
+}
+
 /* Writes n doubles into a tensor, at `left` of its columns when it is wider than the data's rows of `columns`. */
 static inline void check_write(cab_graph *g, cab_tensor *t, const double *values, int64_t columns, int64_t left)
 {
@@ -291,19 +302,19 @@ static inline void check_make_input(const check_case *c, const check_variant *v,
     memcpy(shape, in->shape, sizeof shape);
     int64_t columns = shape[in->n_dim - 1];
     if (view)
-        shape[in->n_dim - 1] += CHECK_LEFT + CHECK_RIGHT;
+        shape[in->n_dim - 1] += check_left(v) + check_right(v);
     char name[32];
     snprintf(name, sizeof name, "in%d", i);
     k->whole[i] = in->kind == CHECK_STATE ? cab_graph_state(k->graph, name, dtype, in->n_dim, shape)
                                           : cab_graph_input(k->graph, name, dtype, in->n_dim, shape);
     assert_non_null(k->whole[i]);
-    check_write(k->graph, k->whole[i], values, columns, view ? CHECK_LEFT : 0);
+    check_write(k->graph, k->whole[i], values, columns, view ? check_left(v) : 0);
     if (check_differentiable(c, i))
         cab_graph_want_gradient(k->graph, k->whole[i]);
     k->in[i] = k->whole[i];
     if (view) {
         cab_tensor *parts[3] = {0};
-        cab_split(k->graph, k->whole[i], 3, (int64_t[]){CHECK_LEFT, columns, CHECK_RIGHT}, parts);
+        cab_split(k->graph, k->whole[i], 3, (int64_t[]){check_left(v), columns, check_right(v)}, parts);
         k->in[i] = parts[1];
     }
 }
@@ -392,7 +403,7 @@ static inline double *check_gradient(const check_case *c, const check_variant *v
         cab_tensor *gradient = cab_graph_gradient(k->graph, k->whole[i]);
         if (!gradient)
             fail_msg("%s: input %d got no gradient", c->name, i);
-        return check_read(k->graph, gradient, columns, v->view && in->kind == CHECK_ACTIVATION ? CHECK_LEFT : 0);
+        return check_read(k->graph, gradient, columns, v->view && in->kind == CHECK_ACTIVATION ? check_left(v) : 0);
     }
     float *f = calloc((size_t)n, sizeof *f);
     assert_non_null(f);

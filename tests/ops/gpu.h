@@ -2,7 +2,7 @@
  *
  * check.h holds every kernel against an fp64 reference and finite differences, which only small cases can afford. Here the
  * same case table entry (its `reference` may be NULL) is recorded on the CPU in fp32, and on the GPU in F32 and BF16, dense
- * and as columns of a wider tensor, once and twice in the list; outputs and gradients are compared as
+ * once, and as columns of wider tensors of several alignments, twice in the list; outputs and gradients are compared as
  *
  *   ||gpu - cpu|| / ||cpu|| < tolerance     over each whole tensor.
  *
@@ -98,14 +98,15 @@ static inline void gpu_against(const check_case *c, const check_variant *v, cons
         check_compare(c, v, output ? "output" : "gradient of input", output ? i : i - CHECK_MAX_OUT, got->values[i],
                       expected->values[i], expected->count[i], tolerance);
     }
-    print_message("%s (%s%s%s): %.1e of %.0e\n", c->name, cab_dtype_name(v->dtype), v->view ? " view" : "",
-                  v->twice ? " twice" : "", worst, tolerance);
+    print_message("%s (%s%s%s, %d beside): %.1e of %.0e\n", c->name, cab_dtype_name(v->dtype), v->view ? " view" : "",
+                  v->twice ? " twice" : "", v->beside, worst, tolerance);
 }
 
 /* Compares the case on the device of CAB_TEST_DEVICE with the CPU in fp32. `reference`, `forward`, `gradient` ... of the
  * case are not read. */
 static inline void gpu_compare(const check_case *c, double tolerance_f32, double tolerance_bf16)
 {
+    static const int beside[] = {0, 0, 8, 4}; /* dense; views that align nothing, 16 bytes of bf16, 8 bytes */
     check_reference r = {0};
     gpu_results expected = {0};
     if (strcmp(check_device(), "cpu") == 0) {
@@ -120,8 +121,10 @@ static inline void gpu_compare(const check_case *c, double tolerance_f32, double
     }
     gpu_run(c, &(check_variant){.dtype = CAB_F32, .isa = "", .device = "cpu"}, &r, 1, &expected);
     for (int low = 0; low < (c->f32_only ? 1 : 2); low++)
-        for (int hard = 0; hard < 2; hard++) {
-            const check_variant v = {.dtype = low ? CAB_BF16 : CAB_F32, .isa = "", .view = hard, .twice = hard};
+        for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+            const bool hard = i > 0;
+            const check_variant v = {
+                .dtype = low ? CAB_BF16 : CAB_F32, .isa = "", .view = hard, .twice = hard, .beside = beside[i]};
             gpu_results got = {0};
             gpu_run(c, &v, &r, 3, &got);
             gpu_against(c, &v, &got, &expected, low ? tolerance_bf16 : tolerance_f32);

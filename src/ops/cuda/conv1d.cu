@@ -1,13 +1,20 @@
 /* conv1d.cu - the short causal convolution on the GPU; src/ops/conv1d.c has the formula.
  *
- * A thread takes V neighbouring channels through a stretch of tokens: filters and the last K - 1 tokens stay in registers,
- * so that x is read once but for K - 1 tokens per stretch. Limited by memory: forward reads x and writes y, 4 bytes per
- * element in bf16; backward reads x and dy and writes dx, 6 bytes. With p[t] = dL/du[t], backward computes
+ * A thread takes V = 4 neighbouring channels through a stretch of tokens. Filters and the last K - 1 tokens stay in
+ * registers, and one batch of tokens is on its way while another is worked on. A block is a warp across channels (256
+ * bytes of bf16) times DOWN stretches, which are of the length that makes whole waves of blocks.
+ *
+ * Memory sets the pace: forward reads x and writes y, 4 bytes per element in bf16; backward reads x and dy and writes dx,
+ * 6 bytes, 8 where it adds to dx. At 25216 x 384 that is 39 and 58 MB, 9 and 14 us at 4.2 TB/s; at 16384 x 6144 403 and
+ * 604 MB, 94 and 142 us. The 16 and 34 instructions per element take half and three quarters of that. Halos, K - 1 tokens
+ * before a stretch and backward as many behind it, are found in cache. Expected: 13 and 21 us, 115 and 180 us.
+ *
+ * With p[t] = dL/du[t], backward computes
  *
  *   dx[t] = sum_k w[k] p[t + (K - 1) - k]     dw[k] = sum_t p[t] x[t - (K - 1) + k]     dbias = sum_t p[t]
  *
- * and so p of K - 1 tokens more than a stretch has. Gradients of filters are summed over a thread's tokens, then over the
- * stretches of a block, then over blocks, in a fixed order.
+ * in one pass over x and dy. Gradients of filters are summed over a thread's tokens, then over the stretches of a block,
+ * then by a second kernel over blocks, in a fixed order.
  *
  * Vectors of channels and K = 4 are one set of kernels; anything else runs channel by channel with filters of 4 or 16 taps,
  * of which the first ones are left out. */
@@ -18,96 +25,142 @@ extern "C" {
 }
 
 enum {
-    STRETCH = 32,
-    AHEAD = 4, /* tokens loaded before they are needed */
+    VECTOR = 4, /* channels of a thread, where alignment allows */
     ACROSS = 32,
-    DOWN = 8, /* stretches of a backward block */
-    THREADS = ACROSS * DOWN
+    DOWN = 4, /* stretches of a block */
+    THREADS = ACROSS * DOWN,
+    AHEAD = 4, /* tokens of a batch of loads, backward */
+    ENTRY = 8  /* tokens' worth of time that a stretch takes to begin */
 };
+template <typename T> constexpr int FORWARD_AHEAD = 16 / (int)sizeof(T);
+
+/* Blocks that the registers of a multiprocessor have room for. */
+constexpr int FORWARD_BLOCKS = 6;
+constexpr int backward_blocks(size_t element, bool add)
+{
+    return element > sizeof(bf16) ? 2 : add ? 3 : 4;
+}
 
 template <typename T> struct conv_pass {
     rows_of<const T> x, dy;
     rows_of<T> y, dx;
     const float *w, *bias;
-    float *partials; /* backward: (blocks of stretches, E taps + E) */
-    int64_t sequences, L, E, stretches;
+    float *partials; /* backward: (groups of DOWN stretches, taps + 1, E) */
+    int64_t sequences, E;
+    int L, stretch, stretches; /* tokens of a sequence, of a stretch; stretches of a sequence */
     int taps;
-    bool silu, reverse, add_x;
+    bool silu, reverse;
 };
 
 __device__ __forceinline__ float sigmoid_fast(float x)
 {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
+    float e, r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(-1.44269504f * x));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
+    return r;
 }
 
-/* V channels of the tokens of one sequence, in the convolution's direction. */
-template <typename T> struct tokens_of {
-    T *first;
+/* V elements as they stand in memory: while they are on their way nothing may look into them. */
+template <int BYTES> struct raw_bytes;
+template <> struct raw_bytes<2> {
+    typedef uint16_t type;
+};
+template <> struct raw_bytes<4> {
+    typedef uint32_t type;
+};
+template <> struct raw_bytes<8> {
+    typedef uint2 type;
+};
+template <> struct raw_bytes<16> {
+    typedef uint4 type;
+};
+template <typename T, int V> using raw = typename raw_bytes<sizeof(T) * V>::type;
+
+template <typename T, int V> __device__ __forceinline__ void unpack(raw<T, V> r, float (&to)[V])
+{
+    const vec<T, V> v = *reinterpret_cast<const vec<T, V> *>(&r);
+#pragma unroll
+    for (int i = 0; i < V; i++)
+        to[i] = to_float(v.at[i]);
+}
+
+/* V channels of a sequence, token by token in the convolution's direction. */
+template <typename T, int V> struct cursor {
+    T *at;
     int64_t step;
 
-    __device__ __forceinline__ T *at(int t) const
+    __device__ __forceinline__ cursor(const rows_of<T> &r, int64_t b, int64_t e, int L, int t, bool reverse)
+        : at(r.at(b * L + (reverse ? L - 1 - t : t), e)), step(reverse ? -r.ld : r.ld)
     {
-        return first + t * step;
+    }
+
+    /* Zeros if there is no such token. */
+    __device__ __forceinline__ raw<T, V> take(bool there)
+    {
+        raw<T, V> r = {};
+        if (there)
+            r = *reinterpret_cast<const raw<T, V> *>(at);
+        at += step;
+        return r;
+    }
+
+    __device__ __forceinline__ void put(const float (&x)[V])
+    {
+        store_floats(at, x);
+        at += step;
     }
 };
-
-template <typename T>
-__device__ __forceinline__ tokens_of<T> tokens(const rows_of<T> &r, int64_t b, int64_t e, int64_t L, bool reverse)
-{
-    tokens_of<T> s = {r.data != NULL ? r.at(b * L + (reverse ? L - 1 : 0), e) : NULL, reverse ? -r.ld : r.ld};
-    return s;
-}
 
 /* A stretch of tokens of V channels. The filter's last taps are the K kept here; `first` of them are not there. */
 template <typename T, int K, int V> struct conv_thread {
     const conv_pass<T> &k;
-    const int first, L;
-    int begin, end;
+    const int first;
     int64_t b, e;
-    tokens_of<const T> from;
+    int begin, end;
+    cursor<const T, V> from;
     float w[K][V], bias[V], x[K][V]; /* x[K - 1] is the token at hand */
 
     __device__ __forceinline__ conv_thread(const conv_pass<T> &pass, int64_t stretch, int64_t channel)
-        : k(pass), first(V == 1 ? K - pass.taps : 0), L((int)pass.L), b(stretch / pass.stretches), e(channel)
+        : k(pass), first(V == 1 ? K - pass.taps : 0), b(stretch / pass.stretches), e(channel),
+          begin((int)(stretch - b * pass.stretches) * pass.stretch),
+          end(pass.L - begin < pass.stretch ? pass.L : begin + pass.stretch),
+          from(pass.x, b, e, pass.L, begin - (K - 1), pass.reverse)
     {
-        begin = (int)(stretch - b * k.stretches) * STRETCH;
-        end = L - begin < STRETCH ? L : begin + STRETCH;
-        from = tokens(k.x, b, e, k.L, k.reverse);
 #pragma unroll
-        for (int v = 0; v < V; v++) {
-            bias[v] = k.bias != NULL ? k.bias[e + v] : 0.0f;
+        for (int i = 1; i < K; i++)
+            unpack<T, V>(from.take(begin - K + i >= 0), x[i]);
 #pragma unroll
-            for (int i = 0; i < K; i++)
-                w[i][v] = i >= first ? k.w[(e + v) * (K - first) + i - first] : 0.0f;
-        }
-#pragma unroll
-        for (int i = 1; i < K; i++) {
-            const vec<T, V> before = fetch(from, begin - K + i);
-#pragma unroll
-            for (int v = 0; v < V; v++)
-                x[i][v] = to_float(before.at[v]);
-        }
+        for (int v = 0; v < V; v++)
+            load_filter(v);
     }
 
-    /* A token of the sequence; zeros outside it, and of a gradient that is zero. */
-    __device__ __forceinline__ vec<T, V> fetch(const tokens_of<const T> &tensor, int t) const
+    __device__ __forceinline__ void load_filter(int v)
     {
-        vec<T, V> v;
+        bias[v] = k.bias != NULL ? k.bias[e + v] : 0.0f;
+        if constexpr (V > 1) {
+            float taps[K];
+            load_floats(k.w + (e + v) * K, taps);
 #pragma unroll
-        for (int i = 0; i < V; i++)
-            v.at[i] = from_float<T>(0.0f);
-        return t >= 0 && t < L && tensor.first != NULL ? load_vec<T, V>(tensor.at(t)) : v;
+            for (int i = 0; i < K; i++)
+                w[i][v] = taps[i];
+        } else {
+#pragma unroll
+            for (int i = 0; i < K; i++)
+                w[i][v] = i >= first ? k.w[e * (K - first) + i - first] : 0.0f;
+        }
     }
 
     /* The next token comes into the window; u of it. */
-    __device__ __forceinline__ void advance(const vec<T, V> &token, float (&u)[V])
+    __device__ __forceinline__ void advance(raw<T, V> token, float (&u)[V])
     {
 #pragma unroll
-        for (int v = 0; v < V; v++) {
+        for (int i = 0; i + 1 < K; i++)
 #pragma unroll
-            for (int i = 0; i + 1 < K; i++)
+            for (int v = 0; v < V; v++)
                 x[i][v] = x[i + 1][v];
-            x[K - 1][v] = to_float(token.at[v]);
+        unpack<T, V>(token, x[K - 1]);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
             u[v] = bias[v];
 #pragma unroll
             for (int i = 0; i < K; i++)
@@ -117,151 +170,189 @@ template <typename T, int K, int V> struct conv_thread {
     }
 };
 
+/* What a thread of a block is given; blocks of one group of stretches stand side by side. */
+struct conv_place {
+    int64_t group, stretch, channel;
+    bool inside;
+};
+
+template <int V, typename T> __device__ __forceinline__ conv_place place_of(const conv_pass<T> &pass)
+{
+    const unsigned tiles = (unsigned)ceil_div(pass.E, ACROSS * V), group = blockIdx.x / tiles;
+    conv_place at;
+    at.group = group;
+    at.stretch = group * (int64_t)DOWN + threadIdx.x / ACROSS;
+    at.channel = ((blockIdx.x - group * tiles) * (int64_t)ACROSS + threadIdx.x % ACROSS) * V;
+    at.inside = at.channel < pass.E && at.stretch < pass.sequences * pass.stretches;
+    return at;
+}
+
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
 
 template <typename T, int K, int V>
-static __global__ void __launch_bounds__(THREADS, 2) conv1d_forward(const __grid_constant__ conv_pass<T> pass)
+__device__ __forceinline__ void forward_stretch(conv_thread<T, K, V> &c, cursor<T, V> to)
 {
-    const int64_t across = pass.E / V, i = blockIdx.x * (int64_t)THREADS + threadIdx.x, stretch = i / across;
-    if (stretch >= pass.sequences * pass.stretches)
-        return;
-    conv_thread<T, K, V> c(pass, stretch, (i - stretch * across) * V);
-    const tokens_of<T> to = tokens(pass.y, c.b, c.e, pass.L, pass.reverse);
-    vec<T, V> next[AHEAD];
+    constexpr int N = FORWARD_AHEAD<T>;
+    raw<T, V> next[N], now[N];
 #pragma unroll
-    for (int j = 0; j < AHEAD; j++)
-        next[j] = c.fetch(c.from, c.begin + j);
-    for (int t = c.begin; t < c.end; t += AHEAD)
+    for (int j = 0; j < N; j++)
+        next[j] = c.from.take(c.begin + j < c.end);
+    for (int t = c.begin;; t += N) {
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            const vec<T, V> now = next[j];
+        for (int j = 0; j < N; j++) {
+            now[j] = next[j];
+            next[j] = c.from.take(t + N + j < c.end);
+        }
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            if (t + j >= c.end)
+                return;
             float u[V];
-            next[j] = c.fetch(c.from, t + AHEAD + j);
-            c.advance(now, u);
+            c.advance(now[j], u);
 #pragma unroll
             for (int v = 0; v < V; v++)
-                u[v] *= pass.silu ? sigmoid_fast(u[v]) : 1.0f;
-            if (t + j < c.end)
-                store_floats(to.at(t + j), u);
+                u[v] *= c.k.silu ? sigmoid_fast(u[v]) : 1.0f;
+            to.put(u);
         }
+    }
+}
+
+template <typename T, int K, int V>
+static __global__ void __launch_bounds__(THREADS, K == 4 ? FORWARD_BLOCKS : 2)
+    conv1d_forward(const __grid_constant__ conv_pass<T> pass)
+{
+    const conv_place at = place_of<V>(pass);
+    if (!at.inside)
+        return;
+    conv_thread<T, K, V> c(pass, at.stretch, at.channel);
+    forward_stretch(c, cursor<T, V>(pass.y, c.b, c.e, pass.L, c.begin, pass.reverse));
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------------ */
 
-template <typename T, int K, int V> struct conv_backward_thread : conv_thread<T, K, V> {
+/* ADD: to what stands in dx. */
+template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv_thread<T, K, V> {
     typedef conv_thread<T, K, V> base;
     using base::begin;
     using base::end;
+    using base::from;
     using base::k;
     using base::x;
 
-    tokens_of<const T> dy;
-    tokens_of<T> dx;
+    cursor<const T, V> dy, before; /* before: what stands in dx */
+    cursor<T, V> dx;
+    int behind, seeds;           /* past the last token whose p reaches the stretch; the same of dy, 0 without one */
     float p[K][V], dw[K + 1][V]; /* p[i] is that of i tokens ago; dw[K] is dbias */
 
+    /* A token, and what stands in dx of the one that it completes. */
+    struct arrival {
+        raw<T, V> x, dy, dx;
+    };
+
     __device__ __forceinline__ conv_backward_thread(const conv_pass<T> &pass, int64_t stretch, int64_t channel)
-        : base(pass, stretch, channel), dy(tokens(pass.dy, this->b, channel, pass.L, pass.reverse)),
-          dx(tokens(pass.dx, this->b, channel, pass.L, pass.reverse))
+        : base(pass, stretch, channel), dy(pass.dy, this->b, channel, pass.L, begin, pass.reverse),
+          before({pass.dx.data, pass.dx.ld}, this->b, channel, pass.L, begin - (K - 1), pass.reverse),
+          dx(pass.dx, this->b, channel, pass.L, begin, pass.reverse),
+          behind(end + K - 1 < pass.L ? end + K - 1 : pass.L), seeds(pass.dy.data != NULL ? behind : 0), p(), dw()
     {
-#pragma unroll
-        for (int v = 0; v < V; v++) {
-#pragma unroll
-            for (int i = 0; i < K; i++)
-                p[i][v] = 0.0f;
-#pragma unroll
-            for (int i = 0; i <= K; i++)
-                dw[i][v] = 0.0f;
-        }
     }
 
-    /* Token t, which may be one of the K - 1 past the stretch: those are the next stretch's to sum. dx of the token
-     * K - 1 before it is complete then. */
-    __device__ __forceinline__ void token(int t, const vec<T, V> &now, const vec<T, V> &seed)
+    __device__ __forceinline__ void request(arrival &a, int t)
     {
-        float u[V], sum[V];
-        this->advance(now, u);
+        a.x = from.take(t < behind);
+        a.dy = dy.take(t < seeds);
+        if (ADD)
+            a.dx = before.take(t - (K - 1) >= begin && t - (K - 1) < end);
+    }
+
+    /* Token t, which may be one of the K - 1 past the stretch: those are the next stretch's to sum. Past the sequence dy
+     * is zero and so is p. dx of the token K - 1 before it is complete then. */
+    __device__ __forceinline__ void token(int t, const arrival &now)
+    {
+        float u[V], sum[V] = {};
+        this->advance(now.x, u);
+#pragma unroll
+        for (int i = K - 1; i > 0; i--)
+#pragma unroll
+            for (int v = 0; v < V; v++)
+                p[i][v] = p[i - 1][v];
+        unpack<T, V>(now.dy, p[0]);
+        if (ADD)
+            unpack<T, V>(now.dx, sum);
 #pragma unroll
         for (int v = 0; v < V; v++) {
-#pragma unroll
-            for (int i = K - 1; i > 0; i--)
-                p[i][v] = p[i - 1][v];
-            const float s = sigmoid_fast(u[v]);
-            p[0][v] = to_float(seed.at[v]) * (k.silu ? s + u[v] * s * (1.0f - s) : 1.0f);
-            p[0][v] = t < this->L ? p[0][v] : 0.0f;
+            const float s = sigmoid_fast(u[v]), slope = s * (1.0f + u[v] * (1.0f - s));
+            p[0][v] *= k.silu ? slope : 1.0f;
             const float own = t < end ? p[0][v] : 0.0f;
 #pragma unroll
             for (int i = 0; i < K; i++)
-                if (V > 1 || i >= this->first)
+                if (V > 1 || i >= this->first) {
                     dw[i][v] += own * x[i][v];
-            dw[K][v] += own;
-            sum[v] = 0.0f;
-#pragma unroll
-            for (int i = 0; i < K; i++)
-                if (V > 1 || i >= this->first)
                     sum[v] += this->w[i][v] * p[i][v];
+                }
+            dw[K][v] += own;
         }
-        const int done = t - (K - 1);
-        if (done >= begin && done < end && dx.first != NULL)
-            put_floats(dx.at(done), k.add_x, sum);
+        if (t - (K - 1) >= begin && k.dx.data != NULL)
+            dx.put(sum);
     }
 
     __device__ __forceinline__ void stretch()
     {
-        vec<T, V> next_x[AHEAD], next_dy[AHEAD];
+        arrival next[AHEAD], now[AHEAD];
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            next_x[j] = this->fetch(this->from, begin + j);
-            next_dy[j] = this->fetch(dy, begin + j);
-        }
-        for (int t = begin; t < end + K - 1; t += AHEAD)
+        for (int j = 0; j < AHEAD; j++)
+            request(next[j], begin + j);
+        for (int t = begin;; t += AHEAD) {
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
-                const vec<T, V> now = next_x[j], seed = next_dy[j];
-                next_x[j] = this->fetch(this->from, t + AHEAD + j);
-                next_dy[j] = this->fetch(dy, t + AHEAD + j);
-                token(t + j, now, seed);
+                now[j] = next[j];
+                request(next[j], t + AHEAD + j);
             }
+#pragma unroll
+            for (int j = 0; j < AHEAD; j++) {
+                if (t + j >= end + K - 1)
+                    return;
+                token(t + j, now[j]);
+            }
+        }
     }
 };
 
 /* Adds the block's stretches up, tap by tap; the last is the bias. */
 template <int K, int V>
-__device__ __forceinline__ void store_partials(const float (&dw)[K + 1][V], float (&sums)[DOWN][ACROSS * V],
-                                               float *partials, int64_t first_channel, int64_t E, int taps)
+__device__ __forceinline__ void store_partials(const float (&dw)[K + 1][V], const conv_place &at, float *partials,
+                                               int64_t E, int taps)
 {
-    const int first = K - taps, at = threadIdx.x % ACROSS * V, down = threadIdx.x / ACROSS;
-    for (int i = first; i <= K; i++) {
-        __syncthreads();
+    constexpr int WIDTH = ACROSS * V;
+    __shared__ float sums[DOWN][K + 1][WIDTH];
+    const int lane = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
+    const int64_t first_channel = at.channel - lane * V;
 #pragma unroll
-        for (int v = 0; v < V; v++) {
-            float value = dw[K][v];
+    for (int i = 0; i <= K; i++)
 #pragma unroll
-            for (int j = 0; j < K; j++)
-                value = i == j ? dw[j][v] : value;
-            sums[down][at + v] = value;
-        }
-        __syncthreads();
-        const int64_t channel = first_channel + threadIdx.x;
-        if (threadIdx.x >= ACROSS * V || channel >= E)
+        for (int v = 0; v < V; v++)
+            sums[down][i][lane * V + v] = dw[i][v];
+    __syncthreads();
+    for (int i = threadIdx.x; i < (taps + 1) * WIDTH; i += THREADS) {
+        const int tap = i / WIDTH, across = i % WIDTH;
+        if (first_channel + across >= E)
             continue;
         float sum = 0.0f;
+#pragma unroll
         for (int j = 0; j < DOWN; j++)
-            sum += sums[j][threadIdx.x];
-        partials[i < K ? channel * taps + i - first : E * taps + channel] = sum;
+            sum += sums[j][K - taps + tap][across];
+        partials[(at.group * (taps + 1) + tap) * E + first_channel + across] = sum;
     }
 }
 
-template <typename T, int K, int V>
-static __global__ void __launch_bounds__(THREADS, 2) conv1d_backward(const __grid_constant__ conv_pass<T> pass)
+template <typename T, int K, int V, bool ADD>
+static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeof(T), ADD) : 2)
+    conv1d_backward(const __grid_constant__ conv_pass<T> pass)
 {
-    __shared__ float sums[DOWN][ACROSS * V];
-    static_assert(ACROSS * V <= THREADS, "one thread adds up one channel");
-    const int64_t first_channel = blockIdx.y * (int64_t)(ACROSS * V),
-                  channel = first_channel + threadIdx.x % ACROSS * V;
-    const int64_t stretch = blockIdx.x * (int64_t)DOWN + threadIdx.x / ACROSS;
     float dw[K + 1][V] = {};
-    if (channel < pass.E && stretch < pass.sequences * pass.stretches) {
-        conv_backward_thread<T, K, V> c(pass, stretch, channel);
+    const conv_place at = place_of<V>(pass);
+    if (at.inside) {
+        conv_backward_thread<T, K, V, ADD> c(pass, at.stretch, at.channel);
         c.stretch();
 #pragma unroll
         for (int i = 0; i <= K; i++)
@@ -269,44 +360,65 @@ static __global__ void __launch_bounds__(THREADS, 2) conv1d_backward(const __gri
             for (int v = 0; v < V; v++)
                 dw[i][v] = c.dw[i][v];
     }
-    float *partials = pass.partials + blockIdx.x * (pass.E * (pass.taps + 1));
-    store_partials<K, V>(dw, sums, partials, first_channel, pass.E, pass.taps);
+    store_partials<K, V>(dw, place_of<V>(pass), pass.partials, pass.E, pass.taps);
 }
 
-/* Columns of the partial sums: dw as it is stored, then dbias. */
+/* Columns of the partial sums: dw tap by tap, then dbias. */
 struct filter_targets {
     float *w, *bias;
-    int64_t n_weight;
+    int64_t E;
+    int taps;
     bool add;
 
     __device__ float *target(int64_t column) const
     {
-        if (column < n_weight)
-            return w != NULL ? w + column : NULL;
-        return bias != NULL ? bias + column - n_weight : NULL;
+        const int64_t tap = column / E, channel = column - tap * E;
+        if (tap < taps)
+            return w != NULL ? w + channel * taps + tap : NULL;
+        return bias != NULL ? bias + channel : NULL;
     }
 };
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-static int64_t stretches_of(const cab_node *node)
+/* Tokens of a stretch: of all lengths, the one at which the waves of blocks go through the fewest tokens, halos and the
+ * way into the loop counted. Depends on the sizes and the GPU alone: it sets the order of sums. */
+static int stretch_of(const cab_node *node, const cab_backend *backend, int blocks_each)
 {
-    return ceil_div(node->in[0]->shape[1], STRETCH);
+    const cab_tensor *x = node->in[0];
+    const int64_t at_once = (int64_t)cab_cuda_of(backend)->multiprocessors * blocks_each;
+    const int64_t tiles = ceil_div(cab_columns(x), ACROSS * VECTOR), L = x->shape[1];
+    int64_t best = 1, fewest = INT64_MAX;
+    for (int64_t length = 1; length <= L; length++) {
+        const int64_t blocks = ceil_div(x->shape[0] * ceil_div(L, length), DOWN) * tiles;
+        const int64_t cost = ceil_div(blocks, at_once) * (length + cab_columns(node->in[1]) - 1 + ENTRY);
+        if (cost < fewest) {
+            fewest = cost;
+            best = length;
+        }
+    }
+    return (int)best;
 }
 
-static int64_t partials_of(const cab_node *node)
+static int backward_stretch(const cab_node *node, const cab_backend *backend)
 {
-    return ceil_div(node->in[0]->shape[0] * stretches_of(node), DOWN);
+    return stretch_of(node, backend, backward_blocks(cab_dtype_size(node->in[0]->dtype), node->accumulate & 1));
+}
+
+/* Blocks of stretches one above the other; each leaves a row of partial sums. */
+static int64_t groups_of(const cab_node *node, int stretch)
+{
+    return ceil_div(node->in[0]->shape[0] * ceil_div(node->in[0]->shape[1], stretch), DOWN);
 }
 
 extern "C" size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    (void)backend;
     const cab_tensor *w = node->in[1];
-    return (size_t)(partials_of(node) * w->shape[0] * (cab_columns(w) + 1)) * sizeof(float);
+    const int64_t groups = groups_of(node, backward_stretch(node, backend));
+    return (size_t)(groups * w->shape[0] * (cab_columns(w) + 1)) * sizeof(float);
 }
 
-template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node)
+template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node, int stretch)
 {
     const cab_tensor *x = node->in[0];
     const cab_conv1d_attributes *attributes = (const cab_conv1d_attributes *)node->attributes;
@@ -315,60 +427,73 @@ template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node)
     p.w = (const float *)node->in[1]->data;
     p.bias = rows<const float>(node->in[2]).data;
     p.sequences = x->shape[0];
-    p.L = x->shape[1];
+    p.L = (int)x->shape[1];
     p.E = cab_columns(x);
-    p.stretches = stretches_of(node);
+    p.stretch = stretch;
+    p.stretches = (int)ceil_div(p.L, stretch);
     p.taps = (int)cab_columns(node->in[1]);
     p.silu = attributes->silu;
     p.reverse = attributes->reverse;
     return p;
 }
 
-template <typename T, int K, int V> static void launch_forward(const conv_pass<T> &p, cab_backend *backend)
+static bool fits_vectors(const cab_node *node)
 {
-    const int64_t threads = p.sequences * p.stretches * (p.E / V);
-    conv1d_forward<T, K, V><<<(unsigned)ceil_div(threads, THREADS), THREADS, 0, stream_of(backend)>>>(p);
+    return cab_columns(node->in[1]) == 4 && fits_packets(node->in[0], VECTOR) && fits_packets(node->in[1], 4);
+}
+
+template <typename T, int K, int V>
+static void launch_forward(const conv_pass<T> &p, int64_t groups, cab_backend *backend)
+{
+    const int64_t blocks = groups * ceil_div(p.E, ACROSS * V);
+    conv1d_forward<T, K, V><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
 }
 
 template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
 {
-    conv_pass<T> p = conv_pass_of<T>(node);
+    const int stretch = stretch_of(node, backend, FORWARD_BLOCKS);
+    const int64_t groups = groups_of(node, stretch);
+    conv_pass<T> p = conv_pass_of<T>(node, stretch);
     p.y = rows<T>(node->out[0]);
-    if (p.taps == 4 && fits_packets(node->in[0], WIDE<T>) && fits_packets(node->out[0], WIDE<T>))
-        launch_forward<T, 4, WIDE<T>>(p, backend);
+    if (fits_vectors(node) && fits_packets(node->out[0], VECTOR))
+        launch_forward<T, 4, VECTOR>(p, groups, backend);
     else if (p.taps <= 4)
-        launch_forward<T, 4, 1>(p, backend);
+        launch_forward<T, 4, 1>(p, groups, backend);
     else
-        launch_forward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, backend);
+        launch_forward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, groups, backend);
     return cab_cuda_launched("conv1d");
 }
 
-template <typename T, int K, int V> static void launch_backward(const conv_pass<T> &p, int64_t n, cab_backend *backend)
+template <typename T, int K, int V>
+static void launch_backward(const conv_pass<T> &p, int64_t groups, bool add, cab_backend *backend)
 {
-    const dim3 grid((unsigned)n, (unsigned)ceil_div(p.E, ACROSS * V));
-    conv1d_backward<T, K, V><<<grid, THREADS, 0, stream_of(backend)>>>(p);
+    const unsigned blocks = (unsigned)(groups * ceil_div(p.E, ACROSS * V));
+    if (add)
+        conv1d_backward<T, K, V, true><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+    else
+        conv1d_backward<T, K, V, false><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
 }
 
 template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
 {
-    enum { V = 4 };
-    const int64_t n = partials_of(node);
-    conv_pass<T> p = conv_pass_of<T>(node);
+    const int stretch = backward_stretch(node, backend);
+    const int64_t groups = groups_of(node, stretch);
+    const bool add = node->accumulate & 1;
+    conv_pass<T> p = conv_pass_of<T>(node, stretch);
     p.dy = rows<const T>(node->gout[0]);
     p.dx = rows<T>(node->gin[0]);
-    p.add_x = node->accumulate & 1;
     p.partials = (float *)node->scratch;
-    if (p.taps == 4 && fits_packets(node->in[0], V) && fits_packets(node->gout[0], V) && fits_packets(node->gin[0], V))
-        launch_backward<T, 4, V>(p, n, backend);
+    if (fits_vectors(node) && fits_packets(node->gout[0], VECTOR) && fits_packets(node->gin[0], VECTOR))
+        launch_backward<T, 4, VECTOR>(p, groups, add, backend);
     else if (p.taps <= 4)
-        launch_backward<T, 4, 1>(p, n, backend);
+        launch_backward<T, 4, 1>(p, groups, add, backend);
     else
-        launch_backward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, n, backend);
+        launch_backward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, groups, add, backend);
     CAB_TRY(cab_cuda_launched("conv1d"));
-    const filter_targets targets = {rows<float>(node->gin[1]).data, rows<float>(node->gin[2]).data, p.E * p.taps, true};
+    const filter_targets targets = {rows<float>(node->gin[1]).data, rows<float>(node->gin[2]).data, p.E, p.taps, true};
     if (targets.w == NULL && targets.bias == NULL)
         return CAB_OK;
-    return launch_partials(targets, p.partials, n, p.E * (p.taps + 1), backend);
+    return launch_partials(targets, p.partials, groups, p.E * (p.taps + 1), backend);
 }
 
 extern "C" cab_status cab_conv1d_forward_cuda(const cab_node *node, cab_backend *backend)
