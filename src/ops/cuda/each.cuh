@@ -1,7 +1,8 @@
 /* each.cuh - kernels that treat every element by itself: a functor over packets of neighbouring columns.
  *
  * A functor has  template <int N> __device__ void at(int64_t row, int64_t column) const,  which treats the N columns from
- * `column`. N is 8 where every tensor allows it (16 bytes of bf16, 32 of fp32), else 1. */
+ * `column`. N is 8 where every tensor allows it (16 bytes of bf16, 32 of fp32); 4 where rows are not as well aligned, as
+ * those of a projection of 3084 columns are; else 1. */
 #ifndef CAB_OPS_CUDA_EACH_CUH
 #define CAB_OPS_CUDA_EACH_CUH
 
@@ -9,19 +10,25 @@
 
 #include <initializer_list>
 
-enum { EACH_PACKET = 8, EACH_THREADS = 256 };
+enum { EACH_PACKET = 8, EACH_HALF = 4, EACH_THREADS = 256 };
 
 struct extent {
     int64_t rows, columns;
-    bool packed;
+    int packet; /* EACH_PACKET, EACH_HALF or 1 */
 };
+
+static inline int packet_of(int64_t columns)
+{
+    return columns % EACH_PACKET == 0 ? EACH_PACKET : columns % EACH_HALF == 0 ? EACH_HALF : 1;
+}
 
 /* What to go over, given every tensor that is accessed (NULLs are fine). */
 static inline extent extent_of(const cab_tensor *shape, std::initializer_list<const cab_tensor *> tensors)
 {
-    extent e = {cab_rows(shape), cab_columns(shape), cab_columns(shape) % EACH_PACKET == 0};
+    extent e = {cab_rows(shape), cab_columns(shape), packet_of(cab_columns(shape))};
     for (const cab_tensor *t : tensors)
-        e.packed = e.packed && fits_packets(t, EACH_PACKET);
+        while (e.packet > 1 && !fits_packets(t, e.packet))
+            e.packet = e.packet == EACH_PACKET ? EACH_HALF : 1;
     return e;
 }
 
@@ -35,9 +42,10 @@ static inline extent flat_extent_of(const cab_tensor *shape, std::initializer_li
             return e;
     e.columns *= e.rows;
     e.rows = 1;
-    e.packed = e.columns % EACH_PACKET == 0;
+    e.packet = packet_of(e.columns);
     for (const cab_tensor *t : tensors)
-        e.packed = e.packed && (!t || (uintptr_t)t->data % (EACH_PACKET * cab_dtype_size(t->dtype)) == 0);
+        while (e.packet > 1 && t && (uintptr_t)t->data % ((size_t)e.packet * cab_dtype_size(t->dtype)) != 0)
+            e.packet = e.packet == EACH_PACKET ? EACH_HALF : 1;
     return e;
 }
 
@@ -67,13 +75,15 @@ static __global__ void __launch_bounds__(EACH_THREADS) each_packet(const F f, in
 
 template <typename F> static cab_status each(const F &f, const extent &e, cab_backend *backend, const char *name)
 {
-    const int64_t per_row = e.packed ? e.columns / EACH_PACKET : e.columns, count = e.rows * per_row;
+    const int64_t per_row = e.columns / e.packet, count = e.rows * per_row;
     const int64_t blocks = ceil_div(count, EACH_THREADS), most = INT64_C(1) << 20;
     if (count == 0)
         return CAB_OK;
     const unsigned grid = (unsigned)(blocks < most ? blocks : most);
-    if (e.packed)
+    if (e.packet == EACH_PACKET)
         each_packet<EACH_PACKET><<<grid, EACH_THREADS, 0, stream_of(backend)>>>(f, per_row, count);
+    else if (e.packet == EACH_HALF)
+        each_packet<EACH_HALF><<<grid, EACH_THREADS, 0, stream_of(backend)>>>(f, per_row, count);
     else
         each_packet<1><<<grid, EACH_THREADS, 0, stream_of(backend)>>>(f, per_row, count);
     return cab_cuda_launched(name);

@@ -2,10 +2,12 @@
  *
  * Bound by memory: bytes per element in bf16 are 4 for activate and 6 backward (8 where it adds to a gradient), 6 for
  * swiglu and gate and 10 backward, 2 n + 2 for a sum of n. One thread treats 8 neighbours, so that every access is one of
- * 16 bytes; exponentials and reciprocals are the hardware's approximations (2 ulp), as IEEE ones would bind before memory.
+ * 16 bytes; 4 neighbours of views that begin at 8 bytes. A gate of 32768 x 768 moves 151 MB, 252 MB backward: 40 and 70 us
+ * expected at either width; element by element it took 110 and 140. Exponentials and reciprocals are the hardware's
+ * approximations (2 ulp), as IEEE ones would bind before memory.
  *
- * The gate's bias sums over all rows: each block adds up some of them in a fixed order, and a
- * second kernel adds up the blocks. */
+ * The gate's bias sums over all rows: each block adds up some of them in a fixed order, and a second kernel adds up the
+ * blocks. */
 #include "ops/cuda/each.cuh"
 
 extern "C" {
@@ -269,17 +271,18 @@ static cab_status gate_bias_backward(const cab_node *node, cab_backend *backend,
                                      const extent &e)
 {
     const int64_t per_block = bias_rows(e.rows), blocks = ceil_div(e.rows, per_block);
-    const int width = e.packed ? EACH_PACKET : 1;
-    const dim3 threads(32, LANES), grid((unsigned)ceil_div(e.columns, 32 * width), (unsigned)blocks);
+    const dim3 threads(32, LANES), grid((unsigned)ceil_div(e.columns, 32 * e.packet), (unsigned)blocks);
+    const cudaStream_t stream = stream_of(backend);
     float *partials = (float *)node->scratch;
-    if (e.packed)
-        gate_with_bias<EACH_PACKET>
-            <<<grid, threads, 0, stream_of(backend)>>>(f, e.rows, e.columns, per_block, partials);
+    if (e.packet == EACH_PACKET)
+        gate_with_bias<EACH_PACKET><<<grid, threads, 0, stream>>>(f, e.rows, e.columns, per_block, partials);
+    else if (e.packet == EACH_HALF)
+        gate_with_bias<EACH_HALF><<<grid, threads, 0, stream>>>(f, e.rows, e.columns, per_block, partials);
     else
-        gate_with_bias<1><<<grid, threads, 0, stream_of(backend)>>>(f, e.rows, e.columns, per_block, partials);
+        gate_with_bias<1><<<grid, threads, 0, stream>>>(f, e.rows, e.columns, per_block, partials);
     CAB_TRY(cab_cuda_launched("gate"));
-    add_partials<<<(unsigned)ceil_div(e.columns, 32), threads, 0, stream_of(backend)>>>((float *)node->gin[2]->data,
-                                                                                        partials, blocks, e.columns);
+    add_partials<<<(unsigned)ceil_div(e.columns, 32), threads, 0, stream>>>((float *)node->gin[2]->data, partials,
+                                                                            blocks, e.columns);
     return cab_cuda_launched("gate");
 }
 

@@ -42,7 +42,8 @@ template <typename T> static cab_status patches(const cab_node *node, cab_backen
     f.across = f.width / f.patch;
     f.tokens = (int)y->shape[1];
     extent e = extent_of(y, {image, y});
-    e.packed = e.packed && f.patch % EACH_PACKET == 0;
+    if (f.patch % e.packet != 0)
+        e.packet = 1;
     return each(f, e, backend, "patches");
 }
 
@@ -130,7 +131,8 @@ template <typename T> static cab_status insert_forward(const cab_node *node, cab
     f.length = y->shape[1];
     f.columns = cab_columns(y);
     extent e = extent_of(y, {x, y});
-    e.packed = e.packed && vectors_fit(node, node->in, f.columns);
+    if (!vectors_fit(node, node->in, f.columns))
+        e.packet = 1;
     return each(f, e, backend, "insert_tokens");
 }
 
