@@ -204,14 +204,17 @@ static void test_extreme_decay(void **state)
     }
 }
 
-/* On a GPU: every number of lanes, many and few sequences, odd widths, more states than one walk holds. */
+/* On a GPU: every number of lanes, many and few sequences, odd widths, more states than one walk holds. Many sequences
+ * make a thread per channel. */
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{2, 197, 384, 16, false, true, true}, {90, 21, 384, 16, true, true, true},
-                            {1, 33, 131, 8, true, true, true},    {2, 50, 200, 32, false, false, true},
-                            {1, 64, 66, 13, true, true, false},   {1, 40, 72, 64, true, true, true},
-                            {1, 19, 35, 100, false, true, true},  {2, 9, 10, 256, true, false, false}};
+    const shape shapes[] = {{2, 197, 384, 16, false, true, true},  {90, 21, 384, 16, true, true, true},
+                            {1, 33, 131, 8, true, true, true},     {2, 50, 200, 32, false, false, true},
+                            {1, 64, 66, 13, true, true, false},    {1, 40, 72, 64, true, true, true},
+                            {1, 19, 35, 100, false, true, true},   {2, 9, 10, 256, true, false, false},
+                            {140, 18, 131, 13, false, true, true}, {270, 9, 40, 16, true, false, false},
+                            {264, 1, 5, 1, false, true, false},    {300, 16, 128, 8, true, true, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("scan on the GPU", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

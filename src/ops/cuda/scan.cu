@@ -144,7 +144,7 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     const cab_tensor *const paired[] = {node->in[CAB_SCAN_U], node->in[CAB_SCAN_DT], node->in[CAB_SCAN_Z],
                                         node->out[0]};
     const bool wide = s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
-    if (!scan_pairs(paired, sizeof paired / sizeof *paired))
+    if (!scan_fits(paired, sizeof paired / sizeof *paired, CH))
         return launch<T, 8, 8, false>(node, backend);
     if (s.N <= 8)
         return launch<T, 4, 2, true>(node, backend);

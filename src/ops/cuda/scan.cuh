@@ -23,6 +23,9 @@ extern "C" {
 
 enum { CH = 2, Q = 8, WARPS = 4, THREADS = 32 * WARPS };
 
+/* What the backward pass reads of each token and channel. */
+enum { SCAN_U, SCAN_DT, SCAN_Z, SCAN_DY, SCAN_TENSORS };
+
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
 
 /* Rows of channels; unsigned 32-bit factors, so that an address is one multiply-add. */
@@ -78,6 +81,51 @@ __device__ __forceinline__ float softplus_fast(float x, float v)
 __device__ __forceinline__ float softplus_fast(float x)
 {
     return softplus_fast(x, exp2_fast(-LOG2_E * fabsf(x)));
+}
+
+/* Of one token and channel, for the way back: p = dy silu(z), d delta / d dt, and dz but for the sum over states. */
+struct scan_staged {
+    float delta, x, p, slope, gate_slope;
+};
+
+/* dt with its bias. */
+__device__ __forceinline__ scan_staged scan_stage(float u, float dt, float z, float dy, bool gated)
+{
+    const float v = exp2_fast(-LOG2_E * fabsf(dt)), s = sigmoid_fast(z);
+    scan_staged r;
+    r.delta = softplus_fast(dt, v);
+    r.x = r.delta * u;
+    r.slope = __fdividef(dt >= 0.0f ? 1.0f : v, 1.0f + v);
+    r.p = gated ? dy * (z * s) : dy;
+    r.gate_slope = dy * (s + z * s * (1.0f - s));
+    return r;
+}
+
+/* Copies to shared memory that the thread itself waits for with wait_copies(); BYTES 4, 8 or 16. */
+template <int BYTES> __device__ __forceinline__ void copy_later(void *to, const void *from)
+{
+    const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(BYTES) : "memory");
+}
+
+/* The same, or zeros. */
+template <int BYTES> __device__ __forceinline__ void copy_or_zero(void *to, const void *from, bool copy)
+{
+    const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from), "n"(BYTES),
+                 "r"(copy ? BYTES : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void wait_copies()
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+/* What TF32 drops of x. */
+__device__ __forceinline__ float tf32_rest(float x)
+{
+    return x - __uint_as_float(__float_as_uint(x) & 0xffffe000u);
 }
 
 template <typename T> __device__ __forceinline__ float2 widen(const vec<T, 2> &v)
@@ -255,13 +303,13 @@ __device__ __forceinline__ float2 add_walks(float *sums, float2 x, int n, bool a
     return x;
 }
 
-/* Whether channels of all of them can be moved two at a time. Known before they have memory, since that of no view is
+/* Whether channels of all of them can be moved `packet` at a time. Known before they have memory, since that of no view is
  * aligned to less than its offset says. */
-static inline bool scan_pairs(const cab_tensor *const *tensors, int count)
+static inline bool scan_fits(const cab_tensor *const *tensors, int count, int packet)
 {
     for (int i = 0; i < count; i++)
         for (const cab_tensor *t = tensors[i]; t != NULL; t = t->base)
-            if (cab_columns(t) % CH != 0 || t->ld % CH != 0 || t->offset % CH != 0)
+            if (cab_columns(t) % packet != 0 || t->ld % packet != 0 || t->offset % packet != 0)
                 return false;
     return true;
 }

@@ -1,5 +1,5 @@
 /* scan_backward.cu - the selective scan on the GPU, backward; src/ops/scan.c has the formulas, scan.cuh how the work is laid
- * out.
+ * out here: for more than 16 states, or too few channels to fill the GPU with a thread for each, as scan_channels.cuh does.
  *
  * A block takes 4 warps' channels of one sequence through all tokens: forward, leaving the state at the start of each chunk
  * in scratch, then backward chunk by chunk, with the chunk's states and decays computed again into registers. The scratch
@@ -18,23 +18,23 @@
  * registers and over sequences by a third.
  *
  * Reads u and dt twice, z and dy once, writes du, ddt and dz: 18 bytes per token and channel in bf16, besides N of states
- * (written and read, mostly in the cache). 2 N exponentials and about 33 N instructions per token and channel are the limit:
- * batch 128, E 384, L 197, N 16 issues 5.1 G of them, 0.17 ms of an H200, whose memory would need 0.06 ms. */
+ * (written and read, mostly in the cache). About 35 N instructions per token and channel; at 8 warps on a multiprocessor half
+ * of an H200's clocks issue one: 8 sequences of 2048 tokens, E 1536, N 16, take 1.15 ms. */
 #include "ops/cuda/partials.cuh"
 #include "ops/cuda/scan.cuh"
+#include "ops/cuda/scan_channels.cuh"
 
 enum { BLOCKS_PER_MULTIPROCESSOR = 2 };
-enum { PAIR_U, PAIR_DT, PAIR_Z, PAIR_DY, TENSORS };
 
 /* Twice: for the chunk at hand and for the next (sums: for the last, which is stored late). */
 template <typename T, int S, int LANES> struct backward_shared {
-    float4 states[2][CH * S / 4][THREADS];           /* at the start of the chunk */
-    vec<T, 2> pairs[2][TENSORS][Q / LANES][THREADS]; /* of the tokens a thread owns */
-    float tile[2][Q][2 * S * LANES];                 /* B and C */
-    float sums[2][WARPS][Q][2 * S * LANES];          /* dB and dC of a warp's channels */
-    float4 step[WARPS][Q][32 / LANES];               /* delta, delta u of both channels */
-    float4 slopes[WARPS][Q][32 / LANES];             /* of delta by dt, of y by z but for the sum over states */
-    float2 p[WARPS][Q][32 / LANES];                  /* dy silu(z) */
+    float4 states[2][CH * S / 4][THREADS];                /* at the start of the chunk */
+    vec<T, 2> pairs[2][SCAN_TENSORS][Q / LANES][THREADS]; /* of the tokens a thread owns */
+    float tile[2][Q][2 * S * LANES];                      /* B and C */
+    float sums[2][WARPS][Q][2 * S * LANES];               /* dB and dC of a warp's channels */
+    float4 step[WARPS][Q][32 / LANES];                    /* delta, delta u of both channels */
+    float4 slopes[WARPS][Q][32 / LANES];                  /* of delta by dt, of y by z but for the sum over states */
+    float2 p[WARPS][Q][32 / LANES];                       /* dy silu(z) */
 };
 
 /* d += left right, fp32 accumulators over TF32 factors. Left: `one` where token t's rows and columns meet, see above. */
@@ -45,24 +45,6 @@ __device__ __forceinline__ void add_products(float (&d)[4], float one, float b, 
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(__float_as_uint(one)), "r"(0u), "r"(0u), "r"(__float_as_uint(one)), "r"(__float_as_uint(b)),
                    "r"(__float_as_uint(c)));
-}
-
-/* Copies to shared memory that the thread itself waits for with wait_copies(); BYTES 4, 8 or 16. */
-template <int BYTES> __device__ __forceinline__ void copy_later(void *to, const void *from)
-{
-    const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(BYTES) : "memory");
-}
-
-__device__ __forceinline__ void wait_copies()
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
-}
-
-/* What TF32 drops of x. */
-__device__ __forceinline__ float tf32_rest(float x)
-{
-    return x - __uint_as_float(__float_as_uint(x) & 0xffffe000u);
 }
 
 /* What a chunk keeps between its way forward and its way back. */
@@ -140,8 +122,8 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
     /* Begins to load what the way forward reads of a chunk. */
     __device__ __forceinline__ void load_inputs(int chunk, int side)
     {
-        copy_pairs(k.u, PAIR_U, chunk * Q, side);
-        copy_pairs(k.dt, PAIR_DT, chunk * Q, side);
+        copy_pairs(k.u, SCAN_U, chunk * Q, side);
+        copy_pairs(k.dt, SCAN_DT, chunk * Q, side);
         this->load_tile(chunk * Q);
     }
 
@@ -152,8 +134,8 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
 #pragma unroll
         for (int i = 0; i < CH * S / 4; i++)
             copy_later<16>(&shared.states[side][i][threadIdx.x], from + i * 32);
-        copy_pairs(k.z, PAIR_Z, chunk * Q, side);
-        copy_pairs(k.dy, PAIR_DY, chunk * Q, side);
+        copy_pairs(k.z, SCAN_Z, chunk * Q, side);
+        copy_pairs(k.dy, SCAN_DY, chunk * Q, side);
         load_inputs(chunk, side);
     }
 
@@ -169,8 +151,8 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
 #pragma unroll
             for (int i = 0; i < OWN; i++)
                 shared.step[warp][i * LANES + sg][slot] =
-                    this->step_of(chunk * Q + i * LANES + sg, shared.pairs[turn][PAIR_U][i][threadIdx.x],
-                                  shared.pairs[turn][PAIR_DT][i][threadIdx.x]);
+                    this->step_of(chunk * Q + i * LANES + sg, shared.pairs[turn][SCAN_U][i][threadIdx.x],
+                                  shared.pairs[turn][SCAN_DT][i][threadIdx.x]);
             this->put_tile(shared.tile[turn]);
             __syncthreads();
             load_inputs(chunk + 1, turn ^ 1);
@@ -189,21 +171,13 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
         wait_copies();
     }
 
-    /* One channel of an owned token: what the lanes of the channel need of it, and its owner later. */
-    struct staged {
-        float delta, x, slope, p, gate_slope;
-    };
-    __device__ __forceinline__ staged stage_one(float u, float dt, float z, float dy, bool here) const
+    /* One channel of an owned token. */
+    __device__ __forceinline__ scan_staged stage_one(float u, float dt, float z, float dy, bool there) const
     {
-        const float v = exp2_fast(-LOG2_E * fabsf(dt)), s = sigmoid_fast(z);
-        staged r;
-        r.delta = softplus_fast(dt, v);
-        r.x = here ? r.delta * u : 0.0f;
-        r.delta = here ? r.delta : 0.0f;
-        r.slope = __fdividef(dt >= 0.0f ? 1.0f : v, 1.0f + v);
-        r.p = k.gated ? dy * (z * s) : dy;
-        r.p = here ? r.p : 0.0f;
-        r.gate_slope = dy * (s + z * s * (1.0f - s));
+        scan_staged r = scan_stage(u, dt, z, dy, k.gated);
+        r.x = there ? r.x : 0.0f;
+        r.delta = there ? r.delta : 0.0f;
+        r.p = there ? r.p : 0.0f;
         return r;
     }
 
@@ -215,12 +189,12 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
         for (int i = 0; i < OWN; i++) {
             const int t = i * LANES + sg;
             const bool here = t0 + t < k.L && n > 0;
-            const float2 u = widen(shared.pairs[turn][PAIR_U][i][threadIdx.x]);
-            const float2 dt = widen(shared.pairs[turn][PAIR_DT][i][threadIdx.x]);
-            const float2 z = widen(shared.pairs[turn][PAIR_Z][i][threadIdx.x]);
-            const float2 dy = widen(shared.pairs[turn][PAIR_DY][i][threadIdx.x]);
-            const staged a = stage_one(u.x, dt.x + this->bias.x, z.x, dy.x, here);
-            const staged b = stage_one(u.y, dt.y + this->bias.y, z.y, dy.y, here);
+            const float2 u = widen(shared.pairs[turn][SCAN_U][i][threadIdx.x]);
+            const float2 dt = widen(shared.pairs[turn][SCAN_DT][i][threadIdx.x]);
+            const float2 z = widen(shared.pairs[turn][SCAN_Z][i][threadIdx.x]);
+            const float2 dy = widen(shared.pairs[turn][SCAN_DY][i][threadIdx.x]);
+            const scan_staged a = stage_one(u.x, dt.x + this->bias.x, z.x, dy.x, here);
+            const scan_staged b = stage_one(u.y, dt.y + this->bias.y, z.y, dy.y, here);
             shared.step[warp][t][slot] = make_float4(a.delta, b.delta, a.x, b.x);
             shared.slopes[warp][t][slot] = make_float4(a.slope, b.slope, a.gate_slope, b.gate_slope);
             shared.p[warp][t][slot] = make_float2(a.p, b.p);
@@ -309,7 +283,7 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
         }
         const float4 step = shared.step[warp][i * LANES + sg][slot], slopes = shared.slopes[warp][i * LANES + sg][slot];
         const float2 p = shared.p[warp][i * LANES + sg][slot], D = this->D;
-        const float2 u = widen(shared.pairs[turn][PAIR_U][i][threadIdx.x]);
+        const float2 u = widen(shared.pairs[turn][SCAN_U][i][threadIdx.x]);
         const float2 ddt = make_float2((u.x * through_x.x + LN_2 * through_a.x) * slopes.x,
                                        (u.y * through_x.y + LN_2 * through_a.y) * slopes.y);
         const float2 du = make_float2(step.x * through_x.x + D.x * p.x, step.y * through_x.y + D.y * p.y);
@@ -512,21 +486,27 @@ struct parameter_targets {
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-/* Which kernel: lanes per channel, of 4 states each. */
+/* Which kernel: that of scan_channels.cuh, moving rows in packets of 16 bytes or not, or this file's with some lanes per
+ * channel, of 4 states each. */
 struct backward_kind {
-    bool pairs;
+    bool channels, packets, pairs;
     int lanes;
 };
 
-static backward_kind kind_of(const cab_node *node)
+/* One thread per channel has less to exchange, but takes two blocks on each multiprocessor to be faster. */
+static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
 {
-    const int64_t N = cab_columns(node->in[CAB_SCAN_B]);
-    const cab_tensor *const paired[] = {node->in[CAB_SCAN_U],  node->in[CAB_SCAN_DT],  node->in[CAB_SCAN_Z],
-                                        node->gin[CAB_SCAN_U], node->gin[CAB_SCAN_DT], node->gin[CAB_SCAN_Z],
-                                        node->gout[0]};
-    backward_kind kind = {scan_pairs(paired, sizeof paired / sizeof *paired), 8};
-    if (kind.pairs)
-        kind.lanes = N <= 8 ? 2 : N <= 16 ? 4 : 8;
+    const cab_scan_shape s = cab_scan_shape_of(node);
+    const cab_tensor *const moved[] = {node->in[CAB_SCAN_U],  node->in[CAB_SCAN_DT],  node->in[CAB_SCAN_Z],
+                                       node->gin[CAB_SCAN_U], node->gin[CAB_SCAN_DT], node->gin[CAB_SCAN_Z],
+                                       node->gout[0]};
+    const int count = sizeof moved / sizeof *moved, packet = 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype);
+    backward_kind kind = {};
+    kind.channels = s.N <= scan_channels::STATES &&
+                    s.B * ceil_div(s.E, scan_channels::CHANNELS) >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    kind.packets = scan_fits(moved, count, packet);
+    kind.pairs = scan_fits(moved, count, CH);
+    kind.lanes = !kind.pairs ? 8 : s.N <= 8 ? 2 : s.N <= 16 ? 4 : 8;
     return kind;
 }
 
@@ -538,16 +518,21 @@ struct backward_scratch {
 static backward_scratch scratch_of(const cab_node *node, const cab_backend *backend)
 {
     const cab_scan_shape s = cab_scan_shape_of(node);
-    const int lanes = kind_of(node).lanes, channels = 32 / lanes * CH * WARPS;
+    const backward_kind kind = kind_of(node, backend);
+    const int channels = kind.channels ? scan_channels::CHANNELS : 32 / kind.lanes * CH * WARPS;
+    const int states = kind.channels ? scan_channels::STATES : CH * 4; /* of a thread */
+    int resident = BLOCKS_PER_MULTIPROCESSOR;
+    if (kind.channels)
+        BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);
     const int64_t groups = ceil_div(s.E, channels), tasks = s.B * groups, partials = groups * s.B * s.L * s.N;
-    const int64_t resident = BLOCKS_PER_MULTIPROCESSOR * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    const int64_t most = resident * (int64_t)cab_cuda_of(backend)->multiprocessors;
     backward_scratch w;
-    w.blocks = tasks < resident ? tasks : resident;
-    w.partial_b = w.blocks * ceil_div(s.L, Q) * THREADS * CH * 4;
+    w.blocks = tasks < most ? tasks : most;
+    w.partial_b = w.blocks * ceil_div(s.L, Q) * THREADS * states;
     w.partial_c = w.partial_b + partials;
     w.parameters = w.partial_c + partials;
     w.sums = w.parameters + s.B * s.E * (s.N + 2);
-    w.total = w.sums + (s.N > 4 * lanes ? 3 * s.B * s.L * s.E : 0);
+    w.total = w.sums + (!kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0);
     return w;
 }
 
@@ -577,10 +562,13 @@ template <typename T> static cab_status launch_sums(const cab_node *node, const 
     return launch_partials(targets, p.partial_parameters, p.sequences, (int64_t)p.E * (p.N + 2), backend);
 }
 
-template <typename T, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+/* Launches `kernel`, whose blocks have `channels` channels and `shared` bytes of shared memory. */
+template <typename T>
+static cab_status launch(void (*kernel)(scan_pass<T>), int channels, size_t shared, const cab_node *node,
+                         cab_backend *backend)
 {
     const backward_scratch w = scratch_of(node, backend);
-    scan_pass<T> p = scan_pass_of<T>(node, scan_thread<T, 4, LANES, PAIRS>::CHANNELS);
+    scan_pass<T> p = scan_pass_of<T>(node, channels);
     p.dy = channels_in<const T>(node->gout[0]);
     p.du = channels_in<T>(node->gin[CAB_SCAN_U]);
     p.ddt = channels_in<T>(node->gin[CAB_SCAN_DT]);
@@ -593,21 +581,29 @@ template <typename T, int LANES, bool PAIRS> static cab_status launch(const cab_
     p.dC = {p.states + w.partial_c, (unsigned)(p.N * sizeof(float))};
     p.partial_parameters = p.states + w.parameters;
     p.sums = p.states + w.sums;
-    const size_t shared = sizeof(backward_shared<T, 4, LANES>);
-    CAB_TRY(cab_cuda_shared((const void *)scan_backward<T, 4, LANES, PAIRS>, shared, "scan"));
-    scan_backward<T, 4, LANES, PAIRS><<<(unsigned)w.blocks, THREADS, shared, stream_of(backend)>>>(p);
+    CAB_TRY(cab_cuda_shared((const void *)kernel, shared, "scan"));
+    kernel<<<(unsigned)w.blocks, THREADS, shared, stream_of(backend)>>>(p);
     CAB_TRY(cab_cuda_launched("scan"));
     return launch_sums(node, p, backend);
 }
 
+template <typename T, int LANES, bool PAIRS> static cab_status launch_lanes(const cab_node *node, cab_backend *backend)
+{
+    return launch<T>(scan_backward<T, 4, LANES, PAIRS>, scan_thread<T, 4, LANES, PAIRS>::CHANNELS,
+                     sizeof(backward_shared<T, 4, LANES>), node, backend);
+}
+
 template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
 {
-    const backward_kind kind = kind_of(node);
+    const backward_kind kind = kind_of(node, backend);
+    if (kind.channels)
+        return launch<T>(kind.packets ? scan_channels::scan_backward<T, true> : scan_channels::scan_backward<T, false>,
+                         scan_channels::CHANNELS, sizeof(scan_channels::shared_memory<T>), node, backend);
     if (!kind.pairs)
-        return launch<T, 8, false>(node, backend);
+        return launch_lanes<T, 8, false>(node, backend);
     if (kind.lanes == 2)
-        return launch<T, 2, true>(node, backend);
-    return kind.lanes == 4 ? launch<T, 4, true>(node, backend) : launch<T, 8, true>(node, backend);
+        return launch_lanes<T, 2, true>(node, backend);
+    return kind.lanes == 4 ? launch_lanes<T, 4, true>(node, backend) : launch_lanes<T, 8, true>(node, backend);
 }
 
 extern "C" cab_status cab_scan_backward_cuda(const cab_node *node, cab_backend *backend)
