@@ -41,10 +41,10 @@ test: ## builds and runs every test
 bench: ## times every op, a training step of the demo, decoding, and loading images
 	@$(PACKAGES) build
 	@$(CONFIGURE) release
-	@$(BUILD) release --target cab bench_ops bench_decode bench_images
+	@$(BUILD) release --target cab bench_ops bench_images
 	build/release/bench/bench_ops
 	$(CAB) bench step --teacher examples/tales/teacher --seq-len 256 --batch 8
-	build/release/bench/bench_decode examples/tales/teacher
+	$(CAB) bench decode --teacher examples/tales/teacher --batch 1,32 --length 0,256,1024
 	build/release/bench/bench_images --make build/bench-images
 	build/release/bench/bench_images build/bench-images
 

@@ -49,7 +49,7 @@ run_tests() {
         -L "^($(echo "$rooms" | tr ' ' '|'))\$"
 }
 
-# Single operations, then training steps of the sizes that bench/results has tables of.
+# Single operations, then training steps and decoding of the sizes that bench/results has tables of.
 bench() {
     build cab bench_gpu_ops
     device=${CAB_TEST_DEVICE:-cuda}
@@ -65,6 +65,13 @@ bench() {
 	distilgpt2 phi-mamba-123m soft --batch 32 --seq-len 1024
 	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048
 	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048
+	EOF
+    while read -r teacher student; do
+        build/cuda/cab bench decode --device "$device" --teacher-config "bench/configs/$teacher.json" \
+            --student-config "bench/configs/$student.json"
+    done <<-EOF
+	distilgpt2 phi-mamba-123m
+	phi-1.5 phi-mamba-1.5b
 	EOF
 }
 

@@ -124,6 +124,15 @@ typedef bool (*cab_text_sink)(void *user, const char *text, size_t size);
 cab_status cab_generate(cab_model *model, const char *prompt, const cab_generate_options *options, cab_text_sink sink,
                         void *user);
 
+/* The same, of several texts: text `index` continues prompt index / samples, as its sample number index % samples. Returning
+ * false stops that text alone. */
+typedef bool (*cab_texts_sink)(void *user, size_t index, const char *text, size_t size);
+
+/* `samples` continuations of each of n prompts, all in one batch. A prompt's first sample is what cab_generate() gives, up to
+ * the rounding of a batch's matrix products. */
+cab_status cab_generate_batch(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,
+                              const cab_generate_options *options, cab_texts_sink sink, void *user);
+
 #ifdef __cplusplus
 }
 #endif

@@ -55,9 +55,8 @@ static cab_status store(struct reader *reader, const cab_option *option, const c
 {
     char name[NAME_MAX_BYTES], shown[NAME_MAX_BYTES + 2];
     snprintf(shown, sizeof shown, "--%s", cli_flag_name(option, name));
-    bool list = option->kind == CAB_OPTION_LIST || option->kind == CAB_OPTION_INTS;
-    return list ? cab_option_append(option, reader->options, shown, value)
-                : cab_option_set(option, reader->options, shown, value);
+    return option->kind == CAB_OPTION_LIST ? cab_option_append(option, reader->options, shown, value)
+                                           : cab_option_set(option, reader->options, shown, value);
 }
 
 /* The value that follows an option: what is attached to it, or the next argument. */

@@ -103,7 +103,7 @@ static void zsh_text(FILE *out, const char *text)
 static void zsh_option(const cab_option *option, FILE *out)
 {
     char name[NAME_BYTES];
-    bool repeated = option->kind == CAB_OPTION_LIST || option->kind == CAB_OPTION_INTS;
+    bool repeated = option->kind == CAB_OPTION_LIST;
     cli_flag_name(option, name);
     if (option->letter)
         fprintf(out, "            %s'{-%c,--%s%s}'[", repeated ? "'*" : "'", option->letter, name,

@@ -1,13 +1,17 @@
-/* generate.c - cab generate: text from a teacher or a student, printed as it comes. */
+/* generate.c - cab generate: text from a teacher or a student, printed as it comes; several texts one after the other when all
+ * have ended. */
+#include "base/memory.h"
 #include "base/thread.h"
 #include "cli/command.h"
+#include "data/buffer.h"
 #include "models/model.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define GENERATE_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
-    TEXT(prompt, 'p', "TEXT", "", "text to continue; without one the model begins a document")                         \
+    LIST(prompt, 'p', "TEXT", "text to continue; without one the model begins a document")                             \
+    INT(samples, 'N', "N", 1, 1, 65536, "continuations of each prompt, generated together")                            \
     INT(max_tokens, 'n', "N", 128, 1, INT64_MAX, "tokens to generate at most")                                         \
     REAL(temperature, 't', "X", 0.8, 0, 100, "divides the logits; 0: always the most likely token")                    \
     INT(top_k, 'k', "N", 0, 0, UINT32_MAX, "sample among the N most likely tokens; 0: all")                            \
@@ -24,31 +28,79 @@ struct generate_options {
 };
 CAB_FLAG_TABLE(generate_table, struct generate_options, GENERATE_OPTIONS)
 
-static bool print_text(void *user, const char *text, size_t size)
+/* Where texts go: one to stdout at once, several here until they are complete. */
+typedef struct texts {
+    size_t count;
+    cab_bytes *each;
+    cab_status status; /* of keeping them */
+} texts;
+
+static bool print_text(const char *text, size_t size)
 {
-    (void)user;
     return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0;
+}
+
+static bool take_text(void *user, size_t index, const char *text, size_t size)
+{
+    texts *t = user;
+    if (t->count == 1)
+        return print_text(text, size);
+    if (t->status == CAB_OK)
+        t->status = cab_bytes_append(&t->each[index], text, size);
+    return t->status == CAB_OK;
+}
+
+/* Each with its prompt unless that is not wanted, an empty line between two. */
+static void print_all(const texts *t, const char *const *prompts, size_t samples, bool echo)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        if (i > 0)
+            print_text("\n", 1);
+        if (echo)
+            print_text(prompts[i / samples], strlen(prompts[i / samples]));
+        print_text(t->each[i].data, t->each[i].count);
+        print_text("\n", 1);
+    }
+}
+
+static cab_status generate(cab_model *model, const struct generate_options *options)
+{
+    const cab_generate_options sampling = {.max_tokens = (uint64_t)options->max_tokens,
+                                           .temperature = (float)options->temperature,
+                                           .top_k = (uint32_t)options->top_k,
+                                           .top_p = (float)options->top_p,
+                                           .seed = (uint64_t)options->seed,
+                                           .ignore_end = options->ignore_end};
+    static const char *const none = "";
+    const char *const *prompts = options->prompt.count > 0 ? (const char *const *)options->prompt.items : &none;
+    const size_t n = options->prompt.count > 0 ? options->prompt.count : 1, samples = (size_t)options->samples;
+    texts t = {.count = n * samples};
+    cab_status status;
+    CAB_TRY(CAB_NEW(&t.each, t.count, "texts"));
+    if (t.count == 1 && !options->no_echo)
+        print_text(prompts[0], strlen(prompts[0]));
+    CAB_GOTO(cab_generate_batch(model, n, prompts, (uint32_t)samples, &sampling, take_text, &t));
+    CAB_GOTO(t.status);
+    if (t.count == 1)
+        print_text("\n", 1);
+    else
+        print_all(&t, prompts, samples, !options->no_echo);
+done:
+    for (size_t i = 0; i < t.count; i++)
+        cab_bytes_free(&t.each[i]);
+    cab_free(t.each);
+    return status;
 }
 
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct generate_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    cab_generate_options sampling = {.max_tokens = (uint64_t)options->max_tokens,
-                                     .temperature = (float)options->temperature,
-                                     .top_k = (uint32_t)options->top_k,
-                                     .top_p = (float)options->top_p,
-                                     .seed = (uint64_t)options->seed,
-                                     .ignore_end = options->ignore_end};
     cab_model *model = NULL;
     if (options->threads)
         cab_thread_limit((int)options->threads);
     CAB_TRY(cab_model_load_on(options->device, operands->items[0], precisions[options->precision], &model));
-    if (!options->no_echo)
-        print_text(NULL, options->prompt, strlen(options->prompt));
-    cab_status status = cab_generate(model, options->prompt, &sampling, print_text, NULL);
-    if (status == CAB_OK)
-        putchar('\n');
+    cab_status status = generate(model, options);
     cab_model_free(model);
     return status;
 }
@@ -56,7 +108,8 @@ static cab_status run(const void *given, const cab_list *operands)
 static const cli_example examples[] = {
     {"cab generate runs/tales/student --prompt \"Once upon a time\"", "a story from a student"},
     {"cab generate examples/tales/teacher -p \"Lily saw\" --temperature 0", "the teacher's most likely continuation"},
-    {"cab generate runs/tales/student --device cuda", "on a GPU"},
+    {"cab generate runs/tales/student -p \"Lily saw\" -p \"Tom ran\" -N 16 --device cuda",
+     "32 texts in one batch, on a GPU"},
     {"cab generate runs/tales/student -n 1000 --ignore-end --seed 7", "a long text, in constant memory"},
     {0}};
 
@@ -66,9 +119,12 @@ const cli_command cli_generate = {
     .synopsis = "MODEL",
     .description =
         "Loads the model in directory MODEL with its tokenizer, continues the prompt and prints the text as it is "
-        "generated.\n\nA student needs the same memory and time for every token; a teacher keeps its keys and values "
-        "and "
-        "stops at its context.",
+        "generated. Several prompts or samples are generated as one batch and printed when all have ended, with an "
+        "empty "
+        "line between two.\n\n"
+        "A student needs the same memory and time for every token; a teacher keeps its keys and values and stops at "
+        "its "
+        "context.",
     .examples = examples,
     .options = generate_table,
     .options_size = sizeof(struct generate_options),

@@ -41,8 +41,9 @@ static void describe(const cab_option *option, char *out, size_t size)
     cab_option_default(option, value, sizeof value);
     bool list = option->kind == CAB_OPTION_LIST || option->kind == CAB_OPTION_INTS;
     bool said = option->kind == CAB_OPTION_BOOL || (option->kind == CAB_OPTION_TEXT && !option->text[0]);
-    snprintf(out, size, "%s%s%s%s%s%s%s", option->help, words[0] ? ":" : "", words, list ? "; may be repeated" : "",
-             list || said ? "" : " (default ", list || said ? "" : value, list || said ? "" : ")");
+    snprintf(out, size, "%s%s%s%s%s%s%s", option->help, words[0] ? ":" : "", words,
+             option->kind == CAB_OPTION_LIST ? "; may be repeated" : "", list || said ? "" : " (default ",
+             list || said ? "" : value, list || said ? "" : ")");
 }
 
 static void print_option(FILE *out, char letter, const char *form, const char *text)

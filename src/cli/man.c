@@ -53,7 +53,7 @@ static void put_option(FILE *out, const cab_option *option)
     put(out, cli_flag_form(option, form));
     fputc('\n', out);
     put(out, option->help);
-    if (option->kind == CAB_OPTION_LIST || option->kind == CAB_OPTION_INTS)
+    if (option->kind == CAB_OPTION_LIST)
         fputs("; may be repeated", out);
     if (option->kind != CAB_OPTION_BOOL && option->kind != CAB_OPTION_TEXT && option->kind != CAB_OPTION_LIST) {
         cab_option_expected(option, value, sizeof value);

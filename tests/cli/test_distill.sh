@@ -80,6 +80,18 @@ expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 
 says out 'Once upon'
 expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --no-echo
 ! grep -q 'Once upon' "$TMP/out" || fail '--no-echo prints the prompt'
+expect 0 "$CAB" generate "$TMP/one/student" -p 'Once, ' -p 'Tom' --samples 3 --max-tokens 5 --threads 1
+[ "$(grep -c '^Once, ' "$TMP/out")" -eq 3 ] && [ "$(grep -c '^Tom' "$TMP/out")" -eq 3 ] || fail "not six texts: $(cat "$TMP/out")"
+expect 0 "$CAB" bench decode --student "$TMP/one/student" --teacher examples/tales/teacher --batch 1,2 --length 0,400 -n 2 --threads 1
+[ "$(grep -c '%$' "$TMP/out")" -eq 6 ] || fail "not six rows: $(cat "$TMP/out")"
+expect 2 "$CAB" bench decode --batch 1
+says err 'neither a teacher nor a student'
+expect 2 "$CAB" bench decode --student "$TMP/one/student" --batch 1,x
+says err '--batch: found "x"'
+expect 2 "$CAB" bench step --teacher examples/tales/teacher --batch 1,2
+says err '--batch: expected one number'
+expect 2 "$CAB" bench fly
+says err 'expected step or decode'
 expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
