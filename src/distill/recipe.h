@@ -31,7 +31,9 @@
     TEXT(out, "", "directory of the run: log, checkpoints, exported student")
 
 #define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
-    TEXT(path, "", "Hugging Face directory of the teacher")
+    TEXT(path, "", "Hugging Face directory of the teacher")                                                            \
+    ENUM(precision, 0, "auto|fp8",                                                                                     \
+         "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can")
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
@@ -207,6 +209,7 @@ enum {
     CAB_METHOD_CAB_BEST
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
+enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
 enum { CAB_STUDENT_PHI_MAMBA, CAB_STUDENT_VIM };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
 enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };

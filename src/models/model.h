@@ -165,6 +165,10 @@ cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, c
 cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,
                             const float *const *values);
 
+/* Frozen bf16 models on a GPU: linear layers within the numbered layers multiply 8-bit floats from here on (ops/fp8.h); head,
+ * embeddings, norms and attention stay as they are. Says once which matrices do not fit. CAB_EUNSUPPORTED elsewhere. */
+cab_status cab_model_quantise(cab_model *model);
+
 cab_dtype cab_model_dtype(const cab_model *model);
 /* bf16 where the device (as for cab_backend_open()) multiplies it in hardware: any GPU, some processors. */
 cab_precision cab_precision_auto(const char *device);

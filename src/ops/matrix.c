@@ -6,6 +6,7 @@
  * Sums are fp32; gradients of parameters go to the fp32 masters. */
 #include "ops/matrix.h"
 
+#include "ops/fp8.h"
 #include "ops/kernels.h"
 #include "ops/record.h"
 
@@ -109,6 +110,11 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
     cab_tensor *weight = cab_graph_weight(g, w, x->dtype);
     if (b && b->kind == CAB_PARAMETER && cab_graph_backend(g)->id == CAB_CUDA)
         b = cab_graph_weight(g, b, x->dtype); /* cuBLASLt adds a bias of the result's dtype only */
+#ifdef CAB_WITH_CUDA
+    cab_tensor *product = w->fp8 && weight == w ? cab_fp8_linear(g, x, w, b, layout) : NULL;
+    if (product || cab_graph_failed(g))
+        return product;
+#endif
     int64_t shape[CAB_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->n_dim - 1] = out;

@@ -11,6 +11,7 @@ typedef struct entry {
     cab_tensor tensor;
     cab_tensor grad;
     cab_tensor low;
+    cab_tensor quantised, scale; /* in one block */
     cab_decay decay;
     bool mapped;    /* values belong to somebody else */
     int stored_dim; /* 0: stored as it is */
@@ -41,6 +42,7 @@ void cab_params_free(cab_params *params)
             params->backend->release(params->backend, e->tensor.data);
         params->backend->release(params->backend, e->grad.data);
         params->backend->release(params->backend, e->low.data);
+        params->backend->release(params->backend, e->quantised.data);
         cab_free(e);
     }
     cab_free(params->entries);
@@ -300,6 +302,25 @@ cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor 
         CAB_TRY(refresh(params, parameter));
     }
     *low = parameter->low;
+    return CAB_OK;
+}
+
+cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns, bool *fresh)
+{
+    enum { ALIGNMENT = 256 };
+    entry *e = entry_of(parameter);
+    *fresh = parameter->quantised == NULL;
+    if (!*fresh)
+        return CAB_OK;
+    describe(&e->quantised, parameter->name, CAB_U8, 2, (int64_t[]){rows, columns});
+    describe(&e->scale, parameter->name, CAB_F32, 1, (int64_t[]){1});
+    const size_t bytes = (cab_tensor_bytes(&e->quantised) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    CAB_TRY(params->backend->allocate(params->backend, bytes + sizeof(float), parameter->name, &e->quantised.data));
+    e->scale.data = (char *)e->quantised.data + bytes;
+    e->quantised.owner = e->scale.owner = params;
+    params->bytes += bytes + sizeof(float);
+    parameter->quantised = &e->quantised;
+    parameter->scale = &e->scale;
     return CAB_OK;
 }
 

@@ -33,7 +33,7 @@ cab_tensor *cab_params_find(const cab_params *params, const char *name);
 void cab_params_store_as(cab_tensor *parameter, int n_dim, const int64_t *shape);
 const int64_t *cab_params_stored_shape(const cab_params *params, size_t index, int *n_dim);
 uint64_t cab_params_elements(const cab_params *params);
-/* Bytes of values, gradients and bf16 copies now allocated. */
+/* Bytes of values, gradients and copies now allocated. */
 size_t cab_params_bytes(const cab_params *params);
 
 /* Makes parameters whose name matches `pattern` (shell wildcards, fnmatch) trainable or frozen, and allocates gradients
@@ -49,6 +49,9 @@ cab_status cab_params_zero_grad(cab_params *params);
 
 /* The bf16 copy of a matrix, made on first demand (cab_graph_weight). */
 cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low);
+/* Room for the 8-bit copy of a frozen matrix, rows x columns of U8, and for its scale, made on first demand: *fresh says that the
+ * caller has to fill them. parameter->quantised and ->scale are set. */
+cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns, bool *fresh);
 /* Refreshes every bf16 copy from its master: after an optimizer step or a load. */
 cab_status cab_params_refresh(cab_params *params);
 

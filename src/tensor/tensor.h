@@ -41,7 +41,13 @@ struct cab_tensor {
     cab_tensor *low;
     cab_tensor *master;
     struct cab_params *owner; /* parameters: the store they belong to */
-    uint64_t version;         /* parameters: bumped whenever the values change, so that packed copies know */
+
+    /* 8-bit products (ops/fp8.h): whether a frozen matrix is for them; of such a matrix and of what it is multiplied with,
+     * the copy in e4m3, which times `scale`, one fp32, is the tensor. NULL until first needed. */
+    bool fp8;
+    cab_tensor *quantised, *scale;
+
+    uint64_t version; /* parameters: bumped whenever the values change, so that packed copies know */
 
     /* The graph's bookkeeping. */
     int id;       /* index in the graph's tensor list, -1 for parameters */

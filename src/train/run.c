@@ -27,6 +27,8 @@ static cab_status open_models(const struct cab_recipe *r, cab_run *run)
     if (!run->teacher->arch->teacher)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a teacher", r->teacher.path,
                         run->teacher->arch->name);
+    if (r->teacher.precision == CAB_TEACHER_FP8)
+        CAB_TRY(cab_model_quantise(run->teacher));
     run->reads_images = cab_recipe_reads_images(r);
     if (cab_model_reads_images(run->teacher) != run->reads_images)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",

@@ -60,6 +60,8 @@ static cab_status open_models(timer *t)
         CAB_TRY(cab_model_open_sized(o->teacher, o->image_size, t->backend, o->precision, false, &t->teacher));
     else
         CAB_TRY(cab_model_synthetic(o->teacher_config, o->image_size, t->backend, o->precision, false, &t->teacher));
+    if (o->teacher_fp8)
+        CAB_TRY(cab_model_quantise(t->teacher));
     if (o->student_config != NULL)
         CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
     else
@@ -270,8 +272,11 @@ static void print(const timer *t, const limits *l)
     fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %d%s, %s\n", t->teacher->arch->name,
             (double)cab_model_parameters(t->teacher) * 1e-6, t->student->arch->name,
             (double)cab_model_parameters(t->student) * 1e-6, c->n_layer, stages[t->o.stage],
-            t->o.precision == CAB_PRECISION_BF16 ? "bf16" : "fp32", (long long)t->o.batch,
-            images ? c->image_size : (int)t->o.seq_len, images ? " px" : " tokens", t->backend->name);
+            t->o.teacher_fp8                       ? "bf16, teacher fp8"
+            : t->o.precision == CAB_PRECISION_BF16 ? "bf16"
+                                                   : "fp32",
+            (long long)t->o.batch, images ? c->image_size : (int)t->o.seq_len, images ? " px" : " tokens",
+            t->backend->name);
     fprintf(t->out, "  step %.2f ms (update %.2f ms), %.0f %s/s, activations %s, peak %s\n", t->step * 1e3,
             t->update * 1e3, items / t->step, images ? "images" : "tokens",
             cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(memory, peak));

@@ -19,6 +19,7 @@ typedef struct cab_step_options {
     int n_layer;                          /* of that student; 0: the teacher's */
     const char *device;
     cab_precision precision;
+    bool teacher_fp8; /* cab_model_quantise() */
     cab_step_stage stage;
     int64_t batch, seq_len; /* seq_len of text; 0: the teacher's context */
     int image_size;         /* 0: the teacher's */

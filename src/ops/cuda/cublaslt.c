@@ -35,6 +35,12 @@ typedef struct table {
     size_t size, used;
 } table;
 
+/* Where a product's matrices stand; the scales of 8-bit operands. */
+typedef struct places {
+    const void *a, *b, *c, *bias;
+    const float *a_scale, *b_scale;
+} places;
+
 /* One operand, column-major. */
 typedef struct layout {
     bool transposed;
@@ -95,18 +101,18 @@ static layout layout_of(const cab_side *side, int64_t rows, int64_t columns)
                     .ld = ld > length ? ld : length};
 }
 
-static product_key make_key(const cab_gemm_shape *s, const void *a, const void *b, const void *c, const void *bias)
+static product_key make_key(const cab_gemm_shape *s, const places *at)
 {
     const layout first = layout_of(&s->b, s->k, s->n), second = layout_of(&s->a, s->m, s->k);
     return (product_key){{s->m, s->n, s->k, s->a.dtype, s->c.dtype, s->accumulate,
                           s->bias ? 1 + (int64_t)s->bias_dtype : 0, first.transposed, first.ld, second.transposed,
-                          second.ld, s->c.row, alignment_of(a), alignment_of(b), alignment_of(c),
-                          s->bias ? alignment_of(bias) : 0}};
+                          second.ld, s->c.row, alignment_of(at->a), alignment_of(at->b), alignment_of(at->c),
+                          s->bias ? alignment_of(at->bias) : 0}};
 }
 
 static cudaDataType_t type_of(cab_dtype dtype)
 {
-    return dtype == CAB_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return dtype == CAB_U8 ? CUDA_R_8F_E4M3 : dtype == CAB_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
 static cab_status set(product *p, cublasLtMatmulDescAttributes_t attribute, const void *value, size_t size)
@@ -114,7 +120,18 @@ static cab_status set(product *p, cublasLtMatmulDescAttributes_t attribute, cons
     return check(cublasLtMatmulDescSetAttribute(&p->operation, attribute, value, size), "product");
 }
 
-static cab_status describe(const cab_gemm_shape *s, const void *bias, product *p)
+/* What changes from run to run of a shape; the heuristics look at it too. */
+static cab_status set_places(product *p, const cab_gemm_shape *s, const places *at)
+{
+    if (s->bias)
+        CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at->bias, sizeof at->bias));
+    if (s->a.dtype != CAB_U8)
+        return CAB_OK;
+    CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &at->b_scale, sizeof at->b_scale));
+    return set(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &at->a_scale, sizeof at->a_scale);
+}
+
+static cab_status describe(const cab_gemm_shape *s, const places *at, product *p)
 {
     const layout first = layout_of(&s->b, s->k, s->n), second = layout_of(&s->a, s->m, s->k);
     const cudaDataType_t input = type_of(s->a.dtype), output = type_of(s->c.dtype);
@@ -124,11 +141,9 @@ static cab_status describe(const cab_gemm_shape *s, const void *bias, product *p
     CAB_TRY(check(cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product"));
     CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSA, &operations[0], sizeof operations[0]));
     CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSB, &operations[1], sizeof operations[1]));
-    if (s->bias) {
+    if (s->bias)
         CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-        CAB_TRY(
-            set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias)); /* the heuristics look at its alignment */
-    }
+    CAB_TRY(set_places(p, s, at));
     CAB_TRY(check(cublasLtMatrixLayoutInit(&p->first, input, (uint64_t)first.rows, (uint64_t)first.columns, first.ld),
                   "product"));
     CAB_TRY(
@@ -139,8 +154,7 @@ static cab_status describe(const cab_gemm_shape *s, const void *bias, product *p
         "product");
 }
 
-static cab_status prefer(const cab_gemm_shape *s, const void *a, const void *b, const void *c,
-                         cublasLtMatmulPreference_t preference)
+static cab_status prefer(const cab_gemm_shape *s, const places *at, cublasLtMatmulPreference_t preference)
 {
     const uint64_t workspace = WORKSPACE;
     const uint32_t schemes =
@@ -148,10 +162,10 @@ static cab_status prefer(const cab_gemm_shape *s, const void *a, const void *b, 
     const struct {
         cublasLtMatmulPreferenceAttributes_t attribute;
         uint32_t bytes;
-    } alignments[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)alignment_of(b)},
-                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)alignment_of(a)},
-                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)alignment_of(c)},
-                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)alignment_of(c)}};
+    } alignments[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)alignment_of(at->b)},
+                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)alignment_of(at->a)},
+                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)alignment_of(at->c)},
+                      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)alignment_of(at->c)}};
     CAB_TRY(check(cublasLtMatmulPreferenceInit(preference), "product"));
     CAB_TRY(check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                        sizeof workspace),
@@ -167,8 +181,7 @@ static cab_status prefer(const cab_gemm_shape *s, const void *a, const void *b, 
 }
 
 /* Fills in the algorithm, or sets p->own. */
-static cab_status choose(const table *t, const cab_gemm_shape *s, const void *a, const void *b, const void *c,
-                         const void *bias, product *p)
+static cab_status choose(const table *t, const cab_gemm_shape *s, const places *at, product *p)
 {
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t found;
@@ -176,8 +189,8 @@ static cab_status choose(const table *t, const cab_gemm_shape *s, const void *a,
     p->own = s->bias && s->bias_dtype != s->c.dtype;
     if (p->own)
         return CAB_OK;
-    CAB_TRY(describe(s, bias, p));
-    CAB_TRY(prefer(s, a, b, c, &preference));
+    CAB_TRY(describe(s, at, p));
+    CAB_TRY(prefer(s, at, &preference));
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
         t->handle, &p->operation, &p->first, &p->second, &p->result, &p->result, &preference, 1, &found, &count);
     p->own = status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE ||
@@ -213,17 +226,16 @@ static cab_status make_room(table *t)
     return CAB_OK;
 }
 
-static cab_status product_get(table *t, const cab_gemm_shape *s, const void *a, const void *b, const void *c,
-                              const void *bias, product **out)
+static cab_status product_get(table *t, const cab_gemm_shape *s, const places *at, product **out)
 {
-    const product_key key = make_key(s, a, b, c, bias);
+    const product_key key = make_key(s, at);
     product *p;
     CAB_TRY(make_room(t));
     product **place = find(t->place, t->size, &key);
     if (*place == NULL) {
         CAB_TRY(CAB_NEW(&p, 1, "products"));
         p->key = key;
-        cab_status status = choose(t, s, a, b, c, bias, p);
+        cab_status status = choose(t, s, at, p);
         if (status != CAB_OK) {
             cab_free(p);
             return status;
@@ -235,21 +247,54 @@ static cab_status product_get(table *t, const cab_gemm_shape *s, const void *a, 
     return CAB_OK;
 }
 
+static cab_status multiply(const table *t, product *p, cab_backend *backend, const cab_gemm_shape *s, const places *at,
+                           void *c)
+{
+    const float one = 1.0f, beta = s->accumulate ? 1.0f : 0.0f;
+    CAB_TRY(set_places(p, s, at));
+    return check(cublasLtMatmul(t->handle, &p->operation, &one, at->b, &p->first, at->a, &p->second, &beta, c,
+                                &p->result, c, &p->result, &p->algorithm, t->workspace, WORKSPACE,
+                                cab_cuda_of(backend)->stream),
+                 "product");
+}
+
 cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
                             const void *bias)
 {
-    const float one = 1.0f, beta = shape->accumulate ? 1.0f : 0.0f;
+    const places at = {.a = a, .b = b, .c = c, .bias = bias};
     table *t;
     product *p;
     if (shape->m == 0 || shape->n == 0)
         return CAB_OK;
     CAB_TRY(table_get(backend, &t));
-    CAB_TRY(product_get(t, shape, a, b, c, bias, &p));
+    CAB_TRY(product_get(t, shape, &at, &p));
+    return p->own ? cab_own_gemm_cuda(backend, shape, a, b, c, bias) : multiply(t, p, backend, shape, &at, c);
+}
+
+cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *out)
+{
+    const void *any = (const void *)(uintptr_t)MAX_ALIGNMENT;
+    const places at = {.a = any, .b = any, .c = any, .bias = any, .a_scale = any, .b_scale = any};
+    table *t;
+    product *p;
+    CAB_TRY(table_get(backend, &t));
+    CAB_TRY(product_get(t, shape, &at, &p));
+    *out = !p->own;
+    return CAB_OK;
+}
+
+cab_status cab_cublaslt_fp8_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const float *a_scale,
+                                const void *b, const float *b_scale, void *c, const void *bias)
+{
+    const places at = {.a = a, .b = b, .c = c, .bias = bias, .a_scale = a_scale, .b_scale = b_scale};
+    table *t;
+    product *p;
+    if (shape->m == 0 || shape->n == 0)
+        return CAB_OK;
+    CAB_TRY(table_get(backend, &t));
+    CAB_TRY(product_get(t, shape, &at, &p));
     if (p->own)
-        return cab_own_gemm_cuda(backend, shape, a, b, c, bias);
-    if (shape->bias)
-        CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
-    return check(cublasLtMatmul(t->handle, &p->operation, &one, b, &p->first, a, &p->second, &beta, c, &p->result, c,
-                                &p->result, &p->algorithm, t->workspace, WORKSPACE, cab_cuda_of(backend)->stream),
-                 "product");
+        return cab_fail(CAB_EBACKEND, "cuBLASLt has no 8-bit product of %lld x %lld x %lld", (long long)shape->m,
+                        (long long)shape->n, (long long)shape->k);
+    return multiply(t, p, backend, shape, &at, c);
 }

@@ -18,7 +18,13 @@ extern "C" {
 cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
                             const void *bias);
 
-/* The same by our own kernel (own_gemm.cu): any strides, any alignment. */
+/* C = a_scale b_scale A B [+ bias] of e4m3 (dtype U8 in the shape), C and bias bf16, sums in fp32; the scales stand on the device.
+ * A's rows and B's columns are dense. fp8_has: whether cuBLASLt has an algorithm for the shape, where everything is well aligned. */
+cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *has);
+cab_status cab_cublaslt_fp8_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const float *a_scale,
+                                const void *b, const float *b_scale, void *c, const void *bias);
+
+/* cab_cublaslt_run() by our own kernel (own_gemm.cu): any strides, any alignment. */
 cab_status cab_own_gemm_cuda(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
                              const void *bias);
 
