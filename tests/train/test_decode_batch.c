@@ -120,6 +120,15 @@ static void test_same_bits(void **state)
     }
 }
 
+/* Sanitizers hold back what is freed, and so what the library of matrix products takes for a moment. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_IS_HELD_BACK 1
+#elif defined(__has_feature)
+#define MEMORY_IS_HELD_BACK (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define MEMORY_IS_HELD_BACK 0
+#endif
+
 /* A student's state stays as large as it is, and no step takes memory; a teacher's cache fills. */
 static void test_memory(void **state)
 {
@@ -140,7 +149,7 @@ static void test_memory(void **state)
     while (cab_decode_position(teacher) < 16)
         assert_ok(cab_decode_step(teacher));
     assert_ok(cab_decode_tokens(student, (int32_t[ROWS]){0}));
-    assert_true(cab_peak_memory() - peak < 1 << 20);
+    assert_true(MEMORY_IS_HELD_BACK || cab_peak_memory() - peak < 1 << 20);
     assert_true(first.state > 0 && cab_decode_traffic_of(student).state == first.state);
     assert_true(cab_decode_traffic_of(teacher).state == 2 * filled.state);
     /* 4 layers, a key and a value of 128 fp32 for each of 3 rows and 8 tokens */
