@@ -259,12 +259,13 @@ static void test_threads(void **state)
                    &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 3}, 200000);
 }
 
-/* Whole tiles, tiles padded in every direction, states larger than a tile, heads that share groups. */
+/* Whole tiles, tiles padded in every direction, states of two tiles and larger ones, heads that share groups. */
 static void test_gpu(void **state)
 {
     (void)state;
     const shape shapes[] = {{2, 512, 4, 4, 64, 64}, {3, 197, 6, 2, 64, 64},  {1, 333, 3, 3, 48, 16},
-                            {2, 129, 2, 1, 40, 56}, {1, 300, 2, 2, 64, 128}, {1, 140, 2, 1, 96, 72}};
+                            {2, 129, 2, 1, 40, 56}, {1, 300, 2, 2, 64, 128}, {1, 140, 2, 1, 96, 72},
+                            {2, 150, 3, 1, 64, 72}, {1, 200, 4, 2, 24, 99}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case("ssd tiles", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

@@ -1,7 +1,7 @@
 /* ssd.cu - the discrete Mamba-2 recurrence on the GPU; src/ops/ssd.c has the formulas, src/ops/cpu/ssd.c those of the
  * backward pass.
  *
- * bf16 with P and N up to 64 goes to the tensor cores (ssd_tiles.cu). Everything else is computed here in fp32, any P and
+ * bf16 with P up to 64 and N up to 128 goes to the tensor cores (ssd_tiles.cu). Everything else is computed here in fp32, any P and
  * N, a block of 256 threads per 64 x 64 tile, each thread 4 x 4 of it:
  *
  *   states      per tile of (P, N) of a head, walking its chunks: h at the start of each; dh at the end of each
@@ -465,7 +465,7 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) step(ssd
 
 static bool on_tensor_cores(const cab_node *node, const cab_ssd_shape *s)
 {
-    return node->in[0]->dtype == CAB_BF16 && s->P <= SIDE && s->N <= SIDE;
+    return node->in[0]->dtype == CAB_BF16 && s->P <= SIDE && s->N <= 2 * SIDE;
 }
 
 /* Offsets in bytes. */
@@ -490,7 +490,7 @@ static workspace workspace_of(const cab_node *node, bool backward)
     workspace w = {};
     w.dD_rows = tiles ? s.B : s.B * s.chunks;
     if (tiles)
-        w.states = take(&w.total, backward ? chunks * SIDE * SIDE * sizeof(bf16) : 0);
+        w.states = take(&w.total, backward ? chunks * SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16) : 0);
     else
         w.states = take(&w.total, chunks * state);
     if (!backward)

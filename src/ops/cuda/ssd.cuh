@@ -1,5 +1,5 @@
 /* ssd.cuh - what the two forms of the discrete Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32 arithmetic
- * throughout) and ssd_tiles.cu (bf16, P and N up to 64, tensor cores). src/ops/ssd.c has the formulas. */
+ * throughout) and ssd_tiles.cu (bf16, P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas. */
 #ifndef CAB_OPS_CUDA_SSD_CUH
 #define CAB_OPS_CUDA_SSD_CUH
 

@@ -1,4 +1,5 @@
-/* ssd_tiles.cu - the discrete Mamba-2 recurrence on tensor cores: bf16, P and N up to 64 (padded with zeros to 64).
+/* ssd_tiles.cu - the discrete Mamba-2 recurrence on tensor cores: bf16, P up to 64 and N up to 128, padded with zeros to
+ * 64 and to NT tiles of 64.
  *
  * A block of four warps is one head of one sequence and walks its chunks of 64 tokens, the next chunk's rows on their way
  * into shared memory meanwhile. The state (P, N) stays in registers in fp32, 16 rows per warp, with a bf16 copy in shared
@@ -11,9 +12,11 @@
  *                 formulas). Of a chunk, <h_end, dh> = sum over tokens of B . dB through the state + exp(S) <h_start, dh>:
  *                 taken so, the sums that da is the difference of hold the same rounded products, and cancel.
  *
- * Per head and chunk: bytes forward 4 x 8 KiB; backward 2 x 8 + 8 KiB and 5 x 8 + 3 x 8 KiB. Products of 64^3 forward 4 of
- * which 2 are half empty, backward 1 + 9 of which 5 are. At B 8, L 2048, H 32 that is 0.27 GB and 0.70 GB (0.23 ms at
- * 4.2 TB/s), 58 GFLOP. */
+ * Per head and chunk, in 8 KiB tiles: bytes forward 2 + 2 NT; backward 1 + 2 NT, and 3 + 5 NT (2 NT more where dB and dC are
+ * added to: those rows are asked for before the products that come to them). Products of 64^3 forward 1 + 3 NT of which
+ * 1 + NT are half empty, backward NT + 3 + 6 NT of which 2 + 3 NT are. At B 8, L 2048, H 32, N 64 that is 0.27 GB and
+ * 0.70 GB (0.23 ms at 4.2 TB/s), 58 GFLOP; at N 128 0.40 and 1.2 GB. Measured at N 64 0.13 and 0.35 ms; the walk is bound by
+ * the latency of its chunks more than by either limit, so 0.25 and 0.7 ms are expected at N 128. */
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/ssd.cuh"
 
@@ -75,28 +78,53 @@ __device__ __forceinline__ void load_tile(char *tile, rows_of<const bf16> from, 
     }
 }
 
+/* What stands in the warp's 16 rows of a gradient, in pieces of 16 bytes; asked for early, as memory is far. */
+struct row_pieces {
+    uint4 half[2][2]; /* rows g and g + 8: pieces q and q + 4 */
+};
+
+__device__ __forceinline__ row_pieces fetch_rows(rows_of<bf16> from, int64_t row, int n_row, int64_t column, int width,
+                                                 int m, bool wanted, const place &p)
+{
+    row_pieces pieces = {};
+    if (wanted)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = m + p.g + 8 * half, piece = p.q + 4 * i;
+                if (r < n_row && piece * 8 < width)
+                    pieces.half[half][i] = *(const uint4 *)(from.data + (row + r) * from.ld + column + piece * 8);
+            }
+    return pieces;
+}
+
+/* sums += the pieces; the quad swaps them so that each lane gets the pairs that it sums. */
+__device__ __forceinline__ void add_pieces(tile_sums &sums, const row_pieces &pieces, const place &p)
+{
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const uint4 piece = pieces.half[half][i];
+            uint32_t v[4] = {piece.x, piece.y, piece.z, piece.w};
+            quad_transpose(v, p.q);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                sums[4 * i + n][2 * half] += low_half(v[n]);
+                sums[4 * i + n][2 * half + 1] += high_half(v[n]);
+            }
+        }
+}
+
 /* The warp's 16 rows, from row m of the chunk on, to `to`; the quad swaps its pairs so that each lane writes 16 bytes. */
 __device__ __forceinline__ void store_rows(rows_of<bf16> to, int64_t row, int n_row, int64_t column, int width,
-                                           tile_sums &sums, int m, bool add, bool aligned, const place &p)
+                                           const tile_sums &sums, int m, const place &p)
 {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const int r = m + p.g + 8 * half;
         bf16 *at = to.data + (row + r) * to.ld + column;
-        if (add || !aligned)
-#pragma unroll
-            for (int i = 0; i < 16; i++) {
-                const int at_column = i / 2 * 8 + 2 * p.q + i % 2;
-                float &value = sums[i / 2][2 * half + i % 2];
-                if (r >= n_row || at_column >= width)
-                    continue;
-                if (add)
-                    value += to_float(at[at_column]);
-                if (!aligned)
-                    at[at_column] = from_float<bf16>(value);
-            }
-        if (!aligned)
-            continue;
 #pragma unroll
         for (int n = 0; n < 8; n += 4) {
             uint32_t v[4];
@@ -110,15 +138,52 @@ __device__ __forceinline__ void store_rows(rows_of<bf16> to, int64_t row, int n_
     }
 }
 
-/* The same to fp32 rows. */
-__device__ __forceinline__ void store_sums(float *to, int64_t ld, int n_row, int width, const tile_sums &sums, int m,
-                                           const place &p)
+/* The same element by element, where rows are not aligned. */
+__device__ __forceinline__ void store_elements(rows_of<bf16> to, int64_t row, int n_row, int64_t column, int width,
+                                               const tile_sums &sums, int m, bool add, const place &p)
 {
 #pragma unroll
     for (int i = 0; i < 32; i++) {
-        const int r = m + p.g + i / 2 % 2 * 8, column = i / 4 * 8 + 2 * p.q + i % 2;
-        if (r < n_row && column < width)
-            to[r * ld + column] = sums[i / 4][i % 4];
+        const int r = m + p.g + i / 2 % 2 * 8, at_column = i / 4 * 8 + 2 * p.q + i % 2;
+        if (r >= n_row || at_column >= width)
+            continue;
+        bf16 *at = to.data + (row + r) * to.ld + column + at_column;
+        *at = from_float<bf16>(sums[i / 4][i % 4] + (add ? to_float(*at) : 0.0f));
+    }
+}
+
+/* A gradient's rows; `before` is what fetch_rows() gave. */
+__device__ __forceinline__ void put_rows(rows_of<bf16> to, int64_t row, int n_row, int64_t column, int width,
+                                         tile_sums &sums, const row_pieces &before, int m, bool add, bool aligned,
+                                         const place &p)
+{
+    if (!aligned) {
+        store_elements(to, row, n_row, column, width, sums, m, add, p);
+        return;
+    }
+    if (add)
+        add_pieces(sums, before, p);
+    store_rows(to, row, n_row, column, width, sums, m, p);
+}
+
+/* The same to fp32 rows; pairs where all of them begin at 8 bytes. */
+__device__ __forceinline__ void store_sums(float *to, int64_t ld, int n_row, int width, bool pairs,
+                                           const tile_sums &sums, int m, const place &p)
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int r = m + p.g + i % 2 * 8, column = i / 2 * 8 + 2 * p.q;
+        const float left = sums[i / 2][i % 2 * 2], right = sums[i / 2][i % 2 * 2 + 1];
+        float *at = to + r * ld + column;
+        if (r >= n_row || column >= width)
+            continue;
+        if (pairs) {
+            *(float2 *)at = make_float2(left, right);
+            continue;
+        }
+        at[0] = left;
+        if (column + 1 < width)
+            at[1] = right;
     }
 }
 
@@ -136,21 +201,26 @@ __device__ __forceinline__ void add_rows(tile_sums &sums, const char *tile, floa
 }
 
 /* The bf16 copy of the warp's 16 rows of a state. */
-__device__ __forceinline__ void write_state(char *tile, const tile_sums &state, const place &p)
+template <int NT> __device__ __forceinline__ void write_state(char *tiles, const tile_sums (&state)[NT], const place &p)
 {
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int t = 0; t < NT; t++)
 #pragma unroll
-        for (int half = 0; half < 2; half++)
-            *(uint32_t *)(tile + tile_at(16 * p.warp + p.g + 8 * half, n, p.q)) =
-                pack(state[n][2 * half], state[n][2 * half + 1]);
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                *(uint32_t *)(tiles + t * TILE_BYTES + tile_at(16 * p.warp + p.g + 8 * half, n, p.q)) =
+                    pack(state[t][n][2 * half], state[t][n][2 * half + 1]);
 }
 
 /* state = whole state + left^T (scale right): h with x, exp(S[end] - S), B; dh with dy, exp(S), C. */
-__device__ __forceinline__ void advance(tile_sums &state, uint32_t left, uint32_t right, const float *scale,
+template <int NT>
+__device__ __forceinline__ void advance(tile_sums (&state)[NT], uint32_t left, uint32_t right, const float *scale,
                                         float whole, const place &p)
 {
-    scale_rows(state, whole, whole);
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        scale_rows(state[t], whole, whole);
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         uint32_t a[4];
@@ -160,32 +230,47 @@ __device__ __forceinline__ void advance(tile_sums &state, uint32_t left, uint32_
             const float2 s = *(const float2 *)(scale + 16 * k + 8 * (i / 2) + 2 * p.q);
             a[i] = pack(s.x * low_half(a[i]), s.y * high_half(a[i]));
         }
-        multiply_step<false>(state, a, right, p.lanes, k, 0, 4);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            multiply_step<false>(state[t], a, right + t * TILE_BYTES, p.lanes, k, 0, 4);
     }
+}
+
+/* The N columns of B or C into NT tiles. */
+template <int NT>
+__device__ __forceinline__ void load_states(char *tiles, rows_of<const bf16> from, int64_t row, int n_row,
+                                            const ssd_call<bf16> &c, const head_of &h)
+{
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        load_tile(tiles + t * TILE_BYTES, from, row, n_row, (int64_t)h.group * c.N + t * TILE_SIDE, c.N - t * TILE_SIDE,
+                  c.aligned);
 }
 
 /* ---- forward, and the states for the backward pass -------------------------------------------------------------------- */
 
-/* Shared memory of the forward walk. */
-template <bool OUTPUT> struct forward_tiles {
+/* Shared memory of the forward walk. Two copies of the state spare a barrier; of NT = 2 there is room for one, if two
+ * blocks are to fit. */
+template <bool OUTPUT, int NT> struct forward_tiles {
+    enum { COPIES = NT == 1 ? 2 : 1 };
     struct stage {
-        char x[TILE_BYTES], B[TILE_BYTES], C[OUTPUT ? TILE_BYTES : 128];
+        char x[TILE_BYTES], B[NT * TILE_BYTES], C[OUTPUT ? NT * TILE_BYTES : 128];
     } stages[2];
-    char state[2][TILE_BYTES];
+    char state[COPIES][NT * TILE_BYTES];
     ssd_decays decays[2];
 };
 
-template <bool OUTPUT>
-__device__ __forceinline__ void load_chunk(forward_tiles<OUTPUT> &shared, const ssd_call<bf16> &c, const head_of &h,
+template <bool OUTPUT, int NT>
+__device__ __forceinline__ void load_chunk(forward_tiles<OUTPUT, NT> &shared, const ssd_call<bf16> &c, const head_of &h,
                                            int chunk)
 {
     const int64_t row = h.first + (int64_t)chunk * Q;
     const int n_row = rows_in(c, chunk);
     auto &stage = shared.stages[chunk & 1];
     load_tile(stage.x, c.x, row, n_row, (int64_t)h.head * c.P, c.P, c.aligned);
-    load_tile(stage.B, c.B, row, n_row, (int64_t)h.group * c.N, c.N, c.aligned);
+    load_states<NT>(stage.B, c.B, row, n_row, c, h);
     if (OUTPUT)
-        load_tile(stage.C, c.C, row, n_row, (int64_t)h.group * c.N, c.N, c.aligned);
+        load_states<NT>(stage.C, c.C, row, n_row, c, h);
     copies_commit();
 }
 
@@ -209,41 +294,55 @@ __device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const flo
 }
 
 /* y of rows 16 r .. of a chunk. */
-__device__ __forceinline__ void output_rows(forward_tiles<true> &shared, const ssd_call<bf16> &c, const head_of &h,
+template <int NT>
+__device__ __forceinline__ void output_rows(forward_tiles<true, NT> &shared, const ssd_call<bf16> &c, const head_of &h,
                                             int chunk, int r, float D, const place &p)
 {
     const auto &stage = shared.stages[chunk & 1];
     const ssd_decays &d = shared.decays[chunk & 1];
+    const uint32_t state = shared_address(shared.state[chunk % forward_tiles<true, NT>::COPIES]);
+    const uint32_t B = shared_address(stage.B), C = shared_address(stage.C);
     tile_rows a;
     tile_sums y, product;
     clear(y);
     clear(product);
-    load_rows(a, shared_address(stage.C), p.lanes, r);
-    if (chunk > 0) {
-        multiply_transposed(y, a, shared_address(shared.state[chunk & 1]), p.lanes, 0, 4);
-        scale_rows(y, d.from_start[16 * r + p.g], d.from_start[16 * r + p.g + 8]);
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        load_rows(a, C + t * TILE_BYTES, p.lanes, r);
+        if (chunk > 0)
+            multiply_transposed(y, a, state + t * TILE_BYTES, p.lanes, 0, 4);
+        multiply_transposed(product, a, B + t * TILE_BYTES, p.lanes, 0, r + 1);
     }
-    multiply_transposed(product, a, shared_address(stage.B), p.lanes, 0, r + 1);
+    if (chunk > 0)
+        scale_rows(y, d.from_start[16 * r + p.g], d.from_start[16 * r + p.g + 8]);
     mix(a, product, d.s, r, p);
     multiply(y, a, shared_address(stage.x), p.lanes, 0, r + 1);
     add_rows(y, stage.x, D, 16 * r, p);
-    store_rows(c.y, h.first + (int64_t)chunk * Q, rows_in(c, chunk), (int64_t)h.head * c.P, c.P, y, 16 * r, false,
-               c.aligned, p);
+    const int64_t row = h.first + (int64_t)chunk * Q, column = (int64_t)h.head * c.P;
+    if (c.aligned)
+        store_rows(c.y, row, rows_in(c, chunk), column, c.P, y, 16 * r, p);
+    else
+        store_elements(c.y, row, rows_in(c, chunk), column, c.P, y, 16 * r, false, p);
 }
 
 /* OUTPUT: y. Else the bf16 states at the start of every chunk but the first, as tiles stand in shared memory. */
-template <bool OUTPUT>
-static __global__ void __launch_bounds__(THREADS, OUTPUT ? 3 : 4) walk_forward(ssd_call<bf16> c, uint4 *states)
+template <bool OUTPUT, int NT>
+static __global__ void __launch_bounds__(THREADS, NT == 2  ? 2
+                                                  : OUTPUT ? 3
+                                                           : 4) walk_forward(ssd_call<bf16> c, uint4 *states)
 {
     extern __shared__ __align__(128) char memory[];
-    forward_tiles<OUTPUT> &shared = *(forward_tiles<OUTPUT> *)memory;
+    enum { PIECES = NT * TILE_BYTES / 16, COPIES = forward_tiles<OUTPUT, NT>::COPIES };
+    forward_tiles<OUTPUT, NT> &shared = *(forward_tiles<OUTPUT, NT> *)memory;
     const place p = here();
     const head_of h = head_here(c);
     const float D = c.D[h.head];
     const int last = c.chunks - 1;
-    tile_sums state;
+    tile_sums state[NT];
     float2 a_log = make_float2(0.0f, 0.0f);
-    clear(state);
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        clear(state[t]);
     load_chunk(shared, c, h, 0);
     if (p.warp == 0)
         ssd_make_decays(&shared.decays[0], ssd_read_decays(c.a_log, h.first, rows_in(c, 0), h.head, p.lane), p.lane);
@@ -261,15 +360,17 @@ static __global__ void __launch_bounds__(THREADS, OUTPUT ? 3 : 4) walk_forward(s
             output_rows(shared, c, h, chunk, r, D, p);
         else if (chunk > 0)
 #pragma unroll
-            for (int i = threadIdx.x; i < TILE_BYTES / 16; i += THREADS)
-                states[((int64_t)blockIdx.x * c.chunks + chunk) * (TILE_BYTES / 16) + i] =
-                    ((const uint4 *)shared.state[now])[i];
+            for (int i = threadIdx.x; i < PIECES; i += THREADS)
+                states[((int64_t)blockIdx.x * c.chunks + chunk) * PIECES + i] =
+                    ((const uint4 *)shared.state[chunk % COPIES])[i];
         if (chunk == last)
             break;
         const ssd_decays &d = shared.decays[now];
         advance(state, shared_address(shared.stages[now].x), shared_address(shared.stages[now].B), d.to_end,
                 d.from_start[Q - 1], p);
-        write_state(shared.state[next], state, p);
+        if (COPIES == 1)
+            __syncthreads();
+        write_state(shared.state[(chunk + 1) % COPIES], state, p);
         if (r == 0)
             ssd_make_decays(&shared.decays[next], a_log, p.lane);
     }
@@ -278,48 +379,49 @@ static __global__ void __launch_bounds__(THREADS, OUTPUT ? 3 : 4) walk_forward(s
 /* ---- backward ---------------------------------------------------------------------------------------------------------- */
 
 /* Shared memory of the backward walk. dG stands as (j, i). */
-template <int STAGES> struct backward_tiles {
+template <int STAGES, int NT> struct backward_tiles {
     struct stage {
-        char x[TILE_BYTES], B[TILE_BYTES], C[TILE_BYTES], dy[TILE_BYTES], state[TILE_BYTES];
+        char x[TILE_BYTES], B[NT * TILE_BYTES], C[NT * TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES];
     } stages[STAGES];
-    char dstate[TILE_BYTES], dG[TILE_BYTES];
+    char dstate[NT * TILE_BYTES], dG[TILE_BYTES];
     ssd_decays decays[2];
     float from_C[2][Q], from_B[2][Q]; /* C . dC, B . dB per token */
     float ends[2][WARPS];             /* <h_end, dh>, in parts */
 };
 
 /* One chunk of a head. */
-template <int STAGES> struct chunk_of {
-    backward_tiles<STAGES> &shared;
-    typename backward_tiles<STAGES>::stage &stage;
+template <int STAGES, int NT> struct chunk_of {
+    backward_tiles<STAGES, NT> &shared;
+    typename backward_tiles<STAGES, NT>::stage &stage;
     const ssd_decays &d;
     int64_t row;
     int chunk, n_row, r;
     bool first, last;
 };
 
-template <int STAGES>
-__device__ __forceinline__ void load_chunk(backward_tiles<STAGES> &shared, const ssd_call<bf16> &c, const uint4 *states,
-                                           const head_of &h, int chunk)
+template <int STAGES, int NT>
+__device__ __forceinline__ void load_chunk(backward_tiles<STAGES, NT> &shared, const ssd_call<bf16> &c,
+                                           const uint4 *states, const head_of &h, int chunk)
 {
+    enum { PIECES = NT * TILE_BYTES / 16 };
     const int64_t row = h.first + (int64_t)chunk * Q;
     const int n_row = rows_in(c, chunk);
     auto &stage = shared.stages[STAGES == 2 ? chunk & 1 : 0];
     load_tile(stage.x, c.x, row, n_row, (int64_t)h.head * c.P, c.P, c.aligned);
-    load_tile(stage.B, c.B, row, n_row, (int64_t)h.group * c.N, c.N, c.aligned);
-    load_tile(stage.C, c.C, row, n_row, (int64_t)h.group * c.N, c.N, c.aligned);
+    load_states<NT>(stage.B, c.B, row, n_row, c, h);
+    load_states<NT>(stage.C, c.C, row, n_row, c, h);
     load_tile(stage.dy, c.dy, row, n_row, (int64_t)h.head * c.P, c.P, c.aligned);
     if (chunk > 0)
 #pragma unroll
-        for (int i = threadIdx.x; i < TILE_BYTES / 16; i += THREADS)
+        for (int i = threadIdx.x; i < PIECES; i += THREADS)
             copy_16(shared_address(stage.state) + i * 16,
-                    states + ((int64_t)blockIdx.x * c.chunks + chunk) * (TILE_BYTES / 16) + i, true);
+                    states + ((int64_t)blockIdx.x * c.chunks + chunk) * PIECES + i, true);
     copies_commit();
 }
 
 /* M^T and dG^T of rows j = 16 r .., from B C^T and x dy^T; columns before 16 r stay as they are. dG also to its tile. */
-template <int STAGES>
-__device__ __forceinline__ void mix_transposed(const chunk_of<STAGES> &k, tile_rows &mixed, tile_rows &dG,
+template <int STAGES, int NT>
+__device__ __forceinline__ void mix_transposed(const chunk_of<STAGES, NT> &k, tile_rows &mixed, tile_rows &dG,
                                                tile_sums &product, tile_sums &dproduct, const place &p)
 {
     const float *s = k.d.s;
@@ -350,120 +452,186 @@ __device__ __forceinline__ void mix_transposed(const chunk_of<STAGES> &k, tile_r
                 *(uint32_t *)(k.shared.dG + tile_at(j + 8 * half, n, p.q)) = dG[n / 2][n % 2 * 2 + half];
 }
 
+/* What stands in the warp's rows of dB or dC, columns of tile t, where it is to be added to. */
+__device__ __forceinline__ row_pieces fetch_group(rows_of<bf16> from, const float *heads, const ssd_call<bf16> &c,
+                                                  const head_of &h, int64_t row, int n_row, int t, int m, bool add,
+                                                  const place &p)
+{
+    return fetch_rows(from, row, n_row, (int64_t)h.group * c.N + t * TILE_SIDE, c.N - t * TILE_SIDE, m,
+                      add && c.aligned && heads == NULL && from.data != NULL, p);
+}
+
 /* dB or dC of the warp's rows, where they are wanted; the group's sum over heads comes later. */
 __device__ __forceinline__ void store_group(rows_of<bf16> to, float *heads, const ssd_call<bf16> &c, const head_of &h,
-                                            int64_t row, int n_row, tile_sums &sums, int m, bool add, const place &p)
+                                            int64_t row, int n_row, tile_sums &sums, const row_pieces &before, int t,
+                                            int m, bool add, const place &p)
 {
+    const int column = t * TILE_SIDE, width = c.N - column;
     if (heads)
-        store_sums(heads + row * c.H * c.N + (int64_t)h.head * c.N, (int64_t)c.H * c.N, n_row, c.N, sums, m, p);
+        store_sums(heads + (row * c.H + h.head) * c.N + column, (int64_t)c.H * c.N, n_row, width, c.N % 2 == 0, sums, m,
+                   p);
     else if (to.data)
-        store_rows(to, row, n_row, (int64_t)h.group * c.N, c.N, sums, m, add, c.aligned, p);
+        put_rows(to, row, n_row, (int64_t)h.group * c.N + column, width, sums, before, m, add, c.aligned, p);
+}
+
+/* dx of rows 16 r ... */
+template <int STAGES, int NT>
+__device__ __forceinline__ void x_gradient(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c, const head_of &h,
+                                           const tile_rows (&B)[NT], const tile_rows &mixed, float D, const place &p)
+{
+    const int m = 16 * k.r;
+    const int64_t column = (int64_t)h.head * c.P;
+    tile_sums sums;
+    clear(sums);
+    if (!k.last) {
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            multiply_transposed(sums, B[t], shared_address(k.shared.dstate) + t * TILE_BYTES, p.lanes, 0, 4);
+        scale_rows(sums, k.d.to_end[m + p.g], k.d.to_end[m + p.g + 8]);
+    }
+    multiply(sums, mixed, shared_address(k.stage.dy), p.lanes, k.r, 4);
+    add_rows(sums, k.stage.dy, D, m, p);
+    const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, c.P, m, c.add_x && c.aligned, p);
+    put_rows(c.dx, k.row, k.n_row, column, c.P, sums, before, m, c.add_x, c.aligned, p);
+}
+
+/* dB of rows 16 r .., columns of tile t; B . dB through the state, and all of it, per row, are added to the totals. */
+template <int STAGES, int NT>
+__device__ __forceinline__ void B_gradient(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c, const head_of &h,
+                                           const tile_rows &B, const tile_rows &x, const tile_rows &dG, int t,
+                                           float &through, float2 &all, const place &p)
+{
+    const int m = 16 * k.r;
+    const row_pieces before = fetch_group(c.dB, c.dB_heads, c, h, k.row, k.n_row, t, m, c.add_B, p);
+    tile_sums sums;
+    float up, low;
+    clear(sums);
+    if (!k.last) {
+        multiply(sums, x, shared_address(k.shared.dstate) + t * TILE_BYTES, p.lanes, 0, 4);
+        scale_rows(sums, k.d.to_end[m + p.g], k.d.to_end[m + p.g + 8]);
+        row_products(sums, B, up, low);
+        through += up + low;
+    }
+    multiply(sums, dG, shared_address(k.stage.C) + t * TILE_BYTES, p.lanes, k.r, 4);
+    row_products(sums, B, up, low);
+    all.x += up;
+    all.y += low;
+    store_group(c.dB, c.dB_heads, c, h, k.row, k.n_row, sums, before, t, m, c.add_B, p);
 }
 
 /* Tokens as j: dx and dB of rows 16 r .., dG to its tile. Returns this lane's part of the sum of B . dB through the
  * state. */
-template <int STAGES>
-__device__ __forceinline__ float column_gradients(const chunk_of<STAGES> &k, const ssd_call<bf16> &c, const head_of &h,
-                                                  float D, const place &p)
+template <int STAGES, int NT>
+__device__ __forceinline__ float column_gradients(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c,
+                                                  const head_of &h, float D, const place &p)
 {
-    const int m = 16 * k.r, j = m + p.g;
-    const float upper = k.d.to_end[j], lower = k.d.to_end[j + 8];
-    const uint32_t dstate = shared_address(k.shared.dstate);
-    tile_rows B, x, mixed, dG;
-    tile_sums sums, product;
-    load_rows(B, shared_address(k.stage.B), p.lanes, k.r);
-    load_rows(x, shared_address(k.stage.x), p.lanes, k.r);
-    clear(sums);
-    clear(product);
-    multiply_transposed(product, B, shared_address(k.stage.C), p.lanes, k.r, 4);
-    multiply_transposed(sums, x, shared_address(k.stage.dy), p.lanes, k.r, 4);
-    mix_transposed(k, mixed, dG, product, sums, p);
-    if (c.dx.data) {
-        clear(sums);
-        if (!k.last) {
-            multiply_transposed(sums, B, dstate, p.lanes, 0, 4);
-            scale_rows(sums, upper, lower);
+    const int j = 16 * k.r + p.g;
+    tile_rows B[NT], x, mixed, dG;
+    {
+        tile_sums product, dproduct;
+        load_rows(x, shared_address(k.stage.x), p.lanes, k.r);
+        clear(product);
+        clear(dproduct);
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            load_rows(B[t], shared_address(k.stage.B) + t * TILE_BYTES, p.lanes, k.r);
+            multiply_transposed(product, B[t], shared_address(k.stage.C) + t * TILE_BYTES, p.lanes, k.r, 4);
         }
-        multiply(sums, mixed, shared_address(k.stage.dy), p.lanes, k.r, 4);
-        add_rows(sums, k.stage.dy, D, m, p);
-        store_rows(c.dx, k.row, k.n_row, (int64_t)h.head * c.P, c.P, sums, m, c.add_x, c.aligned, p);
+        multiply_transposed(dproduct, x, shared_address(k.stage.dy), p.lanes, k.r, 4);
+        mix_transposed(k, mixed, dG, product, dproduct, p);
     }
-    float up = 0.0f, low = 0.0f;
-    clear(sums);
-    if (!k.last) {
-        multiply(sums, x, dstate, p.lanes, 0, 4);
-        scale_rows(sums, upper, lower);
-        row_products(sums, B, up, low);
-    }
-    const float through = up + low;
-    multiply(sums, dG, shared_address(k.stage.C), p.lanes, k.r, 4);
-    row_products(sums, B, up, low);
-    up = quad_sum(up);
-    low = quad_sum(low);
+    if (c.dx.data)
+        x_gradient(k, c, h, B, mixed, D, p);
+    float through = 0.0f;
+    float2 all = make_float2(0.0f, 0.0f);
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        B_gradient(k, c, h, B[t], x, dG, t, through, all, p);
+    all.x = quad_sum(all.x);
+    all.y = quad_sum(all.y);
     if (p.q == 0) {
-        k.shared.from_B[k.chunk & 1][j] = up;
-        k.shared.from_B[k.chunk & 1][j + 8] = low;
+        k.shared.from_B[k.chunk & 1][j] = all.x;
+        k.shared.from_B[k.chunk & 1][j + 8] = all.y;
     }
-    store_group(c.dB, c.dB_heads, c, h, k.row, k.n_row, sums, m, c.add_B, p);
     return through;
 }
 
-/* Tokens as i: dC of rows 16 r ... Returns this lane's part of <x, dy>. */
-template <int STAGES>
-__device__ __forceinline__ float row_gradients(const chunk_of<STAGES> &k, const ssd_call<bf16> &c, const head_of &h,
-                                               const place &p)
+/* dC of rows 16 r .., columns of tile t; C . dC per row is added to the total. */
+template <int STAGES, int NT>
+__device__ __forceinline__ void C_gradient(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c, const head_of &h,
+                                           const tile_rows &dy, int t, float2 &all, const place &p)
 {
-    const int m = 16 * k.r, i = m + p.g;
-    tile_rows a, dy;
+    const int m = 16 * k.r;
+    const row_pieces before = fetch_group(c.dC, c.dC_heads, c, h, k.row, k.n_row, t, m, c.add_C, p);
+    tile_rows a;
     tile_sums sums;
     clear(sums);
-    load_rows(dy, shared_address(k.stage.dy), p.lanes, k.r);
     if (!k.first) {
-        multiply(sums, dy, shared_address(k.stage.state), p.lanes, 0, 4);
-        scale_rows(sums, k.d.from_start[i], k.d.from_start[i + 8]);
+        multiply(sums, dy, shared_address(k.stage.state) + t * TILE_BYTES, p.lanes, 0, 4);
+        scale_rows(sums, k.d.from_start[m + p.g], k.d.from_start[m + p.g + 8]);
     }
 #pragma unroll
     for (int step = 0; step < 4; step++)
         if (step <= k.r) {
             load_left_transposed(a[step], shared_address(k.shared.dG), p.lanes, k.r, step);
-            multiply_step<false>(sums, a[step], shared_address(k.stage.B), p.lanes, step, 0, 4);
+            multiply_step<false>(sums, a[step], shared_address(k.stage.B) + t * TILE_BYTES, p.lanes, step, 0, 4);
         }
-    load_rows(a, shared_address(k.stage.C), p.lanes, k.r);
+    load_rows(a, shared_address(k.stage.C) + t * TILE_BYTES, p.lanes, k.r);
     float up, low;
     row_products(sums, a, up, low);
-    up = quad_sum(up);
-    low = quad_sum(low);
+    all.x += up;
+    all.y += low;
+    store_group(c.dC, c.dC_heads, c, h, k.row, k.n_row, sums, before, t, m, c.add_C, p);
+}
+
+/* Tokens as i: dC of rows 16 r ... Returns this lane's part of <x, dy>. */
+template <int STAGES, int NT>
+__device__ __forceinline__ float row_gradients(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c, const head_of &h,
+                                               const place &p)
+{
+    const int i = 16 * k.r + p.g;
+    tile_rows x, dy;
+    float2 all = make_float2(0.0f, 0.0f);
+    load_rows(dy, shared_address(k.stage.dy), p.lanes, k.r);
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        C_gradient(k, c, h, dy, t, all, p);
+    all.x = quad_sum(all.x);
+    all.y = quad_sum(all.y);
     if (p.q == 0) {
-        k.shared.from_C[k.chunk & 1][i] = up;
-        k.shared.from_C[k.chunk & 1][i + 8] = low;
+        k.shared.from_C[k.chunk & 1][i] = all.x;
+        k.shared.from_C[k.chunk & 1][i + 8] = all.y;
     }
-    store_group(c.dC, c.dC_heads, c, h, k.row, k.n_row, sums, m, c.add_C, p);
-    load_rows(a, shared_address(k.stage.x), p.lanes, k.r);
+    load_rows(x, shared_address(k.stage.x), p.lanes, k.r);
     float product = 0.0f;
 #pragma unroll
     for (int e = 0; e < 16; e++)
-        product += low_half(a[e / 4][e % 4]) * low_half(dy[e / 4][e % 4]) +
-                   high_half(a[e / 4][e % 4]) * high_half(dy[e / 4][e % 4]);
+        product += low_half(x[e / 4][e % 4]) * low_half(dy[e / 4][e % 4]) +
+                   high_half(x[e / 4][e % 4]) * high_half(dy[e / 4][e % 4]);
     return product;
 }
 
-/* This lane's part of <tile, state>. */
-__device__ __forceinline__ float inner_product(const char *tile, const tile_sums &state, const place &p)
+/* This lane's part of <tiles, state>. */
+template <int NT>
+__device__ __forceinline__ float inner_product(const char *tiles, const tile_sums (&state)[NT], const place &p)
 {
     float sum = 0.0f;
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+    for (int t = 0; t < NT; t++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const uint32_t pair = *(const uint32_t *)(tile + tile_at(16 * p.warp + p.g + 8 * half, n, p.q));
-            sum += state[n][2 * half] * low_half(pair) + state[n][2 * half + 1] * high_half(pair);
-        }
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const char *at = tiles + t * TILE_BYTES + tile_at(16 * p.warp + p.g + 8 * half, n, p.q);
+                const uint32_t pair = *(const uint32_t *)at;
+                sum += state[t][n][2 * half] * low_half(pair) + state[t][n][2 * half + 1] * high_half(pair);
+            }
     return sum;
 }
 
 /* da_log of a chunk whose parts all warps have left in shared memory, by one warp. */
-template <int STAGES>
-__device__ __forceinline__ void finish_decays(const backward_tiles<STAGES> &shared, const ssd_call<bf16> &c,
+template <int STAGES, int NT>
+__device__ __forceinline__ void finish_decays(const backward_tiles<STAGES, NT> &shared, const ssd_call<bf16> &c,
                                               const head_of &h, int chunk, const place &p)
 {
     const int now = chunk & 1;
@@ -477,9 +645,9 @@ __device__ __forceinline__ void finish_decays(const backward_tiles<STAGES> &shar
 }
 
 /* Everything of one chunk; dh moves to the chunk before. Returns this lane's part of <x, dy>. */
-template <int STAGES>
-__device__ __forceinline__ float chunk_gradients(const chunk_of<STAGES> &k, const ssd_call<bf16> &c, const head_of &h,
-                                                 float D, tile_sums &dstate, const place &p)
+template <int STAGES, int NT>
+__device__ __forceinline__ float chunk_gradients(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c,
+                                                 const head_of &h, float D, tile_sums (&dstate)[NT], const place &p)
 {
     float end = column_gradients(k, c, h, D, p);
     __syncthreads();
@@ -497,19 +665,23 @@ __device__ __forceinline__ float chunk_gradients(const chunk_of<STAGES> &k, cons
     return product;
 }
 
-template <int STAGES>
-static __global__ void __launch_bounds__(THREADS, STAGES == 1 ? 3 : 2)
+template <int STAGES, int NT>
+static __global__ void __launch_bounds__(THREADS, STAGES + NT == 2   ? 3
+                                                  : STAGES + NT == 3 ? 2
+                                                                     : 1)
     walk_backward(ssd_call<bf16> c, const uint4 *states)
 {
     extern __shared__ __align__(128) char memory[];
-    backward_tiles<STAGES> &shared = *(backward_tiles<STAGES> *)memory;
+    backward_tiles<STAGES, NT> &shared = *(backward_tiles<STAGES, NT> *)memory;
     const place p = here();
     const head_of h = head_here(c);
     const float D = c.D[h.head];
     const int last = c.chunks - 1;
-    tile_sums dstate;
+    tile_sums dstate[NT];
     float dD = 0.0f;
-    clear(dstate);
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        clear(dstate[t]);
     load_chunk(shared, c, states, h, last);
     if (p.warp == 0)
         ssd_make_decays(&shared.decays[last & 1],
@@ -525,15 +697,15 @@ static __global__ void __launch_bounds__(THREADS, STAGES == 1 ? 3 : 2)
             load_chunk(shared, c, states, h, chunk - 1);
         if (p.warp == 0 && chunk > 0)
             a_log = ssd_read_decays(c.a_log, h.first + (int64_t)(chunk - 1) * Q, Q, h.head, p.lane);
-        const chunk_of<STAGES> k = {shared,
-                                    shared.stages[STAGES == 2 ? chunk & 1 : 0],
-                                    shared.decays[chunk & 1],
-                                    h.first + (int64_t)chunk * Q,
-                                    chunk,
-                                    rows_in(c, chunk),
-                                    (p.warp + chunk) % WARPS,
-                                    chunk == 0,
-                                    chunk == last};
+        const chunk_of<STAGES, NT> k = {shared,
+                                        shared.stages[STAGES == 2 ? chunk & 1 : 0],
+                                        shared.decays[chunk & 1],
+                                        h.first + (int64_t)chunk * Q,
+                                        chunk,
+                                        rows_in(c, chunk),
+                                        (p.warp + chunk) % WARPS,
+                                        chunk == 0,
+                                        chunk == last};
         dD += chunk_gradients(k, c, h, D, dstate, p);
         if (p.warp == 0 && chunk > 0)
             ssd_make_decays(&shared.decays[(chunk - 1) & 1], a_log, p.lane);
@@ -552,37 +724,44 @@ static __global__ void __launch_bounds__(THREADS, STAGES == 1 ? 3 : 2)
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------- */
 
-template <bool OUTPUT> static cab_status launch_forward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
+template <bool OUTPUT, int NT>
+static cab_status launch_forward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
 {
-    const size_t bytes = sizeof(forward_tiles<OUTPUT>);
-    CAB_TRY(cab_cuda_shared((const void *)walk_forward<OUTPUT>, bytes, "ssd"));
-    walk_forward<OUTPUT><<<(unsigned)(c.sequences * c.H), THREADS, bytes, stream_of(backend)>>>(c, (uint4 *)states);
+    const size_t bytes = sizeof(forward_tiles<OUTPUT, NT>);
+    CAB_TRY(cab_cuda_shared((const void *)walk_forward<OUTPUT, NT>, bytes, "ssd"));
+    walk_forward<OUTPUT, NT><<<(unsigned)(c.sequences * c.H), THREADS, bytes, stream_of(backend)>>>(c, (uint4 *)states);
     return cab_cuda_launched("ssd");
 }
 
-template <int STAGES> static cab_status launch_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
+template <int STAGES, int NT>
+static cab_status launch_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
 {
-    const size_t bytes = sizeof(backward_tiles<STAGES>);
-    CAB_TRY(cab_cuda_shared((const void *)walk_backward<STAGES>, bytes, "ssd backward"));
-    walk_backward<STAGES>
+    const size_t bytes = sizeof(backward_tiles<STAGES, NT>);
+    CAB_TRY(cab_cuda_shared((const void *)walk_backward<STAGES, NT>, bytes, "ssd backward"));
+    walk_backward<STAGES, NT>
         <<<(unsigned)(c.sequences * c.H), THREADS, bytes, stream_of(backend)>>>(c, (const uint4 *)states);
     return cab_cuda_launched("ssd backward");
 }
 
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend)
 {
-    return launch_forward<true>(c, NULL, backend);
+    return c.N <= TILE_SIDE ? launch_forward<true, 1>(c, NULL, backend) : launch_forward<true, 2>(c, NULL, backend);
 }
 
-/* Two stages hide the loads of one chunk behind the work on another, and leave room for two blocks; one leaves room for
- * three, which pays where that many blocks wait. */
-cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
+/* Two stages hide the loads of one chunk behind the work on another, and leave room for two blocks, or one of NT = 2; one
+ * stage leaves room for one block more, which pays where that many blocks wait. */
+template <int NT> static cab_status backward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
 {
     const cab_cuda *cuda = cab_cuda_of(backend);
-    const bool crowded = c.sequences * c.H > 2 * (int64_t)cuda->multiprocessors;
+    const bool crowded = c.sequences * c.H > (3 - NT) * (int64_t)cuda->multiprocessors;
     if (c.chunks > 1)
-        CAB_TRY(launch_forward<false>(c, states, backend));
-    if (crowded || sizeof(backward_tiles<2>) > cuda->shared_limit)
-        return launch_backward<1>(c, states, backend);
-    return launch_backward<2>(c, states, backend);
+        CAB_TRY((launch_forward<false, NT>(c, states, backend)));
+    if (crowded || sizeof(backward_tiles<2, NT>) > cuda->shared_limit)
+        return launch_backward<1, NT>(c, states, backend);
+    return launch_backward<2, NT>(c, states, backend);
+}
+
+cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend)
+{
+    return c.N <= TILE_SIDE ? backward<1>(c, states, backend) : backward<2>(c, states, backend);
 }
