@@ -76,7 +76,9 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
            *qT = work + 4 * V;
     out[CE][0] = 0;
     if (s->teacher)
-        out[KL][0] = out[AGREEMENT][0] = 0;
+        out[KL][0] = 0;
+    if (s->teacher && out[AGREEMENT] != NULL)
+        out[AGREEMENT][0] = 0;
     for (int64_t r = 0; r < rows; r++) {
         n_label += in[LABELS][r] >= 0;
         n_valid += !s->valid || in[VALID][r] != 0;
@@ -95,7 +97,8 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
         if (valid) {
             int64_t same = row_logits(in[TEACHER_HIDDEN] + r * s->teacher, in[TEACHER_W],
                                       s->bias ? in[TEACHER_BIAS] : NULL, s->teacher, V, teacher);
-            out[AGREEMENT][0] += (same == best) / n_valid;
+            if (out[AGREEMENT] != NULL)
+                out[AGREEMENT][0] += (same == best) / n_valid;
             log_softmax(student, V, T, pT);
             log_softmax(teacher, V, T, qT);
             for (int64_t v = 0; v < V; v++)
