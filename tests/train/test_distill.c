@@ -160,12 +160,12 @@ static void test_freeze_patterns(void **state)
 /* Refused with the plan's numbers before anything is allocated for it. */
 static void test_plan_larger_than_memory(void **state)
 {
-    static const char *const settings[] = {"train.batch=600000", "data.seq_len=256", "train.tokens=200000000",
+    static const char *const settings[] = {"train.batch=200000", "data.seq_len=256", "train.tokens=200000000",
                                            "train.recompute=false", NULL};
     cab_recipe *r = runs_recipe(state, "cab-joint", "out", settings);
     assert_fails(cab_distill(r, NULL, NULL), CAB_ENOMEM, "the plan needs ");
     assert_non_null(strstr(cab_error_text(), "GiB for activations"));
-    assert_non_null(strstr(cab_error_text(), "train.micro_batch (600000)"));
+    assert_non_null(strstr(cab_error_text(), "train.micro_batch (200000)"));
     assert_false(cab_path_exists(r->out));
     cab_recipe_free(r);
 }
