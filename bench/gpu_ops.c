@@ -101,29 +101,39 @@ static cab_tensor *parameter(bench *b, int n_dim, const int64_t *sizes)
 
 /* ---- cases --------------------------------------------------------------------------------------------------------- */
 
-static cab_tensor *scan_of(bench *b, const shape *s, bool reverse)
+static cab_scan_inputs scan_inputs(bench *b, const shape *s, cab_tensor *z)
 {
     cab_tensor *parts[2];
     cab_split(b->graph, tokens(b, s, 2 * s->n), 2, (int64_t[]){s->n, s->n}, parts);
-    const cab_scan_inputs in = {.u = tokens(b, s, s->E),
-                                .dt = tokens(b, s, s->E),
-                                .A_log = parameter(b, 2, (int64_t[]){s->E, s->n}),
-                                .B = parts[0],
-                                .C = parts[1],
-                                .D = parameter(b, 1, (int64_t[]){s->E}),
-                                .z = tokens(b, s, s->E),
-                                .dt_bias = parameter(b, 1, (int64_t[]){s->E})};
-    return cab_scan(b->graph, &in, reverse);
+    return (cab_scan_inputs){.u = tokens(b, s, s->E),
+                             .dt = tokens(b, s, s->E),
+                             .A_log = parameter(b, 2, (int64_t[]){s->E, s->n}),
+                             .B = parts[0],
+                             .C = parts[1],
+                             .D = parameter(b, 1, (int64_t[]){s->E}),
+                             .z = z,
+                             .dt_bias = parameter(b, 1, (int64_t[]){s->E})};
 }
 
 static cab_tensor *scan(bench *b, const shape *s)
 {
-    return scan_of(b, s, false);
+    const cab_scan_inputs in = scan_inputs(b, s, tokens(b, s, s->E));
+    return cab_scan(b->graph, &in, false);
 }
 
 static cab_tensor *scan_reverse(bench *b, const shape *s)
 {
-    return scan_of(b, s, true);
+    const cab_scan_inputs in = scan_inputs(b, s, tokens(b, s, s->E));
+    return cab_scan(b->graph, &in, true);
+}
+
+/* As a layer of Vim ends. */
+static cab_tensor *scan_both(bench *b, const shape *s)
+{
+    cab_tensor *const z = tokens(b, s, s->E), *y[2];
+    const cab_scan_inputs forward = scan_inputs(b, s, z), backward = scan_inputs(b, s, z);
+    cab_scan_both(b->graph, &forward, &backward, y);
+    return cab_mean(b->graph, 2, y);
 }
 
 static cab_tensor *conv1d(bench *b, const shape *s)
@@ -232,6 +242,8 @@ static cab_tensor *add_rms_norm(bench *b, const shape *s)
 static const operation operations[] = {
     {"scan 128 x 197, E 384, N 16", scan, {128, 197, 384, 16}},
     {"scan reverse 128 x 197, E 384, N 16", scan_reverse, {128, 197, 384, 16}},
+    {"scan both, mean 128 x 197, E 384, N 16", scan_both, {128, 197, 384, 16}},
+    {"scan both, mean 16 x 197, E 384, N 16", scan_both, {16, 197, 384, 16}},
     {"scan 64 x 197, E 768, N 16", scan, {64, 197, 768, 16}},
     {"scan 8 x 2048, E 1536, N 16", scan, {8, 2048, 1536, 16}},
     {"scan 32 x 197, E 384, N 64", scan, {32, 197, 384, 64}},

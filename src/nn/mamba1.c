@@ -1,7 +1,7 @@
 #include "nn/mamba1.h"
 
-cab_tensor *cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
-                              cab_mamba1_taps *taps)
+cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
+                                  cab_mamba1_taps *taps)
 {
     const int64_t sizes[3] = {m->dt_rank, m->d_state, m->d_state};
     cab_tensor *parts[3];
@@ -16,5 +16,5 @@ cab_tensor *cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, 
                                 .z = z,
                                 .dt_bias = m->dt_bias};
     *taps = (cab_mamba1_taps){.x = x, .B = parts[1], .C = parts[2], .dt = in.dt};
-    return cab_scan(g, &in, reverse);
+    return in;
 }

@@ -25,8 +25,8 @@ typedef struct cab_mamba1_taps {
     cab_tensor *dt;        /* (B, L, E), without its bias */
 } cab_mamba1_taps;
 
-/* x, z (B, L, E) -> (B, L, E). */
-cab_tensor *cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
-                              cab_mamba1_taps *taps);
+/* x, z (B, L, E) -> what the scan reads, with which the layer ends. */
+cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
+                                  cab_mamba1_taps *taps);
 
 #endif

@@ -6,7 +6,8 @@
  *
  * u, dt, z, y: (B, L, E)    A_log: (E, N) fp32    B, C: (B, L, N)    D, dt_bias: (E) fp32    z, dt_bias: or NULL
  *
- * h is fp32 whatever the activations are. `reverse` runs t from the last token to the first; nothing is copied. Backward,
+ * h is fp32 whatever the activations are. `reverse` runs t from the last token to the first; nothing is copied. One node
+ * may hold both directions of a layer, with one z: twice the work for a GPU to spread at once. Backward,
  * with p = dy silu(z), a = exp(delta A) and dh[t] = a[t+1] dh[t+1] + p[t] C[t] (gradients of B and C included: the bridge
  * needs them):
  *
@@ -34,8 +35,8 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 }
 
 static const cab_op op_scan = {
-    .name = "scan", /* in: u dt A_log B C D z dt_bias   out: y */
-    .saves = (CAB_SAVE_IN(CAB_SCAN_INPUTS)) - 1,
+    .name = "scan", /* in: u dt A_log B C D dt_bias z, of a second direction all but z   out: y of each */
+    .saves = (CAB_SAVE_IN(CAB_SCAN_BOTH)) - 1,
     .forward = CAB_KERNELS(cab_scan_forward),
     .backward = CAB_KERNELS(cab_scan_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch CAB_ON_CUDA(cab_scan_forward_scratch_cuda)},
@@ -83,16 +84,59 @@ static bool scan_fits(cab_graph *g, const cab_scan_inputs *in)
            (in->dt_bias == NULL || parameter_fits(g, "dt_bias", in->dt_bias, E, 0));
 }
 
+static bool complete(const cab_scan_inputs *in)
+{
+    return in->u != NULL && in->dt != NULL && in->A_log != NULL && in->B != NULL && in->C != NULL && in->D != NULL;
+}
+
+static void list_inputs(const cab_scan_inputs *in, cab_tensor **to)
+{
+    to[CAB_SCAN_U] = in->u;
+    to[CAB_SCAN_DT] = in->dt;
+    to[CAB_SCAN_A_LOG] = in->A_log;
+    to[CAB_SCAN_B] = in->B;
+    to[CAB_SCAN_C] = in->C;
+    to[CAB_SCAN_D] = in->D;
+    to[CAB_SCAN_DT_BIAS] = in->dt_bias;
+}
+
 cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse)
 {
-    if (cab_graph_failed(g) || in->u == NULL || in->dt == NULL || in->A_log == NULL || in->B == NULL || in->C == NULL ||
-        in->D == NULL || !scan_fits(g, in))
+    if (cab_graph_failed(g) || !complete(in) || !scan_fits(g, in))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "scan", in->u->dtype, in->u->n_dim, in->u->shape);
-    cab_tensor *inputs[CAB_SCAN_INPUTS] = {
-        [CAB_SCAN_U] = in->u, [CAB_SCAN_DT] = in->dt, [CAB_SCAN_A_LOG] = in->A_log, [CAB_SCAN_B] = in->B,
-        [CAB_SCAN_C] = in->C, [CAB_SCAN_D] = in->D,   [CAB_SCAN_Z] = in->z,         [CAB_SCAN_DT_BIAS] = in->dt_bias};
-    const cab_scan_attributes attributes = {.reverse = reverse};
+    cab_tensor *inputs[CAB_SCAN_INPUTS] = {[CAB_SCAN_Z] = in->z};
+    const cab_scan_attributes attributes = {.directions = 1, .reverse = {reverse}};
+    list_inputs(in, inputs);
     cab_graph_append(g, &op_scan, CAB_SCAN_INPUTS, inputs, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
+}
+
+static bool directions_fit(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward)
+{
+    const cab_tensor *u = forward->u;
+    if (backward->z != forward->z) {
+        cab_graph_fail(g, CAB_ESHAPE, "scan: the two directions have different z");
+        return false;
+    }
+    return tokens_fit(g, "backward u", backward->u, u, cab_columns(u)) &&
+           tokens_fit(g, "backward B", backward->B, u, cab_columns(forward->B));
+}
+
+void cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward, cab_tensor **y)
+{
+    y[0] = y[1] = NULL;
+    if (cab_graph_failed(g) || !complete(forward) || !complete(backward) || !scan_fits(g, forward) ||
+        !scan_fits(g, backward) || !directions_fit(g, forward, backward))
+        return;
+    const cab_tensor *u = forward->u;
+    cab_tensor *inputs[CAB_SCAN_BOTH] = {[CAB_SCAN_Z] = forward->z}, *out[2];
+    const cab_scan_attributes attributes = {.directions = 2, .reverse = {false, true}};
+    list_inputs(forward, inputs);
+    list_inputs(backward, inputs + CAB_SCAN_INPUTS);
+    for (int d = 0; d < 2; d++)
+        out[d] = cab_graph_activation(g, "scan", u->dtype, u->n_dim, u->shape);
+    cab_graph_append(g, &op_scan, CAB_SCAN_BOTH, inputs, 2, out, &attributes, sizeof attributes);
+    for (int d = 0; d < 2 && !cab_graph_failed(g); d++)
+        y[d] = out[d];
 }

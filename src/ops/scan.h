@@ -29,14 +29,42 @@ enum {
     CAB_SCAN_B,
     CAB_SCAN_C,
     CAB_SCAN_D,
-    CAB_SCAN_Z,
     CAB_SCAN_DT_BIAS,
-    CAB_SCAN_INPUTS
+    CAB_SCAN_Z,
+    CAB_SCAN_INPUTS,
+    CAB_SCAN_BOTH = CAB_SCAN_INPUTS + CAB_SCAN_Z /* with the second direction's, which shares z */
 };
 
 typedef struct cab_scan_attributes {
-    bool reverse;
+    int directions;
+    bool reverse[2];
 } cab_scan_attributes;
+
+static inline const cab_scan_attributes *cab_scan_attributes_of(const cab_node *node)
+{
+    return (const cab_scan_attributes *)node->attributes;
+}
+
+/* Direction d of a node as a node of its own. The gradient of z is written by the second, then added to by the first. */
+static inline cab_node cab_scan_direction(const cab_node *node, int d)
+{
+    cab_node one = *node;
+    one.n_in = CAB_SCAN_INPUTS;
+    one.n_out = 1;
+    if (d == 0) {
+        if (cab_scan_attributes_of(node)->directions == 2)
+            one.accumulate |= CAB_SAVE_IN(CAB_SCAN_Z);
+        return one;
+    }
+    for (int i = 0; i < CAB_SCAN_Z; i++) {
+        one.in[i] = node->in[CAB_SCAN_INPUTS + i];
+        one.gin[i] = node->gin[CAB_SCAN_INPUTS + i];
+    }
+    one.accumulate = node->accumulate >> CAB_SCAN_INPUTS | (node->accumulate & CAB_SAVE_IN(CAB_SCAN_Z));
+    one.out[0] = node->out[1];
+    one.gout[0] = node->gout[1];
+    return one;
+}
 
 typedef struct cab_scan_shape {
     int64_t B, L, E;

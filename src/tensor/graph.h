@@ -14,7 +14,7 @@
 #include "tensor/backend.h"
 #include "tensor/tensor.h"
 
-enum { CAB_MAX_IN = 12, CAB_MAX_OUT = 6 };
+enum { CAB_MAX_IN = 16, CAB_MAX_OUT = 6 };
 
 typedef struct cab_graph cab_graph;
 typedef struct cab_node cab_node;

@@ -31,7 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECK_MAX_IN = 12, CHECK_MAX_OUT = 6 };
+enum { CHECK_MAX_IN = 16, CHECK_MAX_OUT = 6 };
 
 typedef enum check_kind {
     CHECK_ACTIVATION, /* in the variant's dtype, gradient checked, also tried as a view */

@@ -7,7 +7,7 @@ typedef struct shape {
     bool reverse, gated, biased;
 } shape;
 
-enum { U, DT, A_LOG, BM, CM, SKIP, Z, BIAS, INPUTS };
+enum { U, DT, A_LOG, BM, CM, SKIP, Z, BIAS, INPUTS, SECOND = INPUTS };
 
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
@@ -21,6 +21,25 @@ static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *
                                     .z = s->gated ? in[Z] : NULL,
                                     .dt_bias = s->biased ? in[s->gated ? BIAS : Z] : NULL};
     out[0] = cab_scan(g, &inputs, s->reverse);
+}
+
+/* Both directions with all inputs; the second's stand behind the first's, which has z. */
+static void record_both(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    (void)argument;
+    cab_scan_inputs of[2];
+    for (int d = 0; d < 2; d++) {
+        cab_tensor *const *own = in + (d ? SECOND : 0);
+        of[d] = (cab_scan_inputs){.u = own[U],
+                                  .dt = own[DT],
+                                  .A_log = own[A_LOG],
+                                  .B = own[BM],
+                                  .C = own[CM],
+                                  .D = own[SKIP],
+                                  .z = in[Z],
+                                  .dt_bias = d ? own[Z] : own[BIAS]};
+    }
+    cab_scan_both(g, &of[0], &of[1], out);
 }
 
 static double softplus(double x)
@@ -61,6 +80,24 @@ static void reference(const check_case *c, double *const *in, double **out)
     free(h);
 }
 
+static void reference_both(const check_case *c, double *const *in, double **out)
+{
+    shape s = *(const shape *)c->argument;
+    double *h = check_doubles((s.L + 1) * s.N), *second[INPUTS];
+    for (int i = 0; i < Z; i++)
+        second[i] = in[SECOND + i];
+    second[Z] = in[Z];
+    second[BIAS] = in[SECOND + Z];
+    for (int64_t b = 0; b < s.B; b++)
+        for (int64_t e = 0; e < s.E; e++) {
+            s.reverse = false;
+            channel_forward(&s, in, b, e, h, out[0]);
+            s.reverse = true;
+            channel_forward(&s, second, b, e, h, out[1]);
+        }
+    free(h);
+}
+
 static check_case make_case(const char *name, const shape *s)
 {
     check_case c = {.name = name,
@@ -81,6 +118,34 @@ static check_case make_case(const char *name, const shape *s)
     if (s->biased)
         c.in[c.n_in++] = (check_input){CHECK_PARAMETER, 1, {s->E}, 0, 0};
     return c;
+}
+
+/* Of a gated, biased shape. */
+static check_case make_both(const char *name, const shape *s)
+{
+    check_case c = make_case(name, s);
+    for (int i = 0; i < Z; i++)
+        c.in[SECOND + i] = c.in[i];
+    c.in[SECOND + Z] = c.in[BIAS];
+    c.n_in = SECOND + Z + 1;
+    c.n_out = c.n_seeded = 2;
+    c.record = record_both;
+    c.reference = reference_both;
+    return c;
+}
+
+/* The sum of all gradients of z would hide a direction that wrote over the other's: both are seeded. Then only one is, and
+ * nothing comes back through the other. */
+static void test_both(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{1, 1, 1, 1, false, true, true}, {2, 5, 3, 2, false, true, true}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int seeded = 2; seeded > 0; seeded--) {
+            check_case c = make_both("scan both ways", &shapes[i]);
+            c.n_seeded = seeded;
+            check_run(&c);
+        }
 }
 
 /* Finite differences of the naive recurrence, small sizes. */
@@ -219,6 +284,17 @@ static void test_gpu(void **state)
         check_case c = make_case("scan on the GPU", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);
     }
+    const shape both[] = {{70, 18, 256, 16, false, true, true},
+                          {70, 9, 250, 7, false, true, true},
+                          {3, 40, 100, 16, false, true, true},
+                          {2, 19, 35, 9, false, true, true},
+                          {1, 20, 24, 100, false, true, true}};
+    for (size_t i = 0; i < sizeof both / sizeof *both; i++)
+        for (int seeded = 2; seeded > 0; seeded--) {
+            check_case c = make_both("scan both ways on the GPU", &both[i]);
+            c.n_seeded = seeded;
+            gpu_compare(&c, 1e-4, 1.5e-2);
+        }
 }
 
 static void test_shape_errors(void **state)
@@ -243,8 +319,8 @@ static void test_shape_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_extreme_decay), cmocka_unit_test(test_gpu),
-                                       cmocka_unit_test(test_shape_errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),  cmocka_unit_test(test_both),
+                                       cmocka_unit_test(test_chunks), cmocka_unit_test(test_extreme_decay),
+                                       cmocka_unit_test(test_gpu),    cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -392,7 +392,7 @@ static void test_too_many_inputs(void **state)
     for (int i = 0; i <= CAB_MAX_IN; i++)
         xs[i] = toy_input(f->g, 1, 1, 0, 0);
     toy_mix(f->g, CAB_MAX_IN + 1, xs);
-    assert_fails(cab_graph_plan(f->g, NULL), CAB_ESHAPE, "mix: 13 inputs and 1 outputs, at most 12 and 6");
+    assert_fails(cab_graph_plan(f->g, NULL), CAB_ESHAPE, "mix: 17 inputs and 1 outputs, at most 16 and 6");
 }
 
 static void test_timing(void **state)

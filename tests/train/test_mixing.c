@@ -215,17 +215,16 @@ static void read_layer(const cab_model *model, const float *pixels, int layer, l
     assert_ok(cab_graph_run(g));
     for (int i = 0; i < cab_graph_nodes(g); i++) {
         const cab_node *node = cab_graph_node(g, i);
-        if (strcmp(node->op->name, "scan") != 0 || seen++ / 2 != layer)
+        if (strcmp(node->op->name, "scan") != 0 || seen++ != layer)
             continue;
-        const bool reverse = ((const cab_scan_attributes *)node->attributes)->reverse;
-        for (int k = 0; k < node->n_in; k++) {
+        for (int k = 0; k < CAB_SCAN_BOTH; k++) {
             const cab_tensor *t = node->in[k];
             const int64_t rows = cab_rows(t), columns = cab_columns(t);
-            in->parts[reverse][k] = calloc((size_t)(rows * columns), sizeof(float));
-            assert_non_null(in->parts[reverse][k]);
+            float **to = &in->parts[k / CAB_SCAN_INPUTS][k % CAB_SCAN_INPUTS];
+            *to = calloc((size_t)(rows * columns), sizeof(float));
+            assert_non_null(*to);
             for (int64_t r = 0; r < rows; r++)
-                memcpy(in->parts[reverse][k] + r * columns, (const float *)t->data + r * t->ld,
-                       (size_t)columns * sizeof(float));
+                memcpy(*to + r * columns, (const float *)t->data + r * t->ld, (size_t)columns * sizeof(float));
         }
     }
     cab_graph_free(g);

@@ -230,13 +230,9 @@ static void begin_task(walk *k, int64_t task)
     memset(k->at + k->w.h, 0, (size_t)k->s.N * GROUP * sizeof(float));
 }
 
-static walk begin(const cab_node *node, bool backward)
+static walk begin(const cab_node *node, bool reverse, bool backward)
 {
-    const cab_scan_attributes *attributes = node->attributes;
-    walk k = {.node = node,
-              .s = cab_scan_shape_of(node),
-              .reverse = attributes->reverse,
-              .gated = node->in[CAB_SCAN_Z] != NULL};
+    walk k = {.node = node, .s = cab_scan_shape_of(node), .reverse = reverse, .gated = node->in[CAB_SCAN_Z] != NULL};
     k.w = cab_scan_workspace_of(&k.s, backward);
     return k;
 }
@@ -246,9 +242,9 @@ static void enter(walk *k)
     k->at = (float *)k->node->scratch + k->w.threads + k->w.total * (size_t)omp_get_thread_num();
 }
 
-cab_status CAB_ISA(cab_scan_forward)(const cab_node *node, cab_backend *backend)
+static void forward_direction(const cab_node *node, bool reverse, const cab_backend *backend)
 {
-    const walk shared = begin(node, false);
+    const walk shared = begin(node, reverse, false);
     const int64_t tasks = shared.s.B * shared.s.groups;
 #pragma omp parallel num_threads(backend->threads)
     {
@@ -262,6 +258,15 @@ cab_status CAB_ISA(cab_scan_forward)(const cab_node *node, cab_backend *backend)
                 forward_chunk(&k);
             }
         }
+    }
+}
+
+cab_status CAB_ISA(cab_scan_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_scan_attributes *attributes = cab_scan_attributes_of(node);
+    for (int d = 0; d < attributes->directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        forward_direction(&one, attributes->reverse[d], backend);
     }
     return CAB_OK;
 }
@@ -398,7 +403,10 @@ static void backward_chunk(walk *k, int chunk)
     const size_t rows = (size_t)(k->s.B * k->s.L) * (size_t)k->s.N, group = (size_t)(k->channel / GROUP);
     move_to(k, chunk);
     load_inputs(k);
-    load_chunk(k, node->gout[0], k->channel, k->n, k->at + w->dy, GROUP);
+    if (node->gout[0] != NULL)
+        load_chunk(k, node->gout[0], k->channel, k->n, k->at + w->dy, GROUP);
+    else
+        memset(k->at + w->dy, 0, (size_t)k->rows * GROUP * sizeof(float));
     if (k->gated) {
         load_chunk(k, node->in[CAB_SCAN_Z], k->channel, k->n, k->at + w->z, GROUP);
         gate_gradient(k);
@@ -476,9 +484,9 @@ static void sum_groups(const cab_scan_shape *s, const cab_tensor *gradient, cons
     }
 }
 
-cab_status CAB_ISA(cab_scan_backward)(const cab_node *node, cab_backend *backend)
+static void backward_direction(const cab_node *node, bool reverse, const cab_backend *backend)
 {
-    const walk shared = begin(node, true);
+    const walk shared = begin(node, reverse, true);
     const cab_scan_shape *s = &shared.s;
     const cab_scan_workspace *w = &shared.w;
     const float *scratch = node->scratch;
@@ -498,5 +506,15 @@ cab_status CAB_ISA(cab_scan_backward)(const cab_node *node, cab_backend *backend
     sum_sequences(s, node->gin[CAB_SCAN_A_LOG], scratch + w->partial_a, s->N, add >> CAB_SCAN_A_LOG & 1u, threads);
     sum_sequences(s, node->gin[CAB_SCAN_D], scratch + w->partial_d, 1, add >> CAB_SCAN_D & 1u, threads);
     sum_sequences(s, node->gin[CAB_SCAN_DT_BIAS], scratch + w->partial_bias, 1, add >> CAB_SCAN_DT_BIAS & 1u, threads);
+}
+
+/* The second direction first, as if it were a node of its own recorded after the first. */
+cab_status CAB_ISA(cab_scan_backward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_scan_attributes *attributes = cab_scan_attributes_of(node);
+    for (int d = attributes->directions - 1; d >= 0; d--) {
+        const cab_node one = cab_scan_direction(node, d);
+        backward_direction(&one, attributes->reverse[d], backend);
+    }
     return CAB_OK;
 }

@@ -119,21 +119,24 @@ template <typename T, int S, int LANES, bool PAIRS> struct forward_thread : scan
 };
 
 template <typename T, int S, int LANES, bool PAIRS>
-static __global__ void __launch_bounds__(THREADS) scan_forward(const __grid_constant__ scan_pass<T> pass)
+static __global__ void __launch_bounds__(THREADS) scan_forward(const __grid_constant__ scan_passes<T> passes)
 {
     __shared__ forward_shared<S, LANES> shared;
+    const scan_pass<T> &pass = passes.of[blockIdx.x % passes.directions];
     forward_thread<T, S, LANES, PAIRS> thread(pass);
-    thread.begin(blockIdx.x);
+    thread.begin(blockIdx.x / passes.directions);
     for (int state = 0; state < pass.N; state += S * LANES)
         thread.walk(state, shared);
 }
 
 template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
 {
-    scan_pass<T> p = scan_pass_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
-    p.y = channels_in<T>(node->out[0]);
-    p.sums = (float *)node->scratch;
-    scan_forward<T, S, LANES, PAIRS><<<(unsigned)(p.sequences * p.groups), THREADS, 0, stream_of(backend)>>>(p);
+    scan_passes<T> p = scan_passes_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
+    for (int d = 0; d < p.directions; d++) {
+        p.of[d].y = channels_in<T>(node->out[d]);
+        p.of[d].sums = (float *)node->scratch + d * cab_elements(node->out[d]);
+    }
+    scan_forward<T, S, LANES, PAIRS><<<(unsigned)p.tasks(), THREADS, 0, stream_of(backend)>>>(p);
     return cab_cuda_launched("scan");
 }
 
@@ -141,10 +144,15 @@ template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(con
 template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
 {
     const cab_scan_shape s = cab_scan_shape_of(node);
-    const cab_tensor *const paired[] = {node->in[CAB_SCAN_U], node->in[CAB_SCAN_DT], node->in[CAB_SCAN_Z],
-                                        node->out[0]};
-    const bool wide = s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
-    if (!scan_fits(paired, sizeof paired / sizeof *paired, CH))
+    const int directions = cab_scan_attributes_of(node)->directions;
+    const bool wide = directions * s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    bool pairs = true;
+    for (int d = 0; d < directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U], one.in[CAB_SCAN_DT], one.in[CAB_SCAN_Z], one.out[0]};
+        pairs &= scan_fits(moved, sizeof moved / sizeof *moved, CH);
+    }
+    if (!pairs)
         return launch<T, 8, 8, false>(node, backend);
     if (s.N <= 8)
         return launch<T, 4, 2, true>(node, backend);
@@ -156,7 +164,8 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
 extern "C" size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    return cab_columns(node->in[CAB_SCAN_B]) > 64 ? (size_t)cab_elements(node->in[CAB_SCAN_U]) * sizeof(float) : 0;
+    const size_t sums = (size_t)cab_elements(node->in[CAB_SCAN_U]) * sizeof(float);
+    return cab_columns(node->in[CAB_SCAN_B]) > 64 ? (size_t)cab_scan_attributes_of(node)->directions * sums : 0;
 }
 
 extern "C" cab_status cab_scan_forward_cuda(const cab_node *node, cab_backend *backend)

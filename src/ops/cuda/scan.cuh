@@ -45,7 +45,7 @@ template <typename T> static inline channels_of<T> channels_in(const cab_tensor 
     return c;
 }
 
-/* A pass over one node. bias and gradients may be NULL. */
+/* A pass in one direction. bias and gradients may be NULL. */
 template <typename T> struct scan_pass {
     channels_of<const T> u, dt, z, dy, B, C; /* z: u where nothing is gated */
     channels_of<T> y, du, ddt, dz;
@@ -53,9 +53,21 @@ template <typename T> struct scan_pass {
     float *sums;               /* N > S * LANES: forward (B L, E), backward three of them: y, <dh, B>, <da, A> */
     float *states;             /* backward, per block: (chunks, WARPS, CH S / 4, 32) float4 */
     channels_of<float> dB, dC; /* backward: partial sums (groups, B L, N) */
-    float *partial_parameters; /* backward: (B, E, N + 2): dA_log, dD, dbias */
+    float *partial_parameters; /* backward, per sequence: (E, N + 2): dA_log, dD, dbias */
+    int64_t partial_pitch;     /* floats from sequence to sequence */
     int sequences, L, E, N, groups;
     bool reverse, gated, add_u, add_dt, add_z;
+};
+
+/* All of a node. Task i of a kernel is task i / directions of direction i % directions: both read the same z. */
+template <typename T> struct scan_passes {
+    scan_pass<T> of[2];
+    int directions;
+
+    __host__ __device__ int tasks() const
+    {
+        return directions * of[0].sequences * of[0].groups;
+    }
 };
 
 /* 2^x; 0 below 2^-126. */
@@ -303,7 +315,7 @@ __device__ __forceinline__ float2 add_walks(float *sums, float2 x, int n, bool a
     return x;
 }
 
-/* Whether channels of all of them can be moved `packet` at a time. Known before they have memory, since that of no view is
+/* Whether channels of all of them, some NULL, can be moved `packet` at a time. Known before they have memory, since that of no view is
  * aligned to less than its offset says. */
 static inline bool scan_fits(const cab_tensor *const *tensors, int count, int packet)
 {
@@ -314,28 +326,33 @@ static inline bool scan_fits(const cab_tensor *const *tensors, int count, int pa
     return true;
 }
 
-/* What both passes read. `channels` are those of a block. */
-template <typename T> static scan_pass<T> scan_pass_of(const cab_node *node, int channels)
+/* What forward and backward pass read of a node. `channels` are those of a block. */
+template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node, int channels)
 {
+    const cab_scan_attributes *attributes = cab_scan_attributes_of(node);
     const cab_scan_shape s = cab_scan_shape_of(node);
-    const cab_scan_attributes *attributes = (const cab_scan_attributes *)node->attributes;
-    scan_pass<T> p = {};
-    p.u = channels_in<const T>(node->in[CAB_SCAN_U]);
-    p.dt = channels_in<const T>(node->in[CAB_SCAN_DT]);
-    p.gated = node->in[CAB_SCAN_Z] != NULL;
-    p.z = channels_in<const T>(node->in[p.gated ? CAB_SCAN_Z : CAB_SCAN_U]);
-    p.B = channels_in<const T>(node->in[CAB_SCAN_B]);
-    p.C = channels_in<const T>(node->in[CAB_SCAN_C]);
-    p.A_log = (const float *)node->in[CAB_SCAN_A_LOG]->data;
-    p.D = (const float *)node->in[CAB_SCAN_D]->data;
-    p.bias = rows<const float>(node->in[CAB_SCAN_DT_BIAS]).data;
-    p.sequences = (int)s.B;
-    p.L = (int)s.L;
-    p.E = (int)s.E;
-    p.N = s.N;
-    p.groups = (int)ceil_div(s.E, channels);
-    p.reverse = attributes->reverse;
-    return p;
+    scan_passes<T> passes = {};
+    passes.directions = attributes->directions;
+    for (int d = 0; d < passes.directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        scan_pass<T> &p = passes.of[d];
+        p.u = channels_in<const T>(one.in[CAB_SCAN_U]);
+        p.dt = channels_in<const T>(one.in[CAB_SCAN_DT]);
+        p.gated = one.in[CAB_SCAN_Z] != NULL;
+        p.z = channels_in<const T>(one.in[p.gated ? CAB_SCAN_Z : CAB_SCAN_U]);
+        p.B = channels_in<const T>(one.in[CAB_SCAN_B]);
+        p.C = channels_in<const T>(one.in[CAB_SCAN_C]);
+        p.A_log = (const float *)one.in[CAB_SCAN_A_LOG]->data;
+        p.D = (const float *)one.in[CAB_SCAN_D]->data;
+        p.bias = rows<const float>(one.in[CAB_SCAN_DT_BIAS]).data;
+        p.sequences = (int)s.B;
+        p.L = (int)s.L;
+        p.E = (int)s.E;
+        p.N = s.N;
+        p.groups = (int)ceil_div(s.E, channels);
+        p.reverse = attributes->reverse[d];
+    }
+    return passes;
 }
 
 #endif

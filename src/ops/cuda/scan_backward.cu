@@ -15,7 +15,8 @@
  *
  * TF32 keeps 11 bits of the products; with fp32 activations the rest goes through a second product. The block's warps are
  * added up in shared memory, blocks of channels by a second kernel; dA_log, dD and dt_bias are summed over tokens in
- * registers and over sequences by a third.
+ * registers and over sequences by a third. Of two directions the second writes its gradient of z to scratch, and a fourth
+ * kernel adds it, which moves 8 bytes per token and channel in bf16.
  *
  * Reads u and dt twice, z and dy once, writes du, ddt and dz: 18 bytes per token and channel in bf16, besides N of states
  * (written and read, mostly in the cache). About 35 N instructions per token and channel; at 8 warps on a multiprocessor half
@@ -388,7 +389,7 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
 
     __device__ __forceinline__ void store_parameters() const
     {
-        float *to = k.partial_parameters + ((int64_t)b * k.E + e) * (k.N + 2);
+        float *to = k.partial_parameters + b * k.partial_pitch + (int64_t)e * (k.N + 2);
 #pragma unroll
         for (int i = 0; i < CH * S; i++) {
             const int state = first + sg * S + i % S;
@@ -429,13 +430,14 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
 
 template <typename T, int S, int LANES, bool PAIRS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
-    scan_backward(const __grid_constant__ scan_pass<T> pass)
+    scan_backward(const __grid_constant__ scan_passes<T> passes)
 {
     extern __shared__ float4 memory[];
     backward_shared<T, S, LANES> &shared = *reinterpret_cast<backward_shared<T, S, LANES> *>(memory);
-    backward_thread<T, S, LANES, PAIRS> thread(pass, shared);
-    for (int task = blockIdx.x; task < pass.sequences * pass.groups; task += gridDim.x) {
-        thread.begin(task);
+    for (int task = blockIdx.x; task < passes.tasks(); task += gridDim.x) {
+        const scan_pass<T> &pass = passes.of[task % passes.directions];
+        backward_thread<T, S, LANES, PAIRS> thread(pass, shared);
+        thread.begin(task / passes.directions);
         for (int state = 0; state < pass.N; state += S * LANES)
             thread.walk(state);
     }
@@ -445,10 +447,11 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
 
 enum { SUM_THREADS = 256 };
 
+/* dB and dC of each direction. */
 template <typename T> struct group_sums {
-    const float *partials[2]; /* dB, dC: (groups, rows, N) */
-    rows_of<T> to[2];
-    bool add[2];
+    const float *partials[4]; /* (groups, rows, N) */
+    rows_of<T> to[4];
+    bool add[4];
     int64_t n_row;
     int N, groups;
 };
@@ -468,21 +471,36 @@ static __global__ void __launch_bounds__(SUM_THREADS) sum_groups(const __grid_co
     *to = from_float<T>(s.add[side] ? to_float(*to) + sum : sum);
 }
 
-/* Column e (N + 2) + i of the partial sums: dA_log[e, i], then dD[e] and dt_bias[e]. */
+/* Of each direction, column e (N + 2) + i of the partial sums: dA_log[e, i], then dD[e] and dt_bias[e]. */
 struct parameter_targets {
-    float *A_log, *D, *bias;
-    int64_t N;
+    float *A_log[2], *D[2], *bias[2];
+    int64_t N, E;
     bool add;
 
     __device__ float *target(int64_t column) const
     {
         const int64_t channel = column / (N + 2), i = column % (N + 2);
-        if (i < N)
-            return A_log != NULL ? A_log + channel * N + i : NULL;
-        float *const to = i == N ? D : bias;
-        return to != NULL ? to + channel : NULL;
+        const bool second = channel >= E;
+        float *const to = i < N    ? (second ? A_log[1] : A_log[0])
+                          : i == N ? (second ? D[1] : D[0])
+                                   : (second ? bias[1] : bias[0]);
+        const int64_t e = second ? channel - E : channel;
+        return to == NULL ? NULL : i < N ? to + e * N + i : to + e;
     }
 };
+
+/* Adds the second direction's gradient of z, PACKET channels a thread. */
+template <typename T, int PACKET>
+static __global__ void __launch_bounds__(SUM_THREADS)
+    add_gates(rows_of<T> to, const T *from, int64_t n_row, int64_t columns)
+{
+    const int64_t i = (blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x) * PACKET;
+    float x[PACKET];
+    if (i >= n_row * columns)
+        return;
+    load_floats(from + i, x);
+    put_floats(to.at(i / columns, i % columns), true, x);
+}
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
@@ -493,26 +511,38 @@ struct backward_kind {
     int lanes;
 };
 
+/* Whether channels of all that is read and written of them can be moved `packet` at a time. */
+static bool all_fit(const cab_node *node, int packet)
+{
+    bool fit = true;
+    for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U],  one.in[CAB_SCAN_DT],  one.in[CAB_SCAN_Z],
+                                           one.gin[CAB_SCAN_U], one.gin[CAB_SCAN_DT], one.gin[CAB_SCAN_Z],
+                                           one.gout[0]};
+        fit &= scan_fits(moved, sizeof moved / sizeof *moved, packet);
+    }
+    return fit;
+}
+
 /* One thread per channel has less to exchange, but takes two blocks on each multiprocessor to be faster. */
 static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
 {
     const cab_scan_shape s = cab_scan_shape_of(node);
-    const cab_tensor *const moved[] = {node->in[CAB_SCAN_U],  node->in[CAB_SCAN_DT],  node->in[CAB_SCAN_Z],
-                                       node->gin[CAB_SCAN_U], node->gin[CAB_SCAN_DT], node->gin[CAB_SCAN_Z],
-                                       node->gout[0]};
-    const int count = sizeof moved / sizeof *moved, packet = 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype);
+    const int64_t blocks = cab_scan_attributes_of(node)->directions * s.B * ceil_div(s.E, scan_channels::CHANNELS);
     backward_kind kind = {};
-    kind.channels = s.N <= scan_channels::STATES &&
-                    s.B * ceil_div(s.E, scan_channels::CHANNELS) >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
-    kind.packets = scan_fits(moved, count, packet);
-    kind.pairs = scan_fits(moved, count, CH);
+    kind.channels = s.N <= scan_channels::STATES && blocks >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
+    kind.pairs = all_fit(node, CH);
     kind.lanes = !kind.pairs ? 8 : s.N <= 8 ? 2 : s.N <= 16 ? 4 : 8;
     return kind;
 }
 
-/* Offsets in floats of the parts of the scratch. */
+/* Offsets in floats of the parts of the scratch; those of each direction follow each other, `..._size` apart. */
 struct backward_scratch {
-    int64_t blocks, partial_b, partial_c, parameters, sums, total;
+    int64_t blocks, partials, partial_size, parameters, sums, sums_size;
+    int64_t gates, zeros; /* of the activations' type: the second direction's gradient of z; an absent gradient of y */
+    int64_t total;
 };
 
 static backward_scratch scratch_of(const cab_node *node, const cab_backend *backend)
@@ -521,18 +551,23 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
     const backward_kind kind = kind_of(node, backend);
     const int channels = kind.channels ? scan_channels::CHANNELS : 32 / kind.lanes * CH * WARPS;
     const int states = kind.channels ? scan_channels::STATES : CH * 4; /* of a thread */
+    const int directions = cab_scan_attributes_of(node)->directions;
     int resident = BLOCKS_PER_MULTIPROCESSOR;
     if (kind.channels)
         BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);
-    const int64_t groups = ceil_div(s.E, channels), tasks = s.B * groups, partials = groups * s.B * s.L * s.N;
+    const int64_t groups = ceil_div(s.E, channels), tasks = directions * s.B * groups;
     const int64_t most = resident * (int64_t)cab_cuda_of(backend)->multiprocessors;
+    const int64_t tokens = ceil_div(s.B * s.L * s.E * (int64_t)cab_dtype_size(node->in[CAB_SCAN_U]->dtype), 16) * 4;
     backward_scratch w;
     w.blocks = tasks < most ? tasks : most;
-    w.partial_b = w.blocks * ceil_div(s.L, Q) * THREADS * states;
-    w.partial_c = w.partial_b + partials;
-    w.parameters = w.partial_c + partials;
-    w.sums = w.parameters + s.B * s.E * (s.N + 2);
-    w.total = w.sums + (!kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0);
+    w.partials = w.blocks * ceil_div(s.L, Q) * THREADS * states;
+    w.partial_size = groups * s.B * s.L * s.N;
+    w.parameters = w.partials + 2 * directions * w.partial_size;
+    w.sums = w.parameters + directions * s.B * s.E * (s.N + 2);
+    w.sums_size = !kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0;
+    w.gates = ceil_div(w.sums + directions * w.sums_size, 4) * 4;
+    w.zeros = w.gates + (directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
+    w.total = w.zeros + (node->gout[0] == NULL || (directions == 2 && node->gout[1] == NULL) ? tokens : 0);
     return w;
 }
 
@@ -541,49 +576,93 @@ extern "C" size_t cab_scan_backward_scratch_cuda(const cab_node *node, const cab
     return (size_t)scratch_of(node, backend).total * sizeof(float);
 }
 
-template <typename T> static cab_status launch_sums(const cab_node *node, const scan_pass<T> &p, cab_backend *backend)
+/* dB, dC and the parameters' gradients from their partial sums. */
+template <typename T> static cab_status launch_sums(const cab_node *node, const scan_passes<T> &p, cab_backend *backend)
 {
-    const uint32_t add = node->accumulate;
-    group_sums<T> s = {{p.dB.data, p.dC.data},
-                       {rows<T>(node->gin[CAB_SCAN_B]), rows<T>(node->gin[CAB_SCAN_C])},
-                       {(add >> CAB_SCAN_B & 1) != 0, (add >> CAB_SCAN_C & 1) != 0},
-                       (int64_t)p.sequences * p.L,
-                       p.N,
-                       p.groups};
-    const dim3 grid((unsigned)ceil_div(s.n_row * s.N, SUM_THREADS), 2);
-    if (s.to[0].data != NULL || s.to[1].data != NULL)
-        sum_groups<T><<<grid, SUM_THREADS, 0, stream_of(backend)>>>(s);
+    const scan_pass<T> &any = p.of[0];
+    group_sums<T> s = {};
+    parameter_targets targets = {};
+    bool wanted = false;
+    s.n_row = (int64_t)any.sequences * any.L;
+    s.N = any.N;
+    s.groups = any.groups;
+    targets.N = any.N;
+    targets.E = any.E;
+    targets.add = true;
+    for (int d = 0; d < p.directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        s.partials[2 * d] = p.of[d].dB.data;
+        s.partials[2 * d + 1] = p.of[d].dC.data;
+        s.to[2 * d] = rows<T>(one.gin[CAB_SCAN_B]);
+        s.to[2 * d + 1] = rows<T>(one.gin[CAB_SCAN_C]);
+        s.add[2 * d] = one.accumulate >> CAB_SCAN_B & 1;
+        s.add[2 * d + 1] = one.accumulate >> CAB_SCAN_C & 1;
+        targets.A_log[d] = rows<float>(one.gin[CAB_SCAN_A_LOG]).data;
+        targets.D[d] = rows<float>(one.gin[CAB_SCAN_D]).data;
+        targets.bias[d] = rows<float>(one.gin[CAB_SCAN_DT_BIAS]).data;
+        wanted |= targets.A_log[d] != NULL || targets.D[d] != NULL || targets.bias[d] != NULL;
+    }
+    const dim3 grid((unsigned)ceil_div(s.n_row * s.N, SUM_THREADS), (unsigned)(2 * p.directions));
+    sum_groups<T><<<grid, SUM_THREADS, 0, stream_of(backend)>>>(s);
     CAB_TRY(cab_cuda_launched("scan"));
-    const parameter_targets targets = {rows<float>(node->gin[CAB_SCAN_A_LOG]).data,
-                                       rows<float>(node->gin[CAB_SCAN_D]).data,
-                                       rows<float>(node->gin[CAB_SCAN_DT_BIAS]).data, p.N, true};
-    if (targets.A_log == NULL && targets.D == NULL && targets.bias == NULL)
-        return CAB_OK;
-    return launch_partials(targets, p.partial_parameters, p.sequences, (int64_t)p.E * (p.N + 2), backend);
+    return wanted ? launch_partials(targets, any.partial_parameters, any.sequences, any.partial_pitch, backend)
+                  : CAB_OK;
+}
+
+template <typename T>
+static cab_status launch_gates(const cab_node *node, const scan_passes<T> &p, bool packets, cab_backend *backend)
+{
+    const cab_tensor *const z = node->gin[CAB_SCAN_Z];
+    const int64_t n_row = cab_rows(z), columns = cab_columns(z);
+    const unsigned blocks = (unsigned)ceil_div(n_row * columns, SUM_THREADS * (packets ? WIDE<T> : 1));
+    auto *const kernel = packets ? add_gates<T, WIDE<T>> : add_gates<T, 1>;
+    kernel<<<blocks, SUM_THREADS, 0, stream_of(backend)>>>(rows<T>(z), p.of[1].dz.data, n_row, columns);
+    return cab_cuda_launched("scan");
+}
+
+/* Where a direction reads and writes gradients. The two write those of z apart, since they come to a token at any time. */
+template <typename T> static void set_gradients(scan_pass<T> &p, const cab_node *node, int d, const backward_scratch &w)
+{
+    const cab_node one = cab_scan_direction(node, d);
+    float *const scratch = (float *)node->scratch;
+    const int64_t channels = (int64_t)p.E * (p.N + 2);
+    p.dy = channels_in<const T>(one.gout[0]);
+    if (one.gout[0] == NULL)
+        p.dy = {(const T *)(scratch + w.zeros), (unsigned)(p.E * sizeof(T))};
+    p.du = channels_in<T>(one.gin[CAB_SCAN_U]);
+    p.ddt = channels_in<T>(one.gin[CAB_SCAN_DT]);
+    p.dz = channels_in<T>(one.gin[CAB_SCAN_Z]);
+    if (d == 1 && p.dz.data != NULL)
+        p.dz = {(T *)(scratch + w.gates), (unsigned)(p.E * sizeof(T))};
+    p.add_u = one.accumulate >> CAB_SCAN_U & 1;
+    p.add_dt = one.accumulate >> CAB_SCAN_DT & 1;
+    p.add_z = d == 0 && (node->accumulate >> CAB_SCAN_Z & 1);
+    p.states = scratch;
+    p.dB = {scratch + w.partials + 2 * d * w.partial_size, (unsigned)(p.N * sizeof(float))};
+    p.dC = {p.dB.data + w.partial_size, p.dB.pitch};
+    p.partial_parameters = scratch + w.parameters + d * channels;
+    p.partial_pitch = cab_scan_attributes_of(node)->directions * channels;
+    p.sums = scratch + w.sums + d * w.sums_size;
 }
 
 /* Launches `kernel`, whose blocks have `channels` channels and `shared` bytes of shared memory. */
 template <typename T>
-static cab_status launch(void (*kernel)(scan_pass<T>), int channels, size_t shared, const cab_node *node,
+static cab_status launch(void (*kernel)(scan_passes<T>), int channels, size_t shared, const cab_node *node,
                          cab_backend *backend)
 {
     const backward_scratch w = scratch_of(node, backend);
-    scan_pass<T> p = scan_pass_of<T>(node, channels);
-    p.dy = channels_in<const T>(node->gout[0]);
-    p.du = channels_in<T>(node->gin[CAB_SCAN_U]);
-    p.ddt = channels_in<T>(node->gin[CAB_SCAN_DT]);
-    p.dz = channels_in<T>(node->gin[CAB_SCAN_Z]);
-    p.add_u = node->accumulate >> CAB_SCAN_U & 1;
-    p.add_dt = node->accumulate >> CAB_SCAN_DT & 1;
-    p.add_z = node->accumulate >> CAB_SCAN_Z & 1;
-    p.states = (float *)node->scratch;
-    p.dB = {p.states + w.partial_b, (unsigned)(p.N * sizeof(float))};
-    p.dC = {p.states + w.partial_c, (unsigned)(p.N * sizeof(float))};
-    p.partial_parameters = p.states + w.parameters;
-    p.sums = p.states + w.sums;
+    scan_passes<T> p = scan_passes_of<T>(node, channels);
+    for (int d = 0; d < p.directions; d++)
+        set_gradients(p.of[d], node, d, w);
+    if (w.total > w.zeros)
+        CAB_TRY(cab_cuda_check(cudaMemsetAsync((float *)node->scratch + w.zeros, 0,
+                                               (size_t)(w.total - w.zeros) * sizeof(float), stream_of(backend)),
+                               "scan"));
     CAB_TRY(cab_cuda_shared((const void *)kernel, shared, "scan"));
     kernel<<<(unsigned)w.blocks, THREADS, shared, stream_of(backend)>>>(p);
     CAB_TRY(cab_cuda_launched("scan"));
+    if (w.zeros > w.gates)
+        CAB_TRY(launch_gates(node, p, kind_of(node, backend).packets, backend));
     return launch_sums(node, p, backend);
 }
 

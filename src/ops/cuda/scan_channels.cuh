@@ -69,7 +69,7 @@ __device__ __forceinline__ void add_products(float (&sums)[4], const float (&pro
 template <typename T, bool VECTOR> struct thread {
     const scan_pass<T> &k;
     shared_memory<T> &shared;
-    const int warp, lane, chunks;
+    const int warp, lane, chunks, pairs; /* pairs: groups of states that there are */
     int b, group, first_channel,
         e;                     /* sequence, block of channels, first channel of the warp, the thread's (0 if none) */
     int first_row, step, turn; /* row of token 0; +1 or -1; which of the two buffers holds the chunk */
@@ -79,7 +79,8 @@ template <typename T, bool VECTOR> struct thread {
     T tile[2];           /* of B and C of the next chunk: column lane of tokens warp and warp + 4 */
 
     __device__ thread(const scan_pass<T> &pass, shared_memory<T> &memory)
-        : k(pass), shared(memory), warp(threadIdx.x / 32), lane(threadIdx.x % 32), chunks((pass.L + Q - 1) / Q), turn(0)
+        : k(pass), shared(memory), warp(threadIdx.x / 32), lane(threadIdx.x % 32), chunks((pass.L + Q - 1) / Q),
+          pairs((pass.N + S - 1) / S), turn(0)
     {
 #pragma unroll
         for (int i = 0; i < Q; i++)
@@ -375,7 +376,7 @@ template <typename T, bool VECTOR> struct thread {
         tokens c;
         stage(c);
 #pragma unroll 2 /* the next two states' loads fill the end of these */
-        for (int g = 0; g * S < k.N; g++) {
+        for (int g = 0; g < pairs; g++) {
             const float2 start = next;
             next = from[min(g + 1, GROUPS - 1) * THREADS];
             pass_group(g, start, c);
@@ -409,7 +410,7 @@ template <typename T, bool VECTOR> struct thread {
 
     __device__ __forceinline__ void store_parameters() const
     {
-        float *const to = k.partial_parameters + ((int64_t)b * k.E + e) * (k.N + 2);
+        float *const to = k.partial_parameters + b * k.partial_pitch + (int64_t)e * (k.N + 2);
         if (!here)
             return;
         for (int s = 0; s < k.N; s++) {
@@ -423,13 +424,14 @@ template <typename T, bool VECTOR> struct thread {
 };
 
 template <typename T, bool VECTOR>
-static __global__ void __launch_bounds__(THREADS, RESIDENT<T>) scan_backward(const __grid_constant__ scan_pass<T> pass)
+static __global__ void __launch_bounds__(THREADS, RESIDENT<T>)
+    scan_backward(const __grid_constant__ scan_passes<T> passes)
 {
     extern __shared__ float4 memory[];
     shared_memory<T> &shared = *reinterpret_cast<shared_memory<T> *>(memory);
-    thread<T, VECTOR> worker(pass, shared);
-    for (int task = blockIdx.x; task < pass.sequences * pass.groups; task += gridDim.x) {
-        worker.begin(task);
+    for (int task = blockIdx.x; task < passes.tasks(); task += gridDim.x) {
+        thread<T, VECTOR> worker(passes.of[task % passes.directions], shared);
+        worker.begin(task / passes.directions);
         worker.sweep();
         worker.back();
         worker.store_parameters();
