@@ -57,14 +57,15 @@ bench() {
     while read -r teacher student stage rest; do
         # shellcheck disable=SC2086 # several options
         build/cuda/cab bench step --device "$device" --teacher-config "bench/configs/$teacher.json" \
-            --student-config "bench/configs/$student.json" --stage "$stage" $rest
+            --student-config "bench/configs/$student.json" --stage "$stage" --steps 10 $rest
     done <<-EOF
 	vit-tiny vim-tiny joint --batch 128
-	vit-small vim-small joint --batch 128
+	vit-tiny vim-tiny joint --batch 512
+	vit-small vim-small joint --batch 256
 	distilgpt2 phi-mamba-123m align --batch 32 --seq-len 1024
 	distilgpt2 phi-mamba-123m soft --batch 32 --seq-len 1024
-	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048
-	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048
+	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048 --recompute 6
+	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048 --recompute 8
 	EOF
     while read -r teacher student; do
         build/cuda/cab bench decode --device "$device" --teacher-config "bench/configs/$teacher.json" \

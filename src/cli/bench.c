@@ -23,7 +23,7 @@
     TEXT(device, 'd', "NAME", "cpu", "cpu or cuda")                                                                    \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
     INT(steps, 'n', "N", 0, 0, 100000, "steps that are timed, after three to warm up; 0: 3, decode: 32")               \
-    BOOL(recompute, 0, "step: compute activations again in the backward pass")                                         \
+    INT(recompute, 0, "N", 0, 0, 1024, "step: layers of the student that are computed again in the backward pass")     \
     BOOL(nodes, 0, "step: a line for every node as well")
 
 struct bench_options {
@@ -62,7 +62,7 @@ static cab_status run_step(const struct bench_options *o)
                                       .seq_len = o->seq_len,
                                       .image_size = (int)o->image_size,
                                       .steps = o->steps > 0 ? (int)o->steps : 3,
-                                      .recompute = o->recompute,
+                                      .recompute = (int)o->recompute,
                                       .nodes = o->nodes};
     return cab_step_time(&options, stdout);
 }

@@ -35,22 +35,6 @@ typedef struct timer {
     uint64_t steps_done;
 } timer;
 
-/* The student that cab distill would make of a language teacher. */
-static cab_status student_like_teacher(timer *t)
-{
-    const cab_arch *arch = NULL;
-    cab_config c = t->teacher->config;
-    if (cab_model_reads_images(t->teacher))
-        return cab_fail(CAB_EARG, "a student of images: give --student-config");
-    c.n_layer = t->o.n_layer > 0 ? t->o.n_layer : c.n_layer;
-    c.n_group = c.n_kv_head = c.n_head;
-    c.d_state = c.head_dim;
-    c.d_conv = 4;
-    CAB_TRY(cab_architecture_find("phi-mamba", "the student", &arch));
-    CAB_TRY(cab_model_create(arch, &c, t->backend, t->o.precision, &t->student));
-    return cab_model_randomise(t->student);
-}
-
 static cab_status open_models(timer *t)
 {
     cab_step_options *o = &t->o;
@@ -65,7 +49,7 @@ static cab_status open_models(timer *t)
     if (o->student_config != NULL)
         CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
     else
-        CAB_TRY(student_like_teacher(t));
+        CAB_TRY(cab_model_synthetic_student(t->teacher, o->n_layer, true, &t->student));
     if (cab_model_reads_images(t->teacher) != cab_model_reads_images(t->student))
         return cab_fail(CAB_EARG, "one of teacher and student reads images, the other text");
     if (cab_model_reads_images(t->student))
@@ -93,7 +77,7 @@ static cab_status record(timer *t)
                                              .kl = head,
                                              .align = align,
                                              .temperature = 1,
-                                             .recompute = o->recompute ? t->student->config.n_layer : 0,
+                                             .recompute = o->recompute,
                                              .train = true};
     const cab_adamw_options adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1};
     CAB_TRY(cab_params_new(t->backend, &t->bridge_params));

@@ -24,7 +24,8 @@ typedef struct cab_step_options {
     int64_t batch, seq_len; /* seq_len of text; 0: the teacher's context */
     int image_size;         /* 0: the teacher's */
     int steps;
-    bool recompute, nodes; /* nodes: a line for each node of the list */
+    int recompute; /* layers of the student that are computed again in the backward pass */
+    bool nodes;    /* a line for each node of the list */
 } cab_step_options;
 
 /* Prints ms, tokens or images per second, the matrix FLOPs of the step (teacher included), their rate and its share of the
