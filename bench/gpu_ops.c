@@ -136,10 +136,31 @@ static cab_tensor *scan_both(bench *b, const shape *s)
     return cab_mean(b->graph, 2, y);
 }
 
+static cab_tensor *conv1d_of(bench *b, const shape *s, cab_tensor *x)
+{
+    return cab_conv1d(b->graph, x, parameter(b, 3, (int64_t[]){s->E, 1, s->n}), parameter(b, 1, (int64_t[]){s->E}),
+                      true);
+}
+
 static cab_tensor *conv1d(bench *b, const shape *s)
 {
-    return cab_conv1d(b->graph, tokens(b, s, s->E), parameter(b, 3, (int64_t[]){s->E, 1, s->n}),
-                      parameter(b, 1, (int64_t[]){s->E}), true);
+    return conv1d_of(b, s, tokens(b, s, s->E));
+}
+
+/* x as part of a projection, as a mixer has it: rows of 4 E / 3 + 12 columns begin at 8 bytes. */
+static cab_tensor *conv1d_part(bench *b, const shape *s)
+{
+    cab_tensor *parts[2];
+    cab_split(b->graph, tokens(b, s, s->E / 3 * 4 + 12), 2, (int64_t[]){s->E, s->E / 3 + 12}, parts);
+    return conv1d_of(b, s, parts[0]);
+}
+
+/* y, and a gate that is part of a projection likewise, of 4 E + 12 columns. */
+static cab_tensor *gate(bench *b, const shape *s)
+{
+    cab_tensor *parts[3];
+    cab_split(b->graph, tokens(b, s, 4 * s->E + 12), 3, (int64_t[]){3 * s->E, s->E, 12}, parts);
+    return cab_gate(b->graph, tokens(b, s, s->E), parts[1], parameter(b, 1, &s->E));
 }
 
 /* E columns in, n out. */
@@ -258,6 +279,8 @@ static const operation operations[] = {
     {"add_rms_norm 128 x 197 x 384", add_rms_norm, {128, 197, 384, 0}},
     {"conv1d 128 x 197, E 384, K 4", conv1d, {128, 197, 384, 4}},
     {"conv1d 8 x 2048, E 6144, K 4", conv1d, {8, 2048, 6144, 4}},
+    {"conv1d 32 x 1024, E 2304 of 3084, K 4", conv1d_part, {32, 1024, 2304, 4}},
+    {"gate 32 x 1024, 768 of 3084", gate, {32, 1024, 768, 0}},
     {"linear 25216 x 192 -> 768", linear, {128, 197, 192, 768}},
     {"linear 25216 x 768 -> 192", linear, {128, 197, 768, 192}},
     {"linear 25216 x 192 -> 192", linear, {128, 197, 192, 192}},
