@@ -32,6 +32,7 @@ typedef struct timer {
     int32_t *ids, *labels;
     float *pixels;
     double step, update; /* seconds */
+    double memory;       /* peak, before the limits are measured */
     uint64_t steps_done;
 } timer;
 
@@ -251,8 +252,6 @@ static void print(const timer *t, const limits *l)
     const double items = (double)(t->o.batch * t->o.seq_len);
     for (int i = 0; i < n; i++)
         least += ops[i].floor;
-    const double memory =
-        t->backend->id == CAB_CPU ? cab_peak_memory() : t->available - t->backend->available(t->backend);
     fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %d%s, %s\n", t->teacher->arch->name,
             (double)cab_model_parameters(t->teacher) * 1e-6, t->student->arch->name,
             (double)cab_model_parameters(t->student) * 1e-6, c->n_layer, stages[t->o.stage],
@@ -263,7 +262,7 @@ static void print(const timer *t, const limits *l)
             t->backend->name);
     fprintf(t->out, "  step %.2f ms (update %.2f ms), %.0f %s/s, activations %s, peak %s\n", t->step * 1e3,
             t->update * 1e3, items / t->step, images ? "images" : "tokens",
-            cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(memory, peak));
+            cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(t->memory, peak));
     fprintf(t->out, "  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n",
             t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / l->matrix,
             l->matrix * 1e-9);
@@ -297,6 +296,7 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     CAB_GOTO(record(&t));
     CAB_GOTO(draw_batch(&t));
     CAB_GOTO(run_steps(&t));
+    t.memory = t.backend->id == CAB_CPU ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
     CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
     print(&t, &l);
