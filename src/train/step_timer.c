@@ -142,10 +142,11 @@ static cab_status run_steps(timer *t)
     for (int i = 0; i < t->o.steps; i++)
         CAB_TRY(run_step(t));
     t->step = (cab_seconds() - started) / t->o.steps;
-    t->update /= t->o.steps;
+    const double update = t->update / t->o.steps;
     cab_graph_time(cab_objective_graph(t->objective), true);
     for (int i = 0; i < TABLE_STEPS; i++)
         CAB_TRY(run_step(t));
+    t->update = update;
     return CAB_OK;
 }
 
