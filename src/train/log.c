@@ -57,19 +57,22 @@ static const char *text_of(json_object *object, int style)
 
 /* ---- log.jsonl -------------------------------------------------------------------------------------------------- */
 
-/* Whether a line of an earlier run belongs before `step`: complete, readable, and of that step at the latest. */
-static bool keep_line(const char *line, size_t length, uint64_t step)
+/* Whether a line of an earlier run belongs before `step`: complete, readable, of that step at the latest, and not the
+ * evaluation at the end. */
+static bool keep_line(const char *line, size_t length, uint64_t step, bool last)
 {
     cab_json json;
     int64_t of_line;
+    bool evaluation = false;
     if (cab_json_parse(line, length, CAB_RUN_LOG, &json) != CAB_OK)
         return false;
-    bool keep = cab_json_int(&json, NULL, "step", 0, INT64_MAX, &of_line) == CAB_OK && (uint64_t)of_line <= step;
+    bool keep = cab_json_int(&json, NULL, "step", 0, INT64_MAX, &of_line) == CAB_OK && (uint64_t)of_line <= step &&
+                cab_json_bool_or(&json, NULL, "eval", false, &evaluation) == CAB_OK;
     cab_json_close(&json);
-    return keep;
+    return keep && !(last && evaluation && (uint64_t)of_line == step);
 }
 
-static cab_status drop_later_lines(const char *path, uint64_t step)
+static cab_status drop_later_lines(const char *path, uint64_t step, bool last)
 {
     char *text;
     size_t size;
@@ -82,7 +85,7 @@ static cab_status drop_later_lines(const char *path, uint64_t step)
         return status;
     }
     for (char *line = text, *end; (end = memchr(line, '\n', size - (size_t)(line - text))); line = end + 1) {
-        if (keep_line(line, (size_t)(end - line), step))
+        if (keep_line(line, (size_t)(end - line), step, last))
             CAB_GOTO(cab_writer_write(&writer, line, (size_t)(end - line) + 1));
     }
     status = cab_writer_commit(&writer);
@@ -94,12 +97,12 @@ done:
     return status;
 }
 
-cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t step)
+cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t step, bool last)
 {
     *log = (cab_run_log){0};
     CAB_TRY(cab_path_join(log->path, directory, CAB_RUN_LOG));
     if (step > 0 && cab_path_exists(log->path))
-        CAB_TRY(drop_later_lines(log->path, step));
+        CAB_TRY(drop_later_lines(log->path, step, last));
     log->stream = fopen(log->path, step > 0 ? "a" : "w");
     return log->stream ? CAB_OK : cab_fail_errno(CAB_EIO, errno, "%s: cannot be opened for writing", log->path);
 }

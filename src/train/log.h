@@ -45,8 +45,9 @@ typedef struct cab_run_log {
 } cab_run_log;
 
 /* Opens <directory>/log.jsonl for a run that goes on after `step`: lines of later steps, and a line cut short by a
- * crash, are dropped (the file is replaced atomically), so that a resumed run logs what an unbroken one does. 0: anew. */
-cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t step);
+ * crash, are dropped (the file is replaced atomically), so that a resumed run logs what an unbroken one does. 0: anew. last: no
+ * step follows, only the evaluation at the end, which is dropped as well if it is there. */
+cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t step, bool last);
 cab_status cab_run_log_step(cab_run_log *log, const cab_run_step *step);
 cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval);
 /* Accepts a log that was never opened, when zeroed. */

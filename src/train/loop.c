@@ -362,7 +362,7 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
         cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run.step, run.total_steps);
     describe(&run);
     run.seconds += cab_seconds() - opened;
-    CAB_GOTO(cab_run_log_open(&run.log, recipe->out, run.step));
+    CAB_GOTO(cab_run_log_open(&run.log, recipe->out, run.step, run.step == run.total_steps));
     CAB_GOTO(train(&run, resumed));
     if (run.optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
         CAB_GOTO(cab_snapshot_save(&run));

@@ -18,7 +18,7 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
 {
     cab_run_log log;
     assert_ok(cab_directory_make(directory));
-    assert_ok(cab_run_log_open(&log, directory, 0));
+    assert_ok(cab_run_log_open(&log, directory, 0, false));
     for (unsigned i = 1; i <= steps; i++) {
         const cab_run_step step = {.step = i,
                                    .tokens = 100 * i,

@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+enum { LAST = 12 }; /* the runs' last step */
+
 static char *content(void **state, const char *name)
 {
     char *text = NULL;
@@ -17,7 +19,7 @@ static char *content(void **state, const char *name)
 static void log_steps(void **state, uint64_t resume, uint64_t first, uint64_t last)
 {
     cab_run_log log;
-    assert_ok(cab_run_log_open(&log, *state, resume));
+    assert_ok(cab_run_log_open(&log, *state, resume, resume == LAST));
     for (uint64_t i = first; i <= last; i++) {
         const cab_run_step step = {.step = i,
                                    .tokens = i * 64,
@@ -79,6 +81,21 @@ static void a_resumed_log_is_that_of_an_unbroken_run(void **state)
     cab_free(anew);
 }
 
+/* A run killed behind its last evaluation, before its result: the evaluation will be made, and logged, once more. */
+static void the_last_evaluation_is_dropped(void **state)
+{
+    log_steps(state, 0, 1, LAST);
+    char *unbroken = content(state, CAB_RUN_LOG);
+    log_steps(state, LAST, LAST + 1, LAST);
+    char *resumed = content(state, CAB_RUN_LOG);
+    const size_t kept = strlen(resumed);
+    assert_memory_equal(resumed, unbroken, kept);
+    static const char dropped[] = "{\"eval\":true,\"step\":12,";
+    assert_int_equal(strncmp(unbroken + kept, dropped, sizeof dropped - 1), 0);
+    cab_free(unbroken);
+    cab_free(resumed);
+}
+
 static void damaged_lines_do_not_survive_a_resumption(void **state)
 {
     static const char damaged[] =
@@ -94,7 +111,7 @@ static void damaged_lines_do_not_survive_a_resumption(void **state)
 static void a_log_needs_its_directory(void **state)
 {
     cab_run_log log;
-    assert_fails(cab_run_log_open(&log, temp_path(state, "nowhere"), 0), CAB_EIO, "nowhere/log.jsonl");
+    assert_fails(cab_run_log_open(&log, temp_path(state, "nowhere"), 0, false), CAB_EIO, "nowhere/log.jsonl");
     cab_run_log_close(&log);
 }
 
@@ -139,6 +156,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(lines_are_objects_without_what_was_not_measured),
         TEMP_TEST(a_resumed_log_is_that_of_an_unbroken_run),
+        TEMP_TEST(the_last_evaluation_is_dropped),
         TEMP_TEST(damaged_lines_do_not_survive_a_resumption),
         TEMP_TEST(a_log_needs_its_directory),
         TEMP_TEST(the_result_reads_back),
