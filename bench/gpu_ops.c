@@ -448,38 +448,6 @@ static cab_status measure_case(bench *b, const operation *op)
     return CAB_OK;
 }
 
-/* ---- limits -------------------------------------------------------------------------------------------------------- */
-
-enum { COPY_BYTES = 1 << 30 };
-
-typedef struct copy {
-    bench b; /* first: what time_calls() hands on */
-    void *from, *to;
-} copy;
-
-static cab_status run_copy(bench *b)
-{
-    const copy *c = (const copy *)b;
-    return cab_cuda_check(
-        cudaMemcpyAsync(c->to, c->from, COPY_BYTES, cudaMemcpyDeviceToDevice, cab_cuda_of(b->backend)->stream), "copy");
-}
-
-static cab_status measure_limits(bench *b)
-{
-    copy c = {.b = *b};
-    double seconds = 0;
-    cab_status status;
-    CAB_GOTO(b->backend->allocate(b->backend, COPY_BYTES, "the copy", &c.from));
-    CAB_GOTO(b->backend->allocate(b->backend, COPY_BYTES, "the copy", &c.to));
-    CAB_GOTO(time_calls(&c.b, run_copy, &seconds));
-    b->copy_limit = 2.0 * COPY_BYTES / seconds;
-    CAB_GOTO(cab_matrix_limit(b->backend, b->dtype, &b->matrix_limit));
-done:
-    b->backend->release(b->backend, c.from);
-    b->backend->release(b->backend, c.to);
-    return status;
-}
-
 /* ---- the program --------------------------------------------------------------------------------------------------- */
 
 static bool chosen(const char *name, int count, char **patterns)
@@ -522,7 +490,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < PATTERN; i++)
         b.pattern[i] = 2.0f * cab_random_uniform(&random) - 1.0f;
     CAB_GOTO(cab_backend_open(device, &b.backend));
-    CAB_GOTO(measure_limits(&b));
+    CAB_GOTO(cab_copy_limit(b.backend, &b.copy_limit));
+    CAB_GOTO(cab_matrix_limit(b.backend, b.dtype, &b.matrix_limit));
     printf("%s, %s: copies %.1f GB/s, matrix products %.1f TFLOP/s\n", b.backend->name, cab_dtype_name(b.dtype),
            b.copy_limit * 1e-9, b.matrix_limit * 1e-12);
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++)

@@ -66,6 +66,7 @@ bench() {
 	distilgpt2 phi-mamba-123m soft --batch 32 --seq-len 1024
 	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048 --recompute 6
 	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048 --recompute 8
+	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048 --recompute 8 --teacher-precision fp8
 	EOF
     while read -r teacher student; do
         build/cuda/cab bench decode --device "$device" --teacher-config "bench/configs/$teacher.json" \
