@@ -140,102 +140,34 @@ static __global__ void __launch_bounds__(SUM_THREADS)
         raise_fault(fault, CAB_CUDA_FAULT_STEP, t, 1);
 }
 
-/* What a thread holds of N neighbouring elements. */
-template <int N> struct packet {
-    float p[N], g[N], m[N], v[N], average[N];
-};
-
-/* Everything here is read once and written once per step: it should not push other things out of the cache. */
-__device__ __forceinline__ void stream_in(const float *from, float (&to)[1])
-{
-    to[0] = __ldcs(from);
-}
-__device__ __forceinline__ void stream_in(const float *from, float (&to)[4])
-{
-    const float4 x = __ldcs(reinterpret_cast<const float4 *>(from));
-    to[0] = x.x;
-    to[1] = x.y;
-    to[2] = x.z;
-    to[3] = x.w;
-}
-__device__ __forceinline__ void stream_out(float *to, const float (&x)[1])
-{
-    __stcs(to, x[0]);
-}
-__device__ __forceinline__ void stream_out(float *to, const float (&x)[4])
-{
-    __stcs(reinterpret_cast<float4 *>(to), make_float4(x[0], x[1], x[2], x[3]));
-}
-__device__ __forceinline__ void write_low(bf16 *to, const float (&x)[1])
-{
-    *to = __float2bfloat16_rn(x[0]);
-}
-__device__ __forceinline__ void write_low(bf16 *to, const float (&x)[4])
-{
-    const __nv_bfloat162 low = __floats2bfloat162_rn(x[0], x[1]), high = __floats2bfloat162_rn(x[2], x[3]);
-    *reinterpret_cast<uint2 *>(to) =
-        make_uint2(reinterpret_cast<const uint32_t &>(low), reinterpret_cast<const uint32_t &>(high));
-}
-
-template <int N> __device__ __forceinline__ void read_packet(packet<N> &of, const cab_adamw_entry &e, int64_t at)
-{
-    stream_in(e.p + at, of.p);
-    stream_in(e.g + at, of.g);
-    stream_in(e.m + at, of.m);
-    stream_in(e.v + at, of.v);
-    if (e.average)
-        stream_in(e.average + at, of.average);
-}
-
-__device__ __forceinline__ float square_root(float x)
-{
-    float root;
-    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x)); /* to 1 ulp */
-    return root;
-}
-
 template <int N>
-__device__ __forceinline__ void update_packet(packet<N> &of, const cab_adamw_entry &e, const numbers &c, const hyper &h,
-                                              int64_t at)
+__device__ __forceinline__ void update_packet(const cab_adamw_entry &e, const numbers &c, const hyper &h, int64_t at)
 {
+    float p[N], g[N], m[N], v[N], average[N];
     const float zero[N] = {};
+    load_floats(e.p + at, p);
+    load_floats(e.g + at, g);
+    load_floats(e.m + at, m);
+    load_floats(e.v + at, v);
+    if (e.average)
+        load_floats(e.average + at, average);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        const float gradient = c.scale * of.g[i];
-        of.m[i] = h.beta1 * of.m[i] + (1.0f - h.beta1) * gradient;
-        of.v[i] = h.beta2 * of.v[i] + (1.0f - h.beta2) * gradient * gradient;
-        const float step = __fdividef(of.m[i] * c.correct1, square_root(of.v[i] * c.correct2) + h.eps);
-        of.p[i] -= c.lr * (step + e.decay * of.p[i]);
-        of.average[i] = h.ema * of.average[i] + (1.0f - h.ema) * of.p[i];
+        const float gradient = c.scale * g[i];
+        m[i] = h.beta1 * m[i] + (1.0f - h.beta1) * gradient;
+        v[i] = h.beta2 * v[i] + (1.0f - h.beta2) * gradient * gradient;
+        p[i] -= c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + h.eps) + e.decay * p[i]);
+        if (e.average)
+            average[i] = h.ema * average[i] + (1.0f - h.ema) * p[i];
     }
-    stream_out(e.p + at, of.p);
-    stream_out(e.g + at, zero);
-    stream_out(e.m + at, of.m);
-    stream_out(e.v + at, of.v);
+    store_floats(e.p + at, p);
+    store_floats(e.g + at, zero);
+    store_floats(e.m + at, m);
+    store_floats(e.v + at, v);
     if (e.average)
-        stream_out(e.average + at, of.average);
+        store_floats(e.average + at, average);
     if (e.low)
-        write_low((bf16 *)e.low + at, of.p);
-}
-
-/* Two packets at a time: 128 bytes in flight per thread. */
-static __device__ __forceinline__ void update_packets(const cab_adamw_entry &e, const numbers &c, const hyper &h,
-                                                      int64_t first, int packets)
-{
-    int i = threadIdx.x;
-    for (; i + THREADS < packets; i += 2 * THREADS) {
-        packet<WIDTH> x, y;
-        const int64_t at = first + (int64_t)i * WIDTH, next = at + THREADS * WIDTH;
-        read_packet(x, e, at);
-        read_packet(y, e, next);
-        update_packet(x, e, c, h, at);
-        update_packet(y, e, c, h, next);
-    }
-    if (i < packets) {
-        packet<WIDTH> x;
-        read_packet(x, e, first + (int64_t)i * WIDTH);
-        update_packet(x, e, c, h, first + (int64_t)i * WIDTH);
-    }
+        store_floats((bf16 *)e.low + at, p);
 }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -252,12 +184,10 @@ static __global__ void __launch_bounds__(THREADS)
             e.g[first + i] = 0.0f;
         return;
     }
-    update_packets(e, c, h, first, packets);
-    for (int i = packets * WIDTH + threadIdx.x; i < count; i += THREADS) {
-        packet<1> x;
-        read_packet(x, e, first + i);
-        update_packet(x, e, c, h, first + i);
-    }
+    for (int i = threadIdx.x; i < packets; i += THREADS)
+        update_packet<WIDTH>(e, c, h, first + i * WIDTH);
+    for (int i = packets * WIDTH + threadIdx.x; i < count; i += THREADS)
+        update_packet<1>(e, c, h, first + i);
 }
 
 extern "C" cab_status cab_adamw_forward_cuda(const cab_node *node, cab_backend *backend)
