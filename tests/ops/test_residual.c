@@ -62,7 +62,7 @@ static void test_add_rms_norm(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const int64_t columns[] = {192, 768, 1024, 2048, 3072, 4100};
+    const int64_t columns[] = {192, 384, 768, 1024, 2048, 3072, 4100};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         for (int seeded = 2; seeded <= 3; seeded++) {
             const shape s = {2, 197, columns[i]};
