@@ -5,7 +5,7 @@ static void project(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_tensor
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
     const int64_t sizes[3] = {m->d_inner + 2 * groups, m->d_inner, m->n_head};
-    cab_split(g, cab_dense_record(g, &m->in_proj, u), 3, sizes, parts);
+    cab_split(g, cab_linear_padded(g, u, m->in_proj.w, m->in_proj.b, m->in_proj.layout), 3, sizes, parts);
 }
 
 static void split_xbc(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc, cab_tensor *parts[3])

@@ -8,6 +8,7 @@
 
 #include "ops/fp8.h"
 #include "ops/kernels.h"
+#include "ops/product_parts.h"
 #include "ops/record.h"
 
 static bool out_in(const cab_node *node)
@@ -95,7 +96,9 @@ static const cab_op cab_op_linear = {
     .flops = linear_flops,
 };
 
-cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
+/* The rows of y begin at multiples of so many elements. */
+static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout,
+                          int64_t multiple)
 {
     if (cab_graph_failed(g) || !x || !w || !cab_expect_dtype(g, "linear", x, CAB_DTYPES))
         return NULL;
@@ -118,10 +121,20 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
     int64_t shape[CAB_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->n_dim - 1] = out;
-    cab_tensor *y = cab_graph_activation(g, w->name, x->dtype, x->n_dim, shape);
+    cab_tensor *y = cab_graph_padded(g, w->name, x->dtype, x->n_dim, shape, multiple);
     if (!weight || !y)
         return NULL;
     cab_linear_attributes attributes = {.layout = layout};
     cab_graph_append(g, &cab_op_linear, 3, (cab_tensor *[]){x, weight, b}, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
+{
+    return record(g, x, w, b, layout, 1);
+}
+
+cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
+{
+    return record(g, x, w, b, layout, CAB_PRODUCT_STEP);
 }

@@ -20,6 +20,9 @@ typedef enum cab_layout {
 
 /* y[..., o] = sum_i x[..., i] w[o, i] + b[o].   b may be NULL. */
 cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
+/* The same with rows of y that begin at multiples of 8 elements, which GPUs are several times faster at where y is wide and its
+ * width no such multiple. y is to be split, or read by its ld. */
+cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
 
 /* ---- embedding.c ----------------------------------------------------------------------------------------------- */
 

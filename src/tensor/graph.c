@@ -114,19 +114,17 @@ static cab_tensor *new_tensor(cab_graph *g, const char *name, cab_tensor_kind ki
     return t;
 }
 
-static cab_tensor *new_with_memory(cab_graph *g, const char *name, cab_tensor_kind kind, cab_dtype dtype, int n_dim,
-                                   const int64_t *shape)
+static cab_tensor *with_memory(cab_graph *g, cab_tensor *t)
 {
-    cab_tensor *t = new_tensor(g, name, kind, dtype, n_dim, shape);
     if (t == NULL)
         return NULL;
-    cab_status status = g->backend->allocate(g->backend, cab_tensor_bytes(t), name, &t->data);
+    cab_status status = g->backend->allocate(g->backend, cab_tensor_bytes(t), t->name, &t->data);
     return status == CAB_OK ? t : carry(g, status);
 }
 
 cab_tensor *cab_graph_input(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape)
 {
-    return new_with_memory(g, name, CAB_INPUT, dtype, n_dim, shape);
+    return with_memory(g, new_tensor(g, name, CAB_INPUT, dtype, n_dim, shape));
 }
 
 cab_tensor *cab_graph_scalar(cab_graph *g, const char *name, float value)
@@ -140,20 +138,28 @@ cab_tensor *cab_graph_scalar(cab_graph *g, const char *name, float value)
 
 cab_tensor *cab_graph_state(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape)
 {
-    return new_with_memory(g, name, CAB_STATE, dtype, n_dim, shape);
+    return with_memory(g, new_tensor(g, name, CAB_STATE, dtype, n_dim, shape));
 }
 
 cab_tensor *cab_graph_activation(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape)
 {
-    return g->eager ? new_with_memory(g, name, CAB_ACTIVATION, dtype, n_dim, shape)
-                    : new_tensor(g, name, CAB_ACTIVATION, dtype, n_dim, shape);
+    return cab_graph_padded(g, name, dtype, n_dim, shape, 1);
+}
+
+cab_tensor *cab_graph_padded(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                             int64_t multiple)
+{
+    cab_tensor *t = new_tensor(g, name, CAB_ACTIVATION, dtype, n_dim, shape);
+    if (t != NULL)
+        t->ld = (t->ld + multiple - 1) / multiple * multiple;
+    return g->eager ? with_memory(g, t) : t;
 }
 
 cab_tensor *cab_graph_like(cab_graph *g, const char *prefix, const cab_tensor *like)
 {
     char name[CAB_NAME_MAX + 32];
     snprintf(name, sizeof name, "%s%s", prefix, like->name);
-    return cab_graph_activation(g, name, like->dtype, like->n_dim, like->shape);
+    return cab_graph_padded(g, name, like->dtype, like->n_dim, like->shape, like->ld);
 }
 
 cab_tensor *cab_graph_view(cab_graph *g, cab_tensor *base, int n_dim, const int64_t *shape, int64_t ld, int64_t offset)
@@ -323,7 +329,9 @@ cab_tensor *cab_reshape(cab_graph *g, cab_tensor *x, int n_dim, const int64_t *s
     if (cab_graph_failed(g) || x == NULL || !is_not_parameter(g, "reshape", x))
         return NULL;
     if (x->ld != cab_columns(x))
-        return cab_graph_fail(g, CAB_ESHAPE, "reshape: \"%s\" is a view on columns, expected a dense tensor", x->name);
+        return cab_graph_fail(g, CAB_ESHAPE,
+                              "reshape: rows of \"%s\" are %" PRId64 " elements apart, expected %" PRId64, x->name,
+                              x->ld, cab_columns(x));
     cab_tensor *t = cab_graph_view(g, x, n_dim, shape, shape[n_dim - 1], 0);
     if (t != NULL && cab_elements(t) != cab_elements(x))
         return cab_graph_fail(g, CAB_ESHAPE, "reshape: \"%s\" has %" PRId64 " elements, expected %" PRId64, x->name,

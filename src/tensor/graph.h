@@ -88,6 +88,9 @@ cab_tensor *cab_graph_state(cab_graph *g, const char *name, cab_dtype dtype, int
 
 /* For ops: a fresh activation, to be the output of the node recorded next. */
 cab_tensor *cab_graph_activation(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
+/* The same with rows that begin at multiples of so many elements. */
+cab_tensor *cab_graph_padded(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
+                             int64_t multiple);
 /* For ops: appends a node. attributes are copied. In eager mode the node runs at once, unless it changes memory that
  * outlives a run (states, gradients of parameters, cab_op.effect): that is left to cab_graph_run(), which runs the whole
  * list again. */
@@ -143,7 +146,8 @@ cab_status cab_graph_plan(cab_graph *g, cab_plan *plan);
 /* Allocates the arena (fails with the plan's numbers when memory is short) and runs the list. */
 cab_status cab_graph_run(cab_graph *g);
 
-/* Whole tensors, dense, in their own dtype. Inputs, states, kept tensors and parameters only. */
+/* Whole tensors in their own dtype, cab_tensor_bytes() of them: rows that are padded come with their padding. Inputs, states,
+ * kept tensors and parameters only. */
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from);
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to);
 /* What input t will hold in the next run, while the last one may still be under way: the copy goes on beside it. Takes as much

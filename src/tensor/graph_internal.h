@@ -74,7 +74,7 @@ void cab_visit_writes(cab_graph *g, int index, cab_visitor visit, void *context)
 cab_status cab_graph_order(cab_graph *g);
 /* Whether the node changes something outside the arena, and so must run whether or not its outputs are used. */
 bool cab_node_has_effect(const cab_node *node);
-/* A fresh activation with the shape and dtype of `like`, named "<prefix><name>". */
+/* A fresh activation with the shape, dtype and ld of `like`, named "<prefix><name>". */
 cab_tensor *cab_graph_like(cab_graph *g, const char *prefix, const cab_tensor *like);
 
 #endif

@@ -113,7 +113,7 @@ static cab_status check_host_access(const cab_tensor *t)
     const cab_tensor *root = cab_tensor_root(t, &offset);
     if (t->data == NULL || (root->kind == CAB_ACTIVATION && !root->keep))
         return cab_fail(CAB_EARG, "\"%s\" has no memory yet or was not kept", t->name);
-    if (t->ld != cab_columns(t))
+    if (t->base != NULL && t->ld != cab_columns(t))
         return cab_fail(CAB_EARG, "\"%s\" is a view on columns and cannot be copied whole", t->name);
     return CAB_OK;
 }

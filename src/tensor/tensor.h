@@ -2,7 +2,7 @@
  *
  * A tensor is (rows, columns) to most kernels: columns is the last dimension, rows the product of the others.
  * Consecutive rows are `ld` elements apart, which is how a view on some columns of a wider tensor is expressed
- * (cab_split). The last dimension itself is always dense. */
+ * (cab_split), and rows padded to an alignment. The last dimension itself is always dense. */
 #ifndef CAB_TENSOR_TENSOR_H
 #define CAB_TENSOR_TENSOR_H
 
@@ -28,7 +28,7 @@ struct cab_tensor {
     cab_dtype dtype;
     int n_dim;
     int64_t shape[CAB_MAX_DIMS];
-    int64_t ld;       /* elements from one row to the next; shape[n_dim - 1] unless a view */
+    int64_t ld;       /* elements from one row to the next; shape[n_dim - 1] unless a view or padded */
     bool trainable;   /* parameters: a gradient is wanted */
     bool keep;        /* read by the host after a run: lives to the end of the list */
     void *data;       /* NULL until planned (activations) */
@@ -76,10 +76,10 @@ static inline int64_t cab_rows(const cab_tensor *t)
     return n;
 }
 
-/* Bytes of a dense tensor of that shape. */
+/* Bytes of a tensor that is no view on columns, with the padding of its rows. */
 static inline size_t cab_tensor_bytes(const cab_tensor *t)
 {
-    return (size_t)cab_elements(t) * cab_dtype_size(t->dtype);
+    return (size_t)(cab_rows(t) * t->ld) * cab_dtype_size(t->dtype);
 }
 
 /* "(8, 256, 128) BF16" in a buffer of at least 96 bytes; returns it. */

@@ -12,7 +12,7 @@ struct cab_decode {
     cab_tensor *tokens, *position, *logits;
     int64_t batch;
     int32_t count; /* what `position` holds */
-    void *raw;     /* logits as the model gives them */
+    char *raw;     /* logits as the model gives them */
 };
 
 /* What the host gives: every prompt, its length, its sample number, and the first tokens. */
@@ -52,7 +52,9 @@ static cab_status record(cab_decode *d, feed *f, const cab_decode_row *rows, con
     f->samples = cab_graph_input(g, "samples", CAB_I32, 1, &d->batch);
     d->tokens = cab_graph_state(g, "tokens", CAB_I32, 2, (int64_t[]){d->batch, 1});
     d->position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1});
-    d->logits = cab_model_record_logits(g, d->model, d->model->arch->record_step(g, d->model, d->tokens, d->position));
+    const cab_head_side head = d->model->arch->head(d->model);
+    cab_tensor *hidden = d->model->arch->record_step(g, d->model, d->tokens, d->position);
+    d->logits = cab_linear_padded(g, hidden, head.w, head.b, CAB_OUT_IN);
     cab_graph_keep(g, d->logits);
     const cab_next_token_inputs in = {.logits = d->logits,
                                       .prompts = f->prompts,
@@ -80,7 +82,7 @@ cab_status cab_decode_new(const cab_model *model, const cab_decode_row *rows, in
     d->batch = batch;
     CAB_GOTO(cab_graph_new(model->backend, &d->graph));
     CAB_GOTO(record(d, &f, rows, sampling));
-    status = cab_alloc(&d->raw, (size_t)cab_elements(d->logits), sizeof(float), "logits");
+    status = cab_alloc((void **)&d->raw, cab_tensor_bytes(d->logits), 1, "logits");
 done:
     cab_free(f.ids);
     cab_free(f.numbers);
@@ -126,8 +128,11 @@ cab_status cab_decode_tokens(cab_decode *d, int32_t *tokens)
 
 cab_status cab_decode_logits(cab_decode *d, float *logits)
 {
-    CAB_TRY(cab_tensor_read(d->graph, d->logits, d->raw));
-    cab_convert(logits, CAB_F32, d->raw, d->logits->dtype, (size_t)cab_elements(d->logits));
+    const cab_tensor *t = d->logits;
+    const size_t row = (size_t)t->ld * cab_dtype_size(t->dtype), columns = (size_t)cab_columns(t);
+    CAB_TRY(cab_tensor_read(d->graph, t, d->raw));
+    for (size_t b = 0; b < (size_t)d->batch; b++)
+        cab_convert(logits + b * columns, CAB_F32, d->raw + b * row, t->dtype, columns);
     return CAB_OK;
 }
 

@@ -232,9 +232,9 @@ static inline int64_t check_right(const check_variant *v)
 /* Writes n doubles into a tensor, at `left` of its columns when it is wider than the data's rows of `columns`. */
 static inline void check_write(cab_graph *g, cab_tensor *t, const double *values, int64_t columns, int64_t left)
 {
-    int64_t rows = cab_rows(t), width = cab_columns(t);
+    int64_t rows = cab_rows(t);
     size_t size = cab_dtype_size(t->dtype);
-    char *data = calloc((size_t)(rows * width), size);
+    char *data = calloc(cab_tensor_bytes(t), 1);
     assert_non_null(data);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < columns; i++) {
@@ -244,7 +244,7 @@ static inline void check_write(cab_graph *g, cab_tensor *t, const double *values
             const void *from = t->dtype == CAB_F32   ? (const void *)&value
                                : t->dtype == CAB_I32 ? (const void *)&integer
                                                      : &low;
-            memcpy(data + (size_t)(r * width + left + i) * size, from, size);
+            memcpy(data + (size_t)(r * t->ld + left + i) * size, from, size);
         }
     check_ok(cab_tensor_write(g, t, data));
     free(data);
@@ -253,16 +253,16 @@ static inline void check_write(cab_graph *g, cab_tensor *t, const double *values
 /* Columns left .. left + columns of a tensor as doubles. */
 static inline double *check_read(cab_graph *g, const cab_tensor *t, int64_t columns, int64_t left)
 {
-    int64_t rows = cab_rows(t), width = cab_columns(t);
+    int64_t rows = cab_rows(t);
     size_t size = cab_dtype_size(t->dtype);
-    char *data = calloc((size_t)(rows * width), size);
+    char *data = calloc(cab_tensor_bytes(t), 1);
     assert_non_null(data);
     check_ok(cab_tensor_read(g, t, data));
     double *values = check_doubles(rows * columns);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < columns; i++) {
             float value;
-            cab_convert(&value, CAB_F32, data + (size_t)(r * width + left + i) * size, t->dtype, 1);
+            cab_convert(&value, CAB_F32, data + (size_t)(r * t->ld + left + i) * size, t->dtype, 1);
             values[r * columns + i] = (double)value;
         }
     free(data);

@@ -66,6 +66,72 @@ static void test_linear_long(void **state)
                                 .argument = &flags});
 }
 
+/* Rows of y begin at multiples of 8, also those of its gradient. argument: bit 0 IN_OUT, the columns of the first part */
+static void record_padded(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const int *a = argument;
+    cab_tensor *y = cab_linear_padded(g, in[0], in[1], in[2], a[0] ? CAB_IN_OUT : CAB_OUT_IN), *parts[2] = {NULL};
+    if (y != NULL) {
+        assert_int_equal(y->ld, (cab_columns(y) + 7) / 8 * 8);
+        cab_split(g, y, 2, (int64_t[]){a[1], cab_columns(y) - a[1]}, parts);
+    }
+    for (int i = 0; i < 2; i++)
+        out[i] = cab_activate(g, parts[i], CAB_TANH);
+}
+
+static void padded_reference(const check_case *c, double *const *in, double **out)
+{
+    const int *a = c->argument;
+    const int64_t n = c->in[2].shape[0], m = check_count(2, c->in[0].shape), first = a[1], rest = n - first;
+    const check_case whole = {.in = {c->in[0], c->in[1], c->in[2]}, .argument = &(int){a[0]}};
+    double *y = check_doubles(m * n);
+    reference(&whole, in, &y);
+    for (int64_t i = 0; i < m * n; i++) {
+        const int64_t row = i / n, column = i % n;
+        *(column < first ? &out[0][row * first + column] : &out[1][row * rest + column - first]) = tanh(y[i]);
+    }
+    free(y);
+}
+
+static void test_linear_padded(void **state)
+{
+    (void)state;
+    for (int layout = 0; layout < 2; layout++)
+        check_run(&(check_case){.name = "linear, padded",
+                                .n_in = 3,
+                                .in = {{CHECK_ACTIVATION, 3, {2, 5, 12}, 0, 0},
+                                       {CHECK_PARAMETER, 2, {layout ? 12 : 9, layout ? 9 : 12}, 0, 0},
+                                       {CHECK_PARAMETER, 1, {9}, 0, 0}},
+                                .n_out = 2,
+                                .n_seeded = 2,
+                                .record = record_padded,
+                                .reference = padded_reference,
+                                .argument = (int[]){layout, 6}});
+}
+
+/* Large enough for products in parts (product_parts.h), once along every size. */
+static void test_linear_padded_gpu(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t rows, in, out;
+    } sizes[] = {{1500, 768, 1004}, {1403, 1024, 777}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int layout = 0; layout < 2; layout++) {
+            const int64_t in = sizes[i].in, out = sizes[i].out;
+            gpu_compare(&(check_case){.name = "linear, padded",
+                                      .n_in = 3,
+                                      .in = {{CHECK_ACTIVATION, 3, {1, sizes[i].rows, in}, 0, 0},
+                                             {CHECK_PARAMETER, 2, {layout ? in : out, layout ? out : in}, 0, 0},
+                                             {CHECK_PARAMETER, 1, {out}, 0, 0}},
+                                      .n_out = 2,
+                                      .n_seeded = 2,
+                                      .record = record_padded,
+                                      .argument = (int[]){layout, 512}},
+                        2e-5, 1e-2);
+        }
+}
+
 /* Tiles, split sums and vectors of the GPU's products; widths that are no multiple of anything. */
 static void test_linear_gpu(void **state)
 {
@@ -293,6 +359,7 @@ static void test_products(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),         cmocka_unit_test(test_linear_long),
+                                       cmocka_unit_test(test_linear_padded),  cmocka_unit_test(test_linear_padded_gpu),
                                        cmocka_unit_test(test_linear_gpu),     cmocka_unit_test(test_linear_parts_gpu),
                                        cmocka_unit_test(test_linear_repeats), cmocka_unit_test(test_wrong_shapes),
                                        cmocka_unit_test(test_products)};

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "device/cuda.h"
+#include "ops/product_parts.h"
 
 #include <cublasLt.h>
 #include <string.h>
@@ -258,17 +259,37 @@ static cab_status multiply(const table *t, product *p, cab_backend *backend, con
                  "product");
 }
 
+static const void *further(const void *data, cab_dtype dtype, int64_t elements)
+{
+    return (const char *)data + elements * (int64_t)cab_dtype_size(dtype);
+}
+
+static cab_status run_part(cab_backend *backend, table *t, const cab_product_part *part, const places *whole, void *c)
+{
+    const cab_gemm_shape *s = &part->shape;
+    void *to = (char *)c + part->c * (int64_t)cab_dtype_size(s->c.dtype);
+    const places at = {.a = further(whole->a, s->a.dtype, part->a),
+                       .b = further(whole->b, s->b.dtype, part->b),
+                       .c = to,
+                       .bias = s->bias ? further(whole->bias, s->bias_dtype, part->bias) : NULL};
+    product *p;
+    CAB_TRY(product_get(t, s, &at, &p));
+    return p->own ? cab_own_gemm_cuda(backend, s, at.a, at.b, to, at.bias) : multiply(t, p, backend, s, &at, to);
+}
+
 cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
                             const void *bias)
 {
-    const places at = {.a = a, .b = b, .c = c, .bias = bias};
+    const places whole = {.a = a, .b = b, .c = c, .bias = bias};
+    cab_product_part parts[CAB_PRODUCT_PARTS];
     table *t;
-    product *p;
     if (shape->m == 0 || shape->n == 0)
         return CAB_OK;
     CAB_TRY(table_get(backend, &t));
-    CAB_TRY(product_get(t, shape, &at, &p));
-    return p->own ? cab_own_gemm_cuda(backend, shape, a, b, c, bias) : multiply(t, p, backend, shape, &at, c);
+    const int n = cab_product_cut(shape, parts);
+    for (int i = 0; i < n; i++)
+        CAB_TRY(run_part(backend, t, &parts[i], &whole, c));
+    return CAB_OK;
 }
 
 cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *out)

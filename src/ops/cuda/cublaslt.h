@@ -12,7 +12,8 @@ extern "C" {
 
 #include "ops/cpu/gemm.h"
 
-/* C = A B [+ bias] [+ C] in the backend's stream, all of them device addresses; F32 in true fp32, BF16 with sums in fp32.
+/* C = A B [+ bias] [+ C] in the backend's stream, all of them device addresses; F32 in true fp32, BF16 with sums in fp32, in
+ * parts (ops/product_parts.h) where sizes are no multiples of 8.
  * One product (shape->batch is not read). bias may be NULL when the shape has none; fast if it has the dtype of C.
  * CAB_EBACKEND with what cuBLASLt says. */
 cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,

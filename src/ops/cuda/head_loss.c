@@ -16,8 +16,8 @@
 
 #include "ops/cpu/head_loss_workspace.h"
 #include "ops/cuda/column_sums.h"
+#include "ops/cuda/cublaslt.h"
 #include "ops/cuda/head_loss_rows.h"
-#include "ops/cuda/odd_product.h"
 #include "ops/kernels.h"
 
 enum { ROW_STEP = 128, LD_STEP = 64, SECTION = 256 };
@@ -132,7 +132,7 @@ static cab_status multiply(const pass *p, cab_head_product product, int64_t firs
     cab_gemm_shape shape = cab_head_shape(p->node, product, n, p->w.ld, first == 0);
     if (product == CAB_HEAD_LOGITS || product == CAB_HEAD_TEACHER_LOGITS)
         shape.c.dtype = shape.bias_dtype = p->w.dtype;
-    return cab_odd_product_run(p->backend, &shape, a, b, c, bias);
+    return cab_cublaslt_run(p->backend, &shape, a, b, c, bias);
 }
 
 static void *row_of(const cab_tensor *t, int64_t row)
