@@ -1,12 +1,13 @@
 #!/bin/sh
-# gpu.sh build|test|bench|bundle|compile - the build with kernels for NVIDIA GPUs, in build/cuda.
+# gpu.sh build|test|sanitize|bench|bundle|compile - the build with kernels for NVIDIA GPUs, in build/cuda.
 #
 # A machine with a GPU is often bare: a C compiler, CMake and CUDA, and nothing can be installed. `bundle`, on a machine that has
 # the -dev packages, puts headers and static archives of the other libraries into build/gpu-bundle; carried along, the
 # other commands use it wherever the packages are missing. cuBLASLt and cuDNN are looked for in the CUDA toolkit and in
 # Python's nvidia packages. `compile` only compiles the kernels for all architectures, for machines without a GPU.
 #
-# JOBS, CMAKE_OPTIONS: as for make. CAB_TEST_DEVICE: cuda, or cuda:1 and so on.
+# JOBS, CMAKE_OPTIONS: as for make. CAB_TEST_DEVICE: cuda, or cuda:1 and so on. TOOLS, OPS: of `sanitize`, fewer tools and operations
+# than all, as in TOOLS=racecheck OPS="norm scan".
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
@@ -45,8 +46,39 @@ run_tests() {
     done
     # shellcheck disable=SC2086 # several targets
     build $targets
-    CAB_TEST_DEVICE=${CAB_TEST_DEVICE:-cuda} ctest --test-dir build/cuda --output-on-failure -j 2 \
+    CAB_TEST_DEVICE=${CAB_TEST_DEVICE:-cuda} ctest --test-dir build/cuda --output-on-failure -j 4 \
         -L "^($(echo "$rooms" | tr ' ' '|'))\$"
+}
+
+# compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in our kernels
+# alone: in those of cuBLASLt and cuDNN that takes hours.
+sanitize() {
+    ops=${OPS:-$(for source in tests/ops/test_*.c; do name=${source##*/test_}; echo "${name%.c}"; done)}
+    targets=
+    for op in $ops; do
+        targets="$targets test_${op}_ops"
+    done
+    # shellcheck disable=SC2086 # several targets
+    build $targets
+    export CAB_TEST_DEVICE="${CAB_TEST_DEVICE:-cuda}" OMP_NUM_THREADS=2
+    for tool in ${TOOLS:-memcheck initcheck racecheck}; do
+        for op in $ops; do
+            echo "$tool $op"
+        done
+    done | xargs -P "$JOBS" -L 1 sh cmake/gpu.sh sanitize-one
+}
+
+sanitize_one() { # sanitize_one TOOL OPERATION
+    log=build/cuda/$1-$2.log
+    started=$(date +%s)
+    set -- "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 --require-cuda-init no
+    [ "$1" != racecheck ] || set -- "$@" --kernel-name-exclude 'regex=cutlass|nvjet|cublas|cudnn|xmma|splitK'
+    tool=$1 op=$2
+    shift 2
+    status=0
+    "$@" "build/cuda/tests/test_${op}_ops" >"$log" 2>&1 || status=$?
+    echo "$tool $op: $(grep -E 'SUMMARY' "$log" | tail -1 | tr -d '=') ($(($(date +%s) - started)) s)"
+    [ $status -eq 0 ] || { tail -30 "$log"; return 1; }
 }
 
 # Single operations, then training steps and decoding of the sizes that bench/results has tables of.
@@ -123,6 +155,12 @@ build)
 test)
     run_tests
     ;;
+sanitize)
+    sanitize
+    ;;
+sanitize-one)
+    sanitize_one "$2" "$3"
+    ;;
 bench)
     bench
     ;;
@@ -133,7 +171,7 @@ compile)
     compile
     ;;
 *)
-    echo "usage: gpu.sh build|test|bench|bundle|compile" >&2
+    echo "usage: gpu.sh build|test|sanitize|bench|bundle|compile" >&2
     exit 2
     ;;
 esac
