@@ -93,6 +93,7 @@ static const cab_op cab_op_linear = {
     .backward = CAB_KERNELS(cab_linear_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch},
     .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_linear_scratch_cuda)},
+    .absorb = {NULL CAB_ON_CUDA(cab_linear_absorbs_cuda)},
     .flops = linear_flops,
 };
 

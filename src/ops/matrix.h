@@ -19,6 +19,8 @@ cab_gemm_shape cab_linear_dx(const cab_node *node);
 cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows);
 
 #ifdef CAB_WITH_CUDA
+/* Whether the linear layer `node` applies the activation `next` itself on a GPU: GELU (tanh) in bf16, where cuBLASLt does. */
+bool cab_linear_absorbs_cuda(const cab_node *node, const cab_node *next, cab_backend *backend);
 /* Scratch of the backward node on a GPU. */
 size_t cab_linear_scratch_cuda(const cab_node *node, const cab_backend *backend);
 #endif

@@ -3,8 +3,8 @@
  * B batch, L tokens, D width, E inner width, H heads, P head width, N state, G groups, V vocabulary. Activations are
  * BF16 or F32, all of one graph's the same unless said otherwise; parameters are F32 masters (or frozen, BF16 or F32);
  * matrix products read weights in the activations' dtype. Inputs may be column views (cab_split) unless said otherwise;
- * outputs are dense. In backward nodes gradients (gout and gin of activations) may be column views too, with an ld of
- * their own. NULL in, NULL out. Every op has a backward unless said otherwise. */
+ * outputs are dense, but for cab_linear_padded(). In backward nodes gradients (gout and gin of activations) may be column
+ * views too, with an ld of their own. NULL in, NULL out. Every op has a backward unless said otherwise. */
 #ifndef CAB_OPS_OPS_H
 #define CAB_OPS_OPS_H
 

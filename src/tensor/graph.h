@@ -26,6 +26,9 @@ typedef cab_status (*cab_kernel)(const cab_node *node, cab_backend *backend);
 
 typedef size_t (*cab_scratch)(const cab_node *node, const cab_backend *backend);
 
+/* Whether node's forward kernel will compute next's output too: next has node's only output as its only input. */
+typedef bool (*cab_absorb)(const cab_node *node, const cab_node *next, cab_backend *backend);
+
 /* One entry per op; see docs/adding-an-op.md. */
 struct cab_op {
     const char *name;
@@ -43,6 +46,9 @@ struct cab_op {
     /* Called on the host before every run of the list, replayed or not, for forward nodes: brings up to date what the kernel
      * reads in device memory and only the host knows. May upload. NULL: nothing to do. */
     cab_kernel prepare[CAB_BACKENDS];
+    /* NULL: no node after this one is ever absorbed. Where one is, out[0] is its output, and out[1] the node's own or NULL when
+     * nobody reads that; fuse.c. */
+    cab_absorb absorb[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
     cab_scratch forward_scratch[CAB_BACKENDS];
     cab_scratch backward_scratch[CAB_BACKENDS];
@@ -56,7 +62,7 @@ struct cab_op {
 struct cab_node {
     const cab_op *op;
     bool backward;
-    bool skip; /* dead, or its outputs are computed by its backward node */
+    bool skip; /* dead, absorbed, or its outputs are computed by its backward node */
     int n_in, n_out;
     int segment; /* recompute segment, -1 for none */
     cab_tensor *in[CAB_MAX_IN];
@@ -69,6 +75,7 @@ struct cab_node {
     uint32_t accumulate;    /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
     const void *attributes; /* the op's own struct, copied when recorded */
     size_t attributes_size;
+    const cab_node *absorbed; /* forward: the node whose output this one computes too, or NULL */
     size_t scratch_bytes;
     void *scratch;
 };

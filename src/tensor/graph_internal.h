@@ -72,6 +72,8 @@ void cab_visit_reads(cab_graph *g, int index, cab_visitor visit, void *context);
 void cab_visit_writes(cab_graph *g, int index, cab_visitor visit, void *context);
 /* Moves nodes that only the backward pass needs into it, where that takes no more memory. */
 cab_status cab_graph_order(cab_graph *g);
+/* Lets nodes absorb the ones after them. */
+cab_status cab_graph_fuse(cab_graph *g);
 /* Whether the node changes something outside the arena, and so must run whether or not its outputs are used. */
 bool cab_node_has_effect(const cab_node *node);
 /* A fresh activation with the shape, dtype and ld of `like`, named "<prefix><name>". */

@@ -232,8 +232,10 @@ cab_status cab_graph_plan(cab_graph *g, cab_plan *plan)
     for (size_t i = 0; i < g->n_tensors; i++)
         g->places[i].first = g->places[i].last = -1;
     drop_dead(g, &own);
-    if (!g->eager)
+    if (!g->eager) {
         CAB_TRY(cab_graph_order(g));
+        CAB_TRY(cab_graph_fuse(g));
+    }
     measure_lifetimes(g);
     if (!g->eager)
         CAB_TRY(place_blocks(g, &own));

@@ -186,6 +186,40 @@ static void test_linear_parts_gpu(void **state)
                 2e-5, 1e-2);
 }
 
+/* As a layer that GELU follows, which a GPU computes in one go; of the second layer what GELU reads is read again. argument: as
+ * of record() */
+static void record_gelu(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    cab_tensor *y[1];
+    record(g, in, y, argument);
+    out[0] = cab_activate(g, y[0], CAB_GELU_TANH);
+    record(g, in, y, argument);
+    out[1] = cab_activate(g, y[0], CAB_GELU_TANH);
+    out[2] = cab_activate(g, y[0], CAB_TANH);
+}
+
+static void test_linear_gelu_gpu(void **state)
+{
+    (void)state;
+    const struct {
+        int64_t length, in, out;
+    } sizes[] = {{333, 192, 768}, {1001, 768, 200}, {197, 128, 192}, {1, 256, 1024}, {100, 257, 131}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int flags = 0; flags < 4; flags++) {
+            const int64_t in = sizes[i].in, out = sizes[i].out;
+            gpu_compare(&(check_case){.name = "linear and GELU",
+                                      .n_in = flags & 2 ? 2 : 3,
+                                      .in = {{CHECK_ACTIVATION, 3, {2, sizes[i].length, in}, 0, 0},
+                                             {CHECK_PARAMETER, 2, {flags & 1 ? in : out, flags & 1 ? out : in}, 0, 0},
+                                             {CHECK_PARAMETER, 1, {out}, 0, 0}},
+                                      .n_out = 3,
+                                      .n_seeded = 3,
+                                      .record = record_gelu,
+                                      .argument = &flags},
+                        1e-5, 1e-2);
+        }
+}
+
 /* Products share their work among threads and sum in parts: always the same parts. */
 static void test_linear_repeats(void **state)
 {
@@ -358,10 +392,11 @@ static void test_products(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linear),         cmocka_unit_test(test_linear_long),
-                                       cmocka_unit_test(test_linear_padded),  cmocka_unit_test(test_linear_padded_gpu),
-                                       cmocka_unit_test(test_linear_gpu),     cmocka_unit_test(test_linear_parts_gpu),
-                                       cmocka_unit_test(test_linear_repeats), cmocka_unit_test(test_wrong_shapes),
-                                       cmocka_unit_test(test_products)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_linear),           cmocka_unit_test(test_linear_long),
+        cmocka_unit_test(test_linear_padded),    cmocka_unit_test(test_linear_padded_gpu),
+        cmocka_unit_test(test_linear_gelu_gpu),  cmocka_unit_test(test_linear_gpu),
+        cmocka_unit_test(test_linear_parts_gpu), cmocka_unit_test(test_linear_repeats),
+        cmocka_unit_test(test_wrong_shapes),     cmocka_unit_test(test_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,7 @@
 #include <cublasLt.h>
 #include <string.h>
 
-enum { WORKSPACE = 64 << 20, KEY_LENGTH = 16, MAX_ALIGNMENT = 256 };
+enum { WORKSPACE = 64 << 20, KEY_LENGTH = 20, MAX_ALIGNMENT = 256 };
 
 /* What an algorithm depends on, as numbers without padding: hashed and compared as bytes. */
 typedef struct product_key {
@@ -36,10 +36,14 @@ typedef struct table {
     size_t size, used;
 } table;
 
-/* Where a product's matrices stand; the scales of 8-bit operands. */
+/* Where a product's matrices stand; the scales of 8-bit operands; whether C goes through GELU, and what it was before, if that is
+ * wanted. */
 typedef struct places {
     const void *a, *b, *c, *bias;
     const float *a_scale, *b_scale;
+    bool gelu;
+    void *before;
+    int64_t before_ld;
 } places;
 
 /* One operand, column-major. */
@@ -108,7 +112,8 @@ static product_key make_key(const cab_gemm_shape *s, const places *at)
     return (product_key){{s->m, s->n, s->k, s->a.dtype, s->c.dtype, s->accumulate,
                           s->bias ? 1 + (int64_t)s->bias_dtype : 0, first.transposed, first.ld, second.transposed,
                           second.ld, s->c.row, alignment_of(at->a), alignment_of(at->b), alignment_of(at->c),
-                          s->bias ? alignment_of(at->bias) : 0}};
+                          s->bias ? alignment_of(at->bias) : 0, at->gelu, at->before_ld,
+                          at->before ? alignment_of(at->before) : 0}};
 }
 
 static cudaDataType_t type_of(cab_dtype dtype)
@@ -126,10 +131,25 @@ static cab_status set_places(product *p, const cab_gemm_shape *s, const places *
 {
     if (s->bias)
         CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &at->bias, sizeof at->bias));
+    if (at->before)
+        CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &at->before, sizeof at->before));
     if (s->a.dtype != CAB_U8)
         return CAB_OK;
     CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &at->b_scale, sizeof at->b_scale));
     return set(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &at->a_scale, sizeof at->a_scale);
+}
+
+static cab_status set_epilogue(product *p, const cab_gemm_shape *s, const places *at)
+{
+    static const cublasLtEpilogue_t gelu[2][2] = {{CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS},
+                                                  {CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS}};
+    const cublasLtEpilogue_t epilogue = at->gelu ? gelu[at->before != NULL][s->bias] : CUBLASLT_EPILOGUE_BIAS;
+    if (!at->gelu && !s->bias)
+        return CAB_OK;
+    CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    if (at->before)
+        CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &at->before_ld, sizeof at->before_ld));
+    return CAB_OK;
 }
 
 static cab_status describe(const cab_gemm_shape *s, const places *at, product *p)
@@ -138,12 +158,10 @@ static cab_status describe(const cab_gemm_shape *s, const places *at, product *p
     const cudaDataType_t input = type_of(s->a.dtype), output = type_of(s->c.dtype);
     const cublasOperation_t operations[] = {first.transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                                             second.transposed ? CUBLAS_OP_T : CUBLAS_OP_N};
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     CAB_TRY(check(cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product"));
     CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSA, &operations[0], sizeof operations[0]));
     CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSB, &operations[1], sizeof operations[1]));
-    if (s->bias)
-        CAB_TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    CAB_TRY(set_epilogue(p, s, at));
     CAB_TRY(set_places(p, s, at));
     CAB_TRY(check(cublasLtMatrixLayoutInit(&p->first, input, (uint64_t)first.rows, (uint64_t)first.columns, first.ld),
                   "product"));
@@ -290,6 +308,19 @@ cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, c
     for (int i = 0; i < n; i++)
         CAB_TRY(run_part(backend, t, &parts[i], &whole, c));
     return CAB_OK;
+}
+
+cab_status cab_cublaslt_gelu_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b,
+                                 void *c, const void *bias, void *before, int64_t before_ld, bool *has)
+{
+    const places at = {
+        .a = a, .b = b, .c = c, .bias = bias, .gelu = true, .before = before, .before_ld = before ? before_ld : 0};
+    table *t;
+    product *p;
+    CAB_TRY(table_get(backend, &t));
+    CAB_TRY(product_get(t, shape, &at, &p));
+    *has = !p->own;
+    return p->own ? CAB_OK : multiply(t, p, backend, shape, &at, c);
 }
 
 cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *out)

@@ -19,6 +19,11 @@ extern "C" {
 cab_status cab_cublaslt_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b, void *c,
                             const void *bias);
 
+/* C = gelu(A B [+ bias]), by the formula with tanh, and where `before` is not NULL A B [+ bias] there, `before_ld` elements from row to
+ * row. *has false: cuBLASLt has no algorithm for it, and nothing was done. */
+cab_status cab_cublaslt_gelu_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b,
+                                 void *c, const void *bias, void *before, int64_t before_ld, bool *has);
+
 /* C = a_scale b_scale A B [+ bias] of e4m3 (dtype U8 in the shape), C and bias bf16, sums in fp32; the scales stand on the device.
  * A's rows and B's columns are dense. fp8_has: whether cuBLASLt has an algorithm for the shape, where everything is well aligned. */
 cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *has);

@@ -83,46 +83,63 @@ template <typename T, cab_activation_kind KIND> struct activate_gradient {
     }
 };
 
+/* Forward where dy is NULL. */
+struct activation {
+    const cab_tensor *x, *y, *dy, *dx;
+    bool accumulate;
+};
+
 template <typename T, cab_activation_kind KIND>
-static cab_status activate_kind(const cab_node *node, cab_backend *backend)
+static cab_status activate_kind(const activation &a, cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0], *y = node->out[0], *dy = node->gout[0], *dx = node->gin[0];
-    if (!node->backward) {
-        const activate_value<T, KIND> f = {rows<const T>(x), rows<T>(y)};
-        return each(f, flat_extent_of(x, {x, y}), backend, "activate");
+    if (a.dy == NULL) {
+        const activate_value<T, KIND> f = {rows<const T>(a.x), rows<T>(a.y)};
+        return each(f, flat_extent_of(a.x, {a.x, a.y}), backend, "activate");
     }
-    const activate_gradient<T, KIND> f = {rows<const T>(x), rows<const T>(dy), rows<T>(dx),
-                                          (node->accumulate & 1u) != 0};
-    return each(f, flat_extent_of(x, {x, dy, dx}), backend, "activate");
+    const activate_gradient<T, KIND> f = {rows<const T>(a.x), rows<const T>(a.dy), rows<T>(a.dx), a.accumulate};
+    return each(f, flat_extent_of(a.x, {a.x, a.dy, a.dx}), backend, "activate");
 }
 
-template <typename T> static cab_status activate_any(const cab_node *node, cab_backend *backend)
+template <typename T>
+static cab_status activate_any(const activation &a, cab_activation_kind kind, cab_backend *backend)
 {
-    switch (((const cab_activate_attributes *)node->attributes)->kind) {
+    switch (kind) {
     case CAB_GELU_TANH:
-        return activate_kind<T, CAB_GELU_TANH>(node, backend);
+        return activate_kind<T, CAB_GELU_TANH>(a, backend);
     case CAB_GELU_ERF:
-        return activate_kind<T, CAB_GELU_ERF>(node, backend);
+        return activate_kind<T, CAB_GELU_ERF>(a, backend);
     case CAB_SILU:
-        return activate_kind<T, CAB_SILU>(node, backend);
+        return activate_kind<T, CAB_SILU>(a, backend);
     case CAB_RELU:
-        return activate_kind<T, CAB_RELU>(node, backend);
+        return activate_kind<T, CAB_RELU>(a, backend);
     default:
-        return activate_kind<T, CAB_TANH>(node, backend);
+        return activate_kind<T, CAB_TANH>(a, backend);
     }
+}
+
+static cab_activation_kind kind_of(const cab_node *node)
+{
+    return ((const cab_activate_attributes *)node->attributes)->kind;
+}
+
+extern "C" cab_status cab_activate_cuda(cab_backend *backend, cab_activation_kind kind, const cab_tensor *x,
+                                        const cab_tensor *y)
+{
+    cab_status status;
+    BY_DTYPE(x->dtype, status = activate_any<T>(activation{x, y, NULL, NULL, false}, kind, backend));
+    return status;
 }
 
 extern "C" cab_status cab_activate_forward_cuda(const cab_node *node, cab_backend *backend)
 {
-    cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = activate_any<T>(node, backend));
-    return status;
+    return cab_activate_cuda(backend, kind_of(node), node->in[0], node->out[0]);
 }
 
 extern "C" cab_status cab_activate_backward_cuda(const cab_node *node, cab_backend *backend)
 {
+    const activation a = {node->in[0], NULL, node->gout[0], node->gin[0], (node->accumulate & 1u) != 0};
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = activate_any<T>(node, backend));
+    BY_DTYPE(a.x->dtype, status = activate_any<T>(a, kind_of(node), backend));
     return status;
 }
 

@@ -31,7 +31,7 @@ extern "C" {
 
 /* A block of the forward pass has 4 or 8 warps. MAX_PARTS: one for each multiprocessor of an H100 or H200, and as many
  * elsewhere, so that the sums do not depend on it. */
-enum { STEP = 16, WARPS = 12, MOST_SLICES = 6, MOST_NARROW = 64 };
+enum { STEP = 16, WARPS = 12, MOST_SLICES = 6 };
 constexpr int64_t PART_ROWS = STEP * WARPS, MAX_PARTS = 132;
 constexpr size_t MOST_SHARED = 96 << 10;
 
@@ -466,7 +466,7 @@ struct narrow_layer {
 
 static bool narrow_enough(int64_t n_narrow, int64_t n_wide)
 {
-    return n_narrow <= MOST_NARROW && n_narrow % 4 == 0 && n_wide % 8 == 0 && n_wide <= INT32_MAX / MOST_NARROW &&
+    return n_narrow <= CAB_NARROW_MAX && n_narrow % 4 == 0 && n_wide % 8 == 0 && n_wide <= INT32_MAX / CAB_NARROW_MAX &&
            (size_t)ceil_div(n_narrow, 16) * (size_t)padded((int)n_wide) * 32 <= MOST_SHARED;
 }
 

@@ -8,7 +8,9 @@ extern "C" {
 
 #include "tensor/graph.h"
 
-/* Whether the node, forward or backward, is one for these kernels: bf16, 64 inputs or outputs at most, a multiple of 4, the
+enum { CAB_NARROW_MAX = 64 /* inputs or outputs */ };
+
+/* Whether the node, forward or backward, is one for these kernels: bf16, CAB_NARROW_MAX inputs or outputs at most, a multiple of 4, the
  * other side a multiple of 8, rows that begin at multiples of 8 and 16 bytes. Tensors need their addresses. */
 bool cab_narrow_fits(const cab_node *node);
 /* Scratch of a backward node, before tensors have addresses; 0 if the kernels are not for it. */

@@ -1,0 +1,157 @@
+/* Nodes that absorb the ones after them: what they compute, what is in memory, and what stays apart. */
+#include "toy.h"
+
+/* twice: y = 2 x, and 2 x + 1 where it absorbed `next`; plus_one: y = x + 1. */
+static cab_status twice(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->out[0]); c++) {
+            const float y = 2 * toy_row(node->in[0], r)[c];
+            toy_row(node->out[0], r)[c] = node->absorbed != NULL ? y + 1 : y;
+            if (node->n_out > 1 && node->out[1] != NULL)
+                toy_row(node->out[1], r)[c] = y;
+        }
+    return CAB_OK;
+}
+
+static cab_status plus_one(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->out[0]); c++)
+            toy_row(node->out[0], r)[c] = toy_row(node->in[0], r)[c] + 1;
+    return CAB_OK;
+}
+
+static cab_status give_twice(const cab_node *node, cab_backend *backend)
+{
+    const float factor = strcmp(node->op->name, "twice") == 0 ? 2 : 1;
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->gout[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->gout[0]); c++)
+            toy_give(node, 0, r, c, factor * toy_row(node->gout[0], r)[c]);
+    return CAB_OK;
+}
+
+static const cab_op op_plus_one = {
+    .name = "plus_one", .saves = CAB_SAVE_IN(0), .forward = {plus_one}, .backward = {give_twice}};
+
+static bool absorb(const cab_node *node, const cab_node *next, cab_backend *backend)
+{
+    (void)node;
+    (void)backend;
+    return next->op == &op_plus_one;
+}
+
+static const cab_op op_twice = {.name = "twice", .absorb = {absorb}, .forward = {twice}, .backward = {give_twice}};
+
+static cab_tensor *apply(cab_graph *g, const cab_op *op, cab_tensor *x)
+{
+    cab_tensor *y = cab_graph_activation(g, op->name, x->dtype, x->n_dim, x->shape);
+    cab_graph_append(g, op, 1, &x, 1, &y, NULL, 0);
+    return y;
+}
+
+typedef struct fixture {
+    toy_heap heap;
+    cab_graph *g;
+    cab_tensor *x;
+} fixture;
+
+static int setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    f->heap = toy_open();
+    assert_ok(cab_graph_new(&f->heap.backend, &f->g));
+    f->x = toy_input(f->g, 2, 2, 1, 1); /* 1 2 / 3 4 */
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    cab_graph_free(f->g);
+    assert_int_equal(f->heap.blocks, 0);
+    free(f);
+    return 0;
+}
+
+static cab_plan run(fixture *f)
+{
+    cab_plan plan;
+    assert_ok(cab_graph_plan(f->g, &plan));
+    assert_ok(cab_graph_run(f->g));
+    return plan;
+}
+
+static void test_one_node_of_two(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_plus_one, t);
+    cab_graph_keep(f->g, y);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 1);
+    assert_null(t->data);
+    toy_expect(f->g, y, (float[]){3, 5, 7, 9});
+}
+
+/* By the host, and by another node. */
+static void test_own_result_is_wanted(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_plus_one, t);
+    cab_tensor *u = apply(f->g, &op_twice, y), *z = apply(f->g, &op_plus_one, u), *sum = toy_mix(f->g, 1, &u);
+    cab_graph_keep(f->g, t);
+    cab_graph_keep(f->g, z);
+    cab_graph_keep(f->g, sum);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 3);
+    toy_expect(f->g, t, (float[]){2, 4, 6, 8});
+    toy_expect(f->g, z, (float[]){7, 11, 15, 19});
+    toy_expect(f->g, sum, (float[]){6, 10, 14, 18});
+}
+
+/* What a backward node reads is written, by the node that absorbed. */
+static void test_backward_reads_it(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_plus_one, t), *z = toy_total(f->g, y);
+    cab_tensor *seed = toy_input(f->g, 1, 1, 1, 0);
+    cab_graph_want_gradient(f->g, f->x);
+    cab_graph_backward(f->g, 1, &z, &seed);
+    cab_tensor *dx = cab_graph_gradient(f->g, f->x);
+    cab_graph_keep(f->g, dx);
+    cab_graph_keep(f->g, z);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 5); /* of six */
+    assert_non_null(t->data);
+    toy_expect(f->g, z, (float[]){24});
+    toy_expect(f->g, dx, (float[]){2, 2, 2, 2});
+}
+
+static void test_only_what_it_takes(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *other = apply(f->g, &op_plus_one, f->x);
+    cab_tensor *y = apply(f->g, &op_plus_one, t); /* not the next node */
+    cab_tensor *z = apply(f->g, &op_twice, apply(f->g, &op_twice, y));
+    cab_tensor *all[] = {other, z};
+    for (int i = 0; i < 2; i++)
+        cab_graph_keep(f->g, all[i]);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 5);
+    toy_expect(f->g, other, (float[]){2, 3, 4, 5});
+    toy_expect(f->g, z, (float[]){12, 20, 28, 36});
+}
+
+#define FUSE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {FUSE_TEST(test_one_node_of_two), FUSE_TEST(test_own_result_is_wanted),
+                                       FUSE_TEST(test_backward_reads_it), FUSE_TEST(test_only_what_it_takes)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
