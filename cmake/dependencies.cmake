@@ -78,8 +78,9 @@ if(CAB_WITH_CUDA)
     endif()
     find_path(CAB_${NAME}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CAB_NVIDIA_PACKAGES}
               PATH_SUFFIXES include REQUIRED)
-    find_library(CAB_${NAME}_LIBRARY NAMES ${library} lib${library}.so.13 lib${library}.so.12 lib${library}.so.9
-                 HINTS ${CUDAToolkit_LIBRARY_DIR} ${CAB_NVIDIA_PACKAGES} PATH_SUFFIXES lib lib64 REQUIRED)
+    # Directory by directory, and of this toolkit's version: another CUDA may be installed beside it.
+    find_library(CAB_${NAME}_LIBRARY NAMES ${library} lib${library}.so.${CUDAToolkit_VERSION_MAJOR} lib${library}.so.9
+                 NAMES_PER_DIR HINTS ${CUDAToolkit_LIBRARY_DIR} ${CAB_NVIDIA_PACKAGES} PATH_SUFFIXES lib lib64 REQUIRED)
     target_include_directories(cab_dependencies SYSTEM INTERFACE ${CAB_${NAME}_INCLUDE})
     target_link_libraries(cab_dependencies INTERFACE ${CAB_${NAME}_LIBRARY})
   endforeach()

@@ -137,13 +137,18 @@ make_bundle() {
     du -sh "$bundle"
 }
 
-# Every kernel for every architecture, objects only; no GPU is needed. Says so and succeeds where there is no compiler.
+# Every kernel for every architecture that nvcc knows (sm_100 and sm_120: CUDA 12.8), objects only; no GPU is needed. Says so
+# and succeeds where there is no compiler.
 compile() {
     if ! command -v nvcc >/dev/null 2>&1; then
         echo "nvcc is not here: the GPU kernels were not compiled"
         return
     fi
-    CMAKE_OPTIONS="${CMAKE_OPTIONS:-} -B build/cuda-all -DCAB_TESTS=OFF -DCAB_CUDA_ARCHITECTURES=80;90a;100;120"
+    architectures='80;90a'
+    for architecture in 100 120; do
+        ! nvcc --list-gpu-arch | grep -qx "compute_$architecture" || architectures="$architectures;$architecture"
+    done
+    CMAKE_OPTIONS="${CMAKE_OPTIONS:-} -B build/cuda-all -DCAB_TESTS=OFF -DCAB_CUDA_ARCHITECTURES=$architectures"
     configure
     cmake --build build/cuda-all -j "$JOBS" --target cab_device cab_ops
 }
