@@ -194,6 +194,22 @@ static cab_tensor *align(bench *b, const shape *s)
     return cab_align_loss(b->graph, tokens(b, s, s->E), target, (cab_feature_map)s->n);
 }
 
+/* A bridge from the last 16 of 44 columns, through 128, to E; n: the feature map. */
+static cab_tensor *bridge(bench *b, const shape *s)
+{
+    enum { IN = 16, HIDDEN = 128 };
+    cab_tensor *parts[2], *target = cab_graph_input(b->graph, "target", b->dtype, 3, (int64_t[]){s->B, s->L, s->E});
+    if (target == NULL || fill(b, target) != CAB_OK)
+        return NULL;
+    cab_split(b->graph, tokens(b, s, 44), 2, (int64_t[]){44 - IN, IN}, parts);
+    const cab_bridge_layers layers = {.w1 = parameter(b, 2, (int64_t[]){HIDDEN, IN}),
+                                      .b1 = parameter(b, 1, (int64_t[]){HIDDEN}),
+                                      .w2 = parameter(b, 2, (int64_t[]){s->E, HIDDEN}),
+                                      .b2 = parameter(b, 1, (int64_t[]){s->E}),
+                                      .activation = CAB_SILU};
+    return cab_bridge_loss(b->graph, parts[1], &layers, target, (cab_feature_map)s->n, NULL);
+}
+
 /* KL against a teacher of the same width; n words. Every label is 0. */
 static cab_tensor *head(bench *b, const shape *s)
 {
@@ -303,6 +319,10 @@ static const operation operations[] = {
     {"align 32 x 1024 x 768, over features", align, {32, 1024, 768, CAB_MAP_SOFTMAX_FEATURES}},
     {"align 32 x 1024 x 768, over tokens", align, {32, 1024, 768, CAB_MAP_SOFTMAX_TOKENS}},
     {"align 4 x 2048 x 2048, over tokens", align, {4, 2048, 2048, CAB_MAP_SOFTMAX_TOKENS}},
+    {"bridge 128 x 197, 16 of 44 -> 128 -> 192", bridge, {128, 197, 192, CAB_MAP_NONE}},
+    {"bridge, over features", bridge, {128, 197, 192, CAB_MAP_SOFTMAX_FEATURES}},
+    {"bridge, over tokens", bridge, {128, 197, 192, CAB_MAP_SOFTMAX_TOKENS}},
+    {"bridge 128 x 197, 16 of 44 -> 128 -> 384", bridge, {128, 197, 384, CAB_MAP_NONE}},
     {"head + KL 32768 x 768, V 50257", head, {32, 1024, 768, 50257}},
     {"head + KL 8192 x 2048, V 51200", head, {4, 2048, 2048, 51200}},
     {"head + KL 32768 x 512, V 8192", head, {64, 512, 512, 8192}},
@@ -433,7 +453,7 @@ static void print_work(const bench *b, const char *name, const char *direction, 
 /* Value and gradient come from one node. */
 static bool is_loss(const operation *op)
 {
-    return op->record == align || op->record == head;
+    return op->record == align || op->record == bridge || op->record == head;
 }
 
 static cab_status measure_case(bench *b, const operation *op)

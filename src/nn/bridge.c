@@ -136,6 +136,21 @@ int cab_bridge_terms(const cab_bridge *bridge)
     return 2 * directions(bridge) * cab_bridge_aligned(bridge);
 }
 
+static cab_tensor *record_term(cab_graph *g, const cab_bridge *bridge, const mlp *m, cab_tensor *x, cab_tensor *target,
+                               cab_feature_map map, const cab_row_map *rows)
+{
+    if (bridge->options.n_layer == 2) {
+        const cab_bridge_layers layers = {.w1 = m->layers[0].w,
+                                          .b1 = m->layers[0].b,
+                                          .w2 = m->layers[1].w,
+                                          .b2 = m->layers[1].b,
+                                          .activation = bridge->options.activation};
+        return cab_bridge_loss(g, x, &layers, target, map, rows);
+    }
+    cab_tensor *pred = record_mlp(g, bridge, m, x);
+    return rows != NULL ? cab_align_loss_mapped(g, pred, target, map, rows) : cab_align_loss(g, pred, target, map);
+}
+
 /* rows NULL: the teacher's rows stand as the student's. */
 static void record_terms(cab_graph *g, const cab_bridge *bridge, const cab_bridge_images *sides,
                          const cab_row_map *rows, cab_tensor **terms)
@@ -149,10 +164,8 @@ static void record_terms(cab_graph *g, const cab_bridge *bridge, const cab_bridg
     for (int l = 0; l < bridge->n_layer; l++)
         for (int d = 0; d < directions(bridge) && bridge->layer_map[l] >= 0; d++)
             for (int i = 0; i < 2; i++) {
-                cab_tensor *pred = record_mlp(g, bridge, &bridge->phi[d][i][l], from[d][i][l]);
                 cab_tensor *target = targets[i][bridge->layer_map[l]];
-                terms[n++] = rows != NULL ? cab_align_loss_mapped(g, pred, target, maps[i], rows)
-                                          : cab_align_loss(g, pred, target, maps[i]);
+                terms[n++] = record_term(g, bridge, &bridge->phi[d][i][l], from[d][i][l], target, maps[i], rows);
             }
 }
 

@@ -164,6 +164,19 @@ typedef struct cab_row_map {
 cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
                                   const cab_row_map *rows);
 
+/* ---- bridge_loss.c --------------------------------------------------------------------------------------------------- */
+
+/* w1 (hidden, in), b1 (hidden), w2 (out, hidden), b2 (out); biases may be NULL. */
+typedef struct cab_bridge_layers {
+    cab_tensor *w1, *b1, *w2, *b2;
+    cab_activation_kind activation;
+} cab_bridge_layers;
+
+/* cab_align_loss(), or with rows cab_align_loss_mapped(), of f(x w1^T + b1) w2^T + b2: x (B, L, in). One node where a GPU has a
+ * kernel of these sizes (in 16, hidden 128, out 64, 128 or 192, bf16), else four. */
+cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *layers, cab_tensor *target,
+                            cab_feature_map map, const cab_row_map *rows);
+
 /* ---- next_token.c: the end of a decoding step
  * -------------------------------------------------------------------------------------- */
 

@@ -8,45 +8,11 @@
  *
  * The gate's bias sums over all rows: each block adds up some of them in a fixed order, and a second kernel adds up the
  * blocks. */
+#include "ops/cuda/activation.cuh"
 #include "ops/cuda/each.cuh"
 
 extern "C" {
 #include "ops/elementwise.h"
-}
-
-struct value_and_slope {
-    float y, slope;
-};
-
-__device__ __forceinline__ float sigmoid(float x)
-{
-    return __fdividef(1.0f, 1.0f + __expf(-x));
-}
-
-/* f(x) and f'(x). */
-template <cab_activation_kind KIND> __device__ __forceinline__ value_and_slope evaluate(float x)
-{
-    value_and_slope r;
-    if constexpr (KIND == CAB_GELU_TANH) {
-        const float a = 0.797884561f, b = 0.044715f, s = sigmoid(2.0f * a * (x + b * x * x * x));
-        r.y = x * s;
-        r.slope = s + x * s * (1.0f - s) * 2.0f * a * (1.0f + 3.0f * b * x * x);
-    } else if constexpr (KIND == CAB_GELU_ERF) {
-        const float cdf = 0.5f * (1.0f + erff(0.707106781f * x));
-        r.y = x * cdf;
-        r.slope = cdf + x * 0.398942280f * __expf(-0.5f * x * x);
-    } else if constexpr (KIND == CAB_SILU) {
-        const float s = sigmoid(x);
-        r.y = x * s;
-        r.slope = s * (1.0f + x * (1.0f - s));
-    } else if constexpr (KIND == CAB_RELU) {
-        r.y = x < 0.0f ? 0.0f : x; /* false for NaN, which goes through */
-        r.slope = x > 0.0f ? 1.0f : 0.0f;
-    } else {
-        r.y = tanhf(x);
-        r.slope = 1.0f - r.y * r.y;
-    }
-    return r;
 }
 
 /* ---- activate -------------------------------------------------------------------------------------------------------- */

@@ -6,44 +6,17 @@
  * fp32 by a thread and in fp64 from there on, block by block; the last block to finish adds the blocks' sums in order.
  *
  * Bytes per element in bf16: 2 of pred, 2 of target, 2 of the gradient (4 when it is added to). No copy of the target. */
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/align.cuh"
 
-extern "C" {
-#include "ops/feature.h"
-}
-
-constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int TILE_STEPS = 8; /* tokens per thread, where the tokens are independent */
 constexpr int64_t MAX_ROW_BLOCKS = 2048;
-constexpr float LOG2E = 1.44269504f;
 
 /* What every kernel here is told. */
-template <typename T> struct align {
+template <typename T> struct align : align_term {
     rows_of<const T> pred, target;
     rows_of<T> gradient; /* data NULL: none */
     bool add;
-    int64_t B, L, D;
-    int64_t target_L, class_at, skip;
-    bool mapped;
-    const float *seed; /* NULL: zero */
-    double *partial;   /* per block */
-    float *out;
-    unsigned *ticket;
-
-    /* The target's row for pred's token l of sequence b: cab_align_token() on the device. */
-    __device__ __forceinline__ int64_t target_row(int64_t b, int64_t l) const
-    {
-        const int64_t token = !mapped ? l : l == class_at ? 0 : 1 + skip + (l < class_at ? l : l - 1);
-        return b * target_L + token;
-    }
 };
-
-__device__ __forceinline__ float exp_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * LOG2E));
-    return y;
-}
 
 /* psi of N elements; maximum and inverse sum where the map has them. */
 template <cab_feature_map MAP, int N>
@@ -77,49 +50,11 @@ __device__ __forceinline__ float compare(const align<T> &a, float factor, int64_
     return sum;
 }
 
-/* Of pred - psi(target) in the gradient. */
-template <typename T> __device__ __forceinline__ float factor_of(const align<T> &a)
-{
-    const double seed = a.seed != NULL ? (double)*a.seed : 0.0;
-    return (float)(2.0 * seed / ((double)(a.B * a.L) * (double)a.D));
-}
-
-/* Sum over the block; thread 0 gets it. */
-__device__ __forceinline__ double block_total(double sum, double *shared)
-{
-    for (int lanes = 16; lanes > 0; lanes /= 2)
-        sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
-    if (threadIdx.x % 32 == 0)
-        shared[threadIdx.x / 32] = sum;
-    __syncthreads();
-    for (int i = 1; i < WARPS && threadIdx.x == 0; i++)
-        sum += shared[i];
-    return sum;
-}
-
-/* Leaves this block's squares; the last block makes the loss of them. */
-template <typename T> __device__ __forceinline__ void finish(const align<T> &a, float squares)
-{
-    __shared__ double shared[WARPS];
-    const int64_t blocks = gridDim.x * (int64_t)gridDim.y, block = blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
-    const double mine = block_total((double)squares, shared);
-    if (threadIdx.x == 0)
-        a.partial[block] = mine;
-    if (!arrives_last(a.ticket))
-        return;
-    double sum = 0.0;
-    for (int64_t i = threadIdx.x; i < blocks; i += THREADS)
-        sum += __ldcg(a.partial + i);
-    const double total = block_total(sum, shared);
-    if (threadIdx.x == 0)
-        *a.out = (float)(total / ((double)(a.B * a.L) * (double)a.D));
-}
-
 /* ---- tiles of columns ------------------------------------------------------------------------------------------------ */
 
 /* N columns per thread, ACROSS threads side by side, DOWN rows at a time. */
 template <int N> struct tile {
-    static constexpr int ACROSS = N > 1 ? 8 : 32, DOWN = THREADS / ACROSS, COLUMNS = ACROSS * N;
+    static constexpr int ACROSS = N > 1 ? 8 : 32, DOWN = ALIGN_THREADS / ACROSS, COLUMNS = ACROSS * N;
 };
 
 /* Maximum or sum over the threads that stand one above the other; every one of them gets it. */
@@ -180,13 +115,13 @@ __device__ __forceinline__ void token_softmax(const align<T> &a, int64_t b, int6
 
 /* blockIdx.x: sequence and part of its tokens; blockIdx.y: tile of columns. */
 template <typename T, int N, cab_feature_map MAP>
-static __global__ void __launch_bounds__(THREADS) align_tiles(align<T> a, int64_t parts, int64_t part_tokens)
+static __global__ void __launch_bounds__(ALIGN_THREADS) align_tiles(align<T> a, int64_t parts, int64_t part_tokens)
 {
     const int across = threadIdx.x % tile<N>::ACROSS, level = threadIdx.x / tile<N>::ACROSS;
     const int64_t b = blockIdx.x / parts, begin = blockIdx.x % parts * part_tokens;
     const int64_t end = begin + part_tokens < a.L ? begin + part_tokens : a.L;
     const int64_t column = blockIdx.y * (int64_t)tile<N>::COLUMNS + across * N;
-    const float factor = factor_of(a);
+    const float factor = a.factor();
     float maximum[N] = {}, inverse[N] = {}, squares = 0.0f;
     if (MAP == CAB_MAP_SOFTMAX_TOKENS)
         token_softmax(a, b, column, column < a.D, across, level, maximum, inverse);
@@ -198,7 +133,7 @@ static __global__ void __launch_bounds__(THREADS) align_tiles(align<T> a, int64_
             apply<MAP>(psi, maximum, inverse);
             squares += compare(a, factor, b * a.L + l, column, psi);
         }
-    finish(a, squares);
+    a.finish(squares);
 }
 
 /* Parts that the tokens of a sequence are cut into. */
@@ -211,7 +146,7 @@ template <typename T, int N, cab_feature_map MAP> static void launch_tiles(const
 {
     const int64_t parts = parts_of(a.L, tile<N>::DOWN, MAP);
     const dim3 grid((unsigned)(a.B * parts), (unsigned)ceil_div(a.D, tile<N>::COLUMNS));
-    align_tiles<T, N, MAP><<<grid, THREADS, 0, stream>>>(a, parts, ceil_div(a.L, parts));
+    align_tiles<T, N, MAP><<<grid, ALIGN_THREADS, 0, stream>>>(a, parts, ceil_div(a.L, parts));
 }
 
 /* ---- rows: softmax over features ------------------------------------------------------------------------------------- */
@@ -249,21 +184,76 @@ __device__ __forceinline__ float compare_row(const align<T> &a, float factor, in
     return squares;
 }
 
-template <typename T, int N> static __global__ void __launch_bounds__(THREADS) align_features(align<T> a)
+template <typename T, int N> static __global__ void __launch_bounds__(ALIGN_THREADS) align_features(align<T> a)
 {
-    const float factor = factor_of(a);
+    const float factor = a.factor();
     const int lane = threadIdx.x % 32;
     float squares = 0.0f;
-    for (int64_t row = blockIdx.x * (int64_t)WARPS + threadIdx.x / 32; row < a.B * a.L;
-         row += gridDim.x * (int64_t)WARPS)
+    for (int64_t row = blockIdx.x * (int64_t)ALIGN_WARPS + threadIdx.x / 32; row < a.B * a.L;
+         row += gridDim.x * (int64_t)ALIGN_WARPS)
         squares += compare_row<T, N>(a, factor, row, lane);
-    finish(a, squares);
+    a.finish(squares);
 }
 
 static int64_t row_blocks(int64_t n_row)
 {
-    const int64_t blocks = ceil_div(n_row, WARPS);
+    const int64_t blocks = ceil_div(n_row, ALIGN_WARPS);
     return blocks < MAX_ROW_BLOCKS ? blocks : MAX_ROW_BLOCKS;
+}
+
+/* ---- what a softmax over the target needs, for kernels that read it but once ------------------------------------------- */
+
+static __global__ void __launch_bounds__(ALIGN_THREADS) token_stats(align<bf16> a, float2 *stats)
+{
+    constexpr int N = WIDE<bf16>;
+    const int across = threadIdx.x % tile<N>::ACROSS, level = threadIdx.x / tile<N>::ACROSS;
+    const int64_t b = blockIdx.x, column = blockIdx.y * (int64_t)tile<N>::COLUMNS + across * N;
+    float maximum[N], inverse[N];
+    token_softmax(a, b, column, column < a.D, across, level, maximum, inverse);
+    for (int i = 0; level == 0 && column < a.D && i < N; i++)
+        stats[b * a.D + column + i] = make_float2(maximum[i], inverse[i]);
+}
+
+static __global__ void __launch_bounds__(ALIGN_THREADS) feature_stats(align<bf16> a, float2 *stats)
+{
+    constexpr int N = WIDE<bf16>;
+    const int lane = threadIdx.x % 32;
+    const int64_t row = blockIdx.x * (int64_t)ALIGN_WARPS + threadIdx.x / 32;
+    if (row >= a.B * a.L)
+        return;
+    const bf16 *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
+    float top = -INFINITY, sum = 0.0f, x[N];
+    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+        load_floats(target + at, x);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            top = fmaxf(top, x[i]);
+    }
+    top = warp_max(top);
+    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+        load_floats(target + at, x);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum += exp_fast(x[i] - top);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0)
+        stats[row] = make_float2(top, 1.0f / sum);
+}
+
+cab_status align_stats(const align_term &term, rows_of<const bf16> target, cab_feature_map map, float2 *stats,
+                       cab_backend *backend)
+{
+    align<bf16> a = {};
+    (align_term &)a = term;
+    a.target = target;
+    if (map == CAB_MAP_SOFTMAX_TOKENS) {
+        const dim3 grid((unsigned)a.B, (unsigned)ceil_div(a.D, tile<WIDE<bf16>>::COLUMNS));
+        token_stats<<<grid, ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
+    } else {
+        feature_stats<<<(unsigned)ceil_div(a.B * a.L, ALIGN_WARPS), ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
+    }
+    return cab_cuda_launched("align_stats");
 }
 
 /* ---- choice ---------------------------------------------------------------------------------------------------------- */
@@ -289,7 +279,7 @@ template <typename T, int N> static cab_status launch(const align<T> &a, cab_fea
         launch_tiles<T, N, CAB_MAP_NONE>(a, stream);
         break;
     case CAB_MAP_SOFTMAX_FEATURES:
-        align_features<T, N><<<(unsigned)row_blocks(a.B * a.L), THREADS, 0, stream>>>(a);
+        align_features<T, N><<<(unsigned)row_blocks(a.B * a.L), ALIGN_THREADS, 0, stream>>>(a);
         break;
     case CAB_MAP_SOFTMAX_TOKENS:
         launch_tiles<T, N, CAB_MAP_SOFTMAX_TOKENS>(a, stream);
@@ -313,17 +303,8 @@ template <typename T> static cab_status run(const cab_node *node, cab_backend *b
     a.target = rows<const T>(target);
     a.gradient = rows<T>(gradient);
     a.add = node->accumulate & 1;
-    a.B = pred->shape[0];
-    a.L = pred->shape[1];
-    a.D = cab_columns(pred);
-    a.target_L = target->shape[1];
-    a.mapped = attributes->mapped;
-    a.class_at = attributes->rows.class_at;
-    a.skip = attributes->rows.skip;
-    a.seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
+    a.describe(node, pred, attributes, target, backend);
     a.partial = (double *)node->scratch;
-    a.out = (float *)node->out[0]->data;
-    a.ticket = cab_cuda_of(backend)->ticket;
     const bool wide = fits_vec<T, WIDE<T>>(a.pred.data, a.pred.ld, a.D) &&
                       fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D) &&
                       fits_vec<T, WIDE<T>>(a.gradient.data, a.gradient.ld, a.D);

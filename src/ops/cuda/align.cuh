@@ -1,0 +1,98 @@
+/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, the sum of squares over all
+ * blocks, and exponentials. */
+#ifndef CAB_OPS_CUDA_ALIGN_CUH
+#define CAB_OPS_CUDA_ALIGN_CUH
+
+#include "ops/cuda/cuda.cuh"
+
+extern "C" {
+#include "ops/feature.h"
+}
+
+constexpr int ALIGN_THREADS = 256, ALIGN_WARPS = ALIGN_THREADS / 32;
+
+__device__ __forceinline__ float exp_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+}
+
+/* Sum over the block; thread 0 gets it. */
+__device__ __forceinline__ double block_total(double sum, double *shared)
+{
+    for (int lanes = 16; lanes > 0; lanes /= 2)
+        sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = sum;
+    __syncthreads();
+    for (int i = 1; i < ALIGN_WARPS && threadIdx.x == 0; i++)
+        sum += shared[i];
+    return sum;
+}
+
+/* A term of the loss, (B, L, D): where its target's rows are, its seed, and where the squares go. */
+struct align_term {
+    int64_t B, L, D;
+    int64_t target_L, class_at, skip;
+    bool mapped;
+    const float *seed; /* NULL: zero */
+    double *partial;   /* per block */
+    float *out;
+    unsigned *ticket;
+
+    /* All but `partial`. */
+    void describe(const cab_node *node, const cab_tensor *pred, const cab_align_attributes *attributes,
+                  const cab_tensor *target, cab_backend *backend)
+    {
+        B = pred->shape[0];
+        L = pred->shape[1];
+        D = cab_columns(target);
+        target_L = target->shape[1];
+        mapped = attributes->mapped;
+        class_at = attributes->rows.class_at;
+        skip = attributes->rows.skip;
+        seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
+        out = (float *)node->out[0]->data;
+        ticket = cab_cuda_of(backend)->ticket;
+    }
+
+    /* The target's row for pred's token l of sequence b: cab_align_token() on the device. */
+    __device__ __forceinline__ int64_t target_row(int64_t b, int64_t l) const
+    {
+        const int64_t token = !mapped ? l : l == class_at ? 0 : 1 + skip + (l < class_at ? l : l - 1);
+        return b * target_L + token;
+    }
+
+    /* Of pred - psi(target) in the gradient. */
+    __device__ __forceinline__ float factor() const
+    {
+        const double weight = seed != NULL ? (double)*seed : 0.0;
+        return (float)(2.0 * weight / ((double)(B * L) * (double)D));
+    }
+
+    /* Leaves this block's squares; the last block makes the loss of them. */
+    __device__ __forceinline__ void finish(float squares) const
+    {
+        __shared__ double shared[ALIGN_WARPS];
+        const int64_t blocks = gridDim.x * (int64_t)gridDim.y, block = blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
+        const double mine = block_total((double)squares, shared);
+        if (threadIdx.x == 0)
+            partial[block] = mine;
+        if (!arrives_last(ticket))
+            return;
+        double sum = 0.0;
+        for (int64_t i = threadIdx.x; i < blocks; i += ALIGN_THREADS)
+            sum += __ldcg(partial + i);
+        const double total = block_total(sum, shared);
+        if (threadIdx.x == 0)
+            *out = (float)(total / ((double)(B * L) * (double)D));
+    }
+};
+
+/* Maximum and inverse sum of exponentials for a map that is a softmax: over tokens, per sequence and column (B, D), or over features,
+ * per row of pred (B L). Rows of the target begin at 16 bytes, D is a multiple of 8. */
+cab_status align_stats(const align_term &term, rows_of<const bf16> target, cab_feature_map map, float2 *stats,
+                       cab_backend *backend);
+
+#endif

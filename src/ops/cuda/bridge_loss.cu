@@ -1,0 +1,523 @@
+/* bridge_loss.cu - a bridge, its loss and all gradients in one pass over the tokens; src/ops/bridge_loss.c has the formula.
+ *
+ * A block of 8 warps goes over tiles of 64 tokens, W2 in shared memory and the gradients of both weights in registers. Per tile,
+ * with warp w at rows 16 (w % 4) and at half w / 4 of the columns:
+ *
+ *   h = f(x W1^T + b1)                         into shared memory; f' stays in registers
+ *   of each 64 of the outputs:   e = h W2^T + b2 - psi(target),   dp = factor e   into shared memory
+ *                                dW2 += dp^T h   db2 += dp^T 1   dh += dp W2
+ *   dh f'                                      into shared memory
+ *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1
+ *
+ * Then each block leaves its part of the parameters' gradients, and partials.cuh adds them up. A softmax of the target has its maxima and
+ * sums from align_stats().
+ *
+ * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
+ * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; expected 15 to 20 us at a
+ * third of what mma.sync reaches, and 6 us for 14 MB of parts. */
+#include "ops/cuda/activation.cuh"
+#include "ops/cuda/align.cuh"
+#include "ops/cuda/mma.cuh"
+#include "ops/cuda/partials.cuh"
+
+extern "C" {
+#include "ops/bridge_loss.h"
+}
+
+enum { THREADS = ALIGN_THREADS, TOKENS = TILE_SIDE, HIDDEN = CAB_BRIDGE_HIDDEN, IN = CAB_BRIDGE_IN };
+constexpr int HALVES = HIDDEN / TILE_SIDE, STEPS = HIDDEN / 16, IN_ROW_BYTES = IN * 2;
+constexpr int64_t MAX_BLOCKS = 132;
+constexpr uint32_t ONES = 0x3f803f80; /* two bf16 */
+
+struct bridge {
+    align_term term;
+    rows_of<const bf16> x, target;
+    rows_of<bf16> dx; /* data NULL: not wanted */
+    bool add;
+    const bf16 *w1, *b1, *w2, *b2;
+    cab_feature_map map;
+    cab_activation_kind activation;
+    const float2 *stats;
+    float *parts; /* a row per block; NULL: no gradients at all */
+    int64_t n_row;
+};
+
+/* Columns of a block's part. */
+template <int OUTS> struct part {
+    static constexpr int64_t W2 = 0, W1 = W2 + OUTS * TILE_SIDE * HIDDEN, B2 = W1 + HIDDEN * IN,
+                             B1 = B2 + OUTS * TILE_SIDE, COLUMNS = B1 + HIDDEN;
+};
+
+template <int OUTS> struct memory {
+    char w2[OUTS][HALVES][TILE_BYTES]; /* (out, hidden) */
+    char h[HALVES][TILE_BYTES], dh[HALVES][TILE_BYTES];
+    char dp[2][TILE_BYTES];
+    char x[2][TOKENS * IN_ROW_BYTES];
+    char w1[HIDDEN * IN_ROW_BYTES];
+    float b1[HIDDEN], b2[OUTS * TILE_SIDE];
+};
+
+/* Where a thread stands: lane = 4 g + q, in rows 16 group + g and + 8 of a tile, half `half` of the columns. */
+struct place {
+    int lane, g, q, group, half, warp;
+    tile_lanes lanes;
+};
+
+__device__ __forceinline__ place here()
+{
+    place p;
+    p.lane = threadIdx.x % 32;
+    p.warp = threadIdx.x / 32;
+    p.g = p.lane / 4;
+    p.q = p.lane % 4;
+    p.group = p.warp % 4;
+    p.half = p.warp / 4;
+    p.lanes = tile_lanes_of(p.lane);
+    return p;
+}
+
+/* The thread's two tokens of a tile: of row i the number, or -1 past the end, and that of the target's row. */
+struct tokens {
+    int64_t row[2], target[2], sequence[2];
+};
+
+__device__ __forceinline__ tokens tokens_of(const bridge &b, int64_t first, const place &p)
+{
+    tokens t;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int64_t row = first + 16 * p.group + p.g + 8 * i;
+        const bool inside = row < b.n_row;
+        t.row[i] = inside ? row : -1;
+        t.sequence[i] = inside ? row / b.term.L : 0;
+        t.target[i] = inside ? b.term.target_row(t.sequence[i], row - t.sequence[i] * b.term.L) : 0;
+    }
+    return t;
+}
+
+__device__ __forceinline__ uint32_t load_pair(const bf16 *from)
+{
+    return *(const uint32_t *)from;
+}
+
+template <int OUTS> __device__ __forceinline__ void load_parameters(const bridge &b, memory<OUTS> &m)
+{
+    for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
+        const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
+        copy_16(shared_address(m.w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
+                b.w2 + row * HIDDEN + piece * 8, true);
+    }
+    for (int i = threadIdx.x; i < HIDDEN * IN / 8; i += THREADS)
+        copy_16(shared_address(m.w1) + i * 16, b.w1 + i * 8, true);
+    for (int i = threadIdx.x; i < HIDDEN; i += THREADS)
+        m.b1[i] = to_float(b.b1[i]);
+    for (int i = threadIdx.x; i < OUTS * TILE_SIDE; i += THREADS)
+        m.b2[i] = to_float(b.b2[i]);
+    copies_commit();
+    copies_wait();
+}
+
+template <cab_activation_kind KIND>
+__device__ __forceinline__ void activate_pairs(const tile_sums &sums, uint32_t (&h)[8][2], uint32_t (&slope)[8][2])
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const value_and_slope low = evaluate<KIND>(sums[n][2 * i]), high = evaluate<KIND>(sums[n][2 * i + 1]);
+            h[n][i] = pack(low.y, high.y);
+            slope[n][i] = pack(low.slope, high.slope);
+        }
+}
+
+__device__ __forceinline__ void activate_tile(cab_activation_kind kind, const tile_sums &sums, uint32_t (&h)[8][2],
+                                              uint32_t (&slope)[8][2])
+{
+    switch (kind) {
+    case CAB_GELU_TANH:
+        activate_pairs<CAB_GELU_TANH>(sums, h, slope);
+        break;
+    case CAB_GELU_ERF:
+        activate_pairs<CAB_GELU_ERF>(sums, h, slope);
+        break;
+    case CAB_SILU:
+        activate_pairs<CAB_SILU>(sums, h, slope);
+        break;
+    case CAB_RELU:
+        activate_pairs<CAB_RELU>(sums, h, slope);
+        break;
+    default:
+        activate_pairs<CAB_TANH>(sums, h, slope);
+        break;
+    }
+}
+
+/* x of the tile, for dW1 in shared memory, and h = f(x W1^T + b1). */
+template <int OUTS>
+__device__ __forceinline__ void hidden_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int turn,
+                                            uint32_t (&slope)[8][2])
+{
+    uint32_t x[4], h[8][2];
+    tile_sums sums;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int64_t row = t.row[i % 2];
+        const int column = 2 * p.q + i / 2 * 8;
+        x[i] = row >= 0 ? load_pair(b.x.at(row, column)) : 0;
+        if (p.half == 0)
+            *(uint32_t *)(m.x[turn] + (16 * p.group + p.g + i % 2 * 8) * IN_ROW_BYTES + column * 2) = x[i];
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        const int column = p.half * TILE_SIDE + n * 8;
+        const char *w = m.w1 + (column + p.g) * IN_ROW_BYTES + p.q * 4;
+        sums[n][0] = sums[n][2] = m.b1[column + 2 * p.q];
+        sums[n][1] = sums[n][3] = m.b1[column + 2 * p.q + 1];
+        mma(sums[n], x, *(const uint32_t *)w, *(const uint32_t *)(w + 16));
+    }
+    activate_tile(b.activation, sums, h, slope);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            *(uint32_t *)(m.h[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) = h[n][i];
+}
+
+/* The targets of 32 outputs from `column`: pairs of columns 8 j + 2 q of both tokens. */
+__device__ __forceinline__ void load_targets(const bridge &b, const tokens &t, int column, uint32_t (&target)[4][2])
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], column + 8 * j)) : 0;
+}
+
+/* psi of one element of token i. */
+__device__ __forceinline__ float mapped(const bridge &b, const tokens &t, int i, int column, float x)
+{
+    switch (b.map) {
+    case CAB_MAP_NONE:
+        return x;
+    case CAB_MAP_RELU:
+        return x < 0.0f ? 0.0f : x;
+    case CAB_MAP_EXP:
+        return exp_fast(x);
+    default:
+        if (t.row[i] < 0)
+            return 0.0f;
+        const float2 s = b.stats[b.map == CAB_MAP_SOFTMAX_TOKENS ? t.sequence[i] * b.term.D + column : t.row[i]];
+        return exp_fast(x - s.x) * s.y;
+    }
+}
+
+/* e of 16 tokens and 32 outputs, their squares, and dp into shared memory. */
+template <int OUTS>
+__device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
+                                              const uint32_t (&target)[4][2], float factor)
+{
+    float sums[4][4], squares = 0.0f;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[j][i] = m.b2[out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q + i % 2];
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) {
+        uint32_t a[4];
+        load_left(a, shared_address(m.h[k / 4]), p.lanes, p.group, k % 4);
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            uint32_t w[4];
+            load_matrices(w, shared_address(m.w2[out][k / 4]) + (2 * p.half + n) * 16 * TILE_ROW_BYTES +
+                                 p.lanes.columns_first + ((uint32_t)(k % 4 * 32) ^ p.lanes.columns_piece));
+            mma(sums[2 * n], a, w[0], w[1]);
+            mma(sums[2 * n + 1], a, w[2], w[3]);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int column = out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q;
+            float low = sums[j][2 * i] - mapped(b, t, i, column, low_half(target[j][i]));
+            float high = sums[j][2 * i + 1] - mapped(b, t, i, column + 1, high_half(target[j][i]));
+            low = t.row[i] >= 0 ? low : 0.0f;
+            high = t.row[i] >= 0 ? high : 0.0f;
+            squares += low * low + high * high;
+            *(uint32_t *)(m.dp[out % 2] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.half + j, p.q)) =
+                pack(low * factor, high * factor);
+        }
+    return squares;
+}
+
+/* Sums of the parameters' gradients that a thread holds. */
+template <int OUTS> struct held {
+    tile_sums w2[OUTS];         /* outputs 16 group .. of 64, half of the hidden columns */
+    float b2[OUTS][4];          /* the same outputs, in columns that are all alike */
+    float w1[2][4], b1[4];      /* hidden rows 16 warp .. */
+};
+
+/* dW2, db2 and dh of 64 outputs. */
+template <int OUTS>
+__device__ __forceinline__ void gradients_of_outputs(memory<OUTS> &m, const place &p, int out, held<OUTS> &sums,
+                                                     tile_sums &dh)
+{
+    const uint32_t dp = shared_address(m.dp[out % 2]);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        uint32_t a[4];
+        load_left_transposed(a, dp, p.lanes, p.group, k);
+        multiply_step<false>(sums.w2[out], a, shared_address(m.h[p.half]), p.lanes, k, 0, 4);
+        mma(sums.b2[out], a, ONES, ONES);
+        load_left(a, dp, p.lanes, p.group, k);
+        multiply_step<false>(dh, a, shared_address(m.w2[out][p.half]), p.lanes, k, 0, 4);
+    }
+}
+
+/* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block` and of the next 16 rows. */
+__device__ __forceinline__ uint32_t in_rows(const char *matrix, const place &p, int k, int block)
+{
+    return shared_address(matrix) + (16 * k + p.lane) * IN_ROW_BYTES + block * 16;
+}
+
+/* dx of 16 tokens, columns 8 half .. */
+template <int OUTS>
+__device__ __forceinline__ void input_gradient(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t)
+{
+    float sums[4] = {};
+#pragma unroll
+    for (int k = 0; k < STEPS; k += 2) {
+        uint32_t a[4], w[4];
+        load_matrices_transposed(w, in_rows(m.w1, p, k, p.half));
+        load_left(a, shared_address(m.dh[k / 4]), p.lanes, p.group, k % 4);
+        mma(sums, a, w[0], w[1]);
+        load_left(a, shared_address(m.dh[k / 4]), p.lanes, p.group, k % 4 + 1);
+        mma(sums, a, w[2], w[3]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (t.row[i] >= 0) {
+            const float two[2] = {sums[2 * i], sums[2 * i + 1]};
+            put_floats(b.dx.at(t.row[i], 8 * p.half + 2 * p.q), b.add, two);
+        }
+}
+
+/* dh f', dW1, db1 and dx. */
+template <int OUTS>
+__device__ __forceinline__ void gradients_of_hidden(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t,
+                                                    int turn, const tile_sums &dh, const uint32_t (&slope)[8][2],
+                                                    held<OUTS> &sums)
+{
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            *(uint32_t *)(m.dh[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) =
+                pack(dh[n][2 * i] * low_half(slope[n][i]), dh[n][2 * i + 1] * high_half(slope[n][i]));
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < 4; k += 2) {
+        uint32_t left[2][4], x[2][4];
+        load_left_transposed(left[0], shared_address(m.dh[p.half]), p.lanes, p.group, k);
+        load_left_transposed(left[1], shared_address(m.dh[p.half]), p.lanes, p.group, k + 1);
+        load_matrices_transposed(x[0], in_rows(m.x[turn], p, k, 0));
+        load_matrices_transposed(x[1], in_rows(m.x[turn], p, k, 1));
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            mma(sums.w1[j], left[0], x[j][0], x[j][1]);
+            mma(sums.w1[j], left[1], x[j][2], x[j][3]);
+            mma(sums.b1, left[j], ONES, ONES);
+        }
+    }
+    if (b.dx.data != NULL)
+        input_gradient(b, m, p, t);
+}
+
+/* The thread's sums as columns of the block's part. */
+template <int OUTS>
+__device__ __forceinline__ void leave(const bridge &b, const place &p, const held<OUTS> &sums)
+{
+    typedef part<OUTS> at;
+    float *to = b.parts + blockIdx.x * at::COLUMNS;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int row = 16 * p.group + p.g + 8 * i, hidden = p.half * TILE_SIDE + row;
+#pragma unroll
+        for (int out = 0; out < OUTS; out++) {
+#pragma unroll
+            for (int n = 0; n < 8; n++)
+                *(float2 *)(to + at::W2 + (int64_t)(out * TILE_SIDE + row) * HIDDEN + p.half * TILE_SIDE + 8 * n +
+                            2 * p.q) = make_float2(sums.w2[out][n][2 * i], sums.w2[out][n][2 * i + 1]);
+            if (p.half == 0 && p.q == 0)
+                to[at::B2 + out * TILE_SIDE + row] = sums.b2[out][2 * i];
+        }
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            *(float2 *)(to + at::W1 + hidden * IN + 8 * j + 2 * p.q) =
+                make_float2(sums.w1[j][2 * i], sums.w1[j][2 * i + 1]);
+        if (p.q == 0)
+            to[at::B1 + hidden] = sums.b1[2 * i];
+    }
+}
+
+template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_tiles(const __grid_constant__ bridge b)
+{
+    extern __shared__ uint4 dynamic[];
+    memory<OUTS> &m = *(memory<OUTS> *)dynamic;
+    const place p = here();
+    const float factor = b.term.factor();
+    held<OUTS> sums = {};
+    float squares = 0.0f;
+    int turn = 0;
+    load_parameters(b, m);
+    __syncthreads();
+    for (int64_t first = blockIdx.x * (int64_t)TOKENS; first < b.n_row; first += gridDim.x * (int64_t)TOKENS) {
+        const tokens t = tokens_of(b, first, p);
+        uint32_t slope[8][2], target[2][4][2];
+        tile_sums dh;
+        clear(dh);
+        load_targets(b, t, p.half * 32 + 2 * p.q, target[0]);
+        hidden_tile(b, m, p, t, turn, slope);
+        __syncthreads();
+#pragma unroll
+        for (int out = 0; out < OUTS; out++) {
+            if (out + 1 < OUTS)
+                load_targets(b, t, (out + 1) * TILE_SIDE + p.half * 32 + 2 * p.q, target[(out + 1) % 2]);
+            squares += compare_tile(b, m, p, t, out, target[out % 2], factor);
+            __syncthreads();
+            if (b.parts != NULL)
+                gradients_of_outputs(m, p, out, sums, dh);
+        }
+        if (b.parts != NULL)
+            gradients_of_hidden(b, m, p, t, turn, dh, slope, sums);
+        turn ^= 1;
+    }
+    if (b.parts != NULL)
+        leave(b, p, sums);
+    b.term.finish(squares);
+}
+
+/* ---- the host's side ------------------------------------------------------------------------------------------------- */
+
+/* Of a block's part: where each column's sum goes. */
+template <int OUTS> struct bridge_targets {
+    float *w2, *w1, *b2, *b1; /* NULL: not wanted */
+    bool add;
+
+    __device__ float *target(int64_t column) const
+    {
+        typedef part<OUTS> at;
+        float *const to[] = {w2, w1, b2, b1};
+        const int64_t begin[] = {at::W2, at::W1, at::B2, at::B1};
+        int i = 3;
+        while (column < begin[i])
+            i--;
+        return to[i] != NULL ? to[i] + column - begin[i] : NULL;
+    }
+};
+
+/* Scratch: [ a double per block ] [ maxima and inverse sums ] [ parts ], each from a multiple of 256 bytes. */
+struct scratch {
+    size_t stats, parts, bytes;
+    int64_t blocks;
+};
+
+static size_t round_up(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static scratch scratch_of(const cab_node *node)
+{
+    const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
+    const cab_feature_map map = ((const cab_bridge_attributes *)node->attributes)->align.map;
+    const int64_t tiles = ceil_div(cab_rows(x), TOKENS), out = cab_columns(target);
+    const int64_t columns = (out + IN + 1) * HIDDEN + out;
+    const int64_t stats = map == CAB_MAP_SOFTMAX_TOKENS     ? x->shape[0] * out
+                          : map == CAB_MAP_SOFTMAX_FEATURES ? cab_rows(x)
+                                                            : 0;
+    scratch s;
+    s.blocks = tiles < MAX_BLOCKS ? tiles : MAX_BLOCKS;
+    s.stats = round_up((size_t)s.blocks * sizeof(double));
+    s.parts = s.stats + round_up((size_t)stats * sizeof(float2));
+    s.bytes = s.parts + (node->backward ? (size_t)(s.blocks * columns) * sizeof(float) : 0);
+    return s;
+}
+
+extern "C" size_t cab_bridge_loss_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return scratch_of(node).bytes;
+}
+
+extern "C" bool cab_bridge_loss_has_cuda(const cab_backend *backend, int64_t out)
+{
+    const size_t bytes[] = {sizeof(memory<1>), sizeof(memory<2>), sizeof(memory<3>)};
+    return bytes[out / TILE_SIDE - 1] <= cab_cuda_of(backend)->shared_limit;
+}
+
+static float *gradient_of(const cab_node *node, int which)
+{
+    return node->gin[which] != NULL ? (float *)node->gin[which]->data : NULL;
+}
+
+template <int OUTS>
+static cab_status launch(const cab_node *node, const bridge &b, int64_t blocks, cab_backend *backend)
+{
+    const bridge_targets<OUTS> targets = {gradient_of(node, CAB_BRIDGE_W2), gradient_of(node, CAB_BRIDGE_W1),
+                                          gradient_of(node, CAB_BRIDGE_B2), gradient_of(node, CAB_BRIDGE_B1), true};
+    CAB_TRY(cab_cuda_shared((const void *)bridge_tiles<OUTS>, sizeof(memory<OUTS>), "bridge_loss"));
+    bridge_tiles<OUTS><<<(unsigned)blocks, THREADS, sizeof(memory<OUTS>), stream_of(backend)>>>(b);
+    CAB_TRY(cab_cuda_launched("bridge_loss"));
+    return b.parts != NULL ? launch_partials(targets, b.parts, blocks, part<OUTS>::COLUMNS, backend) : CAB_OK;
+}
+
+static const bf16 *weights_of(const cab_node *node, int which)
+{
+    return (const bf16 *)node->in[which]->data;
+}
+
+static cab_status run(const cab_node *node, cab_backend *backend)
+{
+    const cab_bridge_attributes *attributes = (const cab_bridge_attributes *)node->attributes;
+    const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
+    const scratch s = scratch_of(node);
+    char *memory = (char *)node->scratch;
+    bridge b = {};
+    b.term.describe(node, x, &attributes->align, target, backend);
+    b.term.partial = (double *)memory;
+    b.x = rows<const bf16>(x);
+    b.target = rows<const bf16>(target);
+    b.dx = rows<bf16>(node->backward ? node->gin[CAB_BRIDGE_X] : NULL);
+    b.add = node->accumulate >> CAB_BRIDGE_X & 1;
+    b.w1 = weights_of(node, CAB_BRIDGE_W1);
+    b.b1 = weights_of(node, CAB_BRIDGE_B1);
+    b.w2 = weights_of(node, CAB_BRIDGE_W2);
+    b.b2 = weights_of(node, CAB_BRIDGE_B2);
+    b.map = attributes->align.map;
+    b.activation = attributes->activation;
+    b.stats = (const float2 *)(memory + s.stats);
+    b.parts = node->backward ? (float *)(memory + s.parts) : NULL;
+    b.n_row = cab_rows(x);
+    if (b.map == CAB_MAP_SOFTMAX_TOKENS || b.map == CAB_MAP_SOFTMAX_FEATURES)
+        CAB_TRY(align_stats(b.term, b.target, b.map, (float2 *)(memory + s.stats), backend));
+    switch (cab_columns(target) / TILE_SIDE) {
+    case 1:
+        return launch<1>(node, b, s.blocks, backend);
+    case 2:
+        return launch<2>(node, b, s.blocks, backend);
+    default:
+        return launch<3>(node, b, s.blocks, backend);
+    }
+}
+
+extern "C" cab_status cab_bridge_loss_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    return run(node, backend);
+}
+
+extern "C" cab_status cab_bridge_loss_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    return run(node, backend);
+}
