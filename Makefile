@@ -14,7 +14,7 @@ PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset
 
-.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-sanitize gpu-bench \
+.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-emulate gpu-sanitize gpu-bench \
     gpu-bundle
 
 help:
@@ -105,6 +105,9 @@ cuda: ## the tool and the library with kernels for NVIDIA GPUs, in build/cuda
 
 gpu-test: ## every test that runs on a GPU, on one
 	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh test
+
+gpu-emulate: ## tests of GPU kernels on an emulated GPU; needs CUDA's headers and Python
+	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh emulate
 
 gpu-sanitize: ## compute-sanitizer over the tests of every op, on a GPU
 	@JOBS=$(JOBS) CMAKE_OPTIONS="$(CMAKE_OPTIONS)" sh cmake/gpu.sh sanitize

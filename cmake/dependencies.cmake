@@ -67,6 +67,7 @@ if(CAB_WITH_CUDA)
   # The runtime is linked in; cuBLASLt and cuDNN come with the toolkit, or from Python's nvidia packages, whose libraries have
   # no name without a version.
   find_package(CUDAToolkit 12.0 REQUIRED)
+  target_include_directories(cab_dependencies SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
   execute_process(COMMAND python3 -c "import nvidia, glob; [print(d) for p in nvidia.__path__ for d in glob.glob(p + '/*')]"
                   OUTPUT_VARIABLE CAB_NVIDIA_PACKAGES ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
   string(REPLACE "\n" ";" CAB_NVIDIA_PACKAGES "${CAB_NVIDIA_PACKAGES}")
@@ -82,11 +83,13 @@ if(CAB_WITH_CUDA)
     find_library(CAB_${NAME}_LIBRARY NAMES ${library} lib${library}.so.${CUDAToolkit_VERSION_MAJOR} lib${library}.so.9
                  NAMES_PER_DIR HINTS ${CUDAToolkit_LIBRARY_DIR} ${CAB_NVIDIA_PACKAGES} PATH_SUFFIXES lib lib64 REQUIRED)
     target_include_directories(cab_dependencies SYSTEM INTERFACE ${CAB_${NAME}_INCLUDE})
-    target_link_libraries(cab_dependencies INTERFACE ${CAB_${NAME}_LIBRARY})
+    if(NOT CAB_EMULATE)
+      target_link_libraries(cab_dependencies INTERFACE ${CAB_${NAME}_LIBRARY})
+    endif()
   endforeach()
   string(REPLACE ";" " sm_" CAB_CUDA_ARCHITECTURES_TEXT "${CAB_CUDA_ARCHITECTURES}")
   target_compile_definitions(cab_dependencies INTERFACE CAB_WITH_CUDA
                              CAB_CUDA_ARCHITECTURES="sm_${CAB_CUDA_ARCHITECTURES_TEXT}")
-  target_link_libraries(cab_dependencies INTERFACE CUDA::cudart_static stdc++)
+  target_link_libraries(cab_dependencies INTERFACE $<IF:$<BOOL:${CAB_EMULATE}>,cab_emulator,CUDA::cudart_static> stdc++)
 endif()
 target_link_libraries(cab_dependencies INTERFACE m ${CMAKE_DL_LIBS})

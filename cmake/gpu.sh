@@ -1,20 +1,22 @@
 #!/bin/sh
-# gpu.sh build|test|sanitize|bench|bundle|compile - the build with kernels for NVIDIA GPUs, in build/cuda.
+# gpu.sh build|test|emulate|sanitize|bench|bundle|compile - the build with kernels for NVIDIA GPUs, in build/cuda.
 #
 # A machine with a GPU is often bare: a C compiler, CMake and CUDA, and nothing can be installed. `bundle`, on a machine that has
 # the -dev packages, puts headers and static archives of the other libraries into build/gpu-bundle; carried along, the
 # other commands use it wherever the packages are missing. cuBLASLt and cuDNN are looked for in the CUDA toolkit and in
-# Python's nvidia packages. `compile` only compiles the kernels for all architectures, for machines without a GPU.
+# Python's nvidia packages. For machines without a GPU: `compile` only compiles the kernels for all architectures, `emulate` runs
+# tests of operations on an emulated one (tests/emulator), with CUDA's headers and Python.
 #
 # JOBS, CMAKE_OPTIONS: as for make. CAB_TEST_DEVICE: cuda, or cuda:1 and so on. TOOLS, OPS: of `sanitize`, fewer tools and operations
-# than all, as in TOOLS=racecheck OPS="norm scan".
+# than all, as in TOOLS=racecheck OPS="norm scan"; OPS and EMULATOR_SEED also of `emulate`.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 cd "$root"
 bundle=$root/build/gpu-bundle
 JOBS=${JOBS:-$(nproc)}
 
-configure() {
+configure() { # configure PRESET
+    preset=$1
     set -- -DCAB_BUNDLE=
     if ! pkg-config --exists json-c libcyaml libutf8proc libarchive libjpeg libpng cmocka 2>/dev/null; then
         if [ -d "$bundle" ]; then
@@ -25,11 +27,11 @@ configure() {
     fi
     command -v ninja >/dev/null 2>&1 || set -- "$@" -G "Unix Makefiles"
     # shellcheck disable=SC2086 # several options
-    cmake --preset cuda --log-level=WARNING "$@" ${CMAKE_OPTIONS:-}
+    cmake --preset "$preset" --log-level=WARNING "$@" ${CMAKE_OPTIONS:-}
 }
 
 build() { # build TARGET...
-    configure
+    configure cuda
     cmake --build build/cuda -j "$JOBS" --target "$@"
 }
 
@@ -48,6 +50,26 @@ run_tests() {
     build $targets
     CAB_TEST_DEVICE=${CAB_TEST_DEVICE:-cuda} ctest --test-dir build/cuda --output-on-failure -j 4 \
         -L "^($(echo "$rooms" | tr ' ' '|'))\$"
+}
+
+# Those that take an emulated GPU seconds. The others take minutes: attention, scan, ssd and what goes over whole vocabularies.
+quick='align_rows bridge_loss conv1d conv1d_reverse elementwise embedding feature fp8 optimizer tokens'
+
+emulate() {
+    if ! command -v nvcc >/dev/null 2>&1 || ! command -v python3 >/dev/null 2>&1; then
+        echo "CUDA or Python is not here: no kernel was run"
+        return
+    fi
+    ops=${OPS:-$quick}
+    targets=
+    for op in $ops; do
+        targets="$targets test_${op}_ops"
+    done
+    configure emulate
+    # shellcheck disable=SC2086 # several targets
+    cmake --build build/emulate -j "$JOBS" --target $targets
+    EMULATOR_SEED=${EMULATOR_SEED:-1} CAB_TEST_DEVICE=cuda ctest --test-dir build/emulate --output-on-failure -j "$JOBS" \
+        -R "^ops/test_($(echo "$ops" | tr ' ' '|'))\$"
 }
 
 # compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in our kernels
@@ -149,7 +171,7 @@ compile() {
         ! nvcc --list-gpu-arch | grep -qx "compute_$architecture" || architectures="$architectures;$architecture"
     done
     CMAKE_OPTIONS="${CMAKE_OPTIONS:-} -B build/cuda-all -DCAB_TESTS=OFF -DCAB_CUDA_ARCHITECTURES=$architectures"
-    configure
+    configure cuda
     cmake --build build/cuda-all -j "$JOBS" --target cab_device cab_ops
 }
 
@@ -159,6 +181,9 @@ build)
     ;;
 test)
     run_tests
+    ;;
+emulate)
+    emulate
     ;;
 sanitize)
     sanitize
@@ -176,7 +201,7 @@ compile)
     compile
     ;;
 *)
-    echo "usage: gpu.sh build|test|sanitize|bench|bundle|compile" >&2
+    echo "usage: gpu.sh build|test|emulate|sanitize|bench|bundle|compile" >&2
     exit 2
     ;;
 esac
