@@ -44,7 +44,7 @@ static bool layers_fit(const cab_bridge_layers *m, int64_t out)
 {
     return m->b1 != NULL && m->b2 != NULL && m->w1->shape[0] == CAB_BRIDGE_HIDDEN && m->w1->shape[1] == CAB_BRIDGE_IN &&
            m->w2->shape[0] == out && m->w2->shape[1] == CAB_BRIDGE_HIDDEN && out % CAB_BRIDGE_OUT_STEP == 0 &&
-           out <= CAB_BRIDGE_OUT_STEP * CAB_BRIDGE_OUT_STEPS;
+           out <= CAB_BRIDGE_OUT_MAX;
 }
 
 /* What does not fit, be it wrong, is left to the other nodes. */

@@ -7,7 +7,7 @@
 enum { CAB_BRIDGE_X, CAB_BRIDGE_W1, CAB_BRIDGE_B1, CAB_BRIDGE_W2, CAB_BRIDGE_B2, CAB_BRIDGE_TARGET, CAB_BRIDGE_INPUTS };
 
 /* The sizes that the GPU's kernel is for. */
-enum { CAB_BRIDGE_IN = 16, CAB_BRIDGE_HIDDEN = 128, CAB_BRIDGE_OUT_STEP = 64, CAB_BRIDGE_OUT_STEPS = 3 };
+enum { CAB_BRIDGE_IN = 16, CAB_BRIDGE_HIDDEN = 128, CAB_BRIDGE_OUT_STEP = 64, CAB_BRIDGE_OUT_MAX = 768 };
 
 typedef struct cab_bridge_attributes {
     cab_align_attributes align;

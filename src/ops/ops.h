@@ -173,7 +173,7 @@ typedef struct cab_bridge_layers {
 } cab_bridge_layers;
 
 /* cab_align_loss(), or with rows cab_align_loss_mapped(), of f(x w1^T + b1) w2^T + b2: x (B, L, in). One node where a GPU has a
- * kernel of these sizes (in 16, hidden 128, out 64, 128 or 192, bf16), else four. */
+ * kernel of these sizes (in 16, hidden 128, out a multiple of 64 up to 768, bf16), else four. */
 cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *layers, cab_tensor *target,
                             cab_feature_map map, const cab_row_map *rows);
 

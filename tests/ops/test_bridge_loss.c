@@ -81,7 +81,9 @@ static void test_gpu(void **state)
                             {5, 13, 16, 128, 192, CAB_MAP_EXP, CAB_TANH, NULL},
                             {1, 1, 16, 128, 64, CAB_MAP_NONE, CAB_SILU, NULL},
                             {45, 197, 16, 128, 192, CAB_MAP_SOFTMAX_TOKENS, CAB_SILU, &rows}, /* tiles after tiles */
-                            {2, 70, 16, 128, 384, CAB_MAP_NONE, CAB_SILU, NULL}};
+                            {2, 70, 16, 128, 384, CAB_MAP_SOFTMAX_TOKENS, CAB_SILU, NULL},    /* launch after launch */
+                            {1, 33, 16, 128, 256, CAB_MAP_SOFTMAX_FEATURES, CAB_SILU, NULL},
+                            {2, 70, 16, 64, 192, CAB_MAP_NONE, CAB_SILU, NULL}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case(&shapes[i]);
         gpu_compare(&c, 2e-5, 1.5e-2);

@@ -38,10 +38,11 @@ struct align_term {
     bool mapped;
     const float *seed; /* NULL: zero */
     double *partial;   /* per block */
+    int64_t earlier;   /* blocks of launches before this one that left theirs in front of it */
     float *out;
     unsigned *ticket;
 
-    /* All but `partial`. */
+    /* All but `partial`; nothing earlier. */
     void describe(const cab_node *node, const cab_tensor *pred, const cab_align_attributes *attributes,
                   const cab_tensor *target, cab_backend *backend)
     {
@@ -49,6 +50,7 @@ struct align_term {
         L = pred->shape[1];
         D = cab_columns(target);
         target_L = target->shape[1];
+        earlier = 0;
         mapped = attributes->mapped;
         class_at = attributes->rows.class_at;
         skip = attributes->rows.skip;
@@ -71,15 +73,16 @@ struct align_term {
         return (float)(2.0 * weight / ((double)(B * L) * (double)D));
     }
 
-    /* Leaves this block's squares; the last block makes the loss of them. */
-    __device__ __forceinline__ void finish(float squares) const
+    /* Leaves this block's squares; the last block of the last launch makes the loss of them. */
+    __device__ __forceinline__ void finish(float squares, bool last_launch = true) const
     {
         __shared__ double shared[ALIGN_WARPS];
-        const int64_t blocks = gridDim.x * (int64_t)gridDim.y, block = blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
+        const int64_t blocks = earlier + gridDim.x * (int64_t)gridDim.y;
+        const int64_t block = earlier + blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
         const double mine = block_total((double)squares, shared);
         if (threadIdx.x == 0)
             partial[block] = mine;
-        if (!arrives_last(ticket))
+        if (!arrives_last(ticket) || !last_launch)
             return;
         double sum = 0.0;
         for (int64_t i = threadIdx.x; i < blocks; i += ALIGN_THREADS)

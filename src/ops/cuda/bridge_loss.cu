@@ -10,7 +10,8 @@
  *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1
  *
  * Then each block leaves its part of the parameters' gradients, and partials.cuh adds them up. A softmax of the target has its maxima and
- * sums from align_stats().
+ * sums from align_stats(). Registers are for 192 outputs: more of them take one launch after another, each with its part of dh, in which
+ * everything behind it is linear.
  *
  * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
  * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; expected 15 to 20 us at a
@@ -26,7 +27,7 @@ extern "C" {
 
 enum { THREADS = ALIGN_THREADS, TOKENS = TILE_SIDE, HIDDEN = CAB_BRIDGE_HIDDEN, IN = CAB_BRIDGE_IN };
 constexpr int HALVES = HIDDEN / TILE_SIDE, STEPS = HIDDEN / 16, IN_ROW_BYTES = IN * 2;
-constexpr int64_t MAX_BLOCKS = 132;
+constexpr int64_t MAX_BLOCKS = 132, MOST = 3; /* times 64 outputs in a launch */
 constexpr uint32_t ONES = 0x3f803f80; /* two bf16 */
 
 struct bridge {
@@ -40,6 +41,8 @@ struct bridge {
     const float2 *stats;
     float *parts; /* a row per block; NULL: no gradients at all */
     int64_t n_row;
+    int first; /* output */
+    bool last; /* launch */
 };
 
 /* Columns of a block's part. */
@@ -105,14 +108,14 @@ template <int OUTS> __device__ __forceinline__ void load_parameters(const bridge
     for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
         const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
         copy_16(shared_address(m.w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
-                b.w2 + row * HIDDEN + piece * 8, true);
+                b.w2 + (int64_t)(b.first + row) * HIDDEN + piece * 8, true);
     }
     for (int i = threadIdx.x; i < HIDDEN * IN / 8; i += THREADS)
         copy_16(shared_address(m.w1) + i * 16, b.w1 + i * 8, true);
     for (int i = threadIdx.x; i < HIDDEN; i += THREADS)
         m.b1[i] = to_float(b.b1[i]);
     for (int i = threadIdx.x; i < OUTS * TILE_SIDE; i += THREADS)
-        m.b2[i] = to_float(b.b2[i]);
+        m.b2[i] = to_float(b.b2[b.first + i]);
     copies_commit();
     copies_wait();
 }
@@ -190,7 +193,7 @@ __device__ __forceinline__ void load_targets(const bridge &b, const tokens &t, i
     for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++)
-            target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], column + 8 * j)) : 0;
+            target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], b.first + column + 8 * j)) : 0;
 }
 
 /* psi of one element of token i. */
@@ -206,7 +209,8 @@ __device__ __forceinline__ float mapped(const bridge &b, const tokens &t, int i,
     default:
         if (t.row[i] < 0)
             return 0.0f;
-        const float2 s = b.stats[b.map == CAB_MAP_SOFTMAX_TOKENS ? t.sequence[i] * b.term.D + column : t.row[i]];
+        const int64_t at = b.map == CAB_MAP_SOFTMAX_TOKENS ? t.sequence[i] * b.term.D + b.first + column : t.row[i];
+        const float2 s = b.stats[at];
         return exp_fast(x - s.x) * s.y;
     }
 }
@@ -395,7 +399,7 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     }
     if (b.parts != NULL)
         leave(b, p, sums);
-    b.term.finish(squares);
+    b.term.finish(squares, b.last);
 }
 
 /* ---- the host's side ------------------------------------------------------------------------------------------------- */
@@ -433,13 +437,13 @@ static scratch scratch_of(const cab_node *node)
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
     const cab_feature_map map = ((const cab_bridge_attributes *)node->attributes)->align.map;
     const int64_t tiles = ceil_div(cab_rows(x), TOKENS), out = cab_columns(target);
-    const int64_t columns = (out + IN + 1) * HIDDEN + out;
+    const int64_t most = out < MOST * TILE_SIDE ? out : MOST * TILE_SIDE, columns = (most + IN + 1) * HIDDEN + most;
     const int64_t stats = map == CAB_MAP_SOFTMAX_TOKENS     ? x->shape[0] * out
                           : map == CAB_MAP_SOFTMAX_FEATURES ? cab_rows(x)
                                                             : 0;
     scratch s;
     s.blocks = tiles < MAX_BLOCKS ? tiles : MAX_BLOCKS;
-    s.stats = round_up((size_t)s.blocks * sizeof(double));
+    s.stats = round_up((size_t)(s.blocks * ceil_div(out, most)) * sizeof(double));
     s.parts = s.stats + round_up((size_t)stats * sizeof(float2));
     s.bytes = s.parts + (node->backward ? (size_t)(s.blocks * columns) * sizeof(float) : 0);
     return s;
@@ -454,19 +458,22 @@ extern "C" size_t cab_bridge_loss_scratch_cuda(const cab_node *node, const cab_b
 extern "C" bool cab_bridge_loss_has_cuda(const cab_backend *backend, int64_t out)
 {
     const size_t bytes[] = {sizeof(memory<1>), sizeof(memory<2>), sizeof(memory<3>)};
-    return bytes[out / TILE_SIDE - 1] <= cab_cuda_of(backend)->shared_limit;
+    const int64_t outs = out / TILE_SIDE < MOST ? out / TILE_SIDE : MOST;
+    return bytes[outs - 1] <= cab_cuda_of(backend)->shared_limit;
 }
 
-static float *gradient_of(const cab_node *node, int which)
+/* From element `first`. */
+static float *gradient_of(const cab_node *node, int which, int64_t first)
 {
-    return node->gin[which] != NULL ? (float *)node->gin[which]->data : NULL;
+    return node->gin[which] != NULL ? (float *)node->gin[which]->data + first : NULL;
 }
 
 template <int OUTS>
 static cab_status launch(const cab_node *node, const bridge &b, int64_t blocks, cab_backend *backend)
 {
-    const bridge_targets<OUTS> targets = {gradient_of(node, CAB_BRIDGE_W2), gradient_of(node, CAB_BRIDGE_W1),
-                                          gradient_of(node, CAB_BRIDGE_B2), gradient_of(node, CAB_BRIDGE_B1), true};
+    const bridge_targets<OUTS> targets = {
+        gradient_of(node, CAB_BRIDGE_W2, b.first * HIDDEN), gradient_of(node, CAB_BRIDGE_W1, 0),
+        gradient_of(node, CAB_BRIDGE_B2, b.first), gradient_of(node, CAB_BRIDGE_B1, 0), true};
     CAB_TRY(cab_cuda_shared((const void *)bridge_tiles<OUTS>, sizeof(memory<OUTS>), "bridge_loss"));
     bridge_tiles<OUTS><<<(unsigned)blocks, THREADS, sizeof(memory<OUTS>), stream_of(backend)>>>(b);
     CAB_TRY(cab_cuda_launched("bridge_loss"));
@@ -476,6 +483,26 @@ static cab_status launch(const cab_node *node, const bridge &b, int64_t blocks, 
 static const bf16 *weights_of(const cab_node *node, int which)
 {
     return (const bf16 *)node->in[which]->data;
+}
+
+/* As few launches as the outputs take. dx is written by the first and added to by the others. */
+static cab_status launch_all(const cab_node *node, bridge b, int64_t blocks, cab_backend *backend)
+{
+    const int outs = (int)(b.term.D / TILE_SIDE);
+    for (int done = 0, now; done < outs; done += now) {
+        now = outs - done < MOST ? outs - done : (int)MOST;
+        b.first = done * TILE_SIDE;
+        b.last = done + now == outs;
+        b.add |= done > 0;
+        if (now == 1)
+            CAB_TRY(launch<1>(node, b, blocks, backend));
+        else if (now == 2)
+            CAB_TRY(launch<2>(node, b, blocks, backend));
+        else
+            CAB_TRY(launch<3>(node, b, blocks, backend));
+        b.term.earlier += blocks;
+    }
+    return CAB_OK;
 }
 
 static cab_status run(const cab_node *node, cab_backend *backend)
@@ -502,14 +529,7 @@ static cab_status run(const cab_node *node, cab_backend *backend)
     b.n_row = cab_rows(x);
     if (b.map == CAB_MAP_SOFTMAX_TOKENS || b.map == CAB_MAP_SOFTMAX_FEATURES)
         CAB_TRY(align_stats(b.term, b.target, b.map, (float2 *)(memory + s.stats), backend));
-    switch (cab_columns(target) / TILE_SIDE) {
-    case 1:
-        return launch<1>(node, b, s.blocks, backend);
-    case 2:
-        return launch<2>(node, b, s.blocks, backend);
-    default:
-        return launch<3>(node, b, s.blocks, backend);
-    }
+    return launch_all(node, b, s.blocks, backend);
 }
 
 extern "C" cab_status cab_bridge_loss_forward_cuda(const cab_node *node, cab_backend *backend)
