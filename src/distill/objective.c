@@ -140,7 +140,7 @@ static cab_status record(cab_objective *o, const cab_model *student, const cab_m
         teacher_hidden = cab_model_record(g, teacher, o->input, false, &teacher_taps.taps);
     }
     cab_tensor *hidden = cab_model_record(g, student, o->input, opt->recompute, &student_taps.taps);
-    if (opt->align && bridge != NULL)
+    if (opt->align && bridge != NULL && teacher != NULL)
         CAB_GOTO(record_alignment(o, student, teacher, bridge, &student_taps.taps, &teacher_taps.taps));
     if (head)
         record_head(o, student, opt->kl || !opt->train ? teacher : NULL, hidden, teacher_hidden);

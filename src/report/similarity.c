@@ -128,7 +128,7 @@ static cab_status put_pair(FILE *out, const cab_heat_map *map, const cab_heat_la
 {
     const int64_t side = map->rows * CELL;
     fprintf(out, "<figure class=\"card matrix\"><div class=\"slide\"><svg viewBox=\"0 0 %lld %lld\">",
-            (long long)(BESIDE + 2 * side + BETWEEN + 1), (long long)(ABOVE + side + BELOW));
+            BESIDE + 2LL * side + BETWEEN + 1, ABOVE + (long long)side + BELOW);
     for (int64_t i = 0; i < map->rows; i++) {
         fprintf(out, "<text class=\"word\" text-anchor=\"end\" x=\"%d\" y=\"%lld\">", BESIDE - 5,
                 (long long)(ABOVE + i * CELL + CELL - 2));

@@ -18,7 +18,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { BATCH = 32, TOP = 5 };
 
@@ -187,8 +186,10 @@ typedef struct pass {
 
 static bool same_pixels(const cab_image_transform *a, const cab_image_transform *b)
 {
-    return a->size == b->size && a->crop == b->crop && a->filter == b->filter &&
-           memcmp(a->mean, b->mean, sizeof a->mean) == 0 && memcmp(a->std, b->std, sizeof a->std) == 0;
+    bool same = a->size == b->size && a->crop == b->crop && a->filter == b->filter;
+    for (size_t i = 0; i < sizeof a->mean / sizeof *a->mean; i++)
+        same = same && a->mean[i] == b->mean[i] && a->std[i] == b->std[i];
+    return same;
 }
 
 static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_image_loader **loader)

@@ -154,9 +154,9 @@ static cab_status run_steps(timer *t)
 
 typedef struct op_time {
     const char *name;
-    bool backward;
     double seconds, flops, bytes, floor; /* floor: seconds at the limits, node by node */
     int count;
+    bool backward;
 } op_time;
 
 typedef struct limits {
