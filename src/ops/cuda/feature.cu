@@ -151,30 +151,37 @@ template <typename T, int N, cab_feature_map MAP> static void launch_tiles(const
 
 /* ---- rows: softmax over features ------------------------------------------------------------------------------------- */
 
-/* The sum of squares of a row by one warp, this lane's part of it. */
-template <typename T, int N>
-__device__ __forceinline__ float compare_row(const align<T> &a, float factor, int64_t row, int lane)
+/* The maximum of a row's D elements and the inverse sum of exponentials, by one warp. */
+template <typename T, int N> __device__ __forceinline__ float2 row_softmax(const T *target, int64_t D, int lane)
 {
-    const T *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
-    float top = -INFINITY, sum = 0.0f, squares = 0.0f, maximum[N], inverse[N], x[N];
-    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+    float top = -INFINITY, sum = 0.0f, x[N];
+    for (int64_t at = lane * N; at < D; at += 32 * N) {
         load_floats(target + at, x);
 #pragma unroll
         for (int i = 0; i < N; i++)
             top = fmaxf(top, x[i]);
     }
     top = warp_max(top);
-    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
+    for (int64_t at = lane * N; at < D; at += 32 * N) {
         load_floats(target + at, x);
 #pragma unroll
         for (int i = 0; i < N; i++)
             sum += exp_fast(x[i] - top);
     }
-    sum = warp_sum(sum);
+    return make_float2(top, 1.0f / warp_sum(sum));
+}
+
+/* The sum of squares of a row by one warp, this lane's part of it. */
+template <typename T, int N>
+__device__ __forceinline__ float compare_row(const align<T> &a, float factor, int64_t row, int lane)
+{
+    const T *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
+    const float2 softmax = row_softmax<T, N>(target, a.D, lane);
+    float squares = 0.0f, maximum[N], inverse[N], x[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        maximum[i] = top;
-        inverse[i] = 1.0f / sum;
+        maximum[i] = softmax.x;
+        inverse[i] = softmax.y;
     }
     for (int64_t at = lane * N; at < a.D; at += 32 * N) {
         load_floats(target + at, x);
@@ -222,23 +229,9 @@ static __global__ void __launch_bounds__(ALIGN_THREADS) feature_stats(align<bf16
     if (row >= a.B * a.L)
         return;
     const bf16 *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
-    float top = -INFINITY, sum = 0.0f, x[N];
-    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
-        load_floats(target + at, x);
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            top = fmaxf(top, x[i]);
-    }
-    top = warp_max(top);
-    for (int64_t at = lane * N; at < a.D; at += 32 * N) {
-        load_floats(target + at, x);
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            sum += exp_fast(x[i] - top);
-    }
-    sum = warp_sum(sum);
+    const float2 softmax = row_softmax<bf16, N>(target, a.D, lane);
     if (lane == 0)
-        stats[row] = make_float2(top, 1.0f / sum);
+        stats[row] = softmax;
 }
 
 cab_status align_stats(const align_term &term, rows_of<const bf16> target, cab_feature_map map, float2 *stats,
