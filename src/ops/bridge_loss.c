@@ -30,6 +30,8 @@ static const cab_op op_bridge_loss = {
     .flops = bridge_flops,
 };
 
+enum { MOST_ROWS = 1 << 30 };
+
 /* Whether rows begin at multiples of `step` elements. */
 static bool aligned(const cab_tensor *t, int64_t step)
 {
@@ -56,9 +58,9 @@ static bool fits(const cab_graph *g, const cab_bridge_layers *m, const cab_tenso
         return false;
     if (rows != NULL && (rows->skip < 0 || rows->class_at < 0 || rows->class_at >= x->shape[1]))
         return false;
-    return x->shape[0] == target->shape[0] && x->shape[1] + (rows != NULL ? rows->skip : 0) == target->shape[1] &&
-           layers_fit(m, cab_columns(target)) && aligned(x, 2) && aligned(target, 8) &&
-           cab_bridge_loss_has_cuda(cab_graph_backend(g), cab_columns(target));
+    return cab_rows(x) < MOST_ROWS && x->shape[0] == target->shape[0] &&
+           x->shape[1] + (rows != NULL ? rows->skip : 0) == target->shape[1] && layers_fit(m, cab_columns(target)) &&
+           aligned(x, 2) && aligned(target, 8) && cab_bridge_loss_has_cuda(cab_graph_backend(g), cab_columns(target));
 }
 
 static cab_tensor *record_one(cab_graph *g, cab_tensor *x, const cab_bridge_layers *m, cab_tensor *target,

@@ -3,19 +3,21 @@
  * A block of 8 warps goes over tiles of 64 tokens, W2 in shared memory and the gradients of both weights in registers. Per tile,
  * with warp w at rows 16 (w % 4) and at half w / 4 of the columns:
  *
- *   h = f(x W1^T + b1)                         into shared memory; f' stays in registers
- *   of each 64 of the outputs:   e = h W2^T + b2 - psi(target),   dp = factor e   into shared memory
- *                                dW2 += dp^T h   db2 += dp^T 1   dh += dp W2
- *   dh f'                                      into shared memory
+ *   h = f(x W1^T + b1)                                               h and f' into shared memory
+ *   of each 64 outputs:  e = h W2^T + b2 - psi(target)               dp = factor e into shared memory
+ *   of each 64 outputs:  dW2 += dp^T h   db2 += dp^T 1   dh += dp W2
+ *   dh f'                                                            into shared memory
  *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1
  *
  * Then each block leaves its part of the parameters' gradients, and partials.cuh adds them up. A softmax of the target has its maxima and
  * sums from align_stats(). Registers are for 192 outputs: more of them take one launch after another, each with its part of dh, in which
  * everything behind it is linear.
  *
+ * A block has few tiles, so that its instructions are fetched from the second-level cache nearly as often as they run: loops are
+ * rolled wherever registers allow it, and what f' keeps is in shared memory for that.
+ *
  * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
- * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; expected 15 to 20 us at a
- * third of what mma.sync reaches, and 6 us for 14 MB of parts. */
+ * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts. */
 #include "ops/cuda/activation.cuh"
 #include "ops/cuda/align.cuh"
 #include "ops/cuda/mma.cuh"
@@ -40,7 +42,7 @@ struct bridge {
     cab_activation_kind activation;
     const float2 *stats;
     float *parts; /* a row per block; NULL: no gradients at all */
-    int64_t n_row;
+    int n_row;
     int first; /* output */
     bool last; /* launch */
 };
@@ -54,7 +56,8 @@ template <int OUTS> struct part {
 template <int OUTS> struct memory {
     char w2[OUTS][HALVES][TILE_BYTES]; /* (out, hidden) */
     char h[HALVES][TILE_BYTES], dh[HALVES][TILE_BYTES];
-    char dp[2][TILE_BYTES];
+    char dp[OUTS][TILE_BYTES];
+    uint32_t slope[16][THREADS]; /* f' of the thread's own pairs */
     char x[2][TOKENS * IN_ROW_BYTES];
     char w1[HIDDEN * IN_ROW_BYTES];
     float b1[HIDDEN], b2[OUTS * TILE_SIDE];
@@ -81,19 +84,20 @@ __device__ __forceinline__ place here()
 
 /* The thread's two tokens of a tile: of row i the number, or -1 past the end, and that of the target's row. */
 struct tokens {
-    int64_t row[2], target[2], sequence[2];
+    int row[2], sequence[2];
+    int64_t target[2];
 };
 
-__device__ __forceinline__ tokens tokens_of(const bridge &b, int64_t first, const place &p)
+__device__ __forceinline__ tokens tokens_of(const bridge &b, int first, const place &p)
 {
     tokens t;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const int64_t row = first + 16 * p.group + p.g + 8 * i;
+        const int row = first + 16 * p.group + p.g + 8 * i, L = (int)b.term.L;
         const bool inside = row < b.n_row;
         t.row[i] = inside ? row : -1;
-        t.sequence[i] = inside ? row / b.term.L : 0;
-        t.target[i] = inside ? b.term.target_row(t.sequence[i], row - t.sequence[i] * b.term.L) : 0;
+        t.sequence[i] = inside ? row / L : 0;
+        t.target[i] = inside ? b.term.target_row(t.sequence[i], row - t.sequence[i] * L) : 0;
     }
     return t;
 }
@@ -103,8 +107,10 @@ __device__ __forceinline__ uint32_t load_pair(const bf16 *from)
     return *(const uint32_t *)from;
 }
 
+/* Begins to copy the weights. */
 template <int OUTS> __device__ __forceinline__ void load_parameters(const bridge &b, memory<OUTS> &m)
 {
+#pragma unroll 1
     for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
         const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
         copy_16(shared_address(m.w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
@@ -112,29 +118,46 @@ template <int OUTS> __device__ __forceinline__ void load_parameters(const bridge
     }
     for (int i = threadIdx.x; i < HIDDEN * IN / 8; i += THREADS)
         copy_16(shared_address(m.w1) + i * 16, b.w1 + i * 8, true);
+    copies_commit();
     for (int i = threadIdx.x; i < HIDDEN; i += THREADS)
         m.b1[i] = to_float(b.b1[i]);
     for (int i = threadIdx.x; i < OUTS * TILE_SIDE; i += THREADS)
         m.b2[i] = to_float(b.b2[b.first + i]);
-    copies_commit();
-    copies_wait();
+}
+
+/* Columns 2 q and 2 q + 8 of both tokens. */
+__device__ __forceinline__ void load_inputs(const bridge &b, const place &p, const tokens &t, uint32_t (&x)[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        x[i] = t.row[i % 2] >= 0 ? load_pair(b.x.at(t.row[i % 2], 2 * p.q + i / 2 * 8)) : 0;
+}
+
+/* The targets of 32 of the outputs 64 out ..: pairs of columns 8 j + 2 q of both tokens. */
+__device__ __forceinline__ void load_targets(const bridge &b, const place &p, const tokens &t, int out,
+                                             uint32_t (&target)[4][2])
+{
+    const int column = b.first + out * TILE_SIDE + p.half * 32 + 2 * p.q;
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], column + 8 * j)) : 0;
 }
 
 template <cab_activation_kind KIND>
-__device__ __forceinline__ void activate_pairs(const tile_sums &sums, uint32_t (&h)[8][2], uint32_t (&slope)[8][2])
+__device__ __forceinline__ void activate_pairs(const float (&sums)[4], uint32_t (&h)[2], uint32_t (&slope)[2])
 {
 #pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const value_and_slope low = evaluate<KIND>(sums[n][2 * i]), high = evaluate<KIND>(sums[n][2 * i + 1]);
-            h[n][i] = pack(low.y, high.y);
-            slope[n][i] = pack(low.slope, high.slope);
-        }
+    for (int i = 0; i < 2; i++) {
+        const value_and_slope low = evaluate<KIND>(sums[2 * i]), high = evaluate<KIND>(sums[2 * i + 1]);
+        h[i] = pack(low.y, high.y);
+        slope[i] = pack(low.slope, high.slope);
+    }
 }
 
-__device__ __forceinline__ void activate_tile(cab_activation_kind kind, const tile_sums &sums, uint32_t (&h)[8][2],
-                                              uint32_t (&slope)[8][2])
+__device__ __forceinline__ void activate(cab_activation_kind kind, const float (&sums)[4], uint32_t (&h)[2],
+                                         uint32_t (&slope)[2])
 {
     switch (kind) {
     case CAB_GELU_TANH:
@@ -155,103 +178,130 @@ __device__ __forceinline__ void activate_tile(cab_activation_kind kind, const ti
     }
 }
 
-/* x of the tile, for dW1 in shared memory, and h = f(x W1^T + b1). */
+/* h = f(x W1^T + b1) and f', and x for dW1. */
 template <int OUTS>
-__device__ __forceinline__ void hidden_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int turn,
-                                            uint32_t (&slope)[8][2])
+__device__ __forceinline__ void hidden_tile(const bridge &b, memory<OUTS> &m, const place &p, const uint32_t (&x)[4],
+                                            int turn)
 {
-    uint32_t x[4], h[8][2];
-    tile_sums sums;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int64_t row = t.row[i % 2];
-        const int column = 2 * p.q + i / 2 * 8;
-        x[i] = row >= 0 ? load_pair(b.x.at(row, column)) : 0;
+    for (int i = 0; i < 4; i++)
         if (p.half == 0)
-            *(uint32_t *)(m.x[turn] + (16 * p.group + p.g + i % 2 * 8) * IN_ROW_BYTES + column * 2) = x[i];
-    }
-#pragma unroll
+            *(uint32_t *)(m.x[turn] + (16 * p.group + p.g + i % 2 * 8) * IN_ROW_BYTES + p.q * 4 + i / 2 * 16) = x[i];
+#pragma unroll 2
     for (int n = 0; n < 8; n++) {
         const int column = p.half * TILE_SIDE + n * 8;
         const char *w = m.w1 + (column + p.g) * IN_ROW_BYTES + p.q * 4;
-        sums[n][0] = sums[n][2] = m.b1[column + 2 * p.q];
-        sums[n][1] = sums[n][3] = m.b1[column + 2 * p.q + 1];
-        mma(sums[n], x, *(const uint32_t *)w, *(const uint32_t *)(w + 16));
+        const float2 bias = *(const float2 *)(m.b1 + column + 2 * p.q);
+        float sums[4] = {bias.x, bias.y, bias.x, bias.y};
+        uint32_t h[2], slope[2];
+        mma(sums, x, *(const uint32_t *)w, *(const uint32_t *)(w + 16));
+        activate(b.activation, sums, h, slope);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            *(uint32_t *)(m.h[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) = h[i];
+            m.slope[2 * n + i][threadIdx.x] = slope[i];
+        }
     }
-    activate_tile(b.activation, sums, h, slope);
-#pragma unroll
-    for (int n = 0; n < 8; n++)
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            *(uint32_t *)(m.h[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) = h[n][i];
-}
-
-/* The targets of 32 outputs from `column`: pairs of columns 8 j + 2 q of both tokens. */
-__device__ __forceinline__ void load_targets(const bridge &b, const tokens &t, int column, uint32_t (&target)[4][2])
-{
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], b.first + column + 8 * j)) : 0;
 }
 
 /* psi of one element of token i. */
+template <cab_feature_map MAP>
 __device__ __forceinline__ float mapped(const bridge &b, const tokens &t, int i, int column, float x)
 {
-    switch (b.map) {
-    case CAB_MAP_NONE:
+    if constexpr (MAP == CAB_MAP_NONE)
         return x;
-    case CAB_MAP_RELU:
+    else if constexpr (MAP == CAB_MAP_RELU)
         return x < 0.0f ? 0.0f : x;
-    case CAB_MAP_EXP:
+    else if constexpr (MAP == CAB_MAP_EXP)
         return exp_fast(x);
-    default:
+    else {
         if (t.row[i] < 0)
             return 0.0f;
-        const int64_t at = b.map == CAB_MAP_SOFTMAX_TOKENS ? t.sequence[i] * b.term.D + b.first + column : t.row[i];
-        const float2 s = b.stats[at];
+        const bool by_column = MAP == CAB_MAP_SOFTMAX_TOKENS;
+        const float2 s = b.stats[by_column ? t.sequence[i] * b.term.D + b.first + column : t.row[i]];
         return exp_fast(x - s.x) * s.y;
     }
 }
 
-/* e of 16 tokens and 32 outputs, their squares, and dp into shared memory. */
-template <int OUTS>
-__device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
-                                              const uint32_t (&target)[4][2], float factor)
+/* e out of the predictions of 16 tokens and 32 outputs: their squares, and dp into shared memory. */
+template <int OUTS, cab_feature_map MAP>
+__device__ __forceinline__ float errors(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
+                                        const float (&sums)[4][4], const uint32_t (&target)[4][2], float factor)
 {
-    float sums[4][4], squares = 0.0f;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            sums[j][i] = m.b2[out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q + i % 2];
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        uint32_t a[4];
-        load_left(a, shared_address(m.h[k / 4]), p.lanes, p.group, k % 4);
-#pragma unroll
-        for (int n = 0; n < 2; n++) {
-            uint32_t w[4];
-            load_matrices(w, shared_address(m.w2[out][k / 4]) + (2 * p.half + n) * 16 * TILE_ROW_BYTES +
-                                 p.lanes.columns_first + ((uint32_t)(k % 4 * 32) ^ p.lanes.columns_piece));
-            mma(sums[2 * n], a, w[0], w[1]);
-            mma(sums[2 * n + 1], a, w[2], w[3]);
-        }
-    }
+    float squares = 0.0f;
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int column = out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q;
-            float low = sums[j][2 * i] - mapped(b, t, i, column, low_half(target[j][i]));
-            float high = sums[j][2 * i + 1] - mapped(b, t, i, column + 1, high_half(target[j][i]));
+            float low = sums[j][2 * i] - mapped<MAP>(b, t, i, column, low_half(target[j][i]));
+            float high = sums[j][2 * i + 1] - mapped<MAP>(b, t, i, column + 1, high_half(target[j][i]));
             low = t.row[i] >= 0 ? low : 0.0f;
             high = t.row[i] >= 0 ? high : 0.0f;
             squares += low * low + high * high;
-            *(uint32_t *)(m.dp[out % 2] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.half + j, p.q)) =
+            *(uint32_t *)(m.dp[out] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.half + j, p.q)) =
                 pack(low * factor, high * factor);
         }
+    return squares;
+}
+
+/* 16 tokens and 32 of the outputs 64 out .. */
+template <int OUTS>
+__device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
+                                              const uint32_t (&target)[4][2], float factor)
+{
+    float sums[4][4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float2 bias = *(const float2 *)(m.b2 + out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q);
+        sums[j][0] = sums[j][2] = bias.x;
+        sums[j][1] = sums[j][3] = bias.y;
+    }
+#pragma unroll 1
+    for (int half = 0; half < HALVES; half++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t a[4];
+            load_left(a, shared_address(m.h[half]), p.lanes, p.group, k);
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                uint32_t w[4];
+                load_matrices(w, shared_address(m.w2[out][half]) + (2 * p.half + n) * 16 * TILE_ROW_BYTES +
+                                     p.lanes.columns_first + ((uint32_t)(k * 32) ^ p.lanes.columns_piece));
+                mma(sums[2 * n], a, w[0], w[1]);
+                mma(sums[2 * n + 1], a, w[2], w[3]);
+            }
+        }
+    switch (b.map) {
+    case CAB_MAP_NONE:
+        return errors<OUTS, CAB_MAP_NONE>(b, m, p, t, out, sums, target, factor);
+    case CAB_MAP_RELU:
+        return errors<OUTS, CAB_MAP_RELU>(b, m, p, t, out, sums, target, factor);
+    case CAB_MAP_EXP:
+        return errors<OUTS, CAB_MAP_EXP>(b, m, p, t, out, sums, target, factor);
+    case CAB_MAP_SOFTMAX_TOKENS:
+        return errors<OUTS, CAB_MAP_SOFTMAX_TOKENS>(b, m, p, t, out, sums, target, factor);
+    default:
+        return errors<OUTS, CAB_MAP_SOFTMAX_FEATURES>(b, m, p, t, out, sums, target, factor);
+    }
+}
+
+/* All outputs of 16 tokens; `target` holds those of the first 64, and is left with others. */
+template <int OUTS>
+__device__ __forceinline__ float compare_tiles(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t,
+                                               uint32_t (&target)[4][2], float factor)
+{
+    float squares = 0.0f;
+#pragma unroll 1
+    for (int out = 0; out < OUTS; out++) {
+        uint32_t next[4][2] = {};
+        if (out + 1 < OUTS)
+            load_targets(b, p, t, out + 1, next);
+        squares += compare_tile(b, m, p, t, out, target, factor);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            target[j / 2][j % 2] = next[j / 2][j % 2];
+    }
     return squares;
 }
 
@@ -267,8 +317,8 @@ template <int OUTS>
 __device__ __forceinline__ void gradients_of_outputs(memory<OUTS> &m, const place &p, int out, held<OUTS> &sums,
                                                      tile_sums &dh)
 {
-    const uint32_t dp = shared_address(m.dp[out % 2]);
-#pragma unroll
+    const uint32_t dp = shared_address(m.dp[out]);
+#pragma unroll 1
     for (int k = 0; k < 4; k++) {
         uint32_t a[4];
         load_left_transposed(a, dp, p.lanes, p.group, k);
@@ -290,7 +340,7 @@ template <int OUTS>
 __device__ __forceinline__ void input_gradient(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t)
 {
     float sums[4] = {};
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < STEPS; k += 2) {
         uint32_t a[4], w[4];
         load_matrices_transposed(w, in_rows(m.w1, p, k, p.half));
@@ -310,17 +360,18 @@ __device__ __forceinline__ void input_gradient(const bridge &b, memory<OUTS> &m,
 /* dh f', dW1, db1 and dx. */
 template <int OUTS>
 __device__ __forceinline__ void gradients_of_hidden(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t,
-                                                    int turn, const tile_sums &dh, const uint32_t (&slope)[8][2],
-                                                    held<OUTS> &sums)
+                                                    int turn, const tile_sums &dh, held<OUTS> &sums)
 {
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 2; i++) {
+            const uint32_t slope = m.slope[2 * n + i][threadIdx.x];
             *(uint32_t *)(m.dh[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) =
-                pack(dh[n][2 * i] * low_half(slope[n][i]), dh[n][2 * i + 1] * high_half(slope[n][i]));
+                pack(dh[n][2 * i] * low_half(slope), dh[n][2 * i + 1] * high_half(slope));
+        }
     __syncthreads();
-#pragma unroll
+#pragma unroll 1
     for (int k = 0; k < 4; k += 2) {
         uint32_t left[2][4], x[2][4];
         load_left_transposed(left[0], shared_address(m.dh[p.half]), p.lanes, p.group, k);
@@ -365,37 +416,49 @@ __device__ __forceinline__ void leave(const bridge &b, const place &p, const hel
     }
 }
 
+/* Everything that only gradients need, of one tile. */
+template <int OUTS>
+__device__ __forceinline__ void gradients(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int turn,
+                                          held<OUTS> &sums)
+{
+    tile_sums dh;
+    clear(dh);
+#pragma unroll
+    for (int out = 0; out < OUTS; out++)
+        gradients_of_outputs(m, p, out, sums, dh);
+    gradients_of_hidden(b, m, p, t, turn, dh, sums);
+}
+
 template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_tiles(const __grid_constant__ bridge b)
 {
     extern __shared__ uint4 dynamic[];
     memory<OUTS> &m = *(memory<OUTS> *)dynamic;
     const place p = here();
-    const float factor = b.term.factor();
+    const int stride = gridDim.x * TOKENS;
+    int first = blockIdx.x * TOKENS;
     held<OUTS> sums = {};
     float squares = 0.0f;
-    int turn = 0;
+    uint32_t x[4], target[4][2];
     load_parameters(b, m);
+    tokens t = tokens_of(b, first, p);
+    load_inputs(b, p, t, x);
+    load_targets(b, p, t, 0, target);
+    const float factor = b.term.factor();
+    copies_wait();
     __syncthreads();
-    for (int64_t first = blockIdx.x * (int64_t)TOKENS; first < b.n_row; first += gridDim.x * (int64_t)TOKENS) {
-        const tokens t = tokens_of(b, first, p);
-        uint32_t slope[8][2], target[2][4][2];
-        tile_sums dh;
-        clear(dh);
-        load_targets(b, t, p.half * 32 + 2 * p.q, target[0]);
-        hidden_tile(b, m, p, t, turn, slope);
+#pragma unroll 1
+    for (int turn = 0; first < b.n_row; turn ^= 1) {
+        hidden_tile(b, m, p, x, turn);
         __syncthreads();
-#pragma unroll
-        for (int out = 0; out < OUTS; out++) {
-            if (out + 1 < OUTS)
-                load_targets(b, t, (out + 1) * TILE_SIDE + p.half * 32 + 2 * p.q, target[(out + 1) % 2]);
-            squares += compare_tile(b, m, p, t, out, target[out % 2], factor);
-            __syncthreads();
-            if (b.parts != NULL)
-                gradients_of_outputs(m, p, out, sums, dh);
-        }
+        squares += compare_tiles(b, m, p, t, target, factor);
+        __syncthreads();
+        first += stride;
+        const tokens next = tokens_of(b, first, p);
+        load_inputs(b, p, next, x);
+        load_targets(b, p, next, 0, target);
         if (b.parts != NULL)
-            gradients_of_hidden(b, m, p, t, turn, dh, slope, sums);
-        turn ^= 1;
+            gradients(b, m, p, t, turn, sums);
+        t = next;
     }
     if (b.parts != NULL)
         leave(b, p, sums);
@@ -526,7 +589,7 @@ static cab_status run(const cab_node *node, cab_backend *backend)
     b.activation = attributes->activation;
     b.stats = (const float2 *)(memory + s.stats);
     b.parts = node->backward ? (float *)(memory + s.parts) : NULL;
-    b.n_row = cab_rows(x);
+    b.n_row = (int)cab_rows(x);
     if (b.map == CAB_MAP_SOFTMAX_TOKENS || b.map == CAB_MAP_SOFTMAX_FEATURES)
         CAB_TRY(align_stats(b.term, b.target, b.map, (float2 *)(memory + s.stats), backend));
     return launch_all(node, b, s.blocks, backend);
