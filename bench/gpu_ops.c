@@ -334,14 +334,6 @@ static const operation operations[] = {
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------- */
 
-static double bytes_of(cab_tensor *const *tensors, int n)
-{
-    double bytes = 0;
-    for (int i = 0; i < n; i++)
-        bytes += tensors[i] != NULL ? (double)cab_tensor_bytes(tensors[i]) : 0;
-    return bytes;
-}
-
 /* Bytes and FLOPs of the nodes of one direction. */
 static void count_work(const cab_graph *g, bool backward, double *bytes, double *flops)
 {
@@ -350,8 +342,7 @@ static void count_work(const cab_graph *g, bool backward, double *bytes, double 
         const cab_node *node = cab_graph_node(g, i);
         if (node->skip || node->backward != backward)
             continue;
-        *bytes += bytes_of(node->in, node->n_in) + bytes_of(node->out, node->n_out) +
-                  bytes_of(node->gout, node->n_out) + bytes_of(node->gin, node->n_in);
+        *bytes += cab_node_bytes(node);
         *flops += cab_node_flops(node);
     }
 }

@@ -72,8 +72,8 @@ emulate() {
         -R "^ops/test_($(echo "$ops" | tr ' ' '|'))\$"
 }
 
-# compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in our kernels
-# alone: in those of cuBLASLt and cuDNN that takes hours.
+# compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in all kernels, which
+# takes long: told to leave those of cuBLASLt out, the sanitizer of CUDA 13.0 makes them fail on an H200.
 sanitize() {
     ops=${OPS:-$(for source in tests/ops/test_*.c; do name=${source##*/test_}; echo "${name%.c}"; done)}
     targets=
@@ -93,13 +93,10 @@ sanitize() {
 sanitize_one() { # sanitize_one TOOL OPERATION
     log=build/cuda/$1-$2.log
     started=$(date +%s)
-    set -- "$1" "$2" compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 --require-cuda-init no
-    [ "$1" != racecheck ] || set -- "$@" --kernel-name-exclude 'regex=cutlass|nvjet|cublas|cudnn|xmma|splitK'
-    tool=$1 op=$2
-    shift 2
     status=0
-    "$@" "build/cuda/tests/test_${op}_ops" >"$log" 2>&1 || status=$?
-    echo "$tool $op: $(grep -E 'SUMMARY' "$log" | tail -1 | tr -d '=') ($(($(date +%s) - started)) s)"
+    compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 --require-cuda-init no \
+        "build/cuda/tests/test_${2}_ops" >"$log" 2>&1 || status=$?
+    echo "$1 $2: $(grep -E 'SUMMARY' "$log" | tail -1 | tr -d '=') ($(($(date +%s) - started)) s)"
     [ $status -eq 0 ] || { tail -30 "$log"; return 1; }
 }
 

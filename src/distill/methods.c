@@ -14,10 +14,10 @@
  *   cab            KL + 3 align, softmax map            from scratch, A at the identity
  *   cab-joint      CE + KL + 3 align                    from scratch
  *   weight-reuse   CE + KL                              from the teacher's weights
- *   cab-best       CE + KL + 3 align                    from the teacher's weights
+ *   cab-best       CE + KL + 10 align, wider bridges    from the teacher's weights
  *
  * Weights of the teacher are reused behind a convolution that passes the current token, and alignment is with Q and K as they are
- * but in the published method: docs/method.md has what that is worth. Presets for images all name bridge.feature_map, so that
+ * but in the published method: docs/method.md has what that is worth. Presets for images all name bridge.feature_map and bridge.hidden, so that
  * going from one to another leaves nothing behind.
  *
  * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. Those of text all start with a
@@ -50,30 +50,39 @@ static const char *const cab_best[] = {
     "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
     "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
 
-static const char *const image_vanilla[] = {"bridge.feature_map=softmax", "stages[0].name=train", "stages[0].ce=1",
-                                            NULL};
+static const char *const image_vanilla[] = {"bridge.feature_map=softmax", "bridge.hidden=128", "stages[0].name=train",
+                                            "stages[0].ce=1", NULL};
 
-static const char *const image_soft[] = {"bridge.feature_map=softmax", "stages[0].name=distil", "stages[0].ce=1",
-                                         "stages[0].kl=1", NULL};
+static const char *const image_soft[] = {"bridge.feature_map=softmax",
+                                         "bridge.hidden=128",
+                                         "stages[0].name=distil",
+                                         "stages[0].ce=1",
+                                         "stages[0].kl=1",
+                                         NULL};
 
-static const char *const image_cab[] = {"bridge.feature_map=softmax", "init.near_identity=true",
-                                        "stages[0].name=distil",      "stages[0].kl=1",
-                                        "stages[0].align=3",          NULL};
+static const char *const image_cab[] = {"bridge.feature_map=softmax",
+                                        "bridge.hidden=128",
+                                        "init.near_identity=true",
+                                        "stages[0].name=distil",
+                                        "stages[0].kl=1",
+                                        "stages[0].align=3",
+                                        NULL};
 
-static const char *const image_joint[] = {"bridge.feature_map=none", "stages[0].name=joint", "stages[0].ce=1",
-                                          "stages[0].kl=1",          "stages[0].align=3",    NULL};
-
-static const char *const image_reuse[] = {"bridge.feature_map=softmax",
-                                          "init.weights=teacher",
-                                          "init.conv_identity=true",
-                                          "stages[0].name=distil",
+static const char *const image_joint[] = {"bridge.feature_map=none",
+                                          "bridge.hidden=128",
+                                          "stages[0].name=joint",
                                           "stages[0].ce=1",
                                           "stages[0].kl=1",
+                                          "stages[0].align=3",
                                           NULL};
 
-static const char *const image_best[] = {
-    "bridge.feature_map=none", "init.weights=teacher", "init.conv_identity=true", "stages[0].name=joint",
-    "stages[0].ce=1",          "stages[0].kl=1",       "stages[0].align=3",       NULL};
+static const char *const image_reuse[] = {
+    "bridge.feature_map=softmax", "bridge.hidden=128", "init.weights=teacher", "init.conv_identity=true",
+    "stages[0].name=distil",      "stages[0].ce=1",    "stages[0].kl=1",       NULL};
+
+static const char *const image_best[] = {"bridge.feature_map=none", "bridge.hidden=384",    "init.weights=teacher",
+                                         "init.conv_identity=true", "stages[0].name=joint", "stages[0].ce=1",
+                                         "stages[0].kl=1",          "stages[0].align=10",   NULL};
 
 static const struct {
     const char *const *settings;

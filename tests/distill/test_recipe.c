@@ -421,6 +421,7 @@ static void test_images(void **state)
         assert_int_equal(cab_recipe_new(&recipe), CAB_OK);
         set(recipe, "student.architecture", "vim");
         assert_int_equal(cab_recipe_apply_method(recipe, method), CAB_OK);
+        assert_int_equal(recipe->bridge.hidden, method == CAB_METHOD_CAB_BEST ? 384 : 128);
         set(recipe, "teacher.path", "vit");
         set(recipe, "data.train", "train.tar");
         set(recipe, "data.eval", "val.tar");

@@ -1,6 +1,7 @@
 /* fibers.cpp - the threads of a block, one at a time: barriers, warps, launches, and graphs of them. */
 #include "emulator.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -141,14 +142,39 @@ static void run_fiber(fiber &f)
     }
 }
 
-/* Every fiber once, or with a seed most of them, from anywhere on. */
+/* `count` fibers from `first` on, each once; with a seed most of them, and from anywhere on. */
+static void run_some(size_t first, size_t count)
+{
+    const size_t from = now.random != 0 ? next_random() % count : 0;
+    const bool backward = now.random != 0 && next_random() % 2 == 0;
+    for (size_t i = 0; i < count; i++)
+        if (now.random == 0 || next_random() % 4 != 0)
+            run_fiber(now.fibers[first + (from + (backward ? count - i : i)) % count]);
+}
+
+/* A warp as far as it comes without the others. */
+static void run_warp(size_t w)
+{
+    const size_t first = w * EMULATOR_LANES, count = std::min<size_t>(EMULATOR_LANES, now.fibers.size() - first);
+    int idle = 0;
+    while (idle < 8) {
+        const long before = now.progress;
+        run_some(first, count);
+        idle = now.progress != before ? 0 : idle + 1;
+    }
+}
+
+/* All threads side by side or, with a seed, in half of the rounds warp after warp: what a barrier keeps apart lies far apart then. */
 static void run_round()
 {
-    const size_t n = now.fibers.size(), first = now.random != 0 ? next_random() % n : 0;
-    const bool backward = now.random != 0 && next_random() % 2 == 0;
+    if (now.random == 0 || next_random() % 2 == 0) {
+        run_some(0, now.fibers.size());
+        return;
+    }
+    const size_t n = now.warps.size(), from = next_random() % n;
+    const bool backward = next_random() % 2 == 0;
     for (size_t i = 0; i < n; i++)
-        if (now.random == 0 || next_random() % 4 != 0)
-            run_fiber(now.fibers[(first + (backward ? n - i : i)) % n]);
+        run_warp((from + (backward ? n - i : i)) % n);
 }
 
 static void release_barrier()
