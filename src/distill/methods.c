@@ -17,8 +17,9 @@
  *   cab-best       CE + KL + 10 align, wider bridges    from the teacher's weights
  *
  * Weights of the teacher are reused behind a convolution that passes the current token, and alignment is with Q and K as they are
- * but in the published method: docs/method.md has what that is worth. Presets for images all name bridge.feature_map and bridge.hidden, so that
- * going from one to another leaves nothing behind.
+ * but in the published method: docs/method.md has what that is worth. Presets for images all name bridge.feature_map and
+ * bridge.hidden, so that going from one to another leaves nothing behind. That of cab-best is the winner of the search in
+ * docs/results.md (10 % of Tiny-ImageNet, 344 steps of 128 images at a rate of 2e-3).
  *
  * A preset is a list of recipe settings, so that it reads, and can be copied, as a recipe. Those of text all start with a
  * convolution that passes the current token. Their settings and learning rates are the winners of the search in
