@@ -14,8 +14,8 @@ PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset
 
-.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-emulate gpu-sanitize gpu-bench \
-    gpu-bundle
+.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-emulate \
+    gpu-sanitize gpu-bench gpu-bundle
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done

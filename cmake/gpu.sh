@@ -52,7 +52,7 @@ run_tests() {
         -L "^($(echo "$rooms" | tr ' ' '|'))\$"
 }
 
-# Those that take an emulated GPU seconds. The others take minutes: attention, scan, ssd and what goes over whole vocabularies.
+# Two minutes of an emulated GPU, on two cores. Each of the others takes two minutes or more, those over whole vocabularies twenty.
 quick='align_rows bridge_loss conv1d conv1d_reverse elementwise embedding feature fp8 optimizer tokens'
 
 emulate() {
