@@ -132,14 +132,16 @@ static void test_linear_padded_gpu(void **state)
         }
 }
 
-/* Tiles, split sums and vectors of the GPU's products; widths that are no multiple of anything. */
+/* Tiles, split sums and vectors of the GPU's products; widths that are no multiple of anything; at last more rows of a part than stand in
+ * shared memory at a time. */
 static void test_linear_gpu(void **state)
 {
     (void)state;
     const struct {
         int64_t batch, length, in, out;
-    } sizes[] = {{2, 300, 192, 384}, {1, 333, 257, 131}, {4, 1100, 64, 72}, {3, 7, 1024, 40},  {5, 197, 384, 44},
-                 {7, 197, 12, 384},  {13, 197, 16, 128}, {3, 197, 768, 56}, {1, 300, 24, 768}, {1, 1, 8, 8}};
+    } sizes[] = {{2, 300, 192, 384}, {1, 333, 257, 131}, {4, 1100, 64, 72},  {3, 7, 1024, 40},
+                 {5, 197, 384, 44},  {7, 197, 12, 384},  {13, 197, 16, 128}, {3, 197, 768, 56},
+                 {1, 300, 24, 768},  {1, 1, 8, 8},       {2, 13000, 16, 32}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int flags = 0; flags < 4; flags++) {
             const int64_t in = sizes[i].in, out = sizes[i].out;

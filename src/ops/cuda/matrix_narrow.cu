@@ -13,7 +13,7 @@
  *
  *   contract  terms: lane q of a row has 8 neighbours of each 32, two steps of mma; results: 4 neighbours of 16
  *   expand    terms: 4 neighbours of each 16; results: 8 neighbours of 32, 16 bytes
- *   outer     terms are rows: 2 q, 2 q + 1, 2 q + 8, 2 q + 9; rows of dw: 2 g, 2 g + 1 of 16; columns: 4 or 8 neighbours
+ *   outer     terms are rows: 2 q, 2 q + 1, 2 q + 8, 2 q + 9, those of N in shared memory; columns: 4 or 8 neighbours
  *
  * w stands in shared memory in the order in which lanes read it, 16 bytes each. In the backward pass a block has a part of
  * the rows: its warps make dx, then the products of the part's rows and, of few inputs, the sums of dy; they share the columns
@@ -34,6 +34,7 @@ extern "C" {
 enum { STEP = 16, WARPS = 12, MOST_SLICES = 6 };
 constexpr int64_t PART_ROWS = STEP * WARPS, MAX_PARTS = 132;
 constexpr size_t MOST_SHARED = 96 << 10;
+enum { STAGE_ROWS = STEP * WARPS }; /* of the narrow side in shared memory */
 
 struct sizes {
     int64_t n_row;
@@ -50,6 +51,16 @@ __device__ __forceinline__ uint2 load_8(const bf16 *from, bool valid)
 __device__ __forceinline__ uint4 load_16(const bf16 *from, bool valid)
 {
     return valid ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+}
+
+/* The same half of two neighbouring rows, side by side. */
+__device__ __forceinline__ uint32_t low_halves(uint32_t row, uint32_t next)
+{
+    return __byte_perm(row, next, 0x5410);
+}
+__device__ __forceinline__ uint32_t high_halves(uint32_t row, uint32_t next)
+{
+    return __byte_perm(row, next, 0x7632);
 }
 
 /* ---- the weight in shared memory ------------------------------------------------------------------------------------- */
@@ -71,26 +82,62 @@ __host__ __device__ __forceinline__ int padded(int n_wide)
     return (n_wide + 31) / 32 * 32;
 }
 
-/* along_wide: the parameter is (n_narrow, n_wide), else (n_wide, n_narrow). Four neighbours at a time; zeros beyond. */
-template <int BLOCKS, bool EXPAND> __device__ void pack_weight(bf16 *to, const bf16 *w, bool along_wide, const sizes &s)
+/* Zeros beyond the sides. From a parameter (n_wide, n_narrow) for expand, (n_narrow, n_wide) for contract: what lies side by side there
+ * does so here, and is copied behind the program's back. */
+template <int BLOCKS, bool EXPAND> __device__ __forceinline__ void copy_weight(bf16 *to, const bf16 *w, const sizes &s)
 {
-    const int across = (along_wide ? padded(s.n_wide) : 16 * BLOCKS) / 4;
-    const int down = along_wide ? 16 * BLOCKS : padded(s.n_wide), ld = along_wide ? s.n_wide : s.n_narrow;
-    const int lines = along_wide ? s.n_narrow : s.n_wide;
-#pragma unroll 4
-    for (int i = threadIdx.x; i < across * down; i += blockDim.x) {
-        const int line = i / across, first = i % across * 4;
-        const uint2 four = load_8(w + line * ld + first, line < lines && first < ld);
-        const int n = along_wide ? line : first, c = along_wide ? first : line;
-        if (EXPAND != along_wide) { /* what lies side by side there does so here */
-            *(uint2 *)(to + place<BLOCKS, EXPAND>(n, c)) = four;
-            continue;
+    const int wide = padded(s.n_wide);
+    if (EXPAND)
+        for (int i = threadIdx.x; i < wide * 4 * BLOCKS; i += blockDim.x) {
+            const int c = i / (4 * BLOCKS), n = i % (4 * BLOCKS) * 4;
+            const bool inside = n < s.n_narrow && c < s.n_wide;
+            copy_8(shared_address(to + place<BLOCKS, true>(n, c)), inside ? w + c * s.n_narrow + n : w, inside);
         }
-        const bf16 *each = (const bf16 *)&four;
+    else
+        for (int n = threadIdx.x / 32; n < 16 * BLOCKS; n += blockDim.x / 32)
+            for (int c = threadIdx.x % 32 * 8; c < wide; c += 32 * 8) {
+                const bool inside = n < s.n_narrow && c < s.n_wide;
+                copy_16(shared_address(to + place<BLOCKS, false>(n, c)), inside ? w + n * s.n_wide + c : w, inside);
+            }
+    copies_commit();
+}
+
+/* From a parameter that lies the other way, by pieces of 4 x 4. */
+template <int BLOCKS, bool EXPAND>
+__device__ __forceinline__ void transpose_weight(bf16 *to, const bf16 *w, const sizes &s)
+{
+    const int lines = EXPAND ? s.n_narrow : s.n_wide, ld = EXPAND ? s.n_wide : s.n_narrow;
+#pragma unroll 3
+    for (int i = threadIdx.x; i < padded(s.n_wide) * BLOCKS; i += blockDim.x) {
+        const int n = i % (4 * BLOCKS) * 4, c = i / (4 * BLOCKS) * 4, line = EXPAND ? n : c, first = EXPAND ? c : n;
+        uint2 in[4], out[4];
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            to[along_wide ? place<BLOCKS, EXPAND>(n, c + j) : place<BLOCKS, EXPAND>(n + j, c)] = each[j];
+            in[j] = load_8(w + (line + j) * ld + first, line + j < lines && first < ld);
+        out[0] = make_uint2(low_halves(in[0].x, in[1].x), low_halves(in[2].x, in[3].x));
+        out[1] = make_uint2(high_halves(in[0].x, in[1].x), high_halves(in[2].x, in[3].x));
+        out[2] = make_uint2(low_halves(in[0].y, in[1].y), low_halves(in[2].y, in[3].y));
+        out[3] = make_uint2(high_halves(in[0].y, in[1].y), high_halves(in[2].y, in[3].y));
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            *(uint2 *)(to + (EXPAND ? place<BLOCKS, true>(n, c + j) : place<BLOCKS, false>(n + j, c))) = out[j];
     }
+}
+
+/* along_wide: the parameter is (n_narrow, n_wide), else (n_wide, n_narrow). Complete after weight_wait(). */
+template <int BLOCKS, bool EXPAND>
+__device__ __forceinline__ void begin_weight(bf16 *to, const bf16 *w, bool along_wide, const sizes &s)
+{
+    if (EXPAND != along_wide)
+        copy_weight<BLOCKS, EXPAND>(to, w, s);
+    else
+        transpose_weight<BLOCKS, EXPAND>(to, w, s);
+}
+
+__device__ __forceinline__ void weight_wait()
+{
+    copies_wait();
+    __syncthreads();
 }
 
 /* ---- the products of 16 rows by a warp ------------------------------------------------------------------------------- */
@@ -119,10 +166,11 @@ __device__ __forceinline__ void store_rows(bf16 *upper, bf16 *lower, const float
             make_uint4(pack(s[0][2], s[0][3]), pack(s[1][2], s[1][3]), pack(s[2][2], s[2][3]), pack(s[3][2], s[3][3]));
 }
 
-/* to (wide) = from (narrow) w [+ bias] [+ to], rows first .. first + 15. */
+/* to (wide) = from (narrow) w [+ bias] [+ to], rows first .. first + 15. `fresh`: the weight is on its way, which the whole block waits
+ * for when it has begun to load. */
 template <int BLOCKS>
 __device__ __forceinline__ void expand(rows_of<const bf16> from, rows_of<bf16> to, const uint4 *w, const bf16 *bias,
-                                       bool add, int64_t first, const sizes &s)
+                                       bool add, bool fresh, int64_t first, const sizes &s)
 {
     enum { BATCH = 4 };
     const int lane = threadIdx.x % 32, q = lane % 4, groups = padded(s.n_wide) / 32;
@@ -136,6 +184,8 @@ __device__ __forceinline__ void expand(rows_of<const bf16> from, rows_of<bf16> t
         const uint2 l = load_8(from.at(lower, column), has_lower && column < s.n_narrow);
         a[k][0] = u.x, a[k][1] = l.x, a[k][2] = u.y, a[k][3] = l.y;
     }
+    if (fresh)
+        weight_wait();
     for (int batch = 0; batch < groups; batch += BATCH) {
         uint4 old[BATCH][2];
 #pragma unroll
@@ -181,10 +231,10 @@ __device__ __forceinline__ void finish_four(bf16 *to, const bf16 *bias, bool add
     put_floats(to, add, four);
 }
 
-/* to (narrow) = from (wide) w^T [+ bias] [+ to], rows first .. first + 15. */
+/* to (narrow) = from (wide) w^T [+ bias] [+ to], rows first .. first + 15; `fresh` as of expand(). */
 template <int BLOCKS>
 __device__ __forceinline__ void contract(rows_of<const bf16> from, rows_of<bf16> to, const uint4 *w, const bf16 *bias,
-                                         bool add, int64_t first, const sizes &s)
+                                         bool add, bool fresh, int64_t first, const sizes &s)
 {
     enum { BATCH = 4 };
     const int lane = threadIdx.x % 32, q = lane % 4, groups = padded(s.n_wide) / 32;
@@ -199,6 +249,8 @@ __device__ __forceinline__ void contract(rows_of<const bf16> from, rows_of<bf16>
             u[t] = load_16(from.at(upper, column), has_upper && column < s.n_wide);
             l[t] = load_16(from.at(lower, column), has_lower && column < s.n_wide);
         }
+        if (fresh && batch == 0)
+            weight_wait();
 #pragma unroll
         for (int t = 0; t < BATCH; t++) {
             if (batch + t >= groups)
@@ -230,29 +282,34 @@ template <int BLOCKS> struct outer_sums {
     float columns[COLUMNS];
 };
 
-/* The same half of two neighbouring rows, as the terms of an operand. */
-__device__ __forceinline__ uint32_t low_halves(uint32_t row, uint32_t next)
+/* Bytes from row to row of the narrow side in shared memory: eight rows lie in different banks. */
+template <int BLOCKS> constexpr int STAGE_PITCH = BLOCKS * 32 + 16;
+
+/* Begins to copy rows first .. of the narrow side; zeros from row `end` on and beyond the columns. */
+template <int BLOCKS>
+__device__ __forceinline__ void begin_stage(char *to, rows_of<const bf16> narrow, int64_t first, int64_t end,
+                                            const sizes &s)
 {
-    return __byte_perm(row, next, 0x5410);
-}
-__device__ __forceinline__ uint32_t high_halves(uint32_t row, uint32_t next)
-{
-    return __byte_perm(row, next, 0x7632);
+    for (int i = threadIdx.x; i < STAGE_ROWS * 4 * BLOCKS; i += blockDim.x) {
+        const int row = i / (4 * BLOCKS), column = i % (4 * BLOCKS) * 4;
+        const bool inside = first + row < end && column < s.n_narrow;
+        copy_8(shared_address(to + row * STAGE_PITCH<BLOCKS> + column * 2),
+               inside ? narrow.at(first + row, column) : narrow.data, inside);
+    }
+    copies_commit();
 }
 
-/* 16 rows. `wide` points to this lane's columns of its four rows, in words of two. */
+/* 16 rows: those at `narrow` in shared memory, and this lane's columns of its four rows, in words of two. */
 template <int BLOCKS, int WORDS>
-__device__ __forceinline__ void outer_step(outer_sums<BLOCKS> &sums, const uint32_t (&narrow)[BLOCKS][4],
-                                           const uint32_t (&wide)[4][WORDS], bool sum_columns)
+__device__ __forceinline__ void outer_step(outer_sums<BLOCKS> &sums, uint32_t narrow, const uint32_t (&wide)[4][WORDS],
+                                           bool sum_columns)
 {
+    const int lane = threadIdx.x % 32;
     uint32_t a[BLOCKS][4];
 #pragma unroll
-    for (int k = 0; k < BLOCKS; k++) {
-        a[k][0] = low_halves(narrow[k][0], narrow[k][1]);
-        a[k][1] = high_halves(narrow[k][0], narrow[k][1]);
-        a[k][2] = low_halves(narrow[k][2], narrow[k][3]);
-        a[k][3] = high_halves(narrow[k][2], narrow[k][3]);
-    }
+    for (int k = 0; k < BLOCKS; k++)
+        load_matrices_transposed(a[k], narrow + (lane / 16 * 8 + lane % 8) * STAGE_PITCH<BLOCKS> + k * 32 +
+                                           lane / 8 % 2 * 16);
 #pragma unroll
     for (int j = 0; j < WORDS; j++) {
         const uint32_t low[2] = {low_halves(wide[0][j], wide[1][j]), low_halves(wide[2][j], wide[3][j])};
@@ -273,33 +330,51 @@ __device__ __forceinline__ void outer_step(outer_sums<BLOCKS> &sums, const uint3
             }
 }
 
-/* Rows begin .. end - 1; columns from `first` on, 8 lanes' worth. */
-template <int BLOCKS>
-__device__ __forceinline__ void outer(outer_sums<BLOCKS> &sums, rows_of<const bf16> narrow, rows_of<const bf16> wide,
-                                      int first, int64_t begin, int64_t end, bool sum_columns, const sizes &s)
+/* This lane's columns of its rows of STEPS times 16, from `first` on; zeros from row `end` on. */
+template <int STEPS, int WORDS>
+__device__ __forceinline__ void load_wide(uint32_t (&w)[STEPS][4][WORDS], rows_of<const bf16> wide, int64_t first,
+                                          int64_t end, int column, int n_wide)
 {
-    constexpr int WORDS = LANE_COLUMNS<BLOCKS> / 2;
-    const int g = threadIdx.x % 32 / 4, q = threadIdx.x % 4, column = first + 2 * WORDS * g;
-#pragma unroll 2
-    for (int64_t row = begin + 2 * q; row < end + 2 * q; row += STEP) {
-        uint32_t n[BLOCKS][4], w[4][WORDS];
+    const int q = threadIdx.x % 4;
+#pragma unroll
+    for (int t = 0; t < STEPS; t++)
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            const int64_t at = row + r % 2 + r / 2 * 8;
-            const bool inside = at < end && column < s.n_wide;
-            if (WORDS == 4) {
+            const int64_t at = first + t * STEP + 2 * q + r % 2 + r / 2 * 8;
+            const bool inside = at < end && column < n_wide;
+            if constexpr (WORDS == 4) {
                 const uint4 v = load_16(wide.at(at, column), inside);
-                w[r][0] = v.x, w[r][1] = v.y, w[r][WORDS - 2] = v.z, w[r][WORDS - 1] = v.w;
+                w[t][r][0] = v.x, w[t][r][1] = v.y, w[t][r][2] = v.z, w[t][r][3] = v.w;
             } else {
                 const uint2 v = load_8(wide.at(at, column), inside);
-                w[r][0] = v.x, w[r][1] = v.y;
+                w[t][r][0] = v.x, w[t][r][1] = v.y;
             }
-#pragma unroll
-            for (int k = 0; k < BLOCKS; k++)
-                n[k][r] =
-                    at < end && 16 * k + 2 * g < s.n_narrow ? *(const uint32_t *)narrow.at(at, 16 * k + 2 * g) : 0;
         }
-        outer_step<BLOCKS, WORDS>(sums, n, w, sum_columns);
+}
+
+/* Rows begin .. end - 1, the first of them at `narrow` in shared memory; columns from `first` on, 8 lanes' worth. The next rows are on
+ * their way while some are multiplied. */
+template <int BLOCKS>
+__device__ __forceinline__ void outer(outer_sums<BLOCKS> &sums, uint32_t narrow, rows_of<const bf16> wide, int first,
+                                      int64_t begin, int64_t end, bool sum_columns, const sizes &s)
+{
+    /* As many as registers are left for. */
+    constexpr int WORDS = LANE_COLUMNS<BLOCKS> / 2, STEPS = (BLOCKS % 2 ? 8 : 4) / WORDS;
+    const int column = first + 2 * WORDS * (threadIdx.x % 32 / 4);
+    uint32_t now[STEPS][4][WORDS], next[STEPS][4][WORDS];
+    load_wide(now, wide, begin, end, column, s.n_wide);
+#pragma unroll 2
+    for (int64_t row = begin; row < end; row += STEPS * STEP) {
+        load_wide(next, wide, row + STEPS * STEP, end, column, s.n_wide);
+#pragma unroll
+        for (int t = 0; t < STEPS; t++) {
+            if (row + t * STEP < end)
+                outer_step<BLOCKS, WORDS>(sums, narrow, now[t], sum_columns);
+            narrow += STEP * STAGE_PITCH<BLOCKS>;
+#pragma unroll
+            for (int i = 0; i < 4 * WORDS; i++)
+                now[t][i / WORDS][i % WORDS] = next[t][i / WORDS][i % WORDS];
+        }
     }
 }
 
@@ -317,13 +392,13 @@ template <int BLOCKS, bool EXPAND> static __global__ void __launch_bounds__(256)
 {
     extern __shared__ uint4 shared[];
     const int64_t warps = blockDim.x / 32, step = gridDim.x * warps * STEP;
-    pack_weight<BLOCKS, EXPAND>((bf16 *)shared, f.w, f.along_wide, f.s);
-    __syncthreads();
-    for (int64_t row = (blockIdx.x * warps + threadIdx.x / 32) * STEP; row < f.s.n_row; row += step)
+    int64_t row = (blockIdx.x * warps + threadIdx.x / 32) * STEP;
+    begin_weight<BLOCKS, EXPAND>((bf16 *)shared, f.w, f.along_wide, f.s);
+    for (bool fresh = true; fresh || row < f.s.n_row; fresh = false, row += step)
         if (EXPAND)
-            expand<BLOCKS>(f.x, f.y, shared, f.bias, false, row, f.s);
+            expand<BLOCKS>(f.x, f.y, shared, f.bias, false, fresh, row, f.s);
         else
-            contract<BLOCKS>(f.x, f.y, shared, f.bias, false, row, f.s);
+            contract<BLOCKS>(f.x, f.y, shared, f.bias, false, fresh, row, f.s);
 }
 
 struct backward_work {
@@ -334,6 +409,7 @@ struct backward_work {
     float *partials; /* NULL: no dW wanted */
     int64_t part_rows;
     sizes s;
+    size_t stage; /* where the rows of the narrow side stand in shared memory */
 };
 
 __host__ __device__ __forceinline__ int64_t partial_columns(const backward_work &b)
@@ -371,8 +447,8 @@ __device__ __forceinline__ void store_sums(const backward_work &b, const outer_s
 #pragma unroll
     for (int k = 0; k < BLOCKS; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) { /* row 2 g + i / 2, columns from COLUMNS (i % 2) on */
-            const int n = 16 * k + 2 * g + i / 2, c = column + i % 2 * COLUMNS;
+        for (int i = 0; i < 4; i++) { /* row g or g + 8, columns from COLUMNS (i % 2) on */
+            const int n = 16 * k + g + i / 2 * 8, c = column + i % 2 * COLUMNS;
 #pragma unroll
             for (int j = 0; j < COLUMNS; j += 4)
                 if (n < b.s.n_narrow && c + j < b.s.n_wide)
@@ -401,20 +477,32 @@ __host__ __device__ __forceinline__ int slices_of(int chunks)
     return slices < MOST_SLICES ? slices : MOST_SLICES;
 }
 
+/* `stage` has the part's first rows of the narrow side, or they are on their way there. */
 template <int BLOCKS>
-__device__ __forceinline__ void outer_part(const backward_work &b, int64_t begin, int64_t end, float *shared)
+__device__ __forceinline__ void outer_part(const backward_work &b, int64_t begin, int64_t end, float *shared,
+                                           char *stage)
 {
     const int chunks = chunks_of<BLOCKS>(b.s.n_wide), slices = slices_of(chunks), warp = threadIdx.x / 32;
-    const int64_t slice_rows = ceil_div(ceil_div(b.part_rows, slices), STEP) * STEP;
+    const int slice_rows = STAGE_ROWS / slices;
+    int64_t staged = begin;
     for (int round = 0; round < chunks; round += WARPS) { /* one only, where there are slices */
         const int unit = round + warp, chunk = slices > 1 ? unit % chunks : unit,
                   slice = slices > 1 ? unit / chunks : 0;
         const int first = chunk * 8 * LANE_COLUMNS<BLOCKS>;
-        const int64_t from = begin + slice * slice_rows, to = from + slice_rows < end ? from + slice_rows : end;
         const bool busy = chunk < chunks && slice < slices;
         outer_sums<BLOCKS> sums = {};
-        if (busy)
-            outer<BLOCKS>(sums, b.narrow, b.wide, first, from, to, b.sum_columns, b.s);
+        for (int64_t base = begin; base < end; base += STAGE_ROWS) {
+            __syncthreads();
+            if (base != staged)
+                begin_stage<BLOCKS>(stage, b.narrow, base, end, b.s);
+            staged = base;
+            copies_wait();
+            __syncthreads();
+            const int64_t from = base + slice * slice_rows, to = from + slice_rows < end ? from + slice_rows : end;
+            if (busy)
+                outer<BLOCKS>(sums, shared_address(stage) + slice * slice_rows * STAGE_PITCH<BLOCKS>, b.wide, first,
+                              from, to, b.sum_columns, b.s);
+        }
         if (slices > 1)
             gather_slices<BLOCKS>(sums, shared, chunk, chunks, slice, slices);
         if (busy && slice == 0)
@@ -426,19 +514,23 @@ template <int BLOCKS, bool FEW_INPUTS>
 static __global__ void __launch_bounds__(WARPS * 32) narrow_backward(const backward_work b)
 {
     extern __shared__ uint4 shared[];
+    char *stage = (char *)shared + b.stage;
     const int64_t begin = blockIdx.x * b.part_rows;
     const int64_t end = begin + b.part_rows < b.s.n_row ? begin + b.part_rows : b.s.n_row;
+    if (b.partials != NULL)
+        begin_stage<BLOCKS>(stage, b.narrow, begin, end, b.s);
     if (b.dx.data != NULL) {
-        pack_weight<BLOCKS, !FEW_INPUTS>((bf16 *)shared, b.w, b.along_wide, b.s);
-        __syncthreads();
-        for (int64_t row = begin + threadIdx.x / 32 * STEP; row < end; row += WARPS * STEP)
+        int64_t row = begin + threadIdx.x / 32 * STEP;
+        row = row < end ? row : b.s.n_row; /* beyond are another part's */
+        begin_weight<BLOCKS, !FEW_INPUTS>((bf16 *)shared, b.w, b.along_wide, b.s);
+        for (bool fresh = true; fresh || row < end; fresh = false, row += WARPS * STEP)
             if (FEW_INPUTS)
-                contract<BLOCKS>(b.wide, b.dx, shared, NULL, b.add_dx, row, b.s);
+                contract<BLOCKS>(b.wide, b.dx, shared, NULL, b.add_dx, fresh, row, b.s);
             else
-                expand<BLOCKS>(b.narrow, b.dx, shared, NULL, b.add_dx, row, b.s);
+                expand<BLOCKS>(b.narrow, b.dx, shared, NULL, b.add_dx, fresh, row, b.s);
     }
     if (b.partials != NULL)
-        outer_part<BLOCKS>(b, begin, end, (float *)shared);
+        outer_part<BLOCKS>(b, begin, end, (float *)shared, stage);
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------------- */
@@ -500,7 +592,7 @@ extern "C" bool cab_narrow_fits(const cab_node *node)
         return false;
     const int64_t in = layer.few_inputs ? 4 : 8, out = layer.few_inputs ? 8 : 4;
     return aligned(node->in[0], in) && aligned(node->gin[0], in) && aligned(y, out) &&
-           (uintptr_t)node->in[1]->data % 8 == 0;
+           (uintptr_t)node->in[1]->data % 16 == 0;
 }
 
 static int64_t parts_of(int64_t n_row)
@@ -537,14 +629,14 @@ static cab_status launch_forward(const forward_work &f, const narrow_layer &laye
 }
 
 template <int BLOCKS, bool FEW_INPUTS>
-static cab_status launch_backward(const backward_work &b, const narrow_layer &layer, int64_t parts,
-                                  cab_backend *backend)
+static cab_status launch_backward(backward_work b, const narrow_layer &layer, int64_t parts, cab_backend *backend)
 {
     const int chunks = chunks_of<BLOCKS>(b.s.n_wide);
     const size_t packed = packed_bytes(layer);
     const size_t gathered =
         (size_t)(slices_of(chunks) - 1) * (size_t)chunks * outer_sums<BLOCKS>::FLOATS * 32 * sizeof(float);
-    const size_t bytes = packed > gathered ? packed : gathered;
+    b.stage = packed > gathered ? packed : gathered;
+    const size_t bytes = b.stage + STAGE_ROWS * STAGE_PITCH<BLOCKS>;
     CAB_TRY(cab_cuda_shared((const void *)narrow_backward<BLOCKS, FEW_INPUTS>, bytes, "linear, backward"));
     narrow_backward<BLOCKS, FEW_INPUTS><<<(unsigned)parts, WARPS * 32, bytes, stream_of(backend)>>>(b);
     return cab_cuda_launched("linear, backward");
@@ -604,7 +696,8 @@ extern "C" cab_status cab_narrow_backward(const cab_node *node, cab_backend *bac
                              *sums,
                              dw ? (float *)node->scratch : NULL,
                              ceil_div(ceil_div(n_row, parts), STEP) * STEP,
-                             {n_row, layer.n_narrow, layer.n_wide}};
+                             {n_row, layer.n_narrow, layer.n_wide},
+                             0};
     switch (layer.blocks) {
     case 1:
         CAB_TRY(backward_of<1>(b, layer, parts, backend));

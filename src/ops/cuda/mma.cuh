@@ -44,7 +44,12 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* Copies 16 bytes behind the program's back, or writes zeros. */
+/* Copies 8 or 16 bytes behind the program's back, or writes zeros. */
+__device__ __forceinline__ void copy_8(uint32_t to, const void *from, bool valid)
+{
+    const int bytes = valid ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool valid)
 {
     const int bytes = valid ? 16 : 0;
