@@ -19,15 +19,21 @@ static double bridge_flops(const cab_node *node)
 }
 
 static const cab_op op_bridge_loss = {
-    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target   out: loss */
+    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target [stats]   out: loss */
     .saves = CAB_SAVE_IN(CAB_BRIDGE_X) | CAB_SAVE_IN(CAB_BRIDGE_W1) | CAB_SAVE_IN(CAB_BRIDGE_B1) |
-             CAB_SAVE_IN(CAB_BRIDGE_W2) | CAB_SAVE_IN(CAB_BRIDGE_B2) | CAB_SAVE_IN(CAB_BRIDGE_TARGET),
+             CAB_SAVE_IN(CAB_BRIDGE_W2) | CAB_SAVE_IN(CAB_BRIDGE_B2) | CAB_SAVE_IN(CAB_BRIDGE_TARGET) |
+             CAB_SAVE_IN(CAB_BRIDGE_STATS),
     .backward_computes_outputs = true,
     .forward = {[CAB_CUDA] = cab_bridge_loss_forward_cuda},
     .backward = {[CAB_CUDA] = cab_bridge_loss_backward_cuda},
     .forward_scratch = {[CAB_CUDA] = cab_bridge_loss_scratch_cuda},
     .backward_scratch = {[CAB_CUDA] = cab_bridge_loss_scratch_cuda},
     .flops = bridge_flops,
+};
+
+static const cab_op op_align_stats = {
+    .name = "align_stats", /* in: target   out: stats, of its softmax */
+    .forward = {[CAB_CUDA] = cab_align_stats_forward_cuda},
 };
 
 enum { MOST_ROWS = 1 << 30 };
@@ -63,6 +69,30 @@ static bool fits(const cab_graph *g, const cab_bridge_layers *m, const cab_tenso
            aligned(x, 2) && aligned(target, 8) && cab_bridge_loss_has_cuda(cab_graph_backend(g), cab_columns(target));
 }
 
+static bool same_softmax(const cab_align_attributes *a, const cab_align_attributes *b)
+{
+    return a->map == b->map && a->mapped == b->mapped && a->rows.class_at == b->rows.class_at &&
+           a->rows.skip == b->rows.skip;
+}
+
+/* Taken once for all terms with the same target: a teacher's layer serves several, of both directions. NULL: the map is no softmax. */
+static cab_tensor *stats_of(cab_graph *g, cab_tensor *target, const cab_align_attributes *align)
+{
+    const bool over_tokens = align->map == CAB_MAP_SOFTMAX_TOKENS;
+    if (!over_tokens && align->map != CAB_MAP_SOFTMAX_FEATURES)
+        return NULL;
+    for (int i = 0; i < cab_graph_nodes(g); i++) {
+        const cab_node *node = cab_graph_node(g, i);
+        if (node->op == &op_align_stats && node->in[0] == target && same_softmax(node->attributes, align))
+            return node->out[0];
+    }
+    const int64_t L = target->shape[1] - align->rows.skip;
+    cab_tensor *stats = cab_graph_activation(g, "align_stats", CAB_F32, 3,
+                                             (int64_t[]){target->shape[0], over_tokens ? cab_columns(target) : L, 2});
+    cab_graph_append(g, &op_align_stats, 1, &target, 1, &stats, align, sizeof *align);
+    return stats;
+}
+
 static cab_tensor *record_one(cab_graph *g, cab_tensor *x, const cab_bridge_layers *m, cab_tensor *target,
                               const cab_align_attributes *align)
 {
@@ -71,7 +101,8 @@ static cab_tensor *record_one(cab_graph *g, cab_tensor *x, const cab_bridge_laye
                                          cab_graph_weight(g, m->b1, CAB_BF16),
                                          cab_graph_weight(g, m->w2, CAB_BF16),
                                          cab_graph_weight(g, m->b2, CAB_BF16),
-                                         target};
+                                         target,
+                                         stats_of(g, target, align)};
     const cab_bridge_attributes attributes = {.align = *align, .activation = m->activation};
     cab_tensor *loss = cab_graph_activation(g, "bridge_loss", CAB_F32, 1, (int64_t[]){1});
     cab_graph_append(g, &op_bridge_loss, CAB_BRIDGE_INPUTS, in, 1, &loss, &attributes, sizeof attributes);

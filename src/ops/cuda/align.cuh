@@ -42,18 +42,23 @@ struct align_term {
     float *out;
     unsigned *ticket;
 
-    /* All but `partial`; nothing earlier. */
-    void describe(const cab_node *node, const cab_tensor *pred, const cab_align_attributes *attributes,
-                  const cab_tensor *target, cab_backend *backend)
+    void describe_target(const cab_tensor *target, const cab_align_attributes *attributes)
     {
-        B = pred->shape[0];
-        L = pred->shape[1];
-        D = cab_columns(target);
-        target_L = target->shape[1];
-        earlier = 0;
         mapped = attributes->mapped;
         class_at = attributes->rows.class_at;
         skip = attributes->rows.skip;
+        B = target->shape[0];
+        L = target->shape[1] - (mapped ? skip : 0);
+        D = cab_columns(target);
+        target_L = target->shape[1];
+    }
+
+    /* All but `partial`; nothing earlier. */
+    void describe(const cab_node *node, const cab_tensor *target, const cab_align_attributes *attributes,
+                  cab_backend *backend)
+    {
+        describe_target(target, attributes);
+        earlier = 0;
         seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
         out = (float *)node->out[0]->data;
         ticket = cab_cuda_of(backend)->ticket;
@@ -92,10 +97,5 @@ struct align_term {
             *out = (float)(total / ((double)(B * L) * (double)D));
     }
 };
-
-/* Maximum and inverse sum of exponentials for a map that is a softmax: over tokens, per sequence and column (B, D), or over features,
- * per row of pred (B L). Rows of the target begin at 16 bytes, D is a multiple of 8. */
-cab_status align_stats(const align_term &term, rows_of<const bf16> target, cab_feature_map map, float2 *stats,
-                       cab_backend *backend);
 
 #endif

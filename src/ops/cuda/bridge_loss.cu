@@ -10,7 +10,7 @@
  *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1
  *
  * Then each block leaves its part of the parameters' gradients, and partials.cuh adds them up. A softmax of the target has its maxima and
- * sums from align_stats(). Registers are for 192 outputs: more of them take one launch after another, each with its part of dh, in which
+ * sums from another node. Registers are for 192 outputs: more of them take one launch after another, each with its part of dh, in which
  * everything behind it is linear.
  *
  * A block has few tiles, so that its instructions are fetched from the second-level cache nearly as often as they run: loops are
@@ -484,9 +484,9 @@ template <int OUTS> struct bridge_targets {
     }
 };
 
-/* Scratch: [ a double per block ] [ maxima and inverse sums ] [ parts ], each from a multiple of 256 bytes. */
+/* Scratch: [ a double per block ] [ parts ], each from a multiple of 256 bytes. */
 struct scratch {
-    size_t stats, parts, bytes;
+    size_t parts, bytes;
     int64_t blocks;
 };
 
@@ -498,16 +498,11 @@ static size_t round_up(size_t bytes)
 static scratch scratch_of(const cab_node *node)
 {
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
-    const cab_feature_map map = ((const cab_bridge_attributes *)node->attributes)->align.map;
     const int64_t tiles = ceil_div(cab_rows(x), TOKENS), out = cab_columns(target);
     const int64_t most = out < MOST * TILE_SIDE ? out : MOST * TILE_SIDE, columns = (most + IN + 1) * HIDDEN + most;
-    const int64_t stats = map == CAB_MAP_SOFTMAX_TOKENS     ? x->shape[0] * out
-                          : map == CAB_MAP_SOFTMAX_FEATURES ? cab_rows(x)
-                                                            : 0;
     scratch s;
     s.blocks = tiles < MAX_BLOCKS ? tiles : MAX_BLOCKS;
-    s.stats = round_up((size_t)(s.blocks * ceil_div(out, most)) * sizeof(double));
-    s.parts = s.stats + round_up((size_t)stats * sizeof(float2));
+    s.parts = round_up((size_t)(s.blocks * ceil_div(out, most)) * sizeof(double));
     s.bytes = s.parts + (node->backward ? (size_t)(s.blocks * columns) * sizeof(float) : 0);
     return s;
 }
@@ -572,10 +567,11 @@ static cab_status run(const cab_node *node, cab_backend *backend)
 {
     const cab_bridge_attributes *attributes = (const cab_bridge_attributes *)node->attributes;
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
+    const cab_tensor *stats = node->in[CAB_BRIDGE_STATS];
     const scratch s = scratch_of(node);
     char *memory = (char *)node->scratch;
     bridge b = {};
-    b.term.describe(node, x, &attributes->align, target, backend);
+    b.term.describe(node, target, &attributes->align, backend);
     b.term.partial = (double *)memory;
     b.x = rows<const bf16>(x);
     b.target = rows<const bf16>(target);
@@ -587,11 +583,9 @@ static cab_status run(const cab_node *node, cab_backend *backend)
     b.b2 = weights_of(node, CAB_BRIDGE_B2);
     b.map = attributes->align.map;
     b.activation = attributes->activation;
-    b.stats = (const float2 *)(memory + s.stats);
+    b.stats = stats != NULL ? (const float2 *)stats->data : NULL;
     b.parts = node->backward ? (float *)(memory + s.parts) : NULL;
     b.n_row = (int)cab_rows(x);
-    if (b.map == CAB_MAP_SOFTMAX_TOKENS || b.map == CAB_MAP_SOFTMAX_FEATURES)
-        CAB_TRY(align_stats(b.term, b.target, b.map, (float2 *)(memory + s.stats), backend));
     return launch_all(node, b, s.blocks, backend);
 }
 

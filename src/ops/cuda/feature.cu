@@ -234,13 +234,14 @@ static __global__ void __launch_bounds__(ALIGN_THREADS) feature_stats(align<bf16
         stats[row] = softmax;
 }
 
-cab_status align_stats(const align_term &term, rows_of<const bf16> target, cab_feature_map map, float2 *stats,
-                       cab_backend *backend)
+extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_backend *backend)
 {
+    const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
+    float2 *stats = (float2 *)node->out[0]->data;
     align<bf16> a = {};
-    (align_term &)a = term;
-    a.target = target;
-    if (map == CAB_MAP_SOFTMAX_TOKENS) {
+    a.describe_target(node->in[0], attributes);
+    a.target = rows<const bf16>(node->in[0]);
+    if (attributes->map == CAB_MAP_SOFTMAX_TOKENS) {
         const dim3 grid((unsigned)a.B, (unsigned)ceil_div(a.D, tile<WIDE<bf16>>::COLUMNS));
         token_stats<<<grid, ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
     } else {
@@ -296,7 +297,7 @@ template <typename T> static cab_status run(const cab_node *node, cab_backend *b
     a.target = rows<const T>(target);
     a.gradient = rows<T>(gradient);
     a.add = node->accumulate & 1;
-    a.describe(node, pred, attributes, target, backend);
+    a.describe(node, target, attributes, backend);
     a.partial = (double *)node->scratch;
     const bool wide = fits_vec<T, WIDE<T>>(a.pred.data, a.pred.ld, a.D) &&
                       fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D) &&
