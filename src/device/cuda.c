@@ -289,6 +289,8 @@ static cab_status open_context(const char *name, context *c)
     snprintf(c->name, sizeof c->name, "%s", name);
     CAB_TRY(cab_cuda_check(cudaSetDevice(c->cuda.device), name));
     CAB_TRY(read_properties(&c->cuda, name));
+    const char *own = getenv("CAB_CUDA_OWN");
+    c->cuda.own = own != NULL && strcmp(own, "1") == 0;
     CAB_TRY(cab_cuda_check(cudaStreamCreateWithFlags(&c->cuda.stream, cudaStreamNonBlocking), name));
     c->uploads.stream = c->cuda.stream;
     CAB_TRY(cab_cuda_check(cudaStreamCreateWithFlags(&c->ahead.stream, cudaStreamNonBlocking), name));

@@ -38,7 +38,9 @@ typedef struct cab_cuda {
     size_t l2;             /* bytes of the second-level cache */
     cudaStream_t stream;   /* every kernel of every graph runs here, in order */
     cab_cuda_fault *fault; /* device address; kernels that find hostile input raise it */
-    unsigned *ticket;      /* device address of a zero; by it the blocks of a kernel find out which is last */
+    bool
+        own; /* without cuBLASLt and cuDNN where there are kernels of ours, slower; CAB_CUDA_OWN=1 in the environment, for tests */
+    unsigned *ticket; /* device address of a zero; by it the blocks of a kernel find out which is last */
     struct {
         void *state;
         void (*free)(void *state);

@@ -2,7 +2,7 @@
  * GPU against the processor's as well, token for token. */
 #include "ops/check.h"
 
-enum { WORDS = 6, DRAWS = 40000 };
+enum { WORDS = 6 };
 
 typedef struct call {
     const char *device;
@@ -34,7 +34,7 @@ static void write_logits(cab_graph *g, cab_tensor *t, const float *values)
     free(raw);
 }
 
-/* Fills tokens[batch] and returns the position afterwards; run three times, as a GPU replays the third. */
+/* Fills tokens[batch] and returns the position afterwards; run three times, as a GPU replays the third; check_slow(): once. */
 static int32_t run(const call *c, int32_t *tokens)
 {
     cab_backend *backend = NULL;
@@ -56,7 +56,7 @@ static int32_t run(const call *c, int32_t *tokens)
     write_list(g, in.prompts, c->prompts, 0);
     write_list(g, in.lengths, c->lengths, 1);
     write_list(g, in.samples, c->samples, 0);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (check_slow() ? 1 : 3); i++) {
         write_list(g, in.position, &c->position, 0);
         check_ok(cab_graph_run(g));
         int32_t *before = i == 0 ? NULL : calloc((size_t)c->batch, sizeof *before);
@@ -137,25 +137,25 @@ static void test_top_1(void **state)
 }
 
 /* Draws of independent samples, and of one sample at successive positions. */
-static void frequencies(const float *one, const cab_sampling *sampling, bool positions, int counts[WORDS])
+static void frequencies(const float *one, const cab_sampling *sampling, bool positions, int draws, int counts[WORDS])
 {
-    float *logits = calloc(DRAWS * WORDS, sizeof *logits);
-    int32_t *numbers = calloc(DRAWS, sizeof *numbers), *tokens = calloc(DRAWS, sizeof *tokens);
+    float *logits = calloc((size_t)draws * WORDS, sizeof *logits);
+    int32_t *numbers = calloc((size_t)draws, sizeof *numbers), *tokens = calloc((size_t)draws, sizeof *tokens);
     assert_true(logits != NULL && numbers != NULL && tokens != NULL);
-    for (int b = 0; b < DRAWS; b++) {
+    for (int b = 0; b < draws; b++) {
         memcpy(logits + (size_t)b * WORDS, one, WORDS * sizeof *logits);
         numbers[b] = positions ? b + 1 : b; /* lengths, which the draw counts from, or samples */
     }
-    const call c = {.batch = DRAWS,
+    const call c = {.batch = draws,
                     .words = WORDS,
                     .logits = logits,
                     .lengths = positions ? numbers : NULL,
                     .samples = positions ? NULL : numbers,
-                    .position = positions ? DRAWS : 0,
+                    .position = positions ? draws : 0,
                     .sampling = *sampling};
     run(&c, tokens);
     memset(counts, 0, WORDS * sizeof *counts);
-    for (int b = 0; b < DRAWS; b++) {
+    for (int b = 0; b < draws; b++) {
         assert_in_range(tokens[b], 0, WORDS - 1);
         counts[tokens[b]]++;
     }
@@ -179,14 +179,15 @@ static void test_distribution(void **state)
         {{1, 4, 0.9f, 11}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
         {{1, 5, 1, 11}, {1 / 31., 2 / 31., 4 / 31., 8 / 31., 16 / 31., 0}}, /* the first of the two least */
     };
+    const int draws = check_slow() ? 400 : 40000;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (int positions = 0; positions < 2; positions++) {
             int counts[WORDS];
-            frequencies(logits, &cases[c].sampling, positions, counts);
+            frequencies(logits, &cases[c].sampling, positions, draws, counts);
             for (int w = 0; w < WORDS; w++) {
-                double p = cases[c].expected[w], bound = 5 * sqrt(p * (1 - p) / DRAWS);
-                if (!(fabs(counts[w] / (double)DRAWS - p) <= bound))
-                    fail_msg("case %d, word %d: frequency %g, expected %g", (int)c, w, counts[w] / (double)DRAWS, p);
+                double p = cases[c].expected[w], bound = 5 * sqrt(p * (1 - p) / draws);
+                if (!(fabs((double)counts[w] / draws - p) <= bound))
+                    fail_msg("case %d, word %d: frequency %g, expected %g", (int)c, w, (double)counts[w] / draws, p);
             }
         }
 }

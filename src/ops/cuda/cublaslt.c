@@ -23,7 +23,7 @@ typedef struct product_key {
 
 typedef struct product {
     product_key key;
-    bool own; /* cuBLASLt has no algorithm for it */
+    bool own; /* cuBLASLt has no algorithm for it, or is not to be asked */
     cublasLtMatmulDescOpaque_t operation;
     cublasLtMatrixLayoutOpaque_t first, second, result; /* B, A and C as cuBLASLt sees them */
     cublasLtMatmulAlgo_t algorithm;
@@ -31,6 +31,7 @@ typedef struct product {
 
 typedef struct table {
     cublasLtHandle_t handle;
+    bool own; /* every product but those of 8 bits */
     void *workspace;
     product **place; /* open addressing, a power of two, at most half full */
     size_t size, used;
@@ -77,6 +78,7 @@ static cab_status table_get(cab_backend *backend, table **out)
     if (cuda->library[CAB_CUDA_MATRIX].state == NULL) {
         table *t;
         CAB_TRY(CAB_NEW(&t, 1, "products"));
+        t->own = cuda->own;
         cuda->library[CAB_CUDA_MATRIX].state = t;
         cuda->library[CAB_CUDA_MATRIX].free = table_free;
     }
@@ -205,7 +207,7 @@ static cab_status choose(const table *t, const cab_gemm_shape *s, const places *
     cublasLtMatmulPreferenceOpaque_t preference;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    p->own = s->bias && s->bias_dtype != s->c.dtype;
+    p->own = (t->own && s->a.dtype != CAB_U8) || (s->bias && s->bias_dtype != s->c.dtype);
     if (p->own)
         return CAB_OK;
     CAB_TRY(describe(s, at, p));

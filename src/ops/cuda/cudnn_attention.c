@@ -217,6 +217,8 @@ static void library_free(void *state)
 
 static cab_status open_handle(library *l, const cab_cuda *cuda)
 {
+    if (cuda->own)
+        return cab_fail(CAB_EUNSUPPORTED, "CAB_CUDA_OWN=1");
     if (cudnnGetVersion() < CAB_CUDNN_OLDEST)
         return cab_fail(CAB_EUNSUPPORTED, "cuDNN %zu, expected %d or later", cudnnGetVersion(), (int)CAB_CUDNN_OLDEST);
     CAB_TRY(cab_cudnn_check(cudnnCreate(&l->handle), "cudnnCreate"));
