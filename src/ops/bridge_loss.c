@@ -38,15 +38,6 @@ static const cab_op op_align_stats = {
 
 enum { MOST_ROWS = 1 << 30 };
 
-/* Whether rows begin at multiples of `step` elements. */
-static bool aligned(const cab_tensor *t, int64_t step)
-{
-    int64_t offset = 0;
-    for (const cab_tensor *view = t; view->base != NULL; view = view->base)
-        offset += view->offset;
-    return offset % step == 0 && t->ld % step == 0;
-}
-
 /* The sizes of the layers. */
 static bool layers_fit(const cab_bridge_layers *m, int64_t out)
 {
@@ -66,7 +57,8 @@ static bool fits(const cab_graph *g, const cab_bridge_layers *m, const cab_tenso
         return false;
     return cab_rows(x) < MOST_ROWS && x->shape[0] == target->shape[0] &&
            x->shape[1] + (rows != NULL ? rows->skip : 0) == target->shape[1] && layers_fit(m, cab_columns(target)) &&
-           aligned(x, 2) && aligned(target, 8) && cab_bridge_loss_has_cuda(cab_graph_backend(g), cab_columns(target));
+           cab_rows_begin_at(x, 2) && cab_rows_begin_at(target, 8) &&
+           cab_bridge_loss_has_cuda(cab_graph_backend(g), cab_columns(target));
 }
 
 static bool same_softmax(const cab_align_attributes *a, const cab_align_attributes *b)

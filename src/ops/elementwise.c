@@ -39,6 +39,7 @@ static const cab_op cab_op_add = {
     .name = "add", /* in: x_0 ... x_(n-1)   out: y */
     .forward = CAB_KERNELS(cab_add_forward),
     .backward = CAB_KERNELS(cab_add_backward),
+    .absorb = {NULL CAB_ON_CUDA(cab_add_absorbs_cuda)},
 };
 
 static const cab_op cab_op_gate = {

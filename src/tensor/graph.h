@@ -26,7 +26,8 @@ typedef cab_status (*cab_kernel)(const cab_node *node, cab_backend *backend);
 
 typedef size_t (*cab_scratch)(const cab_node *node, const cab_backend *backend);
 
-/* Whether node's forward kernel will compute next's output too: next has node's only output as its only input. */
+/* Whether node's forward kernel will compute next's output too: next has node's only output as its first input, and
+ * parameters as its others. */
 typedef bool (*cab_absorb)(const cab_node *node, const cab_node *next, cab_backend *backend);
 
 /* One entry per op; see docs/adding-an-op.md. */

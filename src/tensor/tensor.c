@@ -13,3 +13,11 @@ const char *cab_shape_text(const cab_tensor *t, char *buffer)
         snprintf(buffer + used, (size_t)(SIZE - used), ") %s", cab_dtype_name(t->dtype));
     return buffer;
 }
+
+bool cab_rows_begin_at(const cab_tensor *t, int64_t multiple)
+{
+    int64_t offset = 0;
+    for (const cab_tensor *view = t; view->base != NULL; view = view->base)
+        offset += view->offset;
+    return offset % multiple == 0 && t->ld % multiple == 0;
+}

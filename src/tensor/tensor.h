@@ -55,6 +55,9 @@ struct cab_tensor {
     bool split;   /* has been split: its parts stand for it from here on */
 };
 
+/* Whether rows begin at multiples of so many elements, if those of what the tensor is a view of do. */
+bool cab_rows_begin_at(const cab_tensor *t, int64_t multiple);
+
 static inline int64_t cab_columns(const cab_tensor *t)
 {
     return t->shape[t->n_dim - 1];

@@ -127,10 +127,79 @@ static void test_gpu(void **state)
         }
 }
 
+/* argument: how many terms, 2 or 3, and whether the sum comes out as well */
+static void record_norm_of_sum(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const int *terms = argument;
+    cab_tensor *sum = cab_add(g, terms[0], in);
+    out[0] = cab_layer_norm(g, sum, in[3], in[4], 1e-5f);
+    if (terms[1])
+        out[1] = sum;
+}
+
+/* A sum and its norm, which a GPU computes in one go; with and without a backward pass, which reads the sum. */
+static void test_norm_of_sum_gpu(void **state)
+{
+    (void)state;
+    const int64_t columns[] = {192, 384, 768, 1000, 2048, 3072, 37, 4104};
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+        for (int way = 0; way < 8; way++) {
+            const int64_t n = columns[i];
+            const int terms[] = {2 + way % 2, way / 2 % 2};
+            gpu_compare(&(check_case){.name = "layer_norm of a sum",
+                                      .n_in = 5,
+                                      .in = {{CHECK_ACTIVATION, 3, {2, 51, n}, -2, 3},
+                                             {CHECK_ACTIVATION, 3, {2, 51, n}, -2, 2},
+                                             {way % 2 ? CHECK_ACTIVATION : CHECK_CONSTANT, 3, {2, 51, n}, -1, 2},
+                                             {CHECK_PARAMETER, 1, {n}, 0.5, 1.5},
+                                             {CHECK_PARAMETER, 1, {n}, 0, 0}},
+                                      .n_out = 1 + terms[1],
+                                      .n_seeded = way / 4 > 0 ? 1 : 0,
+                                      .record = record_norm_of_sum,
+                                      .argument = terms},
+                        1e-5, 1e-2);
+        }
+}
+
+/* Nodes that are left of an add and a layer norm. */
+static int nodes_of_sum(int64_t columns)
+{
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_plan plan;
+    cab_tensor *in[5], *out[1];
+    check_ok(cab_backend_open(check_device(), &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    for (int i = 0; i < 3; i++)
+        in[i] = cab_graph_input(g, "x", CAB_BF16, 2, (int64_t[]){3, columns});
+    check_ok(cab_params_add(params, "w", CAB_F32, 1, &columns, CAB_NO_DECAY, &in[3]));
+    check_ok(cab_params_add(params, "b", CAB_F32, 1, &columns, CAB_NO_DECAY, &in[4]));
+    record_norm_of_sum(g, in, out, (int[]){3, 0});
+    cab_graph_keep(g, out[0]);
+    check_ok(cab_graph_plan(g, &plan));
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+    return plan.nodes;
+}
+
+static void test_norm_of_sum_is_one(void **state)
+{
+    (void)state;
+    assert_int_equal(nodes_of_sum(768), strcmp(check_device(), "cpu") == 0 ? 2 : 1);
+    assert_int_equal(nodes_of_sum(37), 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_rms_norm),
-                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_offset),
-                                       cmocka_unit_test(test_gpu)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm),
+                                       cmocka_unit_test(test_rms_norm),
+                                       cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_offset),
+                                       cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_norm_of_sum_gpu),
+                                       cmocka_unit_test(test_norm_of_sum_is_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,11 +147,32 @@ static void test_only_what_it_takes(void **state)
     toy_expect(f->g, z, (float[]){12, 20, 28, 36});
 }
 
+/* A second input is a parameter, or `next` stays apart: it may not be there yet. */
+static void test_other_inputs(void **state)
+{
+    fixture *f = *state;
+    cab_params *params = NULL;
+    assert_ok(cab_params_new(&f->heap.backend, &params));
+    cab_tensor *w = toy_parameter(params, "w", 2, (float[]){5, 5}), *y[2];
+    for (int i = 0; i < 2; i++) {
+        cab_tensor *t = apply(f->g, &op_twice, f->x), *in[2] = {t, i == 0 ? w : f->x};
+        y[i] = cab_graph_activation(f->g, "y", CAB_F32, 2, t->shape);
+        cab_graph_append(f->g, &op_plus_one, 2, in, 1, &y[i], NULL, 0);
+        cab_graph_keep(f->g, y[i]);
+    }
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 3);
+    for (int i = 0; i < 2; i++)
+        toy_expect(f->g, y[i], (float[]){3, 5, 7, 9});
+    cab_params_free(params);
+}
+
 #define FUSE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {FUSE_TEST(test_one_node_of_two), FUSE_TEST(test_own_result_is_wanted),
-                                       FUSE_TEST(test_backward_reads_it), FUSE_TEST(test_only_what_it_takes)};
+                                       FUSE_TEST(test_backward_reads_it), FUSE_TEST(test_only_what_it_takes),
+                                       FUSE_TEST(test_other_inputs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

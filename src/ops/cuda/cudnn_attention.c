@@ -311,11 +311,7 @@ static cab_sdpa_shape shape_of(const cab_node *node)
 /* Arenas and inputs begin on larger boundaries than cuDNN asks for, so that a view's place in its tensor decides. */
 static bool aligned(const cab_tensor *t)
 {
-    const int64_t elements = CAB_CUDNN_ALIGNMENT / (int64_t)sizeof(cab_bf16);
-    int64_t offset = 0;
-    for (const cab_tensor *view = t; view->base != NULL; view = view->base)
-        offset += view->offset;
-    return t->dtype == CAB_BF16 && offset % elements == 0 && t->ld % elements == 0;
+    return t->dtype == CAB_BF16 && cab_rows_begin_at(t, CAB_CUDNN_ALIGNMENT / (int64_t)sizeof(cab_bf16));
 }
 
 static bool aligned_node(const cab_node *node)

@@ -4,6 +4,8 @@
  * neighbouring columns per thread and piece, so that every access is of 16 bytes. Other widths, and rows that are not
  * aligned, take a block per row that reads it once per pass (the second time from cache).
  *
+ * A sum and the layer norm of it are one kernel where the sum absorbed the norm (fuse.c): the row is added up in registers.
+ *
  * Backward: the groups of threads stay and walk the rows, the next row on its way while one is worked on; each warp measures
  * its columns about their own mean, so that a group exchanges sums once a row. Each thread sums dw and db of its columns in
  * registers, blocks leave their sums in scratch, (blocks, 2, D), and a second kernel adds those up in order.
@@ -14,12 +16,14 @@
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {
+#include "ops/elementwise.h"
 #include "ops/norm.h"
 }
 
 enum { WIDTH = 8, GENERAL_THREADS = 256, PART_ROWS = 32 };
 
-enum norm_kind { LAYER, RMS, SUM_RMS };
+enum norm_kind { LAYER, RMS, SUM_RMS, SUM_LAYER };
+template <norm_kind KIND> constexpr bool CENTRED = KIND == LAYER || KIND == SUM_LAYER;
 
 __device__ __forceinline__ float element(parameter_of w, int64_t i)
 {
@@ -49,6 +53,8 @@ template <typename T> struct norm_call {
     rows_of<const float> residual; /* sum and RMS; NULL: none */
     rows_of<T> y;
     rows_of<float> total; /* sum and RMS */
+    rows_of<const T> terms[CAB_ADD_MAX]; /* of a layer norm's sum, behind x; NULL: no more */
+    rows_of<T> sum;                      /* NULL: nobody reads it */
     parameter_of w, b;
     int64_t n_row;
     int n;
@@ -60,7 +66,7 @@ __device__ __forceinline__ statistics measure(const float (&row)[PIECES][WIDTH],
                                               float *shared)
 {
     float sum = 0.0f, square = 0.0f;
-    if (KIND == LAYER) {
+    if (CENTRED<KIND>) {
 #pragma unroll
         for (int p = 0; p < PIECES; p++)
 #pragma unroll
@@ -82,6 +88,27 @@ template <int LANES> struct block_of {
     enum { THREADS = 128, ROWS = THREADS / LANES };
 };
 
+/* Adds the other terms of a layer norm's sum, in order, and rounds it to T. */
+template <typename T>
+__device__ __forceinline__ void add_terms(const norm_call<T> &c, int64_t at, int column, float (&sum)[WIDTH])
+{
+#pragma unroll
+    for (int k = 0; k < CAB_ADD_MAX; k++) {
+        if (c.terms[k].data == NULL)
+            break;
+        float term[WIDTH];
+        load_floats(c.terms[k].at(at, column), term);
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++)
+            sum[i] += term[i];
+    }
+#pragma unroll
+    for (int i = 0; i < WIDTH; i++)
+        sum[i] = to_float(from_float<T>(sum[i]));
+    if (c.sum.data != NULL)
+        store_floats(c.sum.at(at, column), sum);
+}
+
 template <typename T, int LANES, int PIECES, norm_kind KIND>
 static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(norm_call<T> c)
 {
@@ -97,6 +124,8 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(
         if (column >= c.n)
             continue;
         load_floats(c.x.data + at * c.x.ld + column, row[p]);
+        if (KIND == SUM_LAYER)
+            add_terms(c, at, column, row[p]);
         if (KIND != SUM_RMS)
             continue;
         if (c.residual.data) {
@@ -116,7 +145,7 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(
             continue;
         float w[WIDTH], b[WIDTH] = {};
         c.w.load(column, w);
-        if (KIND == LAYER)
+        if (CENTRED<KIND>)
             c.b.load(column, b);
 #pragma unroll
         for (int i = 0; i < WIDTH; i++)
@@ -171,20 +200,10 @@ static void launch_forward(const norm_call<T> &c, cudaStream_t s)
     norm_forward<T, LANES, PIECES, KIND><<<(unsigned)ceil_div(c.n_row, per_block), threads, 0, s>>>(c);
 }
 
-template <typename T, norm_kind KIND>
-static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backend *backend)
+/* Rows that are read once. */
+template <typename T, norm_kind KIND> static void forward_in_registers(const norm_call<T> &c, cudaStream_t s)
 {
-    const cudaStream_t s = stream_of(backend);
-    bool fast = c.n <= BLOCK_COLUMNS;
-    for (int i = 0; i < node->n_in; i++)
-        fast = fast && fits_packets(node->in[i], WIDTH);
-    for (int i = 0; i < node->n_out; i++)
-        fast = fast && fits_packets(node->out[i], WIDTH);
-    if (c.n_row == 0)
-        return CAB_OK;
-    if (!fast)
-        norm_forward_general<T, KIND><<<(unsigned)c.n_row, GENERAL_THREADS, 0, s>>>(c);
-    else if (c.n <= 32 * WIDTH)
+    if (c.n <= 32 * WIDTH)
         launch_forward<T, KIND, 32, 1>(c, s);
     else if (c.n <= 2 * 32 * WIDTH)
         launch_forward<T, KIND, 32, 2>(c, s);
@@ -196,6 +215,23 @@ static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backe
         launch_forward<T, KIND, BLOCK_LANES, 2>(c, s);
     else
         launch_forward<T, KIND, BLOCK_LANES, 4>(c, s);
+}
+
+template <typename T, norm_kind KIND>
+static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backend *backend)
+{
+    const cudaStream_t s = stream_of(backend);
+    bool fast = c.n <= BLOCK_COLUMNS;
+    for (int i = 0; i < node->n_in; i++)
+        fast = fast && fits_packets(node->in[i], WIDTH);
+    for (int i = 0; i < node->n_out; i++)
+        fast = fast && fits_packets(node->out[i], WIDTH);
+    if (c.n_row == 0)
+        return CAB_OK;
+    if (fast)
+        forward_in_registers<T, KIND>(c, s);
+    else
+        norm_forward_general<T, KIND><<<(unsigned)c.n_row, GENERAL_THREADS, 0, s>>>(c);
     return cab_cuda_launched(node->op->name);
 }
 
@@ -215,6 +251,44 @@ template <typename T, norm_kind KIND> static cab_status start_forward(const cab_
     c.n = (int)cab_columns(x);
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     return forward<T, KIND>(node, c, backend);
+}
+
+extern "C" bool cab_norm_of_sum_fits_cuda(const cab_node *node, const cab_node *next)
+{
+    const int64_t columns = cab_columns(node->out[0]);
+    bool fits = next->op->forward[CAB_CUDA] == cab_layer_norm_forward_cuda && columns % WIDTH == 0 &&
+                columns <= BLOCK_COLUMNS && cab_rows_begin_at(node->out[0], WIDTH) &&
+                cab_rows_begin_at(next->out[0], WIDTH) && fits_packets(next->in[1], WIDTH) &&
+                fits_packets(next->in[2], WIDTH);
+    for (int i = 0; i < node->n_in; i++)
+        fits = fits && cab_rows_begin_at(node->in[i], WIDTH);
+    return fits;
+}
+
+template <typename T> static cab_status norm_of_sum(const cab_node *node, cab_backend *backend)
+{
+    const cab_node *norm = node->absorbed;
+    norm_call<T> c = {};
+    c.x = rows<const T>(node->in[0]);
+    for (int i = 1; i < node->n_in; i++)
+        c.terms[i - 1] = rows<const T>(node->in[i]);
+    c.y = rows<T>(node->out[0]);
+    c.sum = rows<T>(node->out[1]);
+    c.w = parameter(norm->in[1]);
+    c.b = parameter(norm->in[2]);
+    c.n_row = cab_rows(node->in[0]);
+    c.n = (int)cab_columns(node->in[0]);
+    c.eps = ((const cab_norm_attributes *)norm->attributes)->eps;
+    if (c.n_row > 0)
+        forward_in_registers<T, SUM_LAYER>(c, stream_of(backend));
+    return cab_cuda_launched("add and layer_norm");
+}
+
+extern "C" cab_status cab_norm_of_sum_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = norm_of_sum<T>(node, backend));
+    return status;
 }
 
 /* ---- backward ---------------------------------------------------------------------------------------------------------- */
