@@ -2,7 +2,7 @@
  * that rewrite.py made of .cu files.
  *
  * A block's threads are fibers (fibers.cpp). They run one after another until each has come to a barrier, or to an instruction of its
- * warp; EMULATOR_SEED=n runs them in an order that changes all the time, so that a barrier that is missing shows. Shared memory
+ * warp; EMULATOR_SEED=n runs them in an order that changes all the time, so that a barrier that is missing shows; races.cpp looks at every access to shared memory besides. Shared memory
  * is static, with addresses of 32 bits as instructions want them; what a launch asks for begins as NaN. Numbers are IEEE's where
  * the GPU approximates. */
 #ifndef EMULATOR_H
@@ -52,6 +52,24 @@ void emulator_launch(dim3 blocks, dim3 threads, size_t shared, cudaStream_t stre
 /* What any work on a stream becomes: done at once, or kept in the graph. */
 void emulator_do(std::function<void()> work);
 void *emulator_dynamic_shared();
+
+/* ---- races (races.cpp) ----------------------------------------------------------------------------------------------- */
+
+/* Who runs: the thread's number in its block, the barriers of the program so far, 0 while no block runs, and the times that its warp has
+ * come together for __syncwarp(). */
+typedef struct emulator_time {
+    uint32_t barrier, sync;
+    int thread;
+} emulator_time;
+extern emulator_time emulator_now;
+/* What instructions do, for the thread that runs; `code`: where in the program. */
+void emulator_reads(const void *p, size_t bytes, const void *code);
+void emulator_writes(const void *p, size_t bytes, const void *code);
+/* Copies behind the program's back, and waiting for all of them; a block of so many threads begins. */
+void emulator_copies(const void *p, size_t bytes, const void *code);
+void emulator_copies_wait();
+void emulator_copies_begin(size_t threads);
+#define EMULATOR_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
 
 using std::isfinite;
 using std::isinf;
@@ -212,19 +230,19 @@ template <typename T> static inline T max(T a, T b)
 {
     return a > b ? a : b;
 }
-template <typename T> static inline T atomicAdd(T *to, T value)
+template <typename T> static inline EMULATOR_UNWATCHED T atomicAdd(T *to, T value)
 {
     const T old = *to;
     *to += value;
     return old;
 }
-static inline uint32_t atomicInc(uint32_t *to, uint32_t limit)
+static inline EMULATOR_UNWATCHED uint32_t atomicInc(uint32_t *to, uint32_t limit)
 {
     const uint32_t old = *to;
     *to = old >= limit ? 0 : old + 1;
     return old;
 }
-static inline int atomicCAS(int *to, int expected, int value)
+static inline EMULATOR_UNWATCHED int atomicCAS(int *to, int expected, int value)
 {
     const int old = *to;
     if (old == expected)

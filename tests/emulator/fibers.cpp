@@ -28,7 +28,7 @@ struct meeting {
 };
 
 struct warp {
-    uint32_t live = 0;
+    uint32_t live = 0, syncs = 0;
     std::map<uint32_t, meeting> meetings;
 };
 
@@ -45,9 +45,11 @@ struct block {
 } now;
 
 alignas(1024) char dynamic_shared[DYNAMIC];
+uint32_t barriers; /* so far */
 } // namespace
 
 emulator_place emulator_here;
+emulator_time emulator_now;
 
 /* Keeps what a call must keep, and goes on with another stack. */
 extern "C" void emulator_switch(void **save, void *to);
@@ -110,12 +112,14 @@ emulator_gifts &emulator_exchange(uint32_t mask, const void *gift, size_t bytes,
         if (complete(m, w, mask)) {
             m.arrived = 0;
             m.turn++;
+            w.syncs += kind == EMULATOR_SYNC && (mask & w.live) == w.live;
             now.progress++;
         } else {
             wait_as(IN_WARP);
         }
     }
     mine.now = RUNS;
+    emulator_now.sync = w.syncs;
     return m.gifts[turn & 1];
 }
 
@@ -134,6 +138,8 @@ static void run_fiber(fiber &f)
     const state before = f.now;
     now.current = &f;
     emulator_here.thread = f.place;
+    emulator_now.thread = (int)(&f - now.fibers.data());
+    emulator_now.sync = now.warps[(size_t)f.warp].syncs;
     emulator_switch(&now.scheduler, f.stack_pointer);
     now.progress += f.now != IN_WARP || before != IN_WARP;
     if (f.now == ENDED) {
@@ -179,6 +185,7 @@ static void run_round()
 
 static void release_barrier()
 {
+    emulator_now.barrier = ++barriers;
     now.last_count = now.count;
     now.count = now.waiting = 0;
     now.progress++;
@@ -190,6 +197,8 @@ static void release_barrier()
 static void run_block()
 {
     int idle = 0;
+    emulator_now.barrier = ++barriers;
+    emulator_copies_begin(now.fibers.size());
     while (now.live > 0) {
         const long before = now.progress;
         run_round();
@@ -199,6 +208,7 @@ static void run_block()
         if (idle > PATIENCE)
             fail("threads wait for one another for ever");
     }
+    emulator_now.barrier = 0;
 }
 
 /* Fresh fibers, on stacks that are kept from launch to launch. */

@@ -20,6 +20,7 @@ void emulator_copy(uint32_t to, const void *from, int all, int bytes)
 {
     if (to % (unsigned)all != 0 || (bytes > 0 && (uintptr_t)from % (unsigned)all != 0))
         abort(); /* a misaligned address */
+    emulator_copies(shared_at(to), (size_t)all, __builtin_return_address(0));
     memcpy(shared_at(to), from, (size_t)bytes);
     memset(shared_at(to) + bytes, 0, (size_t)(all - bytes));
 }
@@ -31,15 +32,18 @@ void emulator_load_matrices(uint32_t (&r)[4], uint32_t from, bool transposed)
         abort();
     emulator_gifts &rows = emulator_exchange(0xffffffffu, &from, sizeof from, EMULATOR_LOAD);
     const int g = emulator_lane() / 4, q = emulator_lane() % 4;
+    const void *code = __builtin_return_address(0);
     for (int m = 0; m < 4; m++) {
         uint16_t pair[2];
         for (int i = 0; i < 2; i++) {
             const int row = transposed ? 2 * q + i : g, column = transposed ? g : 2 * q + i;
-            memcpy(&pair[i], shared_at(emulator_gift<uint32_t>(rows, 8 * m + row)) + 2 * column, sizeof pair[i]);
+            const char *at = shared_at(emulator_gift<uint32_t>(rows, 8 * m + row)) + 2 * column;
+            emulator_reads(at, sizeof pair[i], code);
+            memcpy(&pair[i], at, sizeof pair[i]);
         }
         memcpy(&r[m], pair, sizeof pair);
     }
-    __syncwarp(); /* so that nobody overwrites what others still read */
+    emulator_exchange(0xffffffffu, "", 1, EMULATOR_LOAD); /* so that nobody overwrites what others still read */
 }
 
 /* Register `which` of a lane's operands: four of the left matrix, two of the right. */

@@ -20,7 +20,8 @@ ASSEMBLY = [
     (r'cp\.async\.c[ag]\.shared\.global \[%0\], \[%1\], (\d+), %2;.*?', r'emulator_copy(to, from, \1, bytes);'),
     (r'cp\.async\.ca\.shared\.global \[%0\], \[%1\], %2, %3;.*?', 'emulator_copy(shared, from, BYTES, copy ? BYTES : 0);'),
     (r'cp\.async\.ca\.shared\.global \[%0\], \[%1\], %2;.*?', 'emulator_copy(shared, from, BYTES, BYTES);'),
-    (r'cp\.async\.(?:commit_group|wait_all|wait_group).*?', ';'),
+    (r'cp\.async\.commit_group.*?', ';'),
+    (r'cp\.async\.wait_all.*?', 'emulator_copies_wait();'),
 ]
 
 

@@ -1,0 +1,227 @@
+/* races.cpp - accesses to shared memory that nothing keeps apart.
+ *
+ * Kernels are compiled with -fsanitize=thread: every read and write of memory calls a function of the names below, which are not those of
+ * its library. Shared memory is the part of the program's data that kernels write. Two threads' accesses to a byte, one of them a
+ * write, are in order if a barrier of the block lies between them or, in a warp, a __syncwarp(). Shuffles and matrix instructions order
+ * nothing, as the CUDA guide has it. A copy behind the program's back (cp.async) is a write of the thread that asked for it, at the time
+ * when this thread waited for it; until then nobody may read it. Atomic operations are not looked at. */
+#include "emulator.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
+#include <vector>
+
+extern "C" char __data_start, _end;
+
+namespace
+{
+enum { MAX_THREADS = 1024 };
+enum readers : uint8_t { ONE, OF_A_WARP, OF_SEVERAL };
+
+struct touch {
+    emulator_time at = {0, 0, 0}; /* barrier 0: never */
+    uint32_t copy = 0;            /* the thread's how manieth, 0: a plain write */
+    const void *code = nullptr;
+};
+
+struct cell {
+    touch write, read;
+    readers by = ONE;
+};
+
+/* The copies of a thread, in the block that runs. */
+struct copies {
+    uint32_t asked = 0;
+    struct wait {
+        uint32_t asked;
+        emulator_time at;
+    };
+    std::vector<wait> waits;
+};
+
+struct memory {
+    std::vector<cell> cells;
+    std::vector<copies> threads{MAX_THREADS};
+    uint32_t first = 0; /* barrier of the block that runs */
+};
+
+memory &shared()
+{
+    static memory m;
+    if (m.cells.empty())
+        m.cells.resize((size_t)(&_end - &__data_start));
+    return m;
+}
+} // namespace
+
+/* When a write was made; false: its thread has not waited for it yet. */
+static bool made_at(const touch &write, emulator_time *at)
+{
+    *at = write.at;
+    if (write.copy == 0 || write.at.barrier < shared().first)
+        return true;
+    for (const copies::wait &wait : shared().threads[write.at.thread].waits)
+        if (wait.asked >= write.copy) {
+            *at = wait.at;
+            return true;
+        }
+    return false;
+}
+
+static bool in_order(const emulator_time &before, const emulator_time &now)
+{
+    return before.barrier == 0 || before.thread == now.thread || before.barrier != now.barrier ||
+           (before.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES && before.sync != now.sync);
+}
+
+[[noreturn]] static void report(const char *what, const char *earlier, const touch &before, const emulator_time &now,
+                                const void *code)
+{
+    char command[256], program[128] = {0};
+    if (readlink("/proc/self/exe", program, sizeof program - 1) < 0)
+        program[0] = '\0';
+    fprintf(stderr, "emulator: a race: thread %d of the block %s what thread %d %s, at %p and %p\n", now.thread, what,
+            before.at.thread, earlier, code, before.code);
+    snprintf(command, sizeof command, "addr2line -Cpfi -e '%s' %p %p >&2", program, code, before.code);
+    if (system(command) != 0)
+        fprintf(stderr, "emulator: addr2line is not here\n");
+    abort();
+}
+
+static void read_cell(cell &c, const emulator_time &now, const void *code)
+{
+    emulator_time written;
+    if (!made_at(c.write, &written))
+        report("reads", "copies and has not waited for", c.write, now, code);
+    if (!in_order(written, now))
+        report("reads", "has written", c.write, now, code);
+    const emulator_time &last = c.read.at;
+    const bool alone =
+        last.barrier != now.barrier || last.thread == now.thread ||
+        (c.by != OF_SEVERAL && last.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES && last.sync != now.sync);
+    c.by = alone ? (last.barrier == now.barrier ? c.by : ONE)
+           : c.by != OF_SEVERAL && last.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES ? OF_A_WARP
+                                                                                               : OF_SEVERAL;
+    c.read.at = now;
+    c.read.code = code;
+}
+
+/* Whether a read before this write by another thread than its own is not in order with it. */
+static bool disturbs(const cell &c, const emulator_time &now)
+{
+    const emulator_time &last = c.read.at;
+    if (last.barrier != now.barrier)
+        return false;
+    if (c.by == OF_SEVERAL)
+        return true;
+    if (c.by == OF_A_WARP)
+        return last.thread / EMULATOR_LANES != now.thread / EMULATOR_LANES || last.sync == now.sync;
+    return !in_order(last, now);
+}
+
+static void write_cell(cell &c, const emulator_time &now, uint32_t copy, const void *code)
+{
+    emulator_time written;
+    if (!made_at(c.write, &written))
+        report("writes", "copies and has not waited for", c.write, now, code);
+    if (!in_order(written, now))
+        report("writes", "has written", c.write, now, code);
+    if (disturbs(c, now))
+        report("writes", "has read", c.read, now, code);
+    c.write.at = now;
+    c.write.copy = copy;
+    c.write.code = code;
+}
+
+/* NULL: not shared memory, or no thread of a block. */
+static cell *cells_at(const void *p, size_t bytes)
+{
+    const uintptr_t offset = (uintptr_t)p - (uintptr_t)&__data_start, all = (uintptr_t)(&_end - &__data_start);
+    const bool place = (uintptr_t)p - (uintptr_t)&emulator_here < sizeof emulator_here;
+    return offset >= all || bytes > all - offset || place || emulator_now.barrier == 0 ? nullptr
+                                                                                       : &shared().cells[offset];
+}
+
+void emulator_reads(const void *p, size_t bytes, const void *code)
+{
+    cell *c = cells_at(p, bytes);
+    for (size_t i = 0; c != nullptr && i < bytes; i++)
+        read_cell(c[i], emulator_now, code);
+}
+
+void emulator_writes(const void *p, size_t bytes, const void *code)
+{
+    cell *c = cells_at(p, bytes);
+    for (size_t i = 0; c != nullptr && i < bytes; i++)
+        write_cell(c[i], emulator_now, 0, code);
+}
+
+void emulator_copies(const void *p, size_t bytes, const void *code)
+{
+    cell *c = cells_at(p, bytes);
+    const uint32_t copy = ++shared().threads[emulator_now.thread].asked;
+    for (size_t i = 0; c != nullptr && i < bytes; i++)
+        write_cell(c[i], emulator_now, copy, code);
+}
+
+void emulator_copies_wait()
+{
+    copies &mine = shared().threads[emulator_now.thread];
+    if (mine.waits.empty() || mine.waits.back().asked != mine.asked)
+        mine.waits.push_back({mine.asked, emulator_now});
+}
+
+void emulator_copies_begin(size_t threads)
+{
+    shared().first = emulator_now.barrier;
+    for (size_t i = 0; i < threads; i++)
+        shared().threads[i] = copies{};
+}
+
+/* ---- what -fsanitize=thread calls ------------------------------------------------------------------------------------ */
+
+#define HERE __builtin_return_address(0)
+#define ACCESSES(bytes)                                                                                                \
+    void __tsan_read##bytes(void *p)                                                                                   \
+    {                                                                                                                  \
+        emulator_reads(p, bytes, HERE);                                                                                \
+    }                                                                                                                  \
+    void __tsan_write##bytes(void *p)                                                                                  \
+    {                                                                                                                  \
+        emulator_writes(p, bytes, HERE);                                                                               \
+    }                                                                                                                  \
+    void __tsan_unaligned_read##bytes(void *p)                                                                         \
+    {                                                                                                                  \
+        emulator_reads(p, bytes, HERE);                                                                                \
+    }                                                                                                                  \
+    void __tsan_unaligned_write##bytes(void *p)                                                                        \
+    {                                                                                                                  \
+        emulator_writes(p, bytes, HERE);                                                                               \
+    }
+
+extern "C" {
+ACCESSES(1)
+ACCESSES(2)
+ACCESSES(4)
+ACCESSES(8)
+ACCESSES(16)
+void __tsan_read_range(void *p, size_t bytes)
+{
+    emulator_reads(p, bytes, HERE);
+}
+void __tsan_write_range(void *p, size_t bytes)
+{
+    emulator_writes(p, bytes, HERE);
+}
+void __tsan_vptr_update(void *, void *)
+{
+}
+void __tsan_vptr_read(void *)
+{
+}
+void __tsan_init()
+{
+}
+}
