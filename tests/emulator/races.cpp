@@ -90,6 +90,17 @@ static bool in_order(const emulator_time &before, const emulator_time &now)
     abort();
 }
 
+/* Who has read the byte since the last barrier, if the thread that runs reads it too: of its warp, since the last __syncwarp(). */
+static readers readers_with(const cell &c, const emulator_time &now)
+{
+    const emulator_time &last = c.read.at;
+    if (last.barrier != now.barrier)
+        return ONE;
+    if (c.by == OF_SEVERAL || last.thread / EMULATOR_LANES != now.thread / EMULATOR_LANES)
+        return OF_SEVERAL;
+    return last.sync != now.sync || (c.by == ONE && last.thread == now.thread) ? ONE : OF_A_WARP;
+}
+
 static void read_cell(cell &c, const emulator_time &now, const void *code)
 {
     emulator_time written;
@@ -97,13 +108,7 @@ static void read_cell(cell &c, const emulator_time &now, const void *code)
         report("reads", "copies and has not waited for", c.write, now, code);
     if (!in_order(written, now))
         report("reads", "has written", c.write, now, code);
-    const emulator_time &last = c.read.at;
-    const bool alone =
-        last.barrier != now.barrier || last.thread == now.thread ||
-        (c.by != OF_SEVERAL && last.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES && last.sync != now.sync);
-    c.by = alone ? (last.barrier == now.barrier ? c.by : ONE)
-           : c.by != OF_SEVERAL && last.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES ? OF_A_WARP
-                                                                                               : OF_SEVERAL;
+    c.by = readers_with(c, now);
     c.read.at = now;
     c.read.code = code;
 }
