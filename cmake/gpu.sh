@@ -75,8 +75,8 @@ emulate() {
 }
 
 # compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in kernels of ours
-# only: racecheck takes hours for those of cuBLASLt and cuDNN, whose barriers it does not understand, and told to leave them out
-# makes them fail (CUDA 13.0, an H200). CAB_TEST_SLOW leaves out what tests only repeat.
+# only: in those of cuBLASLt and cuDNN racecheck reports hazards, does not end in ten minutes, and told to leave them out makes them
+# fail (CUDA 13.0, an H200). CAB_TEST_SLOW leaves out what tests only repeat.
 sanitize() {
     ops=${OPS:-$(for source in tests/ops/test_*.c; do name=${source##*/test_}; echo "${name%.c}"; done)}
     targets=

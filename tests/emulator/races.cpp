@@ -7,7 +7,6 @@
  * when this thread waited for it; until then nobody may read it. Atomic operations are not looked at. */
 #include "emulator.h"
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <unistd.h>

@@ -7,7 +7,8 @@
  *   ||gpu - cpu|| / ||cpu|| < tolerance     over each whole tensor.
  *
  * Inputs are bf16 numbers, so one CPU run in fp32 is the reference of both dtypes. Every GPU run is made three times, as a
- * list, captured and replayed: all three must give the same bits. check_slow(): once, recorded once, of the alignments the first two. Skips unless CAB_TEST_DEVICE names a GPU. */
+ * list, captured and replayed: all three must give the same bits. check_slow(): once, recorded once, of the alignments the
+ * first two. Skips unless CAB_TEST_DEVICE names a GPU. */
 #ifndef GPU_H
 #define GPU_H
 

@@ -34,7 +34,7 @@ extern "C" {
 enum { STEP = 16, WARPS = 12, MOST_SLICES = 6 };
 constexpr int64_t PART_ROWS = STEP * WARPS, MAX_PARTS = 132;
 constexpr size_t MOST_SHARED = 96 << 10;
-enum { STAGE_ROWS = STEP * WARPS }; /* of the narrow side in shared memory */
+enum { STAGE_ROWS = PART_ROWS }; /* of the narrow side in shared memory */
 
 struct sizes {
     int64_t n_row;
