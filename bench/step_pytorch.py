@@ -4,7 +4,7 @@
     python3 step_pytorch.py TEACHER_DIR --seq-len L [--batch N] [--layers S] [--precision fp32|bf16]
                             [--stage joint|align|soft] [--steps N] [--threads T]
 
-The step is the one that bench/step.c times: GPT-2 teacher without gradient, discrete Mamba-2 student of the same width,
+The step is the one that cab bench step times (src/train/step_timer.c): GPT-2 teacher without gradient, discrete Mamba-2 student of the same width,
 two-layer bridge on K and Q, CE + KL on full logits, gradient clipping, AdamW. It is written as one would write it for speed
 in plain PyTorch: fused attention, the chunked matrix form of the recurrence (chunks of 64), autocast to bf16 for matrix
 products, fused AdamW. Needs torch, safetensors, numpy."""

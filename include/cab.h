@@ -96,7 +96,7 @@ typedef struct cab_result {
 } cab_result;
 
 /* Runs the recipe to its end, or resumes it where its output directory stands. *student (may be NULL) receives the
- * trained model, without the bridge. CAB_EINTERRUPTED: SIGINT or cab_distill_stop(); the run can be resumed. */
+ * trained model, without the bridge. CAB_EINTERRUPTED: cab_distill_stop() was called, as the tool does on SIGINT; the run can be resumed. */
 cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result *result);
 /* Asks the run of this process to checkpoint and return at the next step. Async-signal-safe. */
 void cab_distill_stop(void);

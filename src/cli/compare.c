@@ -147,8 +147,8 @@ static const cli_example examples[] = {
      "the table: how near each layer came"},
     {"cab compare vit-tiny runs/vim/student --data val.tar.xz -n 32 -o runs/vim/compare.json",
      "kept with the run: cab report draws it beside other runs"},
-    {"cab compare vit-tiny runs/vim/student --data val.tar.xz --images cat.jpg,dog.jpg -o maps.html",
-     "a page with what both models look at"},
+    {"cab compare vit-tiny runs/vim/student --data val.tar.xz --images cat.jpg -o maps.html",
+     "a page with what both models look at; --images again for a second picture"},
     {0}};
 
 const cli_command cli_compare = {

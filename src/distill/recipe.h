@@ -59,7 +59,7 @@
     ENUM(bin_type, 0, "uint16|uint32", "element type of .bin token files")                                             \
     REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \
-    TEXT(cache, "", "directory of caches; empty: <out>/../cache or $XDG_CACHE_HOME/cab")                               \
+    TEXT(cache, "", "directory of caches; empty: $XDG_CACHE_HOME/cab, or <out>/../cache where that is not set")        \
     TEXT(classes, "",                                                                                                  \
          "images: class map, lines of label, name and the teacher's class; empty: the classes found, which then must " \
          "be the teacher's")                                                                                           \
@@ -102,7 +102,7 @@
          "stays there: A's gradient is in proportion to A")                                                            \
     REAL(decay, 0.9, 0, 1, "decay a[t] at the start when near_identity is on")                                         \
     BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
-    BOOL(gate_open, false, "gate starts at about 1: small z rows, z_bias where silu is 1")                             \
+    BOOL(gate_open, false, "gate starts at 1: z rows of zeros, z_bias where silu is 1")                                \
     REAL(skip, 1, -100, 100, "D, the direct path around the state, at the start")                                      \
     REAL(std, 0, 0, 10, "standard deviation of fresh matrices; 0: uniform in +-1/sqrt(fan in)")
 

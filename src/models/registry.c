@@ -1,4 +1,4 @@
-/* registry.c - the architectures. A new one is a file beside this one and a row here. */
+/* registry.c - the architectures. A new one is a file beside this one, a line of architectures.h and a row here. */
 #include "models/architectures.h"
 
 #include <stdio.h>

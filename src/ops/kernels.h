@@ -1,5 +1,5 @@
-/* kernels.h - every kernel of every op, by name. A backend implements each as <name>_<backend>: src/ops/cpu/<family>.c,
- * src/ops/cuda/<family>.cu. Op tables name them through CAB_KERNELS(name). */
+/* kernels.h - every kernel that all backends have, by name; those of GPUs alone stand with their ops. A backend implements each as
+ * <name>_<backend>: src/ops/cpu/<family>.c, src/ops/cuda/<family>.cu. Op tables name them through CAB_KERNELS(name). */
 #ifndef CAB_OPS_KERNELS_H
 #define CAB_OPS_KERNELS_H
 

@@ -17,8 +17,7 @@
 static const double checkpoint_seconds = 300; /* between checkpoints, when the recipe leaves it open */
 static const int64_t periodic_eval_tokens = 16384;
 
-static volatile sig_atomic_t
-    stop_requested; /* the only state outside a run: a signal handler has nothing else to reach */
+static volatile sig_atomic_t stop_requested; /* outside a run: a signal handler has nothing else to reach */
 
 void cab_distill_stop(void)
 {
@@ -153,8 +152,9 @@ static cab_status interrupted(cab_run *run)
 {
     CAB_TRY(cab_snapshot_save(run));
     return cab_fail(CAB_EINTERRUPTED,
-                    "interrupted at step %" PRIu64 " of %" PRIu64 "; run the same command again to go on", run->step,
-                    run->total_steps);
+                    "interrupted at step %" PRIu64 " of %" PRIu64
+                    "; resumed (cab distill --resume) it goes on from there",
+                    run->step, run->total_steps);
 }
 
 /* A failed step leaves parameters as they were; the text gains the place to go on from. */

@@ -65,7 +65,7 @@ typedef struct cab_run {
 /* Opens teacher, tokenizer, data; makes and initialises the student and the bridge. */
 cab_status cab_run_open(const struct cab_recipe *recipe, cab_run *run);
 void cab_run_close(cab_run *run);
-/* Where the run's caches lie: as the recipe says, or <out>/../cache. */
+/* Where the run's caches lie: as the recipe says, else $XDG_CACHE_HOME/cab, else <out>/../cache. */
 cab_status cab_run_cache_directory(const struct cab_recipe *recipe, char out[CAB_PATH_MAX]);
 
 /* The stage that optimizer step `step` belongs to, and its first step. */
