@@ -99,22 +99,47 @@ done:
     return status;
 }
 
+/* Where the file is to stand: what links lead to, which may not exist yet; *old: what is there now, or of mode 0. */
+static cab_status resolve(cab_writer *writer, const char *path, struct stat *old)
+{
+    char *real = realpath(path, NULL);
+    const char *target = real != NULL ? real : path;
+    const bool fits = strlen(path) < CAB_PATH_MAX && strlen(target) < CAB_PATH_MAX;
+    if (fits) {
+        memcpy(writer->path, path, strlen(path) + 1);
+        memcpy(writer->target, target, strlen(target) + 1);
+    }
+    free(real);
+    if (stat(path, old) != 0)
+        old->st_mode = 0;
+    return fits ? CAB_OK : cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
+}
+
 cab_status cab_writer_open(cab_writer *writer, const char *path)
 {
+    struct stat old;
+    int fd;
     *writer = (cab_writer){0};
-    int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
-    if (length < 0 || (size_t)length >= sizeof writer->temporary)
-        return cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
-    memcpy(writer->path, path, strlen(path) + 1);
-    int fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+    CAB_TRY(resolve(writer, path, &old));
+    if (old.st_mode != 0 && !S_ISREG(old.st_mode) && !S_ISDIR(old.st_mode)) {
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+    } else {
+        int length =
+            snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", writer->target, (long)getpid());
+        if (length < 0 || (size_t)length >= sizeof writer->temporary)
+            return cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
+        fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+    }
     if (fd < 0)
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create", writer->temporary);
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create", path);
+    if (S_ISREG(old.st_mode))
+        (void)fchmod(fd, old.st_mode & 07777); /* a file of ours has our mode where this is not allowed */
     writer->stream = fdopen(fd, "wb");
     if (writer->stream == NULL) {
         int reason = errno;
         close(fd);
-        unlink(writer->temporary);
-        return cab_fail_errno(CAB_EIO, reason, "%s: cannot create", writer->temporary);
+        cab_writer_abort(writer);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot create", path);
     }
     return CAB_OK;
 }
@@ -140,37 +165,47 @@ static void sync_parent(const char *path)
     close(fd);
 }
 
+/* 0, or why not everything is on the disk. After a failed write the stream is tried once more: it tells the reason again. */
+static int finish_stream(FILE *stream, bool durable)
+{
+    const bool failed = ferror(stream) != 0;
+    errno = 0;
+    if (fflush(stream) != 0 || failed)
+        return errno != 0 ? errno : EIO;
+    return durable && fsync(fileno(stream)) != 0 ? errno : 0;
+}
+
 cab_status cab_writer_commit(cab_writer *writer)
 {
-    FILE *stream = writer->stream;
-    int reason = 0;
-    if (ferror(stream))
-        reason = EIO; /* cab_writer_write() has told more */
-    else if (fflush(stream) != 0 || fsync(fileno(stream)) != 0)
-        reason = errno;
-    if (fclose(stream) != 0 && reason == 0)
+    const bool beside = writer->temporary[0] != '\0';
+    int reason = finish_stream(writer->stream, beside);
+    if (fclose(writer->stream) != 0 && reason == 0)
         reason = errno;
     writer->stream = NULL;
     if (reason != 0) {
-        unlink(writer->temporary);
+        cab_writer_abort(writer);
         return cab_fail_errno(CAB_EIO, reason, "%s: cannot write", writer->path);
     }
-    if (rename(writer->temporary, writer->path) != 0) {
+    if (!beside)
+        return CAB_OK;
+    if (rename(writer->temporary, writer->target) != 0) {
         reason = errno;
-        unlink(writer->temporary);
+        cab_writer_abort(writer);
         return cab_fail_errno(CAB_EIO, reason, "%s: cannot replace", writer->path);
     }
-    sync_parent(writer->path);
+    writer->temporary[0] = '\0';
+    sync_parent(writer->target);
     return CAB_OK;
 }
 
 void cab_writer_abort(cab_writer *writer)
 {
-    if (writer->stream == NULL)
-        return;
-    fclose(writer->stream);
+    if (writer->stream != NULL)
+        fclose(writer->stream);
     writer->stream = NULL;
-    unlink(writer->temporary);
+    if (writer->temporary[0] != '\0')
+        unlink(writer->temporary);
+    writer->temporary[0] = '\0';
 }
 
 cab_status cab_file_write(const char *path, const void *data, size_t size)

@@ -8,11 +8,9 @@
 #include "report/report.h"
 #include "train/log.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define DISTILL_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
     ENUM(method, 'm', "NAME", 0, "recipe|" CAB_METHOD_WORDS,                                                           \
@@ -235,27 +233,12 @@ static cab_status print_plan(const cab_recipe *recipe)
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-/* Removes what makes a directory a run. The exported student stays until the new one replaces it. */
-static cab_status remove_run(const char *directory)
-{
-    static const char *const files[] = {CAB_RUN_RESULT, CAB_RUN_CHECKPOINT, CAB_RUN_LOG, CAB_RUN_RECIPE};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[CAB_PATH_MAX];
-        CAB_TRY(cab_path_join(path, directory, files[i]));
-        if (unlink(path) != 0 && errno != ENOENT)
-            return cab_fail_errno(CAB_EIO, errno, "%s: cannot be removed", path);
-    }
-    return CAB_OK;
-}
-
-/* Refuses, or clears, directories that hold a run already. */
-static cab_status prepare(const struct plan *plan, const struct distill_options *options)
+/* Refuses directories that hold a run already. */
+static cab_status check_directories(const struct plan *plan, const struct distill_options *options)
 {
     for (unsigned i = 0; i < plan->count; i++) {
         const char *out = plan->recipes[i]->out;
-        if (options->overwrite)
-            CAB_TRY(remove_run(out));
-        else if (!options->resume && cab_report_is_run(out))
+        if (!options->overwrite && !options->resume && cab_report_is_run(out))
             return cab_fail(CAB_EARG, "%s holds a run already; --resume goes on with it, --overwrite starts anew", out);
     }
     return CAB_OK;
@@ -294,13 +277,13 @@ static cab_status run_plan(const struct plan *plan, const struct distill_options
         }
         return CAB_OK;
     }
-    CAB_TRY(prepare(plan, options));
+    CAB_TRY(check_directories(plan, options));
     if (several)
-        CAB_TRY(cli_distill_each(plan->recipes, plan->count));
-    else if (cab_report_is_finished(plan->recipes[0]->out))
+        CAB_TRY(cli_distill_each(plan->recipes, plan->count, options->overwrite));
+    else if (!options->overwrite && cab_report_is_finished(plan->recipes[0]->out))
         cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
     else
-        CAB_TRY(cli_distill_here(plan->recipes[0]));
+        CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite));
     return print_results(plan, several);
 }
 

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,9 +93,21 @@ static void limit_spinning(char **argv)
     }
 }
 
+/* A file that is opened later must not get the number that messages are written to. */
+static void open_standard_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     const cli_command *command = NULL;
+    open_standard_streams();
     limit_spinning(argv);
     if (argc < 2) {
         cli_print_help(NULL, stderr);

@@ -3,15 +3,18 @@
  * Several methods: each run is a child process, since peak memory is counted per process; the child sends how it ended
  * through a pipe, in one write below PIPE_BUF. The parent waits with the signals blocked and takes them one by one, so
  * that nothing can be missed between a check and a wait. The child has a process group of its own: whatever is typed at
- * the terminal or sent to the group reaches the parent alone, which passes it on once (a second one would kill). */
+ * the terminal or sent to the group reaches the parent alone, which passes it on once (a second one would kill). A child whose parent was
+ * killed saves and stops. */
 #include "base/log.h"
 #include "cli/distill.h"
 #include "report/runs.h"
+#include "train/claim.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,16 +44,22 @@ static void catch_signals(void)
     }
 }
 
-cab_status cli_distill_here(const cab_recipe *recipe)
+/* The result is read back from the run's directory. */
+static cab_status distill(const cab_recipe *recipe, bool anew)
 {
     cab_result result;
+    return anew ? cab_distill_anew(recipe, NULL, &result) : cab_distill(recipe, NULL, &result);
+}
+
+cab_status cli_distill_here(const cab_recipe *recipe, bool anew)
+{
     catch_signals();
-    return cab_distill(recipe, NULL, &result); /* the result is read back from the run's directory */
+    return distill(recipe, anew);
 }
 
 static sigset_t waited_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCHLD};
     sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -58,19 +67,29 @@ static sigset_t waited_signals(void)
     return set;
 }
 
-static _Noreturn void child(const cab_recipe *recipe, int pipe_end, const sigset_t *signals)
+static _Noreturn void child(const cab_recipe *recipe, bool anew, pid_t parent, int pipe_end, const sigset_t *signals)
 {
-    cab_result result;
     struct message message;
     memset(&message, 0, sizeof message);
     setpgid(0, 0);
     catch_signals();
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(1);
     sigprocmask(SIG_UNBLOCK, signals, NULL);
-    message.status = cab_distill(recipe, NULL, &result);
+    message.status = distill(recipe, anew);
     if (message.status != CAB_OK)
         snprintf(message.text, sizeof message.text, "%s", cab_error_text());
     bool sent = write(pipe_end, &message, sizeof message) == (ssize_t)sizeof message;
     _exit(sent ? 0 : 1); /* not exit(): what the parent has buffered is the parent's to write */
+}
+
+/* Ctrl-Z: both, until the shell lets the parent go on. */
+static void pause_with(pid_t pid)
+{
+    kill(pid, SIGSTOP);
+    raise(SIGSTOP);
+    kill(pid, SIGCONT);
 }
 
 /* Waits for the child to end and passes on the signals that arrive meanwhile. */
@@ -79,7 +98,9 @@ static cab_status wait_for(pid_t pid, const sigset_t *signals, const char *out, 
     int state, number;
     for (;;) {
         number = sigwaitinfo(signals, NULL);
-        if (number > 0 && number != SIGCHLD) {
+        if (number == SIGTSTP) {
+            pause_with(pid);
+        } else if (number > 0 && number != SIGCHLD) {
             *stopped = true;
             kill(pid, number);
         }
@@ -95,17 +116,17 @@ static cab_status wait_for(pid_t pid, const sigset_t *signals, const char *out, 
     return CAB_OK;
 }
 
-static cab_status run_child(const cab_recipe *recipe, const sigset_t *signals, bool *stopped)
+static cab_status run_child(const cab_recipe *recipe, bool anew, const sigset_t *signals, bool *stopped)
 {
     int ends[2];
     struct message message;
     if (pipe(ends) != 0)
         return cab_fail_errno(CAB_EIO, errno, "cannot make a pipe");
     fflush(NULL);
-    pid_t pid = fork();
+    const pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        child(recipe, ends[1], signals);
+        child(recipe, anew, parent, ends[1], signals);
     }
     int reason = errno;
     close(ends[1]);
@@ -121,7 +142,17 @@ static cab_status run_child(const cab_recipe *recipe, const sigset_t *signals, b
     return status;
 }
 
-cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count)
+/* What the other directories hold goes with the first run's. */
+static cab_status clear_others(cab_recipe *const *recipes, unsigned count)
+{
+    if (!cab_report_is_run(recipes[0]->out))
+        return CAB_OK;
+    for (unsigned i = 1; i < count; i++)
+        CAB_TRY(cab_claim_clear(recipes[i]));
+    return CAB_OK;
+}
+
+cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count, bool anew)
 {
     sigset_t signals = waited_signals(), before;
     cab_status status = CAB_OK;
@@ -130,12 +161,17 @@ cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count)
     for (unsigned i = 0; status == CAB_OK && i < count; i++) {
         char name[64];
         cab_recipe_method_name(recipes[i], name, sizeof name);
-        if (cab_report_is_finished(recipes[i]->out)) {
+        const bool replace = anew && i == 0;
+        if (!replace && cab_report_is_finished(recipes[i]->out)) {
             cab_log_info("method %u of %u: %s has ended already", i + 1, count, name);
             continue;
         }
         cab_log_info("method %u of %u: %s", i + 1, count, name);
-        status = run_child(recipes[i], &signals, &stopped);
+        status = run_child(recipes[i], replace, &signals, &stopped);
+        if (replace && (status == CAB_OK || status == CAB_EINTERRUPTED)) {
+            cab_status cleared = clear_others(recipes, count);
+            status = status == CAB_OK ? cleared : status;
+        }
         if (status == CAB_OK && stopped && i + 1 < count)
             status = cab_fail(CAB_EINTERRUPTED, "interrupted after %s; --resume goes on with the next method", name);
     }

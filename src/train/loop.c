@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "train/claim.h"
 #include "train/run_images.h"
 #include "train/snapshot.h"
 
@@ -22,48 +23,6 @@ static volatile sig_atomic_t stop_requested; /* outside a run: a signal handler 
 void cab_distill_stop(void)
 {
     stop_requested = 1;
-}
-
-/* Writes recipe.yaml, or checks that the one there is the same: a directory holds one run. */
-static cab_status claim_directory(const struct cab_recipe *recipe, bool *made)
-{
-    char path[CAB_PATH_MAX], result[CAB_PATH_MAX];
-    char *old = NULL, *new = NULL;
-    size_t old_size = 0, new_size = 0;
-    cab_status status;
-    *made = !cab_path_exists(recipe->out);
-    CAB_TRY(cab_directory_make(recipe->out));
-    CAB_TRY(cab_directory_check_writable(recipe->out));
-    CAB_TRY(cab_path_join(path, recipe->out, CAB_RUN_RECIPE));
-    CAB_TRY(cab_path_join(result, recipe->out, CAB_RUN_RESULT));
-    if (!cab_path_exists(path))
-        return cab_recipe_save(recipe, path);
-    CAB_GOTO(cab_file_read(path, 1 << 24, &old, &old_size));
-    CAB_GOTO(cab_recipe_print(recipe, &new, &new_size));
-    if (old_size != new_size || memcmp(old, new, new_size) != 0)
-        status =
-            cab_fail(CAB_EARG, "%s: holds another run (its recipe.yaml differs); choose another directory or remove it",
-                     recipe->out);
-    else if (cab_path_exists(result))
-        status = cab_fail(CAB_EARG, "%s: holds this run, finished; choose another directory or remove it", recipe->out);
-done:
-    cab_free(old);
-    cab_free(new);
-    return status;
-}
-
-/* What failed before its first step leaves nothing behind that would refuse the next attempt, with a mended recipe. */
-static void release_directory(const struct cab_recipe *recipe, bool made)
-{
-    static const char *const files[] = {CAB_RUN_RECIPE, CAB_RUN_LOG};
-    char path[CAB_PATH_MAX];
-    if (cab_path_join(path, recipe->out, CAB_RUN_CHECKPOINT) != CAB_OK || cab_path_exists(path))
-        return;
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (cab_path_join(path, recipe->out, files[i]) == CAB_OK)
-            unlink(path);
-    if (made)
-        rmdir(recipe->out);
 }
 
 static uint64_t tokens_done(const cab_run *run)
@@ -347,34 +306,50 @@ static void describe(const cab_run *run)
                  run->precision == CAB_PRECISION_BF16 ? "bf16" : "fp32");
 }
 
-cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result *result)
+/* From the opened run to its result. */
+static cab_status carry_out(cab_run *run, double opened, cab_model **student, cab_result *result)
+{
+    bool resumed = false;
+    CAB_TRY(cab_snapshot_load(run, &resumed));
+    if (resumed)
+        cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run->step, run->total_steps);
+    describe(run);
+    run->seconds += cab_seconds() - opened;
+    CAB_TRY(cab_run_log_open(&run->log, run->recipe->out, run->step, run->step == run->total_steps));
+    CAB_TRY(train(run, resumed));
+    if (run->optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
+        CAB_TRY(cab_snapshot_save(run));
+    CAB_TRY(finish(run, result));
+    return student != NULL ? cab_model_load(run->student->directory, run->precision, student) : CAB_OK;
+}
+
+static cab_status distill(const cab_recipe *recipe, bool anew, cab_model **student, cab_result *result)
 {
     cab_run run = {0};
+    cab_claim claim = {.directory = -1};
     cab_result own;
-    bool resumed = false, made = false;
-    double opened = cab_seconds();
+    const double opened = cab_seconds();
     cab_status status;
     CAB_TRY(cab_recipe_validate(recipe));
-    CAB_TRY(claim_directory(recipe, &made));
+    CAB_GOTO(cab_claim_take(recipe, anew, &claim));
     CAB_GOTO(cab_run_open(recipe, &run));
-    CAB_GOTO(cab_snapshot_load(&run, &resumed));
-    if (resumed)
-        cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run.step, run.total_steps);
-    describe(&run);
-    run.seconds += cab_seconds() - opened;
-    CAB_GOTO(cab_run_log_open(&run.log, recipe->out, run.step, run.step == run.total_steps));
-    CAB_GOTO(train(&run, resumed));
-    if (run.optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
-        CAB_GOTO(cab_snapshot_save(&run));
-    CAB_GOTO(finish(&run, result != NULL ? result : &own));
-    if (student != NULL)
-        status = cab_model_load(run.student->directory, run.precision, student);
+    CAB_GOTO(cab_claim_begin(recipe, anew, &claim));
+    CAB_GOTO(carry_out(&run, opened, student, result != NULL ? result : &own));
 done:
     if (status == CAB_EINTERRUPTED)
         stop_requested = 0; /* obeyed: another run may follow in this process */
     cab_run_log_close(&run.log);
-    if (status != CAB_OK && run.step == 0)
-        release_directory(recipe, made);
+    cab_claim_release(recipe, status != CAB_OK && run.step == 0, &claim);
     cab_run_close(&run);
     return status;
+}
+
+cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result *result)
+{
+    return distill(recipe, false, student, result);
+}
+
+cab_status cab_distill_anew(const cab_recipe *recipe, cab_model **student, cab_result *result)
+{
+    return distill(recipe, true, student, result);
 }

@@ -21,14 +21,12 @@ static cab_status snapshot_path(const cab_run *run, char path[CAB_PATH_MAX])
     return cab_path_join(path, run->recipe->out, CAB_RUN_CHECKPOINT);
 }
 
-/* A checkpoint belongs to one recipe: the file as it was written beside the run. */
+/* A checkpoint belongs to one recipe: what is written beside the run. */
 static cab_status recipe_hash(const cab_run *run, char text[32])
 {
-    char path[CAB_PATH_MAX];
     char *content = NULL;
     size_t size = 0;
-    CAB_TRY(cab_path_join(path, run->recipe->out, CAB_RUN_RECIPE));
-    CAB_TRY(cab_file_read(path, 1 << 24, &content, &size));
+    CAB_TRY(cab_recipe_print(run->recipe, &content, &size));
     snprintf(text, 32, "%016" PRIx64, cab_hash(CAB_HASH_START, content, size));
     cab_free(content);
     return CAB_OK;
