@@ -283,6 +283,14 @@ cab_status cab_directory_check_writable(const char *path)
     return CAB_OK;
 }
 
+cab_status cab_file_check_writable(const char *path)
+{
+    cab_writer writer;
+    CAB_TRY(cab_writer_open(&writer, path));
+    cab_writer_abort(&writer);
+    return CAB_OK;
+}
+
 uint64_t cab_hash(uint64_t hash, const void *data, size_t size)
 {
     const uint8_t *bytes = data;

@@ -53,6 +53,9 @@ cab_status cab_directory_make(const char *path);
 /* Fails, naming the directory and the reason, unless a file can be created in it now. */
 cab_status cab_directory_check_writable(const char *path);
 
+/* The same of a file that is to be written: before the work whose result it takes. */
+cab_status cab_file_check_writable(const char *path);
+
 /* FNV-1a, 64 bit, continued from `hash` (start with CAB_HASH_START): keys of caches, never security. */
 #define CAB_HASH_START UINT64_C(0xcbf29ce484222325)
 uint64_t cab_hash(uint64_t hash, const void *data, size_t size);

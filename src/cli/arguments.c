@@ -55,6 +55,8 @@ static cab_status store(struct reader *reader, const cab_option *option, const c
 {
     char name[NAME_MAX_BYTES], shown[NAME_MAX_BYTES + 2];
     snprintf(shown, sizeof shown, "--%s", cli_flag_name(option, name));
+    if (!value[0] && option->kind == CAB_OPTION_TEXT && !option->text[0])
+        return cab_fail(CAB_EARG, "%s: the value is empty", shown);
     return option->kind == CAB_OPTION_LIST ? cab_option_append(option, reader->options, shown, value)
                                            : cab_option_set(option, reader->options, shown, value);
 }

@@ -113,6 +113,8 @@ static cab_status run(const void *given, const cab_list *operands)
     cab_comparison comparison = {0};
     cab_status status;
     CAB_TRY(check(o));
+    if (o->out[0])
+        CAB_TRY(cab_file_check_writable(o->out));
     CAB_TRY(cli_cache_directory(o->cache, cache));
     const cab_compare_options what = {.teacher = operands->items[0],
                                       .student = operands->items[1],

@@ -1,6 +1,7 @@
 /* recipe.c - cab recipe: checks recipes, and prints the keys they may have. */
 #include "distill/recipe.h"
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
 
@@ -87,6 +88,24 @@ static cab_status apply_sets(cab_recipe *recipe, const cab_list *sets)
     return CAB_OK;
 }
 
+/* A recipe may be for another machine: what is not on this one is no error. */
+static void print_absent_file(const char *key, const char *path)
+{
+    if (path[0] && !cab_path_exists(path))
+        printf("  not here: %s %s\n", key, path);
+}
+
+static void print_absent(const cab_recipe *recipe)
+{
+    print_absent_file("teacher.path", recipe->teacher.path);
+    print_absent_file("student.path", recipe->student.path);
+    for (unsigned i = 0; i < recipe->data.train.count; i++)
+        print_absent_file("data.train", recipe->data.train.items[i]);
+    for (unsigned i = 0; i < recipe->data.eval.count; i++)
+        print_absent_file("data.eval", recipe->data.eval.items[i]);
+    print_absent_file("data.classes", recipe->data.classes);
+}
+
 static cab_status validate(const char *path, const cab_list *sets)
 {
     cab_recipe *recipe = NULL;
@@ -100,8 +119,10 @@ static cab_status validate(const char *path, const cab_list *sets)
             cab_fail(status, "%s: %s", path, text);
         }
     }
-    if (status == CAB_OK)
+    if (status == CAB_OK) {
         printf("%s: valid\n", path);
+        print_absent(recipe);
+    }
     cab_recipe_free(recipe);
     return status;
 }
@@ -137,7 +158,8 @@ const cli_command cli_recipe = {
     .synopsis = "validate FILE... | keys",
     .description =
         "validate reads recipes and checks everything that can be known before training: unknown keys, types, "
-        "ranges, stage lengths, missing paths. An error names the file, the line and the key.\n\nkeys lists "
+        "ranges, stage lengths. An error names the file, the line and the key. Teacher and data that are not on this "
+        "machine are named.\n\nkeys lists "
         "every key of a recipe.",
     .examples = examples,
     .options = recipe_table,

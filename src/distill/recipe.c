@@ -404,8 +404,18 @@ cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, ui
 
 /* ---- checks ----------------------------------------------------------------------------------------------------- */
 
+static cab_status check_files(const char *key, const cab_list *files)
+{
+    for (unsigned i = 0; i < files->count; i++)
+        if (!files->items[i][0])
+            return cab_fail(CAB_EARG, "%s[%u]: the name is empty", key, i);
+    return CAB_OK;
+}
+
 static cab_status check_paths(const cab_recipe *recipe)
 {
+    CAB_TRY(check_files("data.train", &recipe->data.train));
+    CAB_TRY(check_files("data.eval", &recipe->data.eval));
     if (!recipe->teacher.path[0])
         return cab_fail(CAB_EARG, "teacher.path is missing: the Hugging Face directory of the teacher (--teacher)");
     if (!recipe->data.train.count)

@@ -413,6 +413,33 @@ static cab_status check_bulk(const char *name, const char *text, size_t size)
     return CAB_OK;
 }
 
+/* libcyaml reads the first document and leaves the rest. */
+static cab_status check_alone(const char *name, const char *text, size_t size)
+{
+    yaml_parser_t parser;
+    yaml_event_t event;
+    cab_status status = CAB_OK;
+    bool ended = false;
+    if (!yaml_parser_initialize(&parser))
+        return cab_fail(CAB_ENOMEM, "out of memory: a parser of YAML");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
+    for (int documents = 0; status == CAB_OK && !ended;) {
+        if (!yaml_parser_parse(&parser, &event)) {
+            status = cab_fail(CAB_EFORMAT, "%s:%zu: %s", name, parser.problem_mark.line + 1,
+                              parser.problem ? parser.problem : "not YAML");
+            break;
+        }
+        documents += event.type == YAML_DOCUMENT_START_EVENT;
+        if (documents > 1)
+            status = cab_fail(CAB_EFORMAT, "%s:%zu: a second document begins, expected one recipe", name,
+                              event.start_mark.line + 1);
+        ended = event.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return status;
+}
+
 cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab_recipe **out)
 {
     cab_status status = CAB_OK;
@@ -430,6 +457,7 @@ cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab
         CAB_GOTO(explain(name, text, size, error, &complaint));
     if (!raw)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: is empty, expected a recipe", name));
+    CAB_GOTO(check_alone(name, text, size));
     CAB_GOTO(cab_recipe_new(&recipe));
     CAB_GOTO(take(&(struct source){name, text, size}, raw, recipe));
     *out = recipe;

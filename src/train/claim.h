@@ -2,7 +2,6 @@
 #ifndef CAB_TRAIN_CLAIM_H
 #define CAB_TRAIN_CLAIM_H
 
-#include "cab.h"
 #include "distill/recipe.h"
 
 #include <stdbool.h>

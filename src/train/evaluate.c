@@ -38,6 +38,8 @@ static cab_status open_models(evaluator *e)
     const cab_evaluate_options *o = e->options;
     CAB_TRY(cab_backend_open(o->device != NULL ? o->device : "cpu", &e->backend));
     CAB_TRY(cab_model_open(o->model, e->backend, o->precision, false, &e->model));
+    if (cab_model_reads_images(e->model))
+        return cab_fail(CAB_EARG, "%s: reads images, the data is text", o->model);
     e->seq_len = o->seq_len > 0 ? (uint64_t)o->seq_len : (uint64_t)e->model->config.max_length;
     if (e->model->arch->teacher && e->seq_len > (uint64_t)e->model->config.max_length)
         return cab_fail(CAB_ESHAPE, "%s: takes at most %d tokens, the window is %" PRIu64, o->model,
@@ -45,6 +47,8 @@ static cab_status open_models(evaluator *e)
     if (o->teacher == NULL)
         return CAB_OK;
     CAB_TRY(cab_model_open(o->teacher, e->backend, o->precision, false, &e->teacher));
+    if (cab_model_reads_images(e->teacher))
+        return cab_fail(CAB_EARG, "%s: reads images, %s reads text", o->teacher, o->model);
     if (e->teacher->config.vocab_size != e->model->config.vocab_size)
         return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, %s has %d", o->teacher, e->teacher->config.vocab_size,
                         o->model, e->model->config.vocab_size);
@@ -120,10 +124,12 @@ static bool next_row(evaluator *e, int32_t *ids, int32_t *labels)
     return true;
 }
 
-/* Fills the batch; returns the number of tokens in it that are predicted. */
+/* Fills the batch, as far as max_tokens goes; returns the number of tokens in it that are predicted. */
 static uint64_t load_batch(evaluator *e)
 {
-    uint64_t n = e->batch * e->seq_len, labelled = 0;
+    const uint64_t n = e->batch * e->seq_len, limit = e->options->max_tokens;
+    const uint64_t left = limit > 0 ? limit - e->tokens : UINT64_MAX;
+    uint64_t labelled = 0;
     for (uint64_t i = 0; i < n; i++) {
         e->ids[i] = 0;
         e->labels[i] = -1;
@@ -132,6 +138,8 @@ static uint64_t load_batch(evaluator *e)
         if (!next_row(e, e->ids + row * e->seq_len, e->labels + row * e->seq_len))
             break;
     for (uint64_t i = 0; i < n; i++) {
+        if (labelled == left)
+            e->labels[i] = -1;
         e->valid[i] = e->labels[i] >= 0;
         labelled += e->labels[i] >= 0;
     }

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "data/tokenizer.h"
 #include "models/model.h"
 #include "train/decode.h"
@@ -80,6 +81,9 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
         .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .seed = o->seed};
     if (s->n_prompts == 0 || samples == 0 || samples > INT32_MAX)
         return cab_fail(CAB_EARG, "%zu prompts with %u samples each: nothing to generate", s->n_prompts, samples);
+    if (cab_model_reads_images(model))
+        return cab_fail(CAB_EARG, "the model in %s reads images, expected one of text",
+                        model->directory ? model->directory : "memory");
     if (model->directory == NULL)
         return cab_fail(CAB_EARG, "the model has no directory and so no tokenizer; save it first");
     CAB_TRY(cab_path_join(path, model->directory, "tokenizer.json"));
@@ -143,30 +147,37 @@ static bool all_ended(const session *s)
     return true;
 }
 
-/* While all rows are fed their prompts nobody looks at what comes. */
+/* While all rows are fed their prompts nobody looks at what comes. One text shows its progress by itself. */
 static cab_status run(session *s)
 {
     size_t shortest = SIZE_MAX, longest = 0;
+    cab_progress progress;
+    cab_status status = CAB_OK;
     for (size_t i = 0; i < s->n_rows; i++) {
         shortest = s->rows[i].length < shortest ? s->rows[i].length : shortest;
         longest = s->rows[i].length > longest ? s->rows[i].length : longest;
     }
+    cab_progress_begin(&progress, "generating", "positions", 0, longest + s->options->max_tokens);
     while (!all_ended(s)) {
         if (cab_decode_full(s->decode) && (size_t)cab_decode_position(s->decode) >= longest) {
             cab_log_warn("stopped: the context of %d tokens is full", s->model->config.max_length);
             break;
         }
-        CAB_TRY(cab_decode_step(s->decode));
+        CAB_GOTO(cab_decode_step(s->decode));
+        if (s->n_rows > 1)
+            cab_progress_update(&progress, (uint64_t)cab_decode_position(s->decode), "");
         if ((size_t)cab_decode_position(s->decode) < shortest)
             continue;
-        CAB_TRY(cab_decode_tokens(s->decode, s->tokens));
+        CAB_GOTO(cab_decode_tokens(s->decode, s->tokens));
         for (size_t i = 0; i < s->n_rows; i++)
-            CAB_TRY(take(s, i));
+            CAB_GOTO(take(s, i));
     }
     for (size_t i = 0; i < s->n_rows; i++)
         if (!s->texts[i].ended)
-            CAB_TRY(finish(s, i));
-    return CAB_OK;
+            CAB_GOTO(finish(s, i));
+done:
+    cab_progress_end(&progress);
+    return status;
 }
 
 cab_status cab_generate_batch(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,

@@ -2,9 +2,11 @@
 #include "base/memory.h"
 #include "temp.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static void assert_content(const char *path, const char *expected)
 {
@@ -137,6 +139,42 @@ static void writer_names_where_it_cannot(void **state)
     assert_int_equal(temp_count_files(*state), 1);
 }
 
+/* What a link names is replaced, with its mode; the link stays. */
+static void links_and_modes_stay(void **state)
+{
+    struct stat info;
+    assert_ok(cab_file_write(temp_path(state, "target"), "old", 3));
+    assert_int_equal(chmod(temp_path(state, "target"), 0640), 0);
+    assert_int_equal(symlink("target", temp_path(state, "link")), 0);
+    assert_ok(cab_file_write(temp_path(state, "link"), "new", 3));
+    assert_content(temp_path(state, "target"), "new");
+    assert_int_equal(lstat(temp_path(state, "link"), &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(stat(temp_path(state, "target"), &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0640);
+}
+
+/* Pipes and devices are written to, not replaced by files. */
+static void pipes_are_written_to(void **state)
+{
+    char got[8] = "";
+    struct stat info;
+    const char *path = temp_path(state, "pipe");
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int end = open(path, O_RDONLY | O_NONBLOCK);
+    assert_true(end >= 0);
+    assert_ok(cab_file_write(path, "text", 4));
+    assert_int_equal(read(end, got, sizeof got), 4);
+    assert_string_equal(got, "text");
+    close(end);
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(S_ISFIFO(info.st_mode));
+    assert_fails(cab_file_write("/dev/full", "text", 4), CAB_EIO, "/dev/full: cannot write: No space left");
+    assert_ok(cab_file_check_writable(temp_path(state, "new")));
+    assert_false(cab_path_exists(temp_path(state, "new")));
+    assert_fails(cab_file_check_writable(temp_path(state, "no/file")), CAB_EIO, "no/file: cannot create");
+}
+
 static void copy_copies(void **state)
 {
     assert_ok(cab_file_write(temp_path(state, "from"), "text", 4));
@@ -200,6 +238,8 @@ int main(void)
         TEMP_TEST(old_file_stands_until_commit),
         TEMP_TEST(failed_write_leaves_the_old_file),
         TEMP_TEST(writer_names_where_it_cannot),
+        TEMP_TEST(links_and_modes_stay),
+        TEMP_TEST(pipes_are_written_to),
         TEMP_TEST(copy_copies),
         cmocka_unit_test(paths),
         TEMP_TEST(directories),

@@ -111,6 +111,35 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP
 says err 'vanilla has ended already'
 [ -s "$TMP/several/cab-best/result.json" ] || fail '--resume left out a method'
 
+# a run that cannot begin leaves the one it was to replace
+expect 7 "$CAB" distill "$TMP/one/recipe.yaml" --out "$TMP/one" --overwrite --set data.seq_len=4096
+says err 'takes at most 256 tokens'
+for file in recipe.yaml log.jsonl result.json; do
+    [ -s "$TMP/one/$file" ] || fail "$file went with a run that did not begin"
+done
+printf '{}' >"$TMP/one/compare.json"
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite
+[ ! -e "$TMP/one/compare.json" ] || fail 'the new run has the old comparison'
+expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP/several" --overwrite
+[ -s "$TMP/several/cab-best/result.json" ] || fail '--overwrite left out a method'
+expect 2 "$CAB" distill "$TMP/small.yaml" --out ''
+says err '--out: the value is empty'
+
+# messages go nowhere where there is nowhere, not into files of the run
+"$CAB" distill "$TMP/small.yaml" --out "$TMP/silent" 2>&- >/dev/null || fail 'no messages, no run'
+[ "$(grep -vc '^{' "$TMP/silent/log.jsonl")" -eq 0 ] || fail "messages in the log: $(cat "$TMP/silent/log.jsonl")"
+
+# an evaluation ends after so many tokens, whatever the batch
+for batch in 0 1 3; do
+    expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --cache "$TMP/cache" --threads 1 --json --seq-len 64 -n 100 -b $batch
+    says out '"tokens": 100,'
+    grep -o '"loss": [0-9]*\.[0-9]\{3\}' "$TMP/out" >"$TMP/loss-$batch"
+    cmp -s "$TMP/loss-0" "$TMP/loss-$batch" || fail "another loss in batches of $batch: $(cat "$TMP/loss-0" "$TMP/loss-$batch")"
+done
+expect 3 "$CAB" compare examples/tales/teacher "$TMP/one/student" --data "$TMP/val.txt" --cache "$TMP/cache" -o "$TMP/none/c.json"
+says err 'none/c.json: cannot create'
+[ ! -s "$TMP/out" ] || fail 'compared before it looked where to write'
+
 # a budget of memory trades time for it, and no bit of the result
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/tight" --set train.memory=22MiB
 says err 'layers are recomputed'
@@ -131,6 +160,15 @@ interrupt() { # METHOD-FLAGS...
     wait $pid || code=$?
     [ "$code" -eq 130 ] || fail "an interrupted run ends with $code, expected 130: $(cat "$TMP/err")"
 }
+"$CAB" distill "$TMP/small.yaml" --set train.tokens=102400 --out "$TMP/held" >/dev/null 2>&1 &
+held=$!
+until grep -qs '"step":3,' "$TMP/held/log.jsonl"; do sleep 0.05; done
+expect 2 "$CAB" distill "$TMP/small.yaml" --set train.tokens=102400 --out "$TMP/held" --resume
+says err 'another process is at work on the run there'
+kill -TERM $held
+wait $held || true
+[ -s "$TMP/held/checkpoint.safetensors" ] && [ -s "$TMP/held/recipe.yaml" ] || fail 'a second process spoiled the run'
+
 interrupt
 [ -s "$TMP/stopped/checkpoint.safetensors" ] || fail 'no checkpoint after an interruption'
 expect 0 "$CAB" distill "$TMP/small.yaml" --set train.tokens=10240 --out "$TMP/stopped" --resume

@@ -28,6 +28,14 @@ says err '--set: found "train.tokens", expected KEY=VALUE'
 expect 2 "$CAB" recipe check recipes/tales-gpt2.yaml
 says err 'no action "check"; expected validate or keys'
 
+printf -- '---\nseed: 3\n' | cat recipes/tales-gpt2.yaml - >"$TMP/two.yaml"
+expect 4 "$CAB" recipe validate "$TMP/two.yaml"
+says err 'a second document begins, expected one recipe'
+expect 0 "$CAB" recipe validate recipes/tales-gpt2.yaml -s teacher.path=/nowhere
+says out 'not here: teacher.path /nowhere'
+expect 2 "$CAB" recipe validate recipes/tales-gpt2.yaml -s data.train=,
+says err 'data.train[0]: the name is empty'
+
 expect 0 "$CAB" recipe keys
 says out train.weight_decay
 expect 0 "$CAB" recipe keys --markdown
