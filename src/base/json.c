@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
+#include <utf8proc.h>
 
 enum { DEPTH_MAX = 32 };
 
@@ -64,6 +65,28 @@ void cab_json_close(cab_json *json)
     json_object_put(json->root);
     cab_free(json->name);
     *json = (cab_json){0};
+}
+
+json_object *cab_json_text(const char *text)
+{
+    static const char replacement[] = "\xEF\xBF\xBD";
+    const size_t size = strlen(text);
+    size_t used = 0;
+    char *valid = NULL;
+    if (CAB_NEW(&valid, 3 * size + 1, "a text of JSON") != CAB_OK)
+        return NULL;
+    for (size_t i = 0; i < size;) {
+        utf8proc_int32_t code;
+        const utf8proc_ssize_t n =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(size - i), &code);
+        const bool whole = n > 0 && code >= 0;
+        memcpy(valid + used, whole ? text + i : replacement, whole ? (size_t)n : 3);
+        used += whole ? (size_t)n : 3;
+        i += whole ? (size_t)n : 1;
+    }
+    json_object *object = json_object_new_string_len(valid, (int)used);
+    cab_free(valid);
+    return object;
 }
 
 cab_status cab_json_save(json_object *object, const char *path)

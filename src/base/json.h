@@ -23,6 +23,9 @@ void cab_json_close(cab_json *json);
 /* Writes `object` as indented JSON, atomically. Keys keep their order. */
 cab_status cab_json_save(json_object *object, const char *path);
 
+/* A string for JSON of any bytes, a path for one: what is no UTF-8 becomes U+FFFD, byte by byte. NULL without memory. */
+json_object *cab_json_text(const char *text);
+
 /* Typed getters: the key must exist in `object` and have the type; the error names file, key, what was found. `object`
  * NULL means the root. The _or forms give `fallback` when the key is absent or null, and still check the type. */
 cab_status cab_json_int(const cab_json *json, json_object *object, const char *key, int64_t low, int64_t high,

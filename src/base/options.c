@@ -108,7 +108,7 @@ static bool read_whole(const char *text, int64_t *out)
         return errno == 0;
     }
     double real = strtod(text, &end);
-    if (end == text || *end != '\0' || !(fabs(real) <= 9007199254740992.0) || real != floor(real))
+    if (end == text || *end != '\0' || !(fabs(real) < 9007199254740992.0) || real != floor(real))
         return false;
     *out = (int64_t)real;
     return true;

@@ -50,13 +50,13 @@ static void print_text(const printer *p, const char *path, const cab_class_share
 static void print_json(const printer *p, const char *path, const cab_class_share *top, size_t count)
 {
     json_object *root = json_object_new_object(), *list = json_object_new_array();
-    json_object_object_add(root, "image", json_object_new_string(path));
+    json_object_object_add(root, "image", cab_json_text(path));
     for (size_t k = 0; k < count; k++) {
         char probability[32], name[32];
         json_object *item = json_object_new_object();
         snprintf(probability, sizeof probability, "%.9g", top[k].probability);
         json_object_object_add(item, "class", json_object_new_int(top[k].class));
-        json_object_object_add(item, "name", json_object_new_string(cab_class_name(&p->names, top[k].class, name)));
+        json_object_object_add(item, "name", cab_json_text(cab_class_name(&p->names, top[k].class, name)));
         json_object_object_add(item, "probability", json_object_new_double_s(top[k].probability, probability));
         json_object_array_add(list, item);
     }

@@ -114,7 +114,7 @@ static void add_count(json_object *object, const char *key, uint64_t value)
 
 static void add_class(json_object *object, const char *key, const cab_classes *classes, int32_t label)
 {
-    json_object_object_add(object, key, json_object_new_string(classes->names[label]));
+    json_object_object_add(object, key, cab_json_text(classes->names[label]));
 }
 
 static json_object *confusions_json(const cab_image_evaluation *r, const cab_classes *classes,
@@ -139,7 +139,7 @@ static json_object *classes_json(const cab_image_evaluation *r, const cab_classe
         json_object *item = json_object_new_object();
         add_class(item, "class", classes, (int32_t)c);
         if (classes->words[c] != NULL)
-            json_object_object_add(item, "words", json_object_new_string(classes->words[c]));
+            json_object_object_add(item, "words", cab_json_text(classes->words[c]));
         add_count(item, "images", r->class_images[c]);
         add_number(item, "top1", share(r->class_top1[c], r->class_images[c]));
         add_number(item, "top5", share(r->class_top5[c], r->class_images[c]));

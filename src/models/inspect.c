@@ -1,5 +1,6 @@
 #include "models/inspect.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "device/device.h"
 #include "models/model.h"
@@ -81,7 +82,7 @@ static json_object *tensor_list(const facts *f)
     for (size_t i = 0; i < f->tensors; i++) {
         const cab_safetensors_entry *e = cab_checkpoint_at(f->checkpoint, i);
         json_object *item = json_object_new_object(), *shape = json_object_new_array();
-        json_object_object_add(item, "name", json_object_new_string(e->name));
+        json_object_object_add(item, "name", cab_json_text(e->name));
         json_object_object_add(item, "dtype", json_object_new_string(e->dtype_name));
         for (int d = 0; d < e->n_dim; d++)
             json_object_array_add(shape, json_object_new_int64(e->shape[d]));
@@ -94,7 +95,7 @@ static json_object *tensor_list(const facts *f)
 static void print_json(const facts *f, const char *directory, FILE *out, bool tensors)
 {
     json_object *root = json_object_new_object();
-    json_object_object_add(root, "model", json_object_new_string(directory));
+    json_object_object_add(root, "model", cab_json_text(directory));
     json_object_object_add(root, "architecture", json_object_new_string(f->type));
     json_object_object_add(root, "parameters", json_object_new_int64((int64_t)f->elements));
     json_object_object_add(root, "bytes", json_object_new_int64((int64_t)f->bytes));

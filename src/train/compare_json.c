@@ -1,5 +1,6 @@
 /* compare_json.c - a comparison as compare.json has it (docs/formats.md), written and read back. */
 #include "base/base64.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "train/compare.h"
 
@@ -92,7 +93,7 @@ static bool add_tokens(json_object *object, const cab_heat_map *map)
     json_object *array = json_object_new_array();
     bool complete = array != NULL;
     for (int64_t i = 0; complete && i < map->rows; i++)
-        complete = append(array, json_object_new_string(map->tokens[i]));
+        complete = append(array, cab_json_text(map->tokens[i]));
     return add(object, "tokens", array) && complete;
 }
 
@@ -103,7 +104,7 @@ static bool add_maps(json_object *object, const cab_comparison *c)
     for (int64_t i = 0; complete && i < c->n_map; i++) {
         const cab_heat_map *from = &c->maps[i];
         json_object *map = json_object_new_object();
-        complete = append(array, map) && add(map, "name", json_object_new_string(from->name)) &&
+        complete = append(array, map) && add(map, "name", cab_json_text(from->name)) &&
                    (from->thumbnail == NULL || add(map, "thumbnail", json_object_new_string(from->thumbnail))) &&
                    (from->tokens == NULL || add_tokens(map, from)) &&
                    add(map, "rows", json_object_new_int64(from->rows)) &&
@@ -115,8 +116,8 @@ static bool add_maps(json_object *object, const cab_comparison *c)
 cab_status cab_comparison_json(const cab_comparison *c, json_object **out)
 {
     json_object *object = json_object_new_object();
-    if (object != NULL && add(object, "teacher", json_object_new_string(c->teacher)) &&
-        add(object, "student", json_object_new_string(c->student)) &&
+    if (object != NULL && add(object, "teacher", cab_json_text(c->teacher)) &&
+        add(object, "student", cab_json_text(c->student)) &&
         add(object, "kind", json_object_new_string(c->images ? "images" : "text")) &&
         add(object, "tokens", json_object_new_int64(c->tokens)) &&
         add(object, "samples", json_object_new_int64(c->samples)) && add_layers(object, c) && add_maps(object, c)) {

@@ -47,7 +47,7 @@ static bool add_ranks(json_object *object, bool images, double top1, double top5
 
 static bool add_text(json_object *object, const char *key, const char *value)
 {
-    return !value || add(object, key, json_object_new_string(value));
+    return !value || add(object, key, cab_json_text(value));
 }
 
 static const char *text_of(json_object *object, int style)

@@ -119,7 +119,7 @@ static json_object *predicted_json(const cab_predicted *p)
 {
     json_object *object = json_object_new_object();
     json_object_object_add(object, "label", json_object_new_int(p->label));
-    json_object_object_add(object, "class", json_object_new_string(p->name));
+    json_object_object_add(object, "class", cab_json_text(p->name));
     json_object_object_add(object, "probability", json_object_new_double(p->probability));
     return object;
 }
@@ -130,7 +130,7 @@ static cab_status save(const cab_predictions *predictions, const char *path)
     for (size_t i = 0; i < predictions->count; i++) {
         const cab_prediction *p = &predictions->items[i];
         json_object *image = json_object_new_object(), *top = json_object_new_array();
-        json_object_object_add(image, "name", json_object_new_string(p->name));
+        json_object_object_add(image, "name", cab_json_text(p->name));
         json_object_object_add(image, "thumbnail", json_object_new_string(p->thumbnail));
         json_object_object_add(image, "truth", predicted_json(&p->truth));
         for (int k = 0; k < p->n_top; k++)

@@ -138,6 +138,21 @@ static void hostile_text_stays_one_line(void **state)
     assert_fails(cab_fail(CAB_EFORMAT, "%s", "a\n\x1b[2Jb\x7f"), CAB_EFORMAT, "a??[2Jb?");
 }
 
+static void any_bytes_become_utf8(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {{"", ""},
+                                           {"a\xC3\xA4.jpg", "a\xC3\xA4.jpg"},
+                                           {"bad\xFF", "bad\xEF\xBF\xBD"},
+                                           {"\xE2\x82", "\xEF\xBF\xBD\xEF\xBF\xBD"},
+                                           {"\xED\xA0\x80x", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDx"}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        json_object *text = cab_json_text(pairs[i][0]);
+        assert_string_equal(json_object_get_string(text), pairs[i][1]);
+        json_object_put(text);
+    }
+}
+
 static void files(void **state)
 {
     cab_json json;
@@ -186,6 +201,7 @@ int main(void)
         cmocka_unit_test(integers),
         cmocka_unit_test(other_types),
         cmocka_unit_test(hostile_text_stays_one_line),
+        cmocka_unit_test(any_bytes_become_utf8),
         TEMP_TEST(files),
         cmocka_unit_test(real_configuration),
     };
