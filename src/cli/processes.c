@@ -157,6 +157,7 @@ cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count, bool ane
     sigset_t signals = waited_signals(), before;
     cab_status status = CAB_OK;
     bool stopped = false;
+    signal(SIGCHLD, SIG_DFL); /* ignored, as some parents leave it, it would never come */
     sigprocmask(SIG_BLOCK, &signals, &before);
     for (unsigned i = 0; status == CAB_OK && i < count; i++) {
         char name[64];

@@ -173,10 +173,16 @@ void cab_image_normalise(const cab_image_transform *t, const cab_image *image, f
     }
 }
 
+/* A share that was made of two whole numbers may lie a rounding error above theirs. */
+int cab_image_transform_edge(const cab_image_transform *t)
+{
+    return (int)floor(t->size / t->crop + 1e-6);
+}
+
 cab_status cab_image_transform_crop(const cab_image_transform *t, cab_image_scratch *scratch, const cab_image *image,
                                     cab_image *out)
 {
-    const int side = (int)floor(t->size / t->crop);
+    const int side = cab_image_transform_edge(t);
     const bool upright = image->width <= image->height;
     const int64_t shorter = upright ? image->width : image->height, longer = upright ? image->height : image->width;
     const int64_t scaled = side * longer / shorter;

@@ -29,6 +29,8 @@ void cab_image_scratch_free(cab_image_scratch *scratch);
 /* pixels: (3, S, S). The picture must not be one of the scratch's. */
 cab_status cab_image_transform_apply(const cab_image_transform *transform, cab_image_scratch *scratch,
                                      const cab_image *image, float *pixels);
+/* What the shorter side is scaled to: floor(size / crop). */
+int cab_image_transform_edge(const cab_image_transform *transform);
 /* The first two steps: the picture scaled, and the middle of it, S x S. `out` may be the scratch's image. */
 cab_status cab_image_transform_crop(const cab_image_transform *transform, cab_image_scratch *scratch,
                                     const cab_image *image, cab_image *out);

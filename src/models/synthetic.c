@@ -86,8 +86,10 @@ cab_status cab_model_synthetic(const char *config_file, int image_size, cab_back
     CAB_GOTO(complete(&json, image_size, &config));
     CAB_GOTO(cab_model_create_as(arch, &config, backend, precision, trainable, out));
     status = cab_model_randomise(*out);
-    if (status != CAB_OK)
+    if (status != CAB_OK) {
         cab_model_free(*out);
+        *out = NULL;
+    }
 done:
     cab_json_close(&json);
     return status;
@@ -106,7 +108,9 @@ cab_status cab_model_synthetic_student(const cab_model *teacher, int n_layer, bo
     CAB_TRY(cab_architecture_find("phi-mamba", "the student", &arch));
     CAB_TRY(cab_model_create_as(arch, &c, teacher->backend, teacher->precision, trainable, out));
     cab_status status = cab_model_randomise(*out);
-    if (status != CAB_OK)
+    if (status != CAB_OK) {
         cab_model_free(*out);
+        *out = NULL;
+    }
     return status;
 }

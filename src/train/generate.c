@@ -132,7 +132,9 @@ static cab_status take(session *s, size_t row)
         return CAB_OK;
     if (token == s->end && !s->options->ignore_end)
         return finish(s, row);
-    CAB_TRY(cab_decoder_push(&t->decoder, token, &s->bytes));
+    size_t size = 0;
+    if (cab_tokenizer_piece(s->tokenizer, token, &size) != NULL) /* else a row that pads the vocabulary: no text */
+        CAB_TRY(cab_decoder_push(&t->decoder, token, &s->bytes));
     hand_over(s, row);
     if (!t->ended && ++t->count == s->options->max_tokens)
         return finish(s, row);

@@ -247,7 +247,9 @@ static cab_status export_and_sample(cab_run *run, const char *directory, sample 
         return cab_run_images_predict(run);
     }
     options.seed = (uint64_t)run->recipe->seed;
-    return cab_generate(run->student, "", &options, collect, s);
+    if (cab_generate(run->student, "", &options, collect, s) != CAB_OK) /* as where no token begins a text */
+        cab_log_warn("no sample of the student's text: %s", cab_error_text());
+    return CAB_OK;
 }
 
 static cab_status finish(cab_run *run, cab_result *result)
@@ -336,8 +338,7 @@ static cab_status distill(const cab_recipe *recipe, bool anew, cab_model **stude
     CAB_GOTO(cab_claim_begin(recipe, anew, &claim));
     CAB_GOTO(carry_out(&run, opened, student, result != NULL ? result : &own));
 done:
-    if (status == CAB_EINTERRUPTED)
-        stop_requested = 0; /* obeyed: another run may follow in this process */
+    stop_requested = 0; /* obeyed, or too late: another run may follow in this process */
     cab_run_log_close(&run.log);
     cab_claim_release(recipe, status != CAB_OK && run.step == 0, &claim);
     cab_run_close(&run);

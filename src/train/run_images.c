@@ -427,7 +427,7 @@ static cab_status write_transform(const cab_image_transform *t, const char *dire
     char path[CAB_PATH_MAX];
     CAB_TRY(cab_path_join(path, directory, "preprocessor_config.json"));
     json_object *json = json_object_new_object(), *edge = json_object_new_object();
-    json_object_object_add(edge, "shortest_edge", json_object_new_int((int)floor(t->size / t->crop)));
+    json_object_object_add(edge, "shortest_edge", json_object_new_int(cab_image_transform_edge(t)));
     json_object_object_add(json, "size", edge);
     json_object_object_add(json, "do_center_crop", json_object_new_boolean(1));
     json_object_object_add(json, "crop_size", square(t->size));

@@ -140,6 +140,13 @@ expect 3 "$CAB" compare examples/tales/teacher "$TMP/one/student" --data "$TMP/v
 says err 'none/c.json: cannot create'
 [ ! -s "$TMP/out" ] || fail 'compared before it looked where to write'
 
+# without a token that begins a text there is no sample, but a student
+cp -r examples/tales/teacher "$TMP/odd"
+sed 's/<|endoftext|>/[EOS]/g' examples/tales/teacher/tokenizer.json >"$TMP/odd/tokenizer.json"
+expect 0 "$CAB" distill "$TMP/small.yaml" --teacher "$TMP/odd" --out "$TMP/odd-run"
+says err 'no sample of the student'
+[ -s "$TMP/odd-run/result.json" ] || fail 'a sample that could not be had cost the run'
+
 # a budget of memory trades time for it, and no bit of the result
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/tight" --set train.memory=22MiB
 says err 'layers are recomputed'

@@ -342,6 +342,12 @@ static void test_transform_config(void **state)
     assert_ok(cab_image_transform_load(s->directory, &t));
     assert_int_equal(t.size, 224);
     assert_true(t.crop == 0.875 && t.filter == CAB_FILTER_BICUBIC && t.mean[0] == 0.5f && t.std[0] == 0.4f);
+    assert_int_equal(cab_image_transform_edge(&t), 256);
+    for (int crop = 192, edge = 0; crop <= 512; crop += 32)
+        for (edge = crop; edge <= 2 * crop; edge++) {
+            t = (cab_image_transform){.size = crop, .crop = (double)crop / edge};
+            assert_int_equal(cab_image_transform_edge(&t), edge);
+        }
     scratch_text(state, "preprocessor_config.json", "{\"size\": 224, \"resample\": 2}");
     assert_ok(cab_image_transform_load(s->directory, &t));
     assert_true(t.size == 224 && t.crop == 1.0 && t.filter == CAB_FILTER_BILINEAR);
