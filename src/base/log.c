@@ -19,15 +19,17 @@
 
 static atomic_bool log_quiet;
 
-/* One line at once even when threads write together. A progress line on the terminal gives way; it is redrawn below. */
+/* One line at once even when threads write together, and whatever bytes a path has. A progress line on the terminal gives way; it is
+ * redrawn below. */
 static void write_line(const char *prefix, const char *format, va_list args) CAB_PRINTF(2, 0);
 static void write_line(const char *prefix, const char *format, va_list args)
 {
-    flockfile(stderr);
-    fprintf(stderr, "%s%s", isatty(STDERR_FILENO) ? "\r\x1b[K" : "", prefix);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    funlockfile(stderr);
+    char text[2 * 4096];
+    vsnprintf(text, sizeof text, format, args);
+    for (char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+    fprintf(stderr, "%s%s%s\n", isatty(STDERR_FILENO) ? "\r\x1b[K" : "", prefix, text);
 }
 
 void cab_log_info(const char *format, ...)

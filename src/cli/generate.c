@@ -32,7 +32,8 @@ CAB_FLAG_TABLE(generate_table, struct generate_options, GENERATE_OPTIONS)
 typedef struct texts {
     size_t count;
     cab_bytes *each;
-    cab_status status; /* of keeping them */
+    const char *prompt; /* of the only one, until it has been printed; NULL: not wanted */
+    cab_status status;  /* of keeping them */
 } texts;
 
 static bool print_text(const char *text, size_t size)
@@ -40,11 +41,19 @@ static bool print_text(const char *text, size_t size)
     return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0;
 }
 
+/* The prompt goes first, once it is known to be one. */
+static bool print_prompt(texts *t)
+{
+    const char *const prompt = t->prompt;
+    t->prompt = NULL;
+    return prompt == NULL || print_text(prompt, strlen(prompt));
+}
+
 static bool take_text(void *user, size_t index, const char *text, size_t size)
 {
     texts *t = user;
     if (t->count == 1)
-        return print_text(text, size);
+        return print_prompt(t) && print_text(text, size);
     if (t->status == CAB_OK)
         t->status = cab_bytes_append(&t->each[index], text, size);
     return t->status == CAB_OK;
@@ -77,12 +86,11 @@ static cab_status generate(cab_model *model, const struct generate_options *opti
     texts t = {.count = n * samples};
     cab_status status;
     CAB_TRY(CAB_NEW(&t.each, t.count, "texts"));
-    if (t.count == 1 && !options->no_echo)
-        print_text(prompts[0], strlen(prompts[0]));
+    t.prompt = t.count == 1 && !options->no_echo ? prompts[0] : NULL;
     CAB_GOTO(cab_generate_batch(model, n, prompts, (uint32_t)samples, &sampling, take_text, &t));
     CAB_GOTO(t.status);
     if (t.count == 1)
-        print_text("\n", 1);
+        (void)(print_prompt(&t) && print_text("\n", 1));
     else
         print_all(&t, prompts, samples, !options->no_echo);
 done:

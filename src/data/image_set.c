@@ -282,8 +282,7 @@ static cab_status build(cab_image_set *set, const cab_image_set_options *options
 {
     int32_t largest = largest_label(set);
     if (set->count == 0)
-        return cab_fail(CAB_EFORMAT, "%s: no image found; expected <class>/*.jpg, .jpeg or .png",
-                        set->sources_count == 0 ? "the data" : set->sources[0].path);
+        return cab_fail(CAB_EFORMAT, "the data: no image found; expected <class>/*.jpg, .jpeg or .png");
     if (set->classes.count == 0)
         CAB_TRY(largest >= 0 ? classes_from_numbers(set, largest) : classes_from_names(set));
     CAB_TRY(label_items(set, largest >= 0));
@@ -311,8 +310,14 @@ cab_status cab_image_set_open(const char *const *paths, size_t count, const cab_
     set->only_lists = true;
     if (options->classes != NULL)
         CAB_GOTO(cab_classes_copy(options->classes, &set->classes));
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        const size_t before = set->count;
         CAB_GOTO(cab_image_set_add_path(set, paths[i]));
+        if (set->count == before)
+            CAB_GOTO(cab_fail(CAB_EFORMAT,
+                              "%s: no image found; expected <class>/*.jpg, .jpeg or .png, or lines that name some",
+                              paths[i]));
+    }
     CAB_GOTO(build(set, options));
     if (set->others > 0)
         cab_log_info("%s: %" PRIu64 " files that are no images passed over", set->sources[0].path, set->others);

@@ -169,7 +169,7 @@ static cab_status choose_positions(timer *t)
         return cab_fail(CAB_EARG, "%u positions, at most %d are possible", o->n_positions, MAX_POSITIONS);
     for (unsigned i = 0; i < o->n_positions; i++) {
         if (o->positions[i] < 0 || o->positions[i] > INT32_MAX)
-            return cab_fail(CAB_EARG, "position %" PRId64 ", expected 0 to %d", o->positions[i], INT32_MAX);
+            return cab_fail(CAB_EARG, "length: found %" PRId64 ", expected 0 to %d", o->positions[i], INT32_MAX);
         if (!add_position(t, o->positions[i]))
             return cab_fail(CAB_EARG, "position %" PRId64 " is not %d steps behind the one before", o->positions[i],
                             o->steps);
@@ -181,7 +181,7 @@ static cab_status check_batches(const cab_decode_timer_options *o)
 {
     for (unsigned i = 0; i < o->n_batches; i++)
         if (o->batches[i] < 1 || o->batches[i] > 1 << 20)
-            return cab_fail(CAB_EARG, "batch %" PRId64 ", expected 1 to %d", o->batches[i], 1 << 20);
+            return cab_fail(CAB_EARG, "batch: found %" PRId64 ", expected 1 to %d", o->batches[i], 1 << 20);
     return CAB_OK;
 }
 

@@ -57,6 +57,9 @@ static cab_status open_models(timer *t)
         o->seq_len = 1;
     else if (o->seq_len == 0)
         o->seq_len = t->teacher->config.max_length;
+    if (!cab_model_reads_images(t->teacher) && o->seq_len > t->teacher->config.max_length)
+        return cab_fail(CAB_EARG, "seq_len is %" PRId64 ", the teacher takes at most %d tokens", o->seq_len,
+                        t->teacher->config.max_length);
     const int S = t->student->config.n_layer, T = t->teacher->config.n_layer;
     CAB_TRY(CAB_NEW(&t->layer_map, (size_t)S, "a layer map"));
     return cab_layer_map(CAB_LAYERS_PROPORTIONAL, NULL, 0, S, T, t->layer_map);

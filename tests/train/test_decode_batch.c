@@ -292,10 +292,10 @@ static void test_timer(void **state)
     assert_fails(cab_decode_time(&o, out), CAB_EARG, "position 5 is not 4 steps behind");
     o.positions = negative;
     o.n_positions = 1;
-    assert_fails(cab_decode_time(&o, out), CAB_EARG, "position -1");
+    assert_fails(cab_decode_time(&o, out), CAB_EARG, "length: found -1");
     o.batches = (const int64_t[]){0};
     o.n_batches = 1;
-    assert_fails(cab_decode_time(&o, out), CAB_EARG, "batch 0");
+    assert_fails(cab_decode_time(&o, out), CAB_EARG, "batch: found 0");
     fclose(out);
 }
 
