@@ -54,8 +54,8 @@ cab_status cab_claim_take(const cab_recipe *recipe, bool anew, cab_claim *claim)
     *claim = (cab_claim){.directory = -1};
     const bool there = cab_path_exists(recipe->out);
     CAB_TRY(cab_directory_make(recipe->out));
-    claim->made = !there;
     CAB_TRY(lock(recipe->out, claim));
+    claim->made = !there;
     CAB_TRY(cab_directory_check_writable(recipe->out));
     return anew ? CAB_OK : check_contents(recipe);
 }

@@ -129,6 +129,11 @@ says err '--out: the value is empty'
 "$CAB" distill "$TMP/small.yaml" --out "$TMP/silent" 2>&- >/dev/null || fail 'no messages, no run'
 [ "$(grep -vc '^{' "$TMP/silent/log.jsonl")" -eq 0 ] || fail "messages in the log: $(cat "$TMP/silent/log.jsonl")"
 
+code=0
+"$CAB" version >&- 2>"$TMP/err" || code=$?
+[ "$code" -eq 3 ] || fail "results that go nowhere end with $code, expected 3"
+says err 'stdout: cannot be written'
+
 # an evaluation ends after so many tokens, whatever the batch
 for batch in 0 1 3; do
     expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --cache "$TMP/cache" --threads 1 --json --seq-len 64 -n 100 -b $batch
