@@ -208,6 +208,15 @@ static void walk_open(struct walker *walker, bool mapping)
     walker->depth++;
 }
 
+/* Where the parser stopped. Of bytes that are no text libyaml gives the offset alone. */
+static size_t problem_line(const yaml_parser_t *parser, const char *text, size_t size)
+{
+    size_t line = parser->problem_mark.line + 1;
+    for (size_t i = 0; parser->error == YAML_READER_ERROR && i < parser->problem_offset && i < size; i++)
+        line += text[i] == '\n';
+    return line;
+}
+
 /* The line on which the `nth` node called `path` begins. */
 static struct place find_place(const char *text, size_t size, const char *path, unsigned nth)
 {
@@ -221,7 +230,7 @@ static struct place find_place(const char *text, size_t size, const char *path, 
     while (!ended && nth > 0) {
         yaml_event_t event;
         if (!yaml_parser_parse(&parser, &event)) {
-            place.line = (unsigned)parser.problem_mark.line + 1;
+            place.line = (unsigned)problem_line(&parser, text, size);
             snprintf(place.problem, sizeof place.problem, "%s", parser.problem ? parser.problem : "not YAML");
             break;
         }
@@ -425,7 +434,7 @@ static cab_status check_alone(const char *name, const char *text, size_t size)
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
     for (int documents = 0; status == CAB_OK && !ended;) {
         if (!yaml_parser_parse(&parser, &event)) {
-            status = cab_fail(CAB_EFORMAT, "%s:%zu: %s", name, parser.problem_mark.line + 1,
+            status = cab_fail(CAB_EFORMAT, "%s:%zu: %s", name, problem_line(&parser, text, size),
                               parser.problem ? parser.problem : "not YAML");
             break;
         }

@@ -28,6 +28,9 @@ says err '--set: found "train.tokens", expected KEY=VALUE'
 expect 2 "$CAB" recipe check recipes/tales-gpt2.yaml
 says err 'no action "check"; expected validate or keys'
 
+printf 'method: soft\nout: x\nseed: \377\n' >"$TMP/bytes.yaml"
+expect 4 "$CAB" recipe validate "$TMP/bytes.yaml"
+says err 'bytes.yaml:3: invalid leading UTF-8 octet'
 printf -- '---\nseed: 3\n' | cat recipes/tales-gpt2.yaml - >"$TMP/two.yaml"
 expect 4 "$CAB" recipe validate "$TMP/two.yaml"
 says err 'a second document begins, expected one recipe'
