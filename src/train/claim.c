@@ -51,12 +51,16 @@ done:
 
 cab_status cab_claim_take(const cab_recipe *recipe, bool anew, cab_claim *claim)
 {
+    char student[CAB_PATH_MAX];
     *claim = (cab_claim){.directory = -1};
     const bool there = cab_path_exists(recipe->out);
     CAB_TRY(cab_directory_make(recipe->out));
     CAB_TRY(lock(recipe->out, claim));
     claim->made = !there;
     CAB_TRY(cab_directory_check_writable(recipe->out));
+    CAB_TRY(cab_path_join(student, recipe->out, "student"));
+    if (cab_path_exists(student) && !cab_path_is_directory(student))
+        return cab_fail(CAB_EIO, "%s: is no directory, but the student is to go there", student);
     return anew ? CAB_OK : check_contents(recipe);
 }
 

@@ -125,6 +125,11 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --methods vanilla,cab-best --out "$TMP
 expect 2 "$CAB" distill "$TMP/small.yaml" --out ''
 says err '--out: the value is empty'
 
+mkdir "$TMP/taken" && : >"$TMP/taken/student"
+expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/taken"
+says err 'taken/student: is no directory'
+[ ! -e "$TMP/taken/recipe.yaml" ] || fail 'a run that cannot end has begun'
+
 # messages go nowhere where there is nowhere, not into files of the run
 "$CAB" distill "$TMP/small.yaml" --out "$TMP/silent" 2>&- >/dev/null || fail 'no messages, no run'
 [ "$(grep -vc '^{' "$TMP/silent/log.jsonl")" -eq 0 ] || fail "messages in the log: $(cat "$TMP/silent/log.jsonl")"
