@@ -1,7 +1,6 @@
 /* image_list.c - lists of images as comma-separated values (RFC 4180): path,class.
  *
  * A field may stand in double quotes, and a quote in it is written twice. Lists written here can be read here. */
-#define _XOPEN_SOURCE 700 /* realpath */
 #include "base/memory.h"
 #include "data/image_set_internal.h"
 
