@@ -237,10 +237,16 @@ static struct place find_place(const char *text, size_t size, const char *path, 
         bool scalar = event.type == YAML_SCALAR_EVENT, mapping = event.type == YAML_MAPPING_START_EVENT;
         bool opens = mapping || event.type == YAML_SEQUENCE_START_EVENT;
         bool begins = scalar || opens || event.type == YAML_ALIAS_EVENT;
-        if (begins && walk_node(&walker, scalar ? (const char *)event.data.scalar.value : NULL) &&
-            strcmp(walker.path, path) == 0) {
+        bool named = begins && walk_node(&walker, scalar ? (const char *)event.data.scalar.value : NULL);
+        bool odd_key = named && opens && walker.frames[walker.depth - 1].mapping;
+        if (named && (odd_key || strcmp(walker.path, path) == 0)) {
             place.line = (unsigned)event.start_mark.line + 1;
             nth--;
+        }
+        if (odd_key) {
+            snprintf(place.problem, sizeof place.problem, "%s as a key, expected a word",
+                     mapping ? "a group of keys" : "a list");
+            nth = 0;
         }
         if (opens)
             walk_open(&walker, mapping);
@@ -302,8 +308,8 @@ static cab_status explain(const char *name, const char *text, size_t size, cyaml
     if (error == CYAML_ERR_INVALID_KEY)
         snprintf(path, sizeof path, "%s%s%s", complaint->path, complaint->path[0] ? "." : "",
                  strncmp(complaint->text, unknown, strlen(unknown)) == 0 ? complaint->text + strlen(unknown) : "");
-    if (error == CYAML_ERR_LIBYAML_PARSER)
-        path[0] = '\0'; /* no node has this path: the walk goes on to where the parser fails */
+    if (error == CYAML_ERR_LIBYAML_PARSER || error == CYAML_ERR_INTERNAL_ERROR)
+        path[0] = '\0'; /* no node has this path: the walk goes on to where the parser fails, or a key is no word */
     struct place place = find_place(text, size, path, twice ? 2 : 1);
     position(name, place.line, where, sizeof where);
     if (place.problem[0])

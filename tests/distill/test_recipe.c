@@ -190,6 +190,8 @@ static void test_structure(void **state)
     (void)state;
     refused("seed: 3\ntrain:\n  lr: 1\nseed: 4\n", "r.yaml:4: seed is given twice");
     refused("seed: &a 3\nthreads: *a\n", "r.yaml:2: threads is an alias (*name); write the value out");
+    refused("seed: 3\ntrain:\n  ? [a, b]\n  : 4\n", "r.yaml:3: a list as a key, expected a word");
+    refused("{a: 3}: 4\n", "r.yaml:1: a group of keys as a key, expected a word");
     refused("seed: 3\n\ttrain: 3\n", "r.yaml:2: found a tab character that violates indentation");
     refused("method: \"soft\n", "r.yaml:2: found unexpected end of stream");
     refused("", "r.yaml: is empty, expected a recipe");
