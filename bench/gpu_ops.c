@@ -127,13 +127,34 @@ static cab_tensor *scan_reverse(bench *b, const shape *s)
     return cab_scan(b->graph, &in, true);
 }
 
+/* One decay per channel. */
+static cab_tensor *scan_tied(bench *b, const shape *s)
+{
+    const cab_scan_inputs in = scan_inputs(b, s, tokens(b, s, s->E));
+    if (in.A_log != NULL)
+        in.A_log->tied = true;
+    return cab_scan(b->graph, &in, false);
+}
+
 /* As a layer of Vim ends. */
-static cab_tensor *scan_both(bench *b, const shape *s)
+static cab_tensor *scan_layer(bench *b, const shape *s, bool tied)
 {
     cab_tensor *const z = tokens(b, s, s->E), *y[2];
     const cab_scan_inputs forward = scan_inputs(b, s, z), backward = scan_inputs(b, s, z);
+    if (forward.A_log != NULL && backward.A_log != NULL)
+        forward.A_log->tied = backward.A_log->tied = tied;
     cab_scan_both(b->graph, &forward, &backward, y);
     return cab_mean(b->graph, 2, y);
+}
+
+static cab_tensor *scan_both(bench *b, const shape *s)
+{
+    return scan_layer(b, s, false);
+}
+
+static cab_tensor *scan_both_tied(bench *b, const shape *s)
+{
+    return scan_layer(b, s, true);
 }
 
 static cab_tensor *conv1d_of(bench *b, const shape *s, cab_tensor *x)
@@ -281,6 +302,9 @@ static const operation operations[] = {
     {"scan reverse 128 x 197, E 384, N 16", scan_reverse, {128, 197, 384, 16}},
     {"scan both, mean 128 x 197, E 384, N 16", scan_both, {128, 197, 384, 16}},
     {"scan both, mean 16 x 197, E 384, N 16", scan_both, {16, 197, 384, 16}},
+    {"scan tied 128 x 197, E 384, N 16", scan_tied, {128, 197, 384, 16}},
+    {"scan tied both, mean 128 x 197, E 384", scan_both_tied, {128, 197, 384, 16}},
+    {"scan tied both, mean 512 x 197, E 384", scan_both_tied, {512, 197, 384, 16}},
     {"scan 64 x 197, E 768, N 16", scan, {64, 197, 768, 16}},
     {"scan 8 x 2048, E 1536, N 16", scan, {8, 2048, 1536, 16}},
     {"scan 32 x 197, E 384, N 64", scan, {32, 197, 384, 64}},

@@ -4,7 +4,7 @@
  *   in_proj, x_proj, convolution    uniform in +-1/sqrt(fan in)
  *   out_proj        the same over sqrt(layers), so that the residual stream does not grow with depth
  *   dt_proj         uniform in +-1/sqrt(R); its bias such that softplus(bias) is log-uniform in 0.001 .. 0.1
- *   A_log           log(n + 1), or -20      D, norms    1 */
+ *   A_log           log(n + 1); 1 where a channel's states decay alike; -20 near the identity      D, norms    1 */
 #include "distill/initialise_vim.h"
 
 #include "base/file.h"
@@ -17,7 +17,7 @@
 
 static const double token_std = 0.02;
 static const double step_least = 1e-3, step_most = 1e-1, step_floor = 1e-4;
-static const float identity_a_log = -20.0f;
+static const double identity_a_log = -20, tied_a_log = 1;
 
 typedef enum draw { DRAW_CONSTANT, DRAW_UNIFORM, DRAW_NORMAL, DRAW_STEPS, DRAW_A_LOG } draw;
 
@@ -73,7 +73,8 @@ static cab_status set_direction(const cab_model *student, uint64_t seed, const c
     CAB_TRY(set(student, seed, m->x_proj.w, DRAW_UNIFORM, fan_in(m->x_proj.w)));
     CAB_TRY(set(student, seed, m->dt_proj.w, DRAW_UNIFORM, fan_in(m->dt_proj.w)));
     CAB_TRY(set(student, seed, m->dt_bias, DRAW_STEPS, 0));
-    CAB_TRY(set(student, seed, m->A_log, near_identity ? DRAW_CONSTANT : DRAW_A_LOG, (double)identity_a_log));
+    CAB_TRY(set(student, seed, m->A_log, near_identity || m->A_log->tied ? DRAW_CONSTANT : DRAW_A_LOG,
+                near_identity ? identity_a_log : tied_a_log));
     return set(student, seed, m->D, DRAW_CONSTANT, 1);
 }
 

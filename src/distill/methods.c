@@ -63,6 +63,7 @@ static const char *const image_soft[] = {"bridge.feature_map=softmax",
 
 static const char *const image_cab[] = {"bridge.feature_map=softmax",
                                         "bridge.hidden=128",
+                                        "student.tied_decay=true",
                                         "init.near_identity=true",
                                         "stages[0].name=distil",
                                         "stages[0].kl=1",
@@ -81,9 +82,10 @@ static const char *const image_reuse[] = {
     "bridge.feature_map=softmax", "bridge.hidden=128", "init.weights=teacher", "init.conv_identity=true",
     "stages[0].name=distil",      "stages[0].ce=1",    "stages[0].kl=1",       NULL};
 
-static const char *const image_best[] = {"bridge.feature_map=none", "bridge.hidden=384",    "init.weights=teacher",
-                                         "init.conv_identity=true", "stages[0].name=joint", "stages[0].ce=1",
-                                         "stages[0].kl=1",          "stages[0].align=10",   NULL};
+static const char *const image_best[] = {
+    "student.tied_decay=true",  "bridge.feature_map=none", "bridge.hidden=384", "init.weights=teacher",
+    "init.conv_identity=true", "stages[0].name=joint",     "stages[0].ce=1",    "stages[0].kl=1",
+    "stages[0].align=10",      NULL};
 
 static const struct {
     const char *const *settings;

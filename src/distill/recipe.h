@@ -47,6 +47,9 @@
     INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")                                             \
     INT(expand, 2, 1, 16, "vim: inner width as a multiple of the width")                                               \
     INT(dt_rank, 0, 0, 65536, "vim: rank of the step size; 0: a sixteenth of the width")                               \
+    BOOL(tied_decay, false,                                                                                            \
+         "vim: a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "  \
+         "as products of matrices")                                                                                    \
     INT(patch_size, 0, 0, 4096, "vim: pixels of a patch's side; 0: as the teacher")                                    \
     ENUM(classes, 0, "data|teacher", "vim: classes it tells apart: those of the data, or all of the teacher's")
 

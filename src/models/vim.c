@@ -7,7 +7,9 @@
  * Vim-Tiny and -Small: 24 layers, D 192 or 384, E = 2 D, N 16, R = ceil(D / 16), K 4, patches of 16. */
 #include "models/vim.h"
 
+#include "base/memory.h"
 #include "models/architectures.h"
+#include "models/builder.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -45,6 +47,7 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 16, EXPAND, &expand));
     CAB_TRY(cab_json_int_or(json, NULL, "dt_rank", 1, 1 << 16, (width + 15) / 16, &rank));
     CAB_TRY(cab_positive_parse(json, NULL, "norm_eps", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_json_bool_or(json, NULL, "tied_decay", false, &c->tied_decay));
     if (image % patch != 0)
         return cab_fail(CAB_ESHAPE, "%s: img_size %lld is not a multiple of patch_size %lld", json->name,
                         (long long)image, (long long)patch);
@@ -81,7 +84,37 @@ static cab_status describe(const cab_config *c, json_object *json)
     json_object_object_add(json, "bimamba_type", json_object_new_string("v2"));
     json_object_object_add(json, "use_middle_cls_token", json_object_new_boolean(true));
     json_object_object_add(json, "if_divide_out", json_object_new_boolean(true));
+    if (c->tied_decay)
+        json_object_object_add(json, "tied_decay", json_object_new_boolean(true));
     return CAB_OK;
+}
+
+static cab_status check_rows(const cab_builder *b, const cab_tensor *t, const float *values)
+{
+    const int64_t columns = cab_columns(t);
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        if (values[i] != values[i / columns * columns])
+            return cab_fail(CAB_EFORMAT,
+                            "%s: tensor \"%s\": row %lld has %g and %g, expected one number in each row, as tied_decay "
+                            "in config.json says",
+                            cab_checkpoint_directory(b->source), t->name, (long long)(i / columns),
+                            (double)values[i / columns * columns], (double)values[i]);
+    return CAB_OK;
+}
+
+/* Marks a parameter as one of a number per row, which a checkpoint's must be. */
+static cab_status tie(const cab_builder *b, cab_tensor *t)
+{
+    float *values = NULL;
+    t->tied = true;
+    if (b->source == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    cab_status status = cab_params_read(b->params, t, values);
+    if (status == CAB_OK)
+        status = check_rows(b, t, values);
+    cab_free(values);
+    return status;
 }
 
 /* One direction; suffix "" or "_b" stands in its parameters' names. */
@@ -91,6 +124,8 @@ static cab_status build_direction(cab_builder *b, const cab_config *c, cab_mamba
     m->dt_rank = c->dt_rank;
     m->d_state = c->d_state;
     CAB_TRY(cab_builder_shaped(b, &m->A_log, CAB_NO_DECAY, 2, (int64_t[]){E, N}, "layers.%d.mixer.A%s_log", l, suffix));
+    if (c->tied_decay)
+        CAB_TRY(tie(b, m->A_log));
     CAB_TRY(cab_builder_vector(b, &m->D, E, "layers.%d.mixer.D%s", l, suffix));
     CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_DECAY, 3, (int64_t[]){E, 1, c->d_conv},
                                "layers.%d.mixer.conv1d%s.weight", l, suffix));

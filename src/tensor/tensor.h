@@ -30,6 +30,7 @@ struct cab_tensor {
     int64_t shape[CAB_MAX_DIMS];
     int64_t ld;       /* elements from one row to the next; shape[n_dim - 1] unless a view or padded */
     bool trainable;   /* parameters: a gradient is wanted */
+    bool tied;        /* parameters: a row's elements are one number, and so are the gradients that ops give them */
     bool keep;        /* read by the host after a run: lives to the end of the list */
     void *data;       /* NULL until planned (activations) */
     cab_tensor *base; /* views: the tensor whose memory this is, else NULL */

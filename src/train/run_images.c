@@ -201,6 +201,7 @@ static cab_status new_student(cab_run *run)
                     .n_classes = student_classes(run),
                     .n_group = 1,
                     .n_special = 1,
+                    .tied_decay = s->tied_decay,
                     .class_middle = true,
                     .norm_eps = 1e-5};
     c.d_inner = (int)s->expand * c.d_model;
@@ -388,9 +389,9 @@ void cab_run_images_print(const cab_run *run)
 {
     const cab_config *s = &run->student->config;
     const cab_run_images *i = &run->images;
-    cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, inner %d, state %d, patches of %d",
+    cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, inner %d, state %d, patches of %d%s",
                  run->student->arch->name, (double)cab_model_parameters(run->student) * 1e-6, s->n_layer, s->d_model,
-                 s->d_inner, s->d_state, s->patch_size);
+                 s->d_inner, s->d_state, s->patch_size, s->tied_decay ? ", one decay per channel" : "");
     cab_log_info("data     %" PRIu64 " images of %zu classes, %" PRIu64 " to validate on, %d x %d pixels; %" PRIu64
                  " steps of %" PRId64 " images, %.1f passes, %s",
                  cab_image_set_count(i->train), cab_image_set_classes(i->train)->count, cab_image_set_count(i->eval),

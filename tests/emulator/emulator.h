@@ -107,7 +107,8 @@ enum {
     EMULATOR_BALLOT,
     EMULATOR_MATCH,
     EMULATOR_LOAD,
-    EMULATOR_MMA
+    EMULATOR_MMA,
+    EMULATOR_TRANSPOSE
 };
 
 static inline void __syncthreads()
@@ -257,6 +258,7 @@ uint32_t emulator_shared_address(const void *p);
 #define __cvta_generic_to_shared emulator_shared_address
 /* `bytes` of them, and zeros up to `all`; both places begin at multiples of `all`. */
 void emulator_copy(uint32_t to, const void *from, int all, int bytes);
+uint32_t emulator_transpose(uint32_t mine);
 void emulator_load_matrices(uint32_t (&r)[4], uint32_t from, bool transposed);
 void emulator_mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void emulator_mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);

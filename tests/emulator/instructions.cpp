@@ -46,6 +46,17 @@ void emulator_load_matrices(uint32_t (&r)[4], uint32_t from, bool transposed)
     emulator_exchange(0xffffffffu, "", 1, EMULATOR_LOAD); /* so that nobody overwrites what others still read */
 }
 
+/* A lane has row g, columns 2 q and 2 q + 1, and gets them of the transpose. */
+uint32_t emulator_transpose(uint32_t mine)
+{
+    emulator_gifts &rows = emulator_exchange(0xffffffffu, &mine, sizeof mine, EMULATOR_TRANSPOSE);
+    const int g = emulator_lane() / 4, q = emulator_lane() % 4;
+    uint32_t pair = 0;
+    for (int i = 0; i < 2; i++)
+        pair |= (emulator_gift<uint32_t>(rows, 4 * (2 * q + i) + g / 2) >> 16 * (g % 2) & 0xffffu) << 16 * i;
+    return pair;
+}
+
 /* Register `which` of a lane's operands: four of the left matrix, two of the right. */
 static uint32_t operand(emulator_gifts &all, int lane, int which)
 {

@@ -13,6 +13,7 @@ ASSEMBLY = [
     (r'rcp\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((.*?)\)', r'\1 = 1.0f / (\2);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.shared.*?', 'emulator_load_matrices(r, from, false);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.trans.*?', 'emulator_load_matrices(r, from, true);'),
+    (r'movmatrix\.sync\.aligned.*?', 'd = emulator_transpose(a);'),
     (r'mma\.sync\.aligned\.m16n8k16.*?', 'emulator_mma_bf16(d, a, b0, b1);'),
     (r'mma\.sync\.aligned\.m16n8k8[^;]*;[^;]*\(one\).*?',
      'const float a_[4] = {one, 0.0f, 0.0f, one}, b_[2] = {b, c}; emulator_mma_tf32(d, a_, b_);'),
@@ -62,7 +63,7 @@ def launches(text):
         mark = text.index('<<<')
         end = len(text[:mark].rstrip())
         begin = opening(text, end - 1, '<>') if text[end - 1] == '>' else end
-        while re.match(r'\w', text[begin - 1]):
+        while re.match(r'[\w:]', text[begin - 1]):
             begin -= 1
         behind = text.index('>>>', mark)
         last = closing(text, behind + 3, '()')

@@ -38,6 +38,7 @@ typedef enum check_kind {
     CHECK_DENSE,      /* the same, never a view */
     CHECK_CONSTANT,   /* in the variant's dtype, no gradient asked, dense */
     CHECK_PARAMETER,  /* trainable F32 parameter, gradient checked */
+    CHECK_TIED,       /* the same, each row made its mean, with tensor.tied */
     CHECK_FROZEN,     /* F32 parameter, not trainable */
     CHECK_F32,        /* F32 input whatever the variant, no gradient: inv_freq, lr */
     CHECK_IDS,        /* I32 input, uniform integers low <= id < high */
@@ -149,7 +150,8 @@ typedef struct check_reference {
 static inline bool check_differentiable(const check_case *c, int i)
 {
     check_kind kind = c->in[i].kind;
-    return c->n_seeded > 0 && (kind == CHECK_ACTIVATION || kind == CHECK_DENSE || kind == CHECK_PARAMETER);
+    return c->n_seeded > 0 &&
+           (kind == CHECK_ACTIVATION || kind == CHECK_DENSE || kind == CHECK_PARAMETER || kind == CHECK_TIED);
 }
 
 static inline double check_objective(const check_case *c, const check_reference *r, double **out)
@@ -276,19 +278,29 @@ static inline double *check_read(cab_graph *g, const cab_tensor *t, int64_t colu
     return values;
 }
 
+static inline double check_mean(const double *values, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += values[i];
+    return sum / (double)n;
+}
+
 static inline void check_make_parameter(const check_case *c, check_graph *k, int i, const double *values)
 {
     const check_input *in = &c->in[i];
     char name[32];
     snprintf(name, sizeof name, "in%d", i);
     check_ok(cab_params_add(k->params, name, CAB_F32, in->n_dim, in->shape, CAB_DECAY, &k->in[i]));
-    if (in->kind == CHECK_PARAMETER)
+    if (in->kind != CHECK_FROZEN)
         check_ok(cab_params_set_trainable(k->params, name, true, NULL));
     int64_t n = check_count(in->n_dim, in->shape);
     float *f = calloc((size_t)n, sizeof *f);
     assert_non_null(f);
+    const int64_t columns = in->shape[in->n_dim - 1];
+    k->in[i]->tied = in->kind == CHECK_TIED;
     for (int64_t j = 0; j < n; j++)
-        f[j] = (float)values[j];
+        f[j] = (float)(k->in[i]->tied ? check_mean(values + j / columns * columns, columns) : values[j]);
     check_ok(cab_params_write(k->params, k->in[i], f));
     free(f);
 }
@@ -297,7 +309,7 @@ static inline void check_make_input(const check_case *c, const check_variant *v,
                                     const double *values)
 {
     const check_input *in = &c->in[i];
-    if (in->kind == CHECK_PARAMETER || in->kind == CHECK_FROZEN) {
+    if (in->kind == CHECK_PARAMETER || in->kind == CHECK_TIED || in->kind == CHECK_FROZEN) {
         check_make_parameter(c, k, i, values);
         return;
     }
@@ -406,7 +418,7 @@ static inline double *check_gradient(const check_case *c, const check_variant *v
 {
     const check_input *in = &c->in[i];
     int64_t columns = in->shape[in->n_dim - 1], n = check_count(in->n_dim, in->shape);
-    if (in->kind != CHECK_PARAMETER) {
+    if (in->kind != CHECK_PARAMETER && in->kind != CHECK_TIED) {
         cab_tensor *gradient = cab_graph_gradient(k->graph, k->whole[i]);
         if (!gradient)
             fail_msg("%s: input %d got no gradient", c->name, i);

@@ -467,6 +467,21 @@ static void sum_sequences(const cab_scan_shape *s, const cab_tensor *gradient, c
         }
 }
 
+/* Of a tied A_log: every element gets the Nth part of what its row's one number is due. */
+static void tie_rows(const cab_tensor *parameter, const cab_tensor *gradient, int N)
+{
+    if (gradient == NULL || !parameter->tied)
+        return;
+    float *row = gradient->data;
+    for (int64_t e = 0; e < gradient->shape[0]; e++, row += N) {
+        float sum = 0.0f;
+        for (int n = 0; n < N; n++)
+            sum += row[n];
+        for (int n = 0; n < N; n++)
+            row[n] = sum / (float)N;
+    }
+}
+
 /* dB or dC: over groups. */
 static void sum_groups(const cab_scan_shape *s, const cab_tensor *gradient, const float *partials, bool add,
                        int threads)
@@ -504,6 +519,7 @@ static void backward_direction(const cab_node *node, bool reverse, const cab_bac
     sum_groups(s, node->gin[CAB_SCAN_B], scratch + w->partial_b, add >> CAB_SCAN_B & 1u, threads);
     sum_groups(s, node->gin[CAB_SCAN_C], scratch + w->partial_c, add >> CAB_SCAN_C & 1u, threads);
     sum_sequences(s, node->gin[CAB_SCAN_A_LOG], scratch + w->partial_a, s->N, add >> CAB_SCAN_A_LOG & 1u, threads);
+    tie_rows(node->in[CAB_SCAN_A_LOG], node->gin[CAB_SCAN_A_LOG], s->N);
     sum_sequences(s, node->gin[CAB_SCAN_D], scratch + w->partial_d, 1, add >> CAB_SCAN_D & 1u, threads);
     sum_sequences(s, node->gin[CAB_SCAN_DT_BIAS], scratch + w->partial_bias, 1, add >> CAB_SCAN_DT_BIAS & 1u, threads);
 }

@@ -44,6 +44,14 @@ __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint3
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* The transpose of an 8 x 8 matrix of which a lane holds row g, columns 2 q and 2 q + 1. */
+__device__ __forceinline__ uint32_t transposed(uint32_t a)
+{
+    uint32_t d;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+    return d;
+}
+
 /* Copies 8 or 16 bytes behind the program's back, or writes zeros. */
 __device__ __forceinline__ void copy_8(uint32_t to, const void *from, bool valid)
 {

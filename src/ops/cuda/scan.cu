@@ -3,7 +3,7 @@
  * Reads u, dt, z and writes y once: 8 bytes per token and channel in bf16. N exponentials per token and channel at 16 a
  * clock and multiprocessor are the limit from N = 8 on: batch 128, E 384, L 197, N 16 moves 78 MB and takes 155 M
  * exponentials plus 4 for softplus and gate. */
-#include "ops/cuda/scan.cuh"
+#include "ops/cuda/scan_tied_forward.cuh"
 
 template <int S, int LANES> struct forward_shared {
     float4 step[WARPS][Q][32 / LANES]; /* delta, delta u of both channels */
@@ -129,15 +129,42 @@ static __global__ void __launch_bounds__(THREADS) scan_forward(const __grid_cons
         thread.walk(state, shared);
 }
 
-template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+/* Blocks of `channels` channels. */
+template <typename T> static scan_passes<T> forward_passes_of(const cab_node *node, int channels)
 {
-    scan_passes<T> p = scan_passes_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
+    scan_passes<T> p = scan_passes_of<T>(node, channels);
     for (int d = 0; d < p.directions; d++) {
         p.of[d].y = channels_in<T>(node->out[d]);
         p.of[d].sums = (float *)node->scratch + d * cab_elements(node->out[d]);
     }
+    return p;
+}
+
+template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+{
+    const scan_passes<T> p = forward_passes_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
     scan_forward<T, S, LANES, PAIRS><<<(unsigned)p.tasks(), THREADS, 0, stream_of(backend)>>>(p);
     return cab_cuda_launched("scan");
+}
+
+static cab_status launch_tied(const cab_node *node, cab_backend *backend)
+{
+    const scan_passes<bf16> p = forward_passes_of<bf16>(node, scan_tied::CHANNELS);
+    const size_t shared = 2 * sizeof(scan_tied::stage<scan_tied::FORWARD_TENSORS>);
+    scan_tied::scan_forward<<<(unsigned)p.tasks(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
+    return cab_cuda_launched("scan");
+}
+
+/* Whether all channels that are moved can be `packet` at a time. */
+static bool all_fit(const cab_node *node, int packet)
+{
+    bool fit = true;
+    for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U], one.in[CAB_SCAN_DT], one.in[CAB_SCAN_Z], one.out[0]};
+        fit &= scan_fits(moved, sizeof moved / sizeof *moved, packet);
+    }
+    return fit;
 }
 
 /* As few lanes per channel as still make 8 warps on each multiprocessor: exchanges among lanes are the overhead. */
@@ -146,13 +173,9 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     const cab_scan_shape s = cab_scan_shape_of(node);
     const int directions = cab_scan_attributes_of(node)->directions;
     const bool wide = directions * s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
-    bool pairs = true;
-    for (int d = 0; d < directions; d++) {
-        const cab_node one = cab_scan_direction(node, d);
-        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U], one.in[CAB_SCAN_DT], one.in[CAB_SCAN_Z], one.out[0]};
-        pairs &= scan_fits(moved, sizeof moved / sizeof *moved, CH);
-    }
-    if (!pairs)
+    if (scan_tied::fits(node) && all_fit(node, WIDE<bf16>))
+        return launch_tied(node, backend);
+    if (!all_fit(node, CH))
         return launch<T, 8, 8, false>(node, backend);
     if (s.N <= 8)
         return launch<T, 4, 2, true>(node, backend);

@@ -24,6 +24,7 @@
 #include "ops/cuda/partials.cuh"
 #include "ops/cuda/scan.cuh"
 #include "ops/cuda/scan_channels.cuh"
+#include "ops/cuda/scan_tied_backward.cuh"
 
 enum { BLOCKS_PER_MULTIPROCESSOR = 2 };
 
@@ -489,6 +490,20 @@ struct parameter_targets {
     }
 };
 
+/* Of a tied A_log: every element gets the Nth part of what its row's one number is due. */
+static __global__ void __launch_bounds__(SUM_THREADS) tie_rows(float *gradient, int E, int N)
+{
+    const int e = blockIdx.x * SUM_THREADS + threadIdx.x;
+    float *const row = gradient + (int64_t)e * N;
+    float sum = 0.0f;
+    if (e >= E)
+        return;
+    for (int n = 0; n < N; n++)
+        sum += row[n];
+    for (int n = 0; n < N; n++)
+        row[n] = sum / N;
+}
+
 /* Adds the second direction's gradient of z, PACKET channels a thread. */
 template <typename T, int PACKET>
 static __global__ void __launch_bounds__(SUM_THREADS)
@@ -504,10 +519,10 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-/* Which kernel: that of scan_channels.cuh, moving rows in packets of 16 bytes or not, or this file's with some lanes per
- * channel, of 4 states each. */
+/* Which kernel: that of scan_tied_backward.cuh, that of scan_channels.cuh, moving rows in packets of 16 bytes or not, or this file's with
+ * some lanes per channel, of 4 states each. */
 struct backward_kind {
-    bool channels, packets, pairs;
+    bool tied, channels, packets, pairs;
     int lanes;
 };
 
@@ -531,8 +546,11 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
     const cab_scan_shape s = cab_scan_shape_of(node);
     const int64_t blocks = cab_scan_attributes_of(node)->directions * s.B * ceil_div(s.E, scan_channels::CHANNELS);
     backward_kind kind = {};
-    kind.channels = s.N <= scan_channels::STATES && blocks >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
     kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
+    kind.tied = kind.packets && scan_tied::fits(node) &&
+                sizeof(scan_tied::backward_memory) <= cab_cuda_of(backend)->shared_limit;
+    kind.channels =
+        !kind.tied && s.N <= scan_channels::STATES && blocks >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
     kind.pairs = all_fit(node, CH);
     kind.lanes = !kind.pairs ? 8 : s.N <= 8 ? 2 : s.N <= 16 ? 4 : 8;
     return kind;
@@ -549,22 +567,28 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
 {
     const cab_scan_shape s = cab_scan_shape_of(node);
     const backward_kind kind = kind_of(node, backend);
-    const int channels = kind.channels ? scan_channels::CHANNELS : 32 / kind.lanes * CH * WARPS;
-    const int states = kind.channels ? scan_channels::STATES : CH * 4; /* of a thread */
     const int directions = cab_scan_attributes_of(node)->directions;
-    int resident = BLOCKS_PER_MULTIPROCESSOR;
-    if (kind.channels)
+    int channels = 32 / kind.lanes * CH * WARPS, resident = BLOCKS_PER_MULTIPROCESSOR;
+    int64_t states = ceil_div(s.L, Q) * THREADS * CH * 4; /* floats of a block */
+    if (kind.tied) {
+        channels = scan_tied::CHANNELS;
+        resident = scan_tied::RESIDENT;
+        states = ceil_div(s.L, scan_tied::TOKENS) * scan_tied::BLOCK_THREADS * scan_tied::STATES / 2;
+    } else if (kind.channels) {
+        channels = scan_channels::CHANNELS;
         BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);
+        states = ceil_div(s.L, Q) * THREADS * scan_channels::STATES;
+    }
     const int64_t groups = ceil_div(s.E, channels), tasks = directions * s.B * groups;
     const int64_t most = resident * (int64_t)cab_cuda_of(backend)->multiprocessors;
     const int64_t tokens = ceil_div(s.B * s.L * s.E * (int64_t)cab_dtype_size(node->in[CAB_SCAN_U]->dtype), 16) * 4;
     backward_scratch w;
     w.blocks = tasks < most ? tasks : most;
-    w.partials = w.blocks * ceil_div(s.L, Q) * THREADS * states;
+    w.partials = w.blocks * states;
     w.partial_size = groups * s.B * s.L * s.N;
     w.parameters = w.partials + 2 * directions * w.partial_size;
     w.sums = w.parameters + directions * s.B * s.E * (s.N + 2);
-    w.sums_size = !kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0;
+    w.sums_size = !kind.tied && !kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0;
     w.gates = ceil_div(w.sums + directions * w.sums_size, 4) * 4;
     w.zeros = w.gates + (directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
     w.total = w.zeros + (node->gout[0] == NULL || (directions == 2 && node->gout[1] == NULL) ? tokens : 0);
@@ -609,6 +633,19 @@ template <typename T> static cab_status launch_sums(const cab_node *node, const 
                   : CAB_OK;
 }
 
+static cab_status launch_ties(const cab_node *node, int E, int N, cab_backend *backend)
+{
+    for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        if (!one.in[CAB_SCAN_A_LOG]->tied || one.gin[CAB_SCAN_A_LOG] == NULL)
+            continue;
+        tie_rows<<<(unsigned)ceil_div(E, SUM_THREADS), SUM_THREADS, 0, stream_of(backend)>>>(
+            (float *)one.gin[CAB_SCAN_A_LOG]->data, E, N);
+        CAB_TRY(cab_cuda_launched("scan"));
+    }
+    return CAB_OK;
+}
+
 template <typename T>
 static cab_status launch_gates(const cab_node *node, const scan_passes<T> &p, bool packets, cab_backend *backend)
 {
@@ -645,9 +682,9 @@ template <typename T> static void set_gradients(scan_pass<T> &p, const cab_node 
     p.sums = scratch + w.sums + d * w.sums_size;
 }
 
-/* Launches `kernel`, whose blocks have `channels` channels and `shared` bytes of shared memory. */
+/* Launches `kernel`, whose blocks have `channels` channels, `threads` threads and `shared` bytes of shared memory. */
 template <typename T>
-static cab_status launch(void (*kernel)(scan_passes<T>), int channels, size_t shared, const cab_node *node,
+static cab_status launch(void (*kernel)(scan_passes<T>), int channels, int threads, size_t shared, const cab_node *node,
                          cab_backend *backend)
 {
     const backward_scratch w = scratch_of(node, backend);
@@ -659,25 +696,29 @@ static cab_status launch(void (*kernel)(scan_passes<T>), int channels, size_t sh
                                                (size_t)(w.total - w.zeros) * sizeof(float), stream_of(backend)),
                                "scan"));
     CAB_TRY(cab_cuda_shared((const void *)kernel, shared, "scan"));
-    kernel<<<(unsigned)w.blocks, THREADS, shared, stream_of(backend)>>>(p);
+    kernel<<<(unsigned)w.blocks, threads, shared, stream_of(backend)>>>(p);
     CAB_TRY(cab_cuda_launched("scan"));
     if (w.zeros > w.gates)
         CAB_TRY(launch_gates(node, p, kind_of(node, backend).packets, backend));
-    return launch_sums(node, p, backend);
+    CAB_TRY(launch_sums(node, p, backend));
+    return kind_of(node, backend).tied ? CAB_OK : launch_ties(node, p.of[0].E, p.of[0].N, backend);
 }
 
 template <typename T, int LANES, bool PAIRS> static cab_status launch_lanes(const cab_node *node, cab_backend *backend)
 {
-    return launch<T>(scan_backward<T, 4, LANES, PAIRS>, scan_thread<T, 4, LANES, PAIRS>::CHANNELS,
+    return launch<T>(scan_backward<T, 4, LANES, PAIRS>, scan_thread<T, 4, LANES, PAIRS>::CHANNELS, THREADS,
                      sizeof(backward_shared<T, 4, LANES>), node, backend);
 }
 
 template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
 {
     const backward_kind kind = kind_of(node, backend);
+    if (kind.tied)
+        return launch<bf16>(scan_tied::scan_backward, scan_tied::CHANNELS, scan_tied::BLOCK_THREADS,
+                            sizeof(scan_tied::backward_memory), node, backend);
     if (kind.channels)
         return launch<T>(kind.packets ? scan_channels::scan_backward<T, true> : scan_channels::scan_backward<T, false>,
-                         scan_channels::CHANNELS, sizeof(scan_channels::shared_memory<T>), node, backend);
+                         scan_channels::CHANNELS, THREADS, sizeof(scan_channels::shared_memory<T>), node, backend);
     if (!kind.pairs)
         return launch_lanes<T, 8, false>(node, backend);
     if (kind.lanes == 2)

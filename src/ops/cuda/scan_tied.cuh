@@ -1,0 +1,330 @@
+/* scan_tied.cuh - the selective scan with one decay per channel, the same for all states, on tensor cores; bf16, at most 16
+ * states. With r = -A of a channel the recurrence of src/ops/scan.c is, in a chunk of 16 tokens, with
+ *
+ *   c[t] = sum of r delta[s] over s <= t     m = c[15] / 2     up = exp(c - m)     down = exp(m - c)     f = exp(-m)
+ *   X = up delta u     P = down dy silu(z)   (tokens, channels)     S[t, s] = <C[t], B[s]> where s <= t, else 0
+ *
+ * nothing but products of matrices: y = down (S X + C f H), and with H and G the state before the chunk and its gradient
+ * behind it, (states, channels), both carried on by themselves, f (f H + B^T X) and f (f G + C^T P),
+ *
+ *   <dh, B> = up (S^T P + B f G)     dC = W B + P (f H)^T     dB = W^T C + X (f G)^T     W[t, s] = <P[t], X[s]> where s <= t
+ *
+ * sums over channels being those of this warp. The gradient by log a[t], g[t] = a[t] <dh[t], h[t-1]>, follows from
+ * <dh[t], h[t]> = g[t] + x[t] <dh[t], B[t]> = g[t+1] + p[t] <C[t], h[t]>: sums from the end of the chunk, where it is <G, H>.
+ *
+ *   ddelta = u <dh, B> - r g     dA_log = -r sum_t delta g, of which every state's element gets the Nth part
+ *
+ * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X and P as operands have them, f H as
+ * it is, and f G with what its operand lost.
+ *
+ * A decay below 2^-11 is taken for 2^-11, a quarter of a bf16's last place, so that up and down stay within 2^88. Operands are
+ * rounded to bf16; states, sums and everything per token and channel are fp32.
+ *
+ * A warp has 16 channels, a block 128 of one sequence, which share B and C of a chunk in shared memory. Fragments (mma.cuh) have
+ * channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8 at tokens 2 q, 2 q + 1 and 8 further, so that sums
+ * over tokens are sums over a quad. Loads are copied to shared memory one chunk ahead.
+ *
+ * Forward, per token and channel: 8 bytes, 6 exponentials and the like, about 60 instructions; backward 18 bytes and 2 N / 16 of
+ * states, 11 and about 150: batch 128, E 384, L 197: 19 and 42 us of copies, and 15 and 28 us of exponentials. */
+#ifndef CAB_OPS_CUDA_SCAN_TIED_CUH
+#define CAB_OPS_CUDA_SCAN_TIED_CUH
+
+#include "ops/cuda/mma.cuh"
+#include "ops/cuda/scan.cuh"
+
+namespace scan_tied
+{
+
+enum { TOKENS = 16, STATES = 16, WARP_CHANNELS = 16, BLOCK_WARPS = 8, BLOCK_THREADS = 32 * BLOCK_WARPS };
+enum { CHANNELS = WARP_CHANNELS * BLOCK_WARPS, ROW_BYTES = 48, TILE = TOKENS * ROW_BYTES };
+constexpr float MOST = 11.0f; /* log2 of the strongest decay */
+
+/* Of a channel (row 0: g, row 1: g + 8) at tokens 2 q, 2 q + 1, 2 q + 8, 2 q + 9. */
+typedef float numbers[2][4];
+typedef uint32_t fragment[4];
+typedef float sums_of[2][4]; /* of two blocks of 8 columns */
+
+__device__ __forceinline__ void widen(const fragment &r, numbers &x)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        x[i % 2][i / 2 * 2] = low_half(r[i]);
+        x[i % 2][i / 2 * 2 + 1] = high_half(r[i]);
+    }
+}
+
+__device__ __forceinline__ void narrow(const numbers &x, fragment &r)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        r[i] = pack(x[i % 2][i / 2 * 2], x[i % 2][i / 2 * 2 + 1]);
+}
+
+/* The sums of a product of 16 rows and 16 columns as a left operand, and its numbers as those of channels and tokens. */
+__device__ __forceinline__ void narrow_sums(const sums_of &s, fragment &r)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        r[i] = pack(s[i / 2][i % 2 * 2], s[i / 2][i % 2 * 2 + 1]);
+}
+
+__device__ __forceinline__ float number_of(const sums_of &s, int row, int token)
+{
+    return s[token / 2][2 * row + token % 2];
+}
+
+/* The transpose of a fragment as a fragment. */
+__device__ __forceinline__ void transpose(const fragment &from, fragment &to)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        to[i] = transposed(from[i % 2 * 2 + i / 2]);
+}
+
+/* sums += left right, where the right operand's columns are the rows of `right`, or its rows. */
+__device__ __forceinline__ void add_product_nt(sums_of &sums, const fragment &left, const fragment &right)
+{
+    mma(sums[0], left, right[0], right[2]);
+    mma(sums[1], left, right[1], right[3]);
+}
+__device__ __forceinline__ void add_product_nn(sums_of &sums, const fragment &left, const fragment &right)
+{
+    mma(sums[0], left, right[0], right[1]);
+    mma(sums[1], left, right[2], right[3]);
+}
+
+/* Sums over a quad: of the lanes before this one, and of all. */
+__device__ __forceinline__ void quad_scan(float x, int q, float &before, float &all)
+{
+    const float one = __shfl_xor_sync(0xffffffffu, x, 1), pair = x + one;
+    const float two = __shfl_xor_sync(0xffffffffu, pair, 2);
+    before = (q & 1 ? one : 0.0f) + (q & 2 ? two : 0.0f);
+    all = pair + two;
+}
+
+/* Sums over the tokens before each one, and over the chunk. */
+__device__ __forceinline__ void token_scan(const float (&x)[4], int q, float (&before)[4], float &all)
+{
+    float second;
+    quad_scan(x[0] + x[1], q, before[0], all);
+    quad_scan(x[2] + x[3], q, before[2], second);
+    before[1] = before[0] + x[0];
+    before[2] += all;
+    before[3] = before[2] + x[2];
+    all += second;
+}
+
+/* What decays make of a chunk. */
+struct decays {
+    numbers up, down;
+    float through[2]; /* f */
+
+    __device__ __forceinline__ void of(const numbers &delta, const float (&rate)[2], int q)
+    {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float step[4], before[4], all;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                step[j] = fminf(rate[i] * delta[i][j], MOST);
+            token_scan(step, q, before, all);
+            const float middle = 0.5f * all;
+            through[i] = exp2_fast(-middle);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float c = before[j] + step[j] - middle;
+                up[i][j] = exp2_fast(c);
+                down[i][j] = exp2_fast(-c);
+            }
+        }
+    }
+};
+
+__device__ __forceinline__ void scale_channels(sums_of &states, const float (&by)[2])
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        states[i / 4][i % 4] *= by[i % 4 / 2];
+}
+
+/* S or its transpose as an operand: rows `row` of the product, columns not after it, or not before it. */
+template <bool AFTER> __device__ __forceinline__ void keep_causal(sums_of &s, int g, int q)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int row = g + i % 4 / 2 * 8, column = i / 4 * 8 + 2 * q + i % 2;
+        if (AFTER ? column < row : column > row)
+            s[i / 4][i % 4] = 0.0f;
+    }
+}
+
+/* A chunk in shared memory: B and C (tokens, states), and each warp's own channels of tensors (tokens, channels). */
+template <int TENSORS> struct stage {
+    char B[TILE], C[TILE];
+    char rows[BLOCK_WARPS][TENSORS][TILE];
+};
+
+template <int TENSORS> struct walker {
+    const scan_pass<bf16> &k;
+    stage<TENSORS> (&stages)[2];
+    const int warp, lane, g, q, chunks;
+    uint32_t rows_at, columns_at; /* where the lane reads four matrices: of a fragment, and of its transpose */
+    int b, group, first, turn;    /* sequence, block of channels, first channel of the warp, buffer of the chunk */
+    int first_row, step;          /* row of token 0; +1 or -1 */
+    float rate[2], bias[2], D[2]; /* rate: times log2(e) */
+
+    __device__ walker(const scan_pass<bf16> &pass, stage<TENSORS> (&memory)[2])
+        : k(pass), stages(memory), warp(threadIdx.x / 32), lane(threadIdx.x % 32), g(lane / 4), q(lane % 4),
+          chunks((pass.L + TOKENS - 1) / TOKENS), turn(0)
+    {
+        const uint32_t low = lane & 7, middle = lane >> 3 & 1, high = lane >> 4;
+        rows_at = (low + 8 * middle) * ROW_BYTES + high * 16;
+        columns_at = (low + 8 * high) * ROW_BYTES + middle * 16;
+    }
+
+    __device__ __forceinline__ int channel(int i) const
+    {
+        return first + g + 8 * i;
+    }
+
+    __device__ __forceinline__ void begin(int task)
+    {
+        b = task / k.groups;
+        group = task - b * k.groups;
+        first = group * CHANNELS + warp * WARP_CHANNELS;
+        step = k.reverse ? -1 : 1;
+        first_row = b * k.L + (k.reverse ? k.L - 1 : 0);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int e = channel(i);
+            const bool here = e < k.E;
+            rate[i] = here ? LOG2_E * expf(k.A_log[(int64_t)e * k.N]) : 0.0f;
+            bias[i] = here && k.bias != NULL ? k.bias[e] : 0.0f;
+            D[i] = here ? k.D[e] : 0.0f;
+        }
+    }
+
+    __device__ __forceinline__ unsigned row(int t) const
+    {
+        return (unsigned)(first_row + step * min(t, k.L - 1));
+    }
+
+    __device__ __forceinline__ char *raw(int tensor) const
+    {
+        return stages[turn].rows[warp][tensor];
+    }
+
+    /* Begins to copy the warp's channels of a chunk, a lane half a row. */
+    __device__ __forceinline__ void copy_rows(const channels_of<const bf16> &from, int tensor, int chunk, int side)
+    {
+        const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
+        const bool there = t < k.L && e < k.E;
+        copy_16(shared_address(stages[side].rows[warp][tensor]) + lane / 2 * ROW_BYTES + lane % 2 * 16,
+                from.at(row(t), there ? e : 0), there);
+    }
+
+    /* B and C, of threads 0 .. 127 a quarter of a row each. */
+    __device__ __forceinline__ void copy_states(int chunk, int side)
+    {
+        const int t = threadIdx.x / 4 % TOKENS, n = threadIdx.x % 4 * 4, which = threadIdx.x / 64;
+        const bool there = chunk * TOKENS + t < k.L && n < k.N;
+        if (which < 2)
+            copy_8(shared_address(which ? stages[side].C : stages[side].B) + t * ROW_BYTES + n * 2,
+                   (which ? k.C : k.B).at(row(chunk * TOKENS + t), there ? n : 0), there);
+    }
+
+    __device__ __forceinline__ void read(int tensor, numbers &x) const
+    {
+        fragment r;
+        load_matrices_transposed(r, shared_address(raw(tensor)) + columns_at);
+        widen(r, x);
+    }
+
+    /* B or C of the chunk, `states`: as a fragment, and as a right operand that is tokens deep. */
+    __device__ __forceinline__ void read_rows(const char *states, fragment &r) const
+    {
+        load_matrices(r, shared_address(states) + rows_at);
+    }
+    __device__ __forceinline__ void read_columns(const char *states, fragment &r) const
+    {
+        load_matrices_transposed(r, shared_address(states) + rows_at);
+    }
+
+    /* Writes, or adds, a chunk's numbers, by way of the place of `tensor`, of which the warp has no more need. */
+    __device__ __forceinline__ void write(const channels_of<bf16> &to, int tensor, int chunk, const numbers &x,
+                                          bool add)
+    {
+        if (to.data == NULL)
+            return;
+        fragment r, across;
+        narrow(x, r);
+        transpose(r, across);
+        char *const at = raw(tensor);
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            *(uint32_t *)(at + (g + i % 2 * 8) * ROW_BYTES + i / 2 * 16 + q * 4) = across[i];
+        __syncwarp();
+        const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
+        if (t >= k.L || e >= k.E)
+            return;
+        const bf16 *const from = (const bf16 *)(at + lane / 2 * ROW_BYTES + lane % 2 * 16);
+        if (add) {
+            float eight[8];
+            load_floats(from, eight);
+            put_floats(to.at(row(t), e), true, eight);
+        } else {
+            *reinterpret_cast<vec<bf16, 8> *>(to.at(row(t), e)) = load_vec<bf16, 8>(from);
+        }
+    }
+};
+
+/* What the state needs of a chunk: u, delta, decays and X. */
+template <int TENSORS>
+__device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, numbers &u, numbers &delta, decays &d,
+                                            fragment &X)
+{
+    numbers x;
+    w.read(SCAN_U, u);
+    w.read(SCAN_DT, delta);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            delta[i][j] = softplus_fast(delta[i][j] + w.bias[i]);
+    d.of(delta, w.rate, w.q);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            x[i][j] = d.up[i][j] * delta[i][j] * u[i][j];
+    narrow(x, X);
+}
+
+/* f H becomes H behind the chunk. */
+template <int TENSORS>
+__device__ __forceinline__ void advance(const walker<TENSORS> &w, const decays &d, const fragment &X, sums_of &H)
+{
+    fragment B;
+    w.read_columns(w.stages[w.turn].B, B);
+    add_product_nn(H, X, B);
+    scale_channels(H, d.through);
+}
+
+/* ---- the host's side ------------------------------------------------------------------------------------------------- */
+
+/* Whether a node is for these kernels, but for the alignment of what they move 16 bytes at a time. */
+static inline bool fits(const cab_node *node)
+{
+    bool fits = node->in[CAB_SCAN_U]->dtype == CAB_BF16 && cab_columns(node->in[CAB_SCAN_B]) <= STATES;
+    for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_scan_direction(node, d);
+        const cab_tensor *const states[] = {one.in[CAB_SCAN_B], one.in[CAB_SCAN_C]};
+        fits &= one.in[CAB_SCAN_A_LOG]->tied && scan_fits(states, 2, 4);
+    }
+    return fits;
+}
+
+} // namespace scan_tied
+
+#endif

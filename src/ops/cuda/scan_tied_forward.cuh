@@ -1,0 +1,69 @@
+/* scan_tied_forward.cuh - the way forward of scan_tied.cuh, which has the formulas. */
+#ifndef CAB_OPS_CUDA_SCAN_TIED_FORWARD_CUH
+#define CAB_OPS_CUDA_SCAN_TIED_FORWARD_CUH
+
+#include "ops/cuda/scan_tied.cuh"
+
+namespace scan_tied
+{
+
+enum { FORWARD_TENSORS = 3 };
+
+__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int chunk, sums_of &H)
+{
+    const scan_pass<bf16> &k = w.k;
+    sums_of S = {}, Y = {};
+    numbers u, z, delta, y;
+    fragment X, B, C, before, left;
+    decays d;
+    read_inputs(w, u, delta, d, X);
+    scale_channels(H, d.through);
+    narrow_sums(H, before);
+    advance(w, d, X, H);
+    w.read_rows(w.stages[w.turn].B, B);
+    w.read_rows(w.stages[w.turn].C, C);
+    add_product_nt(S, C, B);
+    keep_causal<false>(S, w.g, w.q);
+    narrow_sums(S, left);
+    add_product_nt(Y, before, C);
+    add_product_nt(Y, X, left);
+    w.read(SCAN_Z, z);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            y[i][j] = d.down[i][j] * number_of(Y, i, j) + w.D[i] * u[i][j];
+            y[i][j] *= k.gated ? z[i][j] * sigmoid_fast(z[i][j]) : 1.0f;
+        }
+    w.write(k.y, SCAN_U, chunk, y, false);
+}
+
+__device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chunk, int side)
+{
+    w.copy_rows(w.k.u, SCAN_U, chunk, side);
+    w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
+    w.copy_rows(w.k.z, SCAN_Z, chunk, side);
+    w.copy_states(chunk, side);
+}
+
+static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
+    scan_forward(const __grid_constant__ scan_passes<bf16> passes)
+{
+    extern __shared__ float4 memory[];
+    walker<FORWARD_TENSORS> w(passes.of[blockIdx.x % passes.directions],
+                              *reinterpret_cast<stage<FORWARD_TENSORS>(*)[2]>(memory));
+    sums_of H = {};
+    w.begin(blockIdx.x / passes.directions);
+    load_forward(w, 0, 0);
+    for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
+        wait_copies();
+        __syncthreads();
+        if (chunk + 1 < w.chunks)
+            load_forward(w, chunk + 1, w.turn ^ 1);
+        forward_chunk(w, chunk, H);
+    }
+}
+
+} // namespace scan_tied
+
+#endif
