@@ -11,6 +11,7 @@ import sys
 ASSEMBLY = [
     (r'ex2\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((.*?)\)', r'\1 = exp2f(\2);'),
     (r'rcp\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((.*?)\)', r'\1 = 1.0f / (\2);'),
+    (r'lg2\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((.*?)\)', r'\1 = log2f(\2);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.shared.*?', 'emulator_load_matrices(r, from, false);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.trans.*?', 'emulator_load_matrices(r, from, true);'),
     (r'movmatrix\.sync\.aligned.*?', 'd = emulator_transpose(a);'),

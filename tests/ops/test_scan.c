@@ -312,9 +312,10 @@ static void test_gpu_tied(void **state)
 {
     (void)state;
     const shape shapes[] = {{2, 197, 384, 16, false, true, true, true}, {3, 21, 136, 16, true, true, true, true},
-                            {1, 16, 128, 8, true, true, true, true},    {2, 50, 200, 12, false, false, true, true},
-                            {1, 33, 72, 16, true, true, false, true},   {2, 1, 8, 4, false, true, true, true},
-                            {1, 19, 35, 16, false, true, true, true},   {2, 20, 16, 32, true, true, true, true}};
+                            {1, 16, 128, 8, true, true, true, true},    {2, 50, 200, 12, false, true, true, true},
+                            {1, 20, 16, 16, false, false, true, true},  {1, 33, 72, 16, true, true, false, true},
+                            {2, 1, 8, 4, false, true, true, true},      {1, 19, 35, 16, false, true, true, true},
+                            {2, 20, 16, 32, true, true, true, true}};
     const double ranges[][2] = {{-2, 2}, {-20, -20}, {1, 1}, {3, 5}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (size_t j = 0; j < (i == 0 ? sizeof ranges / sizeof *ranges : 1); j++) {

@@ -38,6 +38,34 @@ namespace scan_tied
 enum { TOKENS = 16, STATES = 16, WARP_CHANNELS = 16, BLOCK_WARPS = 8, BLOCK_THREADS = 32 * BLOCK_WARPS };
 enum { CHANNELS = WARP_CHANNELS * BLOCK_WARPS, ROW_BYTES = 48, TILE = TOKENS * ROW_BYTES };
 constexpr float MOST = 11.0f; /* log2 of the strongest decay */
+constexpr float LOG2_LN_2 = -0.528766373f;
+
+/* 1 / x and log2(x); 0 and -infinity for denormal numbers. */
+__device__ __forceinline__ float reciprocal_fast(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ float log2_fast(float x)
+{
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* silu'(z) and silu(z) by their sigmoid. */
+__device__ __forceinline__ float sigmoid_of(float z)
+{
+    return reciprocal_fast(1.0f + exp2_fast(-LOG2_E * z));
+}
+
+/* log2(e) softplus(x ln 2). */
+__device__ __forceinline__ float softplus2(float x)
+{
+    const float v = exp2_fast(-fabsf(x));
+    return fmaxf(x, 0.0f) + (v < 1e-3f ? LOG2_E * v : log2_fast(1.0f + v));
+}
 
 /* Of a channel (row 0: g, row 1: g + 8) at tokens 2 q, 2 q + 1, 2 q + 8, 2 q + 9. */
 typedef float numbers[2][4];
@@ -93,48 +121,56 @@ __device__ __forceinline__ void add_product_nn(sums_of &sums, const fragment &le
     mma(sums[1], left, right[2], right[3]);
 }
 
-/* Sums over a quad: of the lanes before this one, and of all. */
-__device__ __forceinline__ void quad_scan(float x, int q, float &before, float &all)
-{
-    const float one = __shfl_xor_sync(0xffffffffu, x, 1), pair = x + one;
-    const float two = __shfl_xor_sync(0xffffffffu, pair, 2);
-    before = (q & 1 ? one : 0.0f) + (q & 2 ? two : 0.0f);
-    all = pair + two;
-}
+/* Which lane of its quad this one is, as factors: selections become branches of a warp. */
+struct quad_place {
+    float odd, upper;
 
-/* Sums over the tokens before each one, and over the chunk. */
-__device__ __forceinline__ void token_scan(const float (&x)[4], int q, float (&before)[4], float &all)
-{
-    float second;
-    quad_scan(x[0] + x[1], q, before[0], all);
-    quad_scan(x[2] + x[3], q, before[2], second);
-    before[1] = before[0] + x[0];
-    before[2] += all;
-    before[3] = before[2] + x[2];
-    all += second;
-}
+    __device__ explicit quad_place(int q) : odd(q & 1 ? 1.0f : 0.0f), upper(q & 2 ? 1.0f : 0.0f)
+    {
+    }
 
-/* What decays make of a chunk. */
+    /* Sums over the quad: of the lanes before this one, and of all. */
+    __device__ __forceinline__ void scan(float x, float &before, float &all) const
+    {
+        const float one = __shfl_xor_sync(0xffffffffu, x, 1), pair = x + one;
+        const float two = __shfl_xor_sync(0xffffffffu, pair, 2);
+        before = odd * one + upper * two;
+        all = pair + two;
+    }
+
+    /* Sums over the tokens before each of the lane's two pairs, and over the chunk. */
+    __device__ __forceinline__ void scan(const float (&x)[4], float (&before)[2], float &all) const
+    {
+        float second;
+        scan(x[0] + x[1], before[0], all);
+        scan(x[2] + x[3], before[1], second);
+        before[1] += all;
+        all += second;
+    }
+};
+
+/* What decays make of a chunk. down: times ln 2, which delta and X are divided by. */
 struct decays {
     numbers up, down;
     float through[2]; /* f */
 
-    __device__ __forceinline__ void of(const numbers &delta, const float (&rate)[2], int q)
+    __device__ __forceinline__ void of(const numbers &delta, const float (&rate)[2], const quad_place &place)
     {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float step[4], before[4], all;
+            float step[4], before[2], all;
 #pragma unroll
             for (int j = 0; j < 4; j++)
                 step[j] = fminf(rate[i] * delta[i][j], MOST);
-            token_scan(step, q, before, all);
+            place.scan(step, before, all);
             const float middle = 0.5f * all;
             through[i] = exp2_fast(-middle);
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                const float c = before[j] + step[j] - middle;
+                float &c = before[j / 2];
+                c += j % 2 == 0 ? step[j] - middle : step[j];
                 up[i][j] = exp2_fast(c);
-                down[i][j] = exp2_fast(-c);
+                down[i][j] = exp2_fast(LOG2_LN_2 - c);
             }
         }
     }
@@ -147,15 +183,14 @@ __device__ __forceinline__ void scale_channels(sums_of &states, const float (&by
         states[i / 4][i % 4] *= by[i % 4 / 2];
 }
 
-/* S or its transpose as an operand: rows `row` of the product, columns not after it, or not before it. */
-template <bool AFTER> __device__ __forceinline__ void keep_causal(sums_of &s, int g, int q)
+/* s as an operand with zeros where its column is behind its row, or with AFTER before it. */
+template <bool AFTER> __device__ __forceinline__ void narrow_causal(const sums_of &s, int g, int q, fragment &r)
 {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        const int row = g + i % 4 / 2 * 8, column = i / 4 * 8 + 2 * q + i % 2;
-        if (AFTER ? column < row : column > row)
-            s[i / 4][i % 4] = 0.0f;
-    }
+    const bool even = AFTER ? 2 * q >= g : 2 * q <= g, odd = AFTER ? 2 * q + 1 >= g : 2 * q + 1 <= g;
+    r[0] = pack(even ? s[0][0] : 0.0f, odd ? s[0][1] : 0.0f);
+    r[1] = AFTER ? 0 : pack(s[0][2], s[0][3]);
+    r[2] = AFTER ? pack(s[1][0], s[1][1]) : 0;
+    r[3] = pack(even ? s[1][2] : 0.0f, odd ? s[1][3] : 0.0f);
 }
 
 /* A chunk in shared memory: B and C (tokens, states), and each warp's own channels of tensors (tokens, channels). */
@@ -168,14 +203,15 @@ template <int TENSORS> struct walker {
     const scan_pass<bf16> &k;
     stage<TENSORS> (&stages)[2];
     const int warp, lane, g, q, chunks;
+    const quad_place place;
     uint32_t rows_at, columns_at; /* where the lane reads four matrices: of a fragment, and of its transpose */
     int b, group, first, turn;    /* sequence, block of channels, first channel of the warp, buffer of the chunk */
     int first_row, step;          /* row of token 0; +1 or -1 */
-    float rate[2], bias[2], D[2]; /* rate: times log2(e) */
+    float rate[2], bias[2], D[2]; /* bias: times log2(e) */
 
     __device__ walker(const scan_pass<bf16> &pass, stage<TENSORS> (&memory)[2])
         : k(pass), stages(memory), warp(threadIdx.x / 32), lane(threadIdx.x % 32), g(lane / 4), q(lane % 4),
-          chunks((pass.L + TOKENS - 1) / TOKENS), turn(0)
+          chunks((pass.L + TOKENS - 1) / TOKENS), place(q), turn(0)
     {
         const uint32_t low = lane & 7, middle = lane >> 3 & 1, high = lane >> 4;
         rows_at = (low + 8 * middle) * ROW_BYTES + high * 16;
@@ -198,8 +234,8 @@ template <int TENSORS> struct walker {
         for (int i = 0; i < 2; i++) {
             const int e = channel(i);
             const bool here = e < k.E;
-            rate[i] = here ? LOG2_E * expf(k.A_log[(int64_t)e * k.N]) : 0.0f;
-            bias[i] = here && k.bias != NULL ? k.bias[e] : 0.0f;
+            rate[i] = here ? expf(k.A_log[(int64_t)e * k.N]) : 0.0f;
+            bias[i] = here && k.bias != NULL ? LOG2_E * k.bias[e] : 0.0f;
             D[i] = here ? k.D[e] : 0.0f;
         }
     }
@@ -268,18 +304,18 @@ template <int TENSORS> struct walker {
         const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
         if (t >= k.L || e >= k.E)
             return;
-        const bf16 *const from = (const bf16 *)(at + lane / 2 * ROW_BYTES + lane % 2 * 16);
+        const char *const from = at + lane / 2 * ROW_BYTES + lane % 2 * 16;
         if (add) {
             float eight[8];
-            load_floats(from, eight);
+            load_floats((const bf16 *)from, eight);
             put_floats(to.at(row(t), e), true, eight);
         } else {
-            *reinterpret_cast<vec<bf16, 8> *>(to.at(row(t), e)) = load_vec<bf16, 8>(from);
+            *(uint4 *)to.at(row(t), e) = *(const uint4 *)from;
         }
     }
 };
 
-/* What the state needs of a chunk: u, delta, decays and X. */
+/* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. */
 template <int TENSORS>
 __device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, numbers &u, numbers &delta, decays &d,
                                             fragment &X)
@@ -291,8 +327,8 @@ __device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, numbers &u
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
-            delta[i][j] = softplus_fast(delta[i][j] + w.bias[i]);
-    d.of(delta, w.rate, w.q);
+            delta[i][j] = softplus2(LOG2_E * delta[i][j] + w.bias[i]);
+    d.of(delta, w.rate, w.place);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -316,7 +352,8 @@ __device__ __forceinline__ void advance(const walker<TENSORS> &w, const decays &
 /* Whether a node is for these kernels, but for the alignment of what they move 16 bytes at a time. */
 static inline bool fits(const cab_node *node)
 {
-    bool fits = node->in[CAB_SCAN_U]->dtype == CAB_BF16 && cab_columns(node->in[CAB_SCAN_B]) <= STATES;
+    bool fits = node->in[CAB_SCAN_U]->dtype == CAB_BF16 && cab_columns(node->in[CAB_SCAN_B]) <= STATES &&
+                node->in[CAB_SCAN_Z] != NULL;
     for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
         const cab_node one = cab_scan_direction(node, d);
         const cab_tensor *const states[] = {one.in[CAB_SCAN_B], one.in[CAB_SCAN_C]};

@@ -27,11 +27,10 @@ struct carried {
 
 /* A chunk on its way back. */
 struct back_chunk {
-    numbers u, delta, p, gate_slope;
-    fragment X, P;
+    numbers u, delta, du, g; /* delta: divided by ln 2; du: without what comes through x; g: of each token alone */
+    fragment X, P, B, C;
     decays d;
-    sums_of before; /* f H */
-    sums_of Y, dX;
+    fragment G, rest; /* f G, and what rounding took of it */
 };
 
 /* f H of a chunk in scratch: a block of 8 states behind the other. */
@@ -39,6 +38,18 @@ __device__ __forceinline__ float4 *state_at(const back_walker &w, int chunk)
 {
     return reinterpret_cast<float4 *>(w.k.states) + ((int64_t)blockIdx.x * w.chunks + chunk) * 2 * BLOCK_THREADS +
            threadIdx.x;
+}
+
+__device__ __forceinline__ void read_state(const back_walker &w, int chunk, sums_of &H)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float4 state = state_at(w, chunk)[i * BLOCK_THREADS];
+        H[i][0] = state.x;
+        H[i][1] = state.y;
+        H[i][2] = state.z;
+        H[i][3] = state.w;
+    }
 }
 
 __device__ __forceinline__ void load_inputs(back_walker &w, int chunk, int side)
@@ -76,161 +87,162 @@ __device__ __forceinline__ void sweep(back_walker &w)
     }
 }
 
-/* Everything per token and channel that is known before the products. */
-__device__ __forceinline__ void read_chunk(const back_walker &w, int chunk, back_chunk &c)
+/* P, and of what is known without the state: du's share of D, dD, and what dz is Y's multiple of. */
+__device__ __forceinline__ void read_gradients(const back_walker &w, back_chunk &c, carried &s, numbers &gate_slope)
 {
     numbers z, dy, down;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float4 state = state_at(w, chunk)[i * BLOCK_THREADS];
-        c.before[i][0] = state.x;
-        c.before[i][1] = state.y;
-        c.before[i][2] = state.z;
-        c.before[i][3] = state.w;
-    }
-    read_inputs(w, c.u, c.delta, c.d, c.X);
     w.read(SCAN_Z, z);
     w.read(SCAN_DY, dy);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const float s = sigmoid_fast(z[i][j]), silu = z[i][j] * s;
-            c.p[i][j] = w.k.gated ? dy[i][j] * silu : dy[i][j];
-            c.gate_slope[i][j] = dy[i][j] * (s + silu * (1.0f - s));
-            down[i][j] = c.p[i][j] * c.d.down[i][j];
+            const float sigmoid = sigmoid_of(z[i][j]), silu = z[i][j] * sigmoid;
+            const float p = dy[i][j] * silu;
+            gate_slope[i][j] = dy[i][j] * (sigmoid + silu * (1.0f - sigmoid));
+            down[i][j] = p * c.d.down[i][j];
+            c.du[i][j] = w.D[i] * p;
+            s.dD[i] += p * c.u[i][j];
         }
     narrow(down, c.P);
 }
 
-/* What narrow_sums() loses of s. */
-__device__ __forceinline__ void narrow_rest(const sums_of &s, const fragment &r, fragment &rest)
+/* Y and dz. */
+__device__ __forceinline__ void mix_forward(back_walker &w, int chunk, back_chunk &c, const fragment &before,
+                                            const numbers &gate_slope)
 {
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        rest[i] = pack(s[i / 2][i % 2 * 2] - low_half(r[i]), s[i / 2][i % 2 * 2 + 1] - high_half(r[i]));
-}
-
-/* Y and dX, which `up` and `down` still have to be applied to. */
-__device__ __forceinline__ void mix_tokens(const back_walker &w, back_chunk &c, const sums_of &G)
-{
-    const stage<SCAN_TENSORS> &at = w.stages[w.turn];
-    fragment B, C, left, rest;
-    sums_of S = {}, Y = {}, dX = {};
-    w.read_rows(at.B, B);
-    w.read_rows(at.C, C);
-    add_product_nt(S, C, B);
-    keep_causal<false>(S, w.g, w.q);
-    narrow_sums(S, left);
+    fragment left;
+    sums_of S = {}, Y = {};
+    numbers dz, p;
+    add_product_nt(S, c.C, c.B);
+    narrow_causal<false>(S, w.g, w.q, left);
+    add_product_nt(Y, before, c.C);
     add_product_nt(Y, c.X, left);
-    narrow_sums(c.before, left);
-    add_product_nt(Y, left, C);
-    narrow_sums(G, left);
-    narrow_rest(G, left, rest);
-    add_product_nt(dX, left, B);
-    add_product_nt(dX, rest, B);
-    sums_of T = {};
-    add_product_nt(T, B, C);
-    keep_causal<true>(T, w.g, w.q);
-    narrow_sums(T, left);
-    add_product_nt(dX, c.P, left);
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        c.Y[i / 4][i % 4] = Y[i / 4][i % 4];
-        c.dX[i / 4][i % 4] = dX[i / 4][i % 4];
-    }
-}
-
-/* g of a row's tokens. The operands as they were rounded, so that what X and P exchange within the chunk cancels. */
-__device__ __forceinline__ void decay_gradients(const back_walker &w, const back_chunk &c, const carried &s, numbers &g)
-{
-    numbers x, p;
-    widen(c.X, x);
     widen(c.P, p);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float before[4], all;
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            g[i][j] = p[i][j] * number_of(c.Y, i, j) - x[i][j] * number_of(c.dX, i, j);
-        token_scan(g[i], w.q, before, all);
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            g[i][j] = w.rate[i] * c.delta[i][j] < MOST ? s.end[i] + (all - before[j]) : 0.0f;
-    }
-}
-
-/* Gradients of u, dt, z, and the lane's part of those of the parameters. */
-__device__ __forceinline__ void finish(back_walker &w, const back_chunk &c, int chunk, carried &s)
-{
-    numbers g, du, ddt, dz;
-    decay_gradients(w, c, s, g);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const float through = c.d.up[i][j] * number_of(c.dX, i, j), u = c.u[i][j], delta = c.delta[i][j];
-            const float slope = delta < 1e-3f ? delta : 1.0f - exp2_fast(-LOG2_E * delta); /* sigmoid of softplus^-1 */
-            du[i][j] = delta * through + w.D[i] * c.p[i][j];
-            ddt[i][j] = (u * through - LN_2 * w.rate[i] * g[i][j]) * slope;
-            dz[i][j] = c.gate_slope[i][j] * (c.d.down[i][j] * number_of(c.Y, i, j) + w.D[i] * u);
-            s.dA[i] += delta * g[i][j];
-            s.dD[i] += c.p[i][j] * u;
-            s.dbias[i] += ddt[i][j];
+            const float y = number_of(Y, i, j);
+            dz[i][j] = gate_slope[i][j] * (c.d.down[i][j] * y + w.D[i] * c.u[i][j]);
+            c.g[i][j] = p[i][j] * y;
         }
-    w.write(w.k.du, SCAN_U, chunk, du, w.k.add_u);
-    w.write(w.k.ddt, SCAN_DT, chunk, ddt, w.k.add_dt);
     w.write(w.k.dz, SCAN_Z, chunk, dz, w.k.add_z);
 }
 
-/* dB and dC of the warp's channels. G: f G */
-__device__ __forceinline__ void mix_channels(const back_walker &w, const back_chunk &c, const sums_of &G,
-                                             float4 (&to)[4][32])
-{
-    const stage<SCAN_TENSORS> &at = w.stages[w.turn];
-    fragment X, P, across, left, columns;
-    sums_of W = {}, dB = {}, dC = {};
-    transpose(c.X, X);
-    transpose(c.P, P);
-    narrow_sums(c.before, left);
-    transpose(left, across);
-    add_product_nt(dC, P, across);
-    add_product_nt(W, P, X);
-    keep_causal<false>(W, w.g, w.q);
-    narrow_sums(W, left);
-    w.read_columns(at.B, columns);
-    add_product_nn(dC, left, columns);
-    narrow_sums(G, left);
-    transpose(left, across);
-    add_product_nt(dB, X, across);
-    sums_of V = {};
-    add_product_nt(V, X, P);
-    keep_causal<true>(V, w.g, w.q);
-    narrow_sums(V, left);
-    w.read_columns(at.C, columns);
-    add_product_nn(dB, left, columns);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        to[i][w.lane] = make_float4(dB[i][0], dB[i][1], dB[i][2], dB[i][3]);
-        to[2 + i][w.lane] = make_float4(dC[i][0], dC[i][1], dC[i][2], dC[i][3]);
-    }
-}
-
-/* G and g before the chunk. */
-__device__ __forceinline__ void retreat(const back_walker &w, const back_chunk &c, carried &s)
+/* G and g before the chunk; c.G and c.rest: f G. H: f H */
+__device__ __forceinline__ void retreat(const back_walker &w, back_chunk &c, const sums_of &H, sums_of &G,
+                                        float (&begin)[2])
 {
     fragment C;
+    scale_channels(G, c.d.through);
+    narrow_sums(G, c.G);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c.rest[i] = pack(G[i / 2][i % 2 * 2] - low_half(c.G[i]), G[i / 2][i % 2 * 2 + 1] - high_half(c.G[i]));
     w.read_columns(w.stages[w.turn].C, C);
-    add_product_nn(s.G, c.P, C);
+    add_product_nn(G, c.P, C);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float sum = 0.0f;
 #pragma unroll
         for (int n = 0; n < 4; n++)
-            sum += number_of(s.G, i, n) * number_of(c.before, i, n);
-        s.end[i] = quad_sum(sum);
+            sum += number_of(G, i, n) * number_of(H, i, n);
+        begin[i] = quad_sum(sum);
     }
-    scale_channels(s.G, c.d.through);
+    scale_channels(G, c.d.through);
+}
+
+/* Of a row's tokens g, from what each of them adds to it. */
+__device__ __forceinline__ void add_up(const back_walker &w, const back_chunk &c, int i, float end, float (&g)[4])
+{
+    float before[2], all;
+    w.place.scan(g, before, all);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float sum = end + all - before[j / 2];
+        before[j / 2] += g[j];
+        g[j] = w.rate[i] * c.delta[i][j] < MOST ? sum : 0.0f;
+    }
+}
+
+/* Gradients of u and dt, and the lane's part of those of A and of dt's bias. */
+__device__ __forceinline__ void mix_back(back_walker &w, int chunk, back_chunk &c, carried &s)
+{
+    fragment left;
+    sums_of S = {}, dX = {};
+    numbers x, ddt;
+    add_product_nt(S, c.B, c.C);
+    narrow_causal<true>(S, w.g, w.q, left);
+    add_product_nt(dX, c.rest, c.B);
+    add_product_nt(dX, c.G, c.B);
+    add_product_nt(dX, c.P, left);
+    widen(c.X, x);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            c.g[i][j] -= x[i][j] * number_of(dX, i, j);
+        add_up(w, c, i, s.end[i], c.g[i]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float through = c.d.up[i][j] * number_of(dX, i, j), delta = c.delta[i][j]; /* through: times ln 2 */
+            /* The sigmoid of softplus^-1(delta ln 2), divided by ln 2. */
+            const float slope = delta < 1e-3f ? delta : LOG2_E - LOG2_E * exp2_fast(-delta);
+            c.du[i][j] += delta * through;
+            ddt[i][j] = (c.u[i][j] * through - LN_2 * w.rate[i] * c.g[i][j]) * slope;
+            s.dA[i] += delta * c.g[i][j];
+            s.dbias[i] += ddt[i][j];
+        }
+    }
+    w.write(w.k.du, SCAN_U, chunk, c.du, w.k.add_u);
+    w.write(w.k.ddt, SCAN_DT, chunk, ddt, w.k.add_dt);
+}
+
+/* to = left right_state^T + W right, W = left other^T of tokens not behind, or not before, the row: dC, or dB, of the warp's channels. */
+template <bool AFTER>
+__device__ __forceinline__ void mix_channels(const back_walker &w, const fragment &left, const fragment &other,
+                                             const fragment &state, const char *right, float4 (*to)[32])
+{
+    fragment across, W, columns;
+    sums_of products = {}, sums = {};
+    transpose(state, across);
+    add_product_nt(sums, left, across);
+    add_product_nt(products, left, other);
+    narrow_causal<AFTER>(products, w.g, w.q, W);
+    w.read_columns(right, columns);
+    add_product_nn(sums, W, columns);
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        to[i][w.lane] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+}
+
+/* A chunk: tokens first, which end what most registers hold, then sums over channels. */
+__device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s, float4 (&sums)[4][32])
+{
+    const stage<SCAN_TENSORS> &at = w.stages[w.turn];
+    back_chunk c;
+    fragment before, X, P;
+    sums_of H;
+    float begin[2];
+    read_state(w, chunk, H);
+    narrow_sums(H, before);
+    read_inputs(w, c.u, c.delta, c.d, c.X);
+    w.read_rows(at.B, c.B);
+    w.read_rows(at.C, c.C);
+    {
+        numbers gate_slope;
+        read_gradients(w, c, s, gate_slope);
+        mix_forward(w, chunk, c, before, gate_slope);
+    }
+    retreat(w, c, H, s.G, begin);
+    mix_back(w, chunk, c, s);
+    transpose(c.X, X);
+    transpose(c.P, P);
+    mix_channels<true>(w, X, P, c.G, at.C, sums);
+    mix_channels<false>(w, P, X, before, at.B, sums + 2);
+    s.end[0] = begin[0];
+    s.end[1] = begin[1];
 }
 
 /* dB and dC of a chunk from what the warps left: threads 0 .. 127, two states of two tokens each. */
@@ -279,19 +291,13 @@ __device__ __forceinline__ void back(back_walker &w, float4 (&sums)[2][BLOCK_WAR
     carried s = {};
     load_all(w, w.chunks - 1, w.turn);
     for (int chunk = w.chunks - 1; chunk >= 0; chunk--, w.turn ^= 1) {
-        back_chunk c;
         wait_copies();
         __syncthreads();
         if (chunk > 0)
             load_all(w, chunk - 1, w.turn ^ 1);
         if (chunk + 1 < w.chunks)
             store_sums(w, chunk + 1, sums[w.turn ^ 1]);
-        read_chunk(w, chunk, c);
-        scale_channels(s.G, c.d.through);
-        mix_tokens(w, c, s.G);
-        mix_channels(w, c, s.G, sums[w.turn][w.warp]);
-        finish(w, c, chunk, s);
-        retreat(w, c, s);
+        chunk_back(w, chunk, s, sums[w.turn][w.warp]);
     }
     __syncthreads();
     store_sums(w, 0, sums[w.turn ^ 1]);

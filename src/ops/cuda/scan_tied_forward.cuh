@@ -23,8 +23,7 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int ch
     w.read_rows(w.stages[w.turn].B, B);
     w.read_rows(w.stages[w.turn].C, C);
     add_product_nt(S, C, B);
-    keep_causal<false>(S, w.g, w.q);
-    narrow_sums(S, left);
+    narrow_causal<false>(S, w.g, w.q, left);
     add_product_nt(Y, before, C);
     add_product_nt(Y, X, left);
     w.read(SCAN_Z, z);
@@ -33,7 +32,7 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int ch
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             y[i][j] = d.down[i][j] * number_of(Y, i, j) + w.D[i] * u[i][j];
-            y[i][j] *= k.gated ? z[i][j] * sigmoid_fast(z[i][j]) : 1.0f;
+            y[i][j] *= z[i][j] * sigmoid_of(z[i][j]);
         }
     w.write(k.y, SCAN_U, chunk, y, false);
 }
