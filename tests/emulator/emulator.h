@@ -69,6 +69,9 @@ void emulator_writes(const void *p, size_t bytes, const void *code);
 void emulator_copies(const void *p, size_t bytes, const void *code);
 void emulator_copies_wait();
 void emulator_copies_begin(size_t threads);
+/* What a product of four warps reads: written to before a fence.proxy.async of the thread that wrote it. */
+void emulator_reads_asynchronously(const void *p, size_t bytes, const void *code);
+void emulator_proxy_fence();
 #define EMULATOR_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
 
 using std::isfinite;
@@ -107,7 +110,8 @@ enum {
     EMULATOR_BALLOT,
     EMULATOR_MATCH,
     EMULATOR_LOAD,
-    EMULATOR_MMA
+    EMULATOR_MMA,
+    EMULATOR_WGMMA
 };
 
 static inline void __syncthreads()
@@ -213,6 +217,7 @@ static inline float emulator_float(uint32_t bits)
 #define __float2ull_rn(x) ((unsigned long long)nearbyintf(x))
 #define __threadfence() ((void)0)
 #define __ldcg(p) (*(p))
+#define __ldg(p) (*(p))
 
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector)
 {
@@ -260,5 +265,12 @@ void emulator_copy(uint32_t to, const void *from, int all, int bytes);
 void emulator_load_matrices(uint32_t (&r)[4], uint32_t from, bool transposed);
 void emulator_mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void emulator_mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);
+/* d (64, n) = a b, or += with `add`, of four warps; a (64, 16) and b (16, n) by their descriptors. Done when it is waited for. */
+void emulator_wgmma_bf16(float *d, int n, uint64_t a, uint64_t b, bool add, bool a_transposed, bool b_transposed);
+void emulator_wgmma_fence();
+void emulator_wgmma_commit();
+void emulator_wgmma_wait(int groups);
+/* Fresh threads: none has begun a product. */
+void emulator_wgmma_reset(size_t threads);
 
 #endif

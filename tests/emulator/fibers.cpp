@@ -199,6 +199,7 @@ static void run_block()
     int idle = 0;
     emulator_now.barrier = ++barriers;
     emulator_copies_begin(now.fibers.size());
+    emulator_wgmma_reset(now.fibers.size());
     while (now.live > 0) {
         const long before = now.progress;
         run_round();
