@@ -56,10 +56,11 @@ void *emulator_dynamic_shared();
 /* ---- races (races.cpp) ----------------------------------------------------------------------------------------------- */
 
 /* Who runs: the thread's number in its block, the barriers of the program so far, 0 while no block runs, and the times that its warp has
- * come together for __syncwarp(). */
+ * come together for __syncwarp(), and those of its team, four neighbouring warps, for a barrier of theirs. */
 typedef struct emulator_time {
     uint32_t barrier, sync;
     int thread;
+    uint32_t team;
 } emulator_time;
 extern emulator_time emulator_now;
 /* What instructions do, for the thread that runs; `code`: where in the program. */
@@ -80,11 +81,13 @@ using std::isnan;
 
 /* ---- block and warp -------------------------------------------------------------------------------------------------- */
 
-enum { EMULATOR_LANES = 32, EMULATOR_BYTES = 32 /* that a lane can give */ };
+enum { EMULATOR_LANES = 32, EMULATOR_TEAM = 128, EMULATOR_BYTES = 32 /* that a lane can give */ };
 typedef const char emulator_gifts[EMULATOR_LANES][EMULATOR_BYTES];
 
 /* Waits for the block; the number of threads that came with a true `predicate`. */
 int emulator_barrier(bool predicate);
+/* Waits for a team: four neighbouring warps, all of them, by a barrier of that number. */
+void emulator_team_barrier(int number, int threads);
 /* Waits for the lanes of `mask`; what each gave. The same instruction (`kind`) must bring them together. */
 emulator_gifts &emulator_exchange(uint32_t mask, const void *gift, size_t bytes, int kind);
 

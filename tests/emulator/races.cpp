@@ -2,7 +2,7 @@
  *
  * Kernels are compiled with -fsanitize=thread: every read and write of memory calls a function of the names below, which are not those of
  * its library. Shared memory is the part of the program's data that kernels write. Two threads' accesses to a byte, one of them a
- * write, are in order if a barrier of the block lies between them or, in a warp, a __syncwarp(). Shuffles and matrix instructions order
+ * write, are in order if a barrier of the block lies between them or, in a team of four warps, one of theirs or, in a warp, a __syncwarp(). Shuffles and matrix instructions order
  * nothing, as the CUDA guide has it. A copy behind the program's back (cp.async) is a write of the thread that asked for it, at the time
  * when this thread waited for it; until then nobody may read it. A product of four warps (wgmma) reads when it is begun and when it is waited for, and what
  * threads wrote before a fence.proxy.async only. Atomic operations are not looked at. */
@@ -18,12 +18,12 @@ extern "C" char __data_start, _end;
 namespace
 {
 enum { MAX_THREADS = 1024 };
-enum readers : uint8_t { ONE, OF_A_WARP, OF_SEVERAL };
+enum readers : uint8_t { ONE, OF_A_WARP, OF_A_TEAM, OF_SEVERAL };
 
 struct touch {
-    emulator_time at = {0, 0, 0}; /* barrier 0: never */
-    uint32_t copy = 0;            /* the thread's how manieth, 0: a plain write */
-    uint32_t fences = 0;          /* of the thread before it */
+    emulator_time at = {0, 0, 0, 0}; /* barrier 0: never */
+    uint32_t copy = 0;               /* the thread's how manieth, 0: a plain write */
+    uint32_t fences = 0;             /* of the thread before it */
     const void *code = nullptr;
 };
 
@@ -74,10 +74,21 @@ static bool made_at(const touch &write, emulator_time *at, uint32_t *fences)
     return false;
 }
 
+static bool of_one_team(const emulator_time &a, const emulator_time &b)
+{
+    return a.thread / EMULATOR_TEAM == b.thread / EMULATOR_TEAM;
+}
+
+static bool of_one_warp(const emulator_time &a, const emulator_time &b)
+{
+    return a.thread / EMULATOR_LANES == b.thread / EMULATOR_LANES;
+}
+
 static bool in_order(const emulator_time &before, const emulator_time &now)
 {
     return before.barrier == 0 || before.thread == now.thread || before.barrier != now.barrier ||
-           (before.thread / EMULATOR_LANES == now.thread / EMULATOR_LANES && before.sync != now.sync);
+           (of_one_team(before, now) && before.team != now.team) ||
+           (of_one_warp(before, now) && before.sync != now.sync);
 }
 
 [[noreturn]] static void report(const char *what, const char *earlier, const touch &before, const emulator_time &now,
@@ -94,14 +105,19 @@ static bool in_order(const emulator_time &before, const emulator_time &now)
     abort();
 }
 
-/* Who has read the byte since the last barrier, if the thread that runs reads it too: of its warp, since the last __syncwarp(). */
+/* Who has read the byte since the last barrier, if the thread that runs reads it too: of its team, since the team's last one, and of its
+ * warp, since the last __syncwarp(). */
 static readers readers_with(const cell &c, const emulator_time &now)
 {
     const emulator_time &last = c.read.at;
     if (last.barrier != now.barrier)
         return ONE;
-    if (c.by == OF_SEVERAL || last.thread / EMULATOR_LANES != now.thread / EMULATOR_LANES)
+    if (c.by == OF_SEVERAL || !of_one_team(last, now))
         return OF_SEVERAL;
+    if (last.team != now.team)
+        return ONE;
+    if (c.by == OF_A_TEAM || !of_one_warp(last, now))
+        return OF_A_TEAM;
     return last.sync != now.sync || (c.by == ONE && last.thread == now.thread) ? ONE : OF_A_WARP;
 }
 
@@ -137,8 +153,12 @@ static bool disturbs(const cell &c, const emulator_time &now)
         return false;
     if (c.by == OF_SEVERAL)
         return true;
+    if (of_one_team(last, now) && last.team != now.team)
+        return false;
+    if (c.by == OF_A_TEAM)
+        return true;
     if (c.by == OF_A_WARP)
-        return last.thread / EMULATOR_LANES != now.thread / EMULATOR_LANES || last.sync == now.sync;
+        return !of_one_warp(last, now) || last.sync == now.sync;
     return !in_order(last, now);
 }
 

@@ -22,6 +22,7 @@ ASSEMBLY = [
     (r'cp\.async\.ca\.shared\.global \[%0\], \[%1\], %2;.*?', 'emulator_copy(shared, from, BYTES, BYTES);'),
     (r'\{ \.reg \.pred p; setp\.ne\.b32 p, %\d+, 0; "\s*"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.bf16\.bf16 .*?',
      r'emulator_wgmma_bf16(&d[0][0], \1, a, b, add, LEFT_TRANSPOSED, RIGHT_TRANSPOSED);'),
+    (r'bar\.sync %0, (\d+);" ::"r"\((.*?)\) : "memory"', r'emulator_team_barrier(\2, \1);'),
     (r'wgmma\.fence\.sync.*?', 'emulator_wgmma_fence();'),
     (r'wgmma\.commit_group.*?', 'emulator_wgmma_commit();'),
     (r'wgmma\.wait_group\.sync\.aligned %0;" ::"n"\((\w+)\).*?', r'emulator_wgmma_wait(\1);'),
