@@ -1,22 +1,15 @@
-/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, the sum of squares over all
- * blocks, and exponentials. */
+/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, and the sum of squares over
+ * all blocks. */
 #ifndef CAB_OPS_CUDA_ALIGN_CUH
 #define CAB_OPS_CUDA_ALIGN_CUH
 
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/activation.cuh"
 
 extern "C" {
 #include "ops/feature.h"
 }
 
 constexpr int ALIGN_THREADS = 256, ALIGN_WARPS = ALIGN_THREADS / 32;
-
-__device__ __forceinline__ float exp_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
-}
 
 /* What the end of a block of THREADS threads takes of shared memory. */
 template <int THREADS = ALIGN_THREADS> struct align_end {

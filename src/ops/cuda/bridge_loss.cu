@@ -95,17 +95,17 @@ template <int OUTS, cab_feature_map MAP>
 __device__ __forceinline__ float errors(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
                                         const float (&sums)[4][4], const uint32_t (&target)[4][2], float factor)
 {
-    float squares = 0.0f;
+    float squares[2] = {};
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int column = out * TILE_SIDE + p.team * 32 + 8 * j + 2 * p.q;
             uint32_t dp;
-            squares += error_pair<MAP>(b, t, i, column, sums[j] + 2 * i, target[j][i], factor, dp);
+            squares[i] += error_pair<MAP>(b, t, i, column, sums[j] + 2 * i, target[j][i], factor, dp);
             *(uint32_t *)(m.dp[out] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.team + j, p.q)) = dp;
         }
-    return squares;
+    return squares_of(t, squares);
 }
 
 /* 16 tokens and 32 of the outputs 64 out .. */

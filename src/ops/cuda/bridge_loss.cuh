@@ -178,12 +178,16 @@ __device__ __forceinline__ float error_pair(const bridge &b, const tokens &t, in
     float4 s = {};
     if (MAP == CAB_MAP_SOFTMAX_TOKENS || MAP == CAB_MAP_SOFTMAX_FEATURES)
         s = stats_of<MAP>(b, t, i, column);
-    float low = prediction[0] - mapped<MAP>(low_half(target), s.x, s.y);
-    float high = prediction[1] - mapped<MAP>(high_half(target), s.z, s.w);
-    low = t.row[i] >= 0 ? low : 0.0f;
-    high = t.row[i] >= 0 ? high : 0.0f;
-    dp = pack(low * factor, high * factor);
+    const float low = prediction[0] - mapped<MAP>(low_half(target), s.x, s.y);
+    const float high = prediction[1] - mapped<MAP>(high_half(target), s.z, s.w);
+    dp = t.row[i] >= 0 ? pack(low * factor, high * factor) : 0;
     return low * low + high * high;
+}
+
+/* The squares of both tokens, of those that there are. */
+__device__ __forceinline__ float squares_of(const tokens &t, const float (&squares)[2])
+{
+    return (t.row[0] >= 0 ? squares[0] : 0.0f) + (t.row[1] >= 0 ? squares[1] : 0.0f);
 }
 
 /* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block` and of the next 16 rows. */

@@ -59,21 +59,33 @@ __device__ __forceinline__ void copy_targets(const bridge &b, memory<OUTS> &m, c
     copies_commit();
 }
 
-/* h = f(x W1^T + b1) and f' of 16 tokens. */
+/* Byte of columns 8 n + 2 q of the thread's first token, in tiles of 64 columns after one another; the second lies 8 rows further. */
+__device__ __forceinline__ uint32_t pair_at(const place &p, int n)
+{
+    const uint32_t first = (uint32_t)((16 * p.group + p.g) * TILE_ROW_BYTES + (p.g << 4) + p.q * 4);
+    return (first ^ (uint32_t)(n % 8 << 4)) + (uint32_t)(n / 8 * TILE_BYTES);
+}
+
+/* h = f(x W1^T + b1) and f' of 16 tokens; two products at a time, as their latencies are long. */
 template <cab_activation_kind KIND, int OUTS>
 __device__ __forceinline__ void hidden_rows(memory<OUTS> &m, const place &p, const uint32_t (&x)[4])
 {
-#pragma unroll 2
-    for (int n = 0; n < 8 * HALVES; n++) {
-        float sums[4];
-        uint32_t h[2], slope[2];
-        hidden_sums(sums, p, x, m.w1, m.b1, n * 8);
-        activate_pairs<KIND>(sums, h, slope);
+#pragma unroll 1
+    for (int n = 0; n < 8 * HALVES; n += 2) {
+        float sums[2][4];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const uint32_t at = n / 8 * TILE_BYTES + tile_at(16 * p.group + p.g + 8 * i, n % 8, p.q);
-            *(uint32_t *)(m.h[p.team][0] + at) = h[i];
-            *(uint32_t *)(m.dh[p.team][0] + at) = slope[i];
+        for (int j = 0; j < 2; j++)
+            hidden_sums(sums[j], p, x, m.w1, m.b1, (n + j) * 8);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            uint32_t h[2], slope[2];
+            activate_pairs<KIND>(sums[j], h, slope);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const uint32_t at = pair_at(p, n + j) + (uint32_t)(i * EIGHT_ROWS);
+                *(uint32_t *)(m.h[p.team][0] + at) = h[i];
+                *(uint32_t *)(m.dh[p.team][0] + at) = slope[i];
+            }
         }
     }
 }
@@ -101,18 +113,21 @@ __device__ __forceinline__ void hidden_tile(const bridge &b, memory<OUTS> &m, co
     }
 }
 
-/* Begins h W2^T of the team's tokens and the outputs 64 out .. */
+/* Begins h W2^T + b2 of the team's tokens and the outputs 64 out .. */
 template <int OUTS>
 __device__ __forceinline__ void begin_prediction(memory<OUTS> &m, const place &p, int out, tile_sums &sums)
 {
     const uint64_t h = operand_at(shared_address(m.h[p.team]));
     const uint64_t w2 = operand_at(shared_address(m.w2[out]));
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        begin_sums(sums[j], m.b2, out * TILE_SIDE + 8 * j + 2 * p.q);
     keep(sums);
     wgmma_begin();
 #pragma unroll
     for (int k = 0; k < STEPS; k++) {
         const uint32_t bytes = k / 4 * TILE_BYTES + k % 4 * COLUMNS_16;
-        wgmma<false, false>(sums, further(h, bytes), further(w2, bytes), k > 0);
+        wgmma<false, false>(sums, further(h, bytes), further(w2, bytes), true);
     }
     wgmma_commit();
 }
@@ -122,22 +137,22 @@ template <cab_feature_map MAP, int OUTS>
 __device__ __forceinline__ float errors(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
                                         const tile_sums &sums, float factor)
 {
-    float squares = 0.0f;
+    char *const tile = m.dp[p.team][out];
+    float squares[2] = {};
+    uint32_t target[8][2];
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-        const int column = out * TILE_SIDE + 8 * j + 2 * p.q;
-        float prediction[4];
-        begin_sums(prediction, m.b2, column);
+    for (int j = 0; j < 16; j++)
+        target[j / 2][j % 2] = *(const uint32_t *)(tile + pair_at(p, j / 2) + j % 2 * EIGHT_ROWS);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            uint32_t *at = (uint32_t *)(m.dp[p.team][out] + tile_at(16 * p.group + p.g + 8 * i, j, p.q)), dp;
-            prediction[2 * i] += sums[j][2 * i];
-            prediction[2 * i + 1] += sums[j][2 * i + 1];
-            squares += error_pair<MAP>(b, t, i, column, prediction + 2 * i, *at, factor, dp);
-            *at = dp;
+            uint32_t dp;
+            squares[i] +=
+                error_pair<MAP>(b, t, i, out * TILE_SIDE + 8 * j + 2 * p.q, sums[j] + 2 * i, target[j][i], factor, dp);
+            *(uint32_t *)(tile + pair_at(p, j) + i * EIGHT_ROWS) = dp;
         }
-    }
-    return squares;
+    return squares_of(t, squares);
 }
 
 /* All outputs of 16 tokens. */
@@ -227,14 +242,20 @@ template <int OUTS> __device__ __forceinline__ void output_bias(memory<OUTS> &m,
 template <int OUTS>
 __device__ __forceinline__ void times_slope(memory<OUTS> &m, const place &p, const float (&dh)[16][4])
 {
+    char *const tile = m.dh[p.team][0];
 #pragma unroll
-    for (int n = 0; n < 16; n++)
+    for (int n = 0; n < 16; n += 4) {
+        uint32_t slope[4][2];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            uint32_t *at = (uint32_t *)(m.dh[p.team][n / 8] + tile_at(16 * p.group + p.g + 8 * i, n % 8, p.q));
-            const uint32_t slope = *at;
-            *at = pack(dh[n][2 * i] * low_half(slope), dh[n][2 * i + 1] * high_half(slope));
+        for (int j = 0; j < 8; j++)
+            slope[j / 2][j % 2] = *(const uint32_t *)(tile + pair_at(p, n + j / 2) + j % 2 * EIGHT_ROWS);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            const float *two = dh[n + j / 2] + j % 2 * 2;
+            *(uint32_t *)(tile + pair_at(p, n + j / 2) + j % 2 * EIGHT_ROWS) =
+                pack(two[0] * low_half(slope[j / 2][j % 2]), two[1] * high_half(slope[j / 2][j % 2]));
         }
+    }
 }
 
 /* Everything that only gradients need, of one tile. */
@@ -243,8 +264,9 @@ __device__ __forceinline__ void gradients(const bridge &b, memory<OUTS> &m, cons
 {
     float dh[16][4];
     publish();
-    __syncthreads();
+    team_barrier(p.team);
     begin_hidden_gradient(m, p, dh);
+    __syncthreads();
     if (has_outputs<OUTS>(p)) {
         begin_output_layer(m, p, sums);
         output_bias(m, p, sums);
@@ -299,6 +321,7 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     load_inputs(b, p, t, x);
     const float factor = b.term.factor();
     copies_wait();
+    publish();
     __syncthreads();
 #pragma unroll 1
     for (int done = blockIdx.x * TOKENS; done < b.n_row; done += stride) {
@@ -306,7 +329,7 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
         hidden_tile(b, m, p, x);
         copies_wait();
         publish();
-        __syncthreads();
+        team_barrier(p.team);
         squares += compare_tile(b, m, p, t, factor);
         first += stride;
         const tokens next = tokens_of(b, first, p);

@@ -68,6 +68,12 @@ __device__ __forceinline__ void publish(void)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/* Waits for the other warps of team `team`, four neighbouring ones. */
+__device__ __forceinline__ void team_barrier(int team)
+{
+    asm volatile("bar.sync %0, 128;" ::"r"(team + 1) : "memory");
+}
+
 /* d = a b, or with `add` d += a b. */
 template <bool LEFT_TRANSPOSED, bool RIGHT_TRANSPOSED>
 __device__ __forceinline__ void wgmma(float (&d)[8][4], uint64_t a, uint64_t b, bool add)
