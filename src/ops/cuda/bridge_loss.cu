@@ -248,7 +248,8 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     held<OUTS> sums = {};
     float squares = 0.0f;
     uint32_t x[4], target[4][2];
-    load_parameters<OUTS, THREADS>(b, m.w2, m.w1, m.b1, m.b2);
+    load_output_layer<OUTS, THREADS>(b, m.w2);
+    load_input_layer<OUTS, THREADS>(b, m.w1, m.b1, m.b2);
     tokens t = tokens_of(b, first, p);
     load_inputs(b, p, t, x);
     load_targets(b, p, t, 0, target);

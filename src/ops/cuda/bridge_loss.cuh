@@ -100,17 +100,10 @@ __device__ __forceinline__ void keep_inputs(char *to, const place &p, const uint
         *(uint32_t *)(to + (16 * p.group + p.g + i % 2 * 8) * IN_ROW_BYTES + p.q * 4 + i / 2 * 16) = x[i];
 }
 
-/* Begins to copy weights and biases to shared memory, of W2 the 64 x 64 tiles [out][half]. */
+/* Begins to copy W1 to shared memory, and copies the biases. */
 template <int OUTS, int THREADS>
-__device__ __forceinline__ void load_parameters(const bridge &b, char (&w2)[OUTS][HALVES][TILE_BYTES], char *w1,
-                                                bf16 *b1, bf16 *b2)
+__device__ __forceinline__ void load_input_layer(const bridge &b, char *w1, bf16 *b1, bf16 *b2)
 {
-#pragma unroll 1
-    for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
-        const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
-        copy_16(shared_address(w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
-                b.w2 + (int64_t)(b.first + row) * HIDDEN + piece * 8, true);
-    }
     for (int i = threadIdx.x; i < HIDDEN * IN / 8; i += THREADS)
         copy_16(shared_address(w1) + i * 16, b.w1 + i * 8, true);
     copies_commit();
@@ -118,6 +111,19 @@ __device__ __forceinline__ void load_parameters(const bridge &b, char (&w2)[OUTS
         b1[i] = b.b1[i];
     for (int i = threadIdx.x; i < OUTS * TILE_SIDE; i += THREADS)
         b2[i] = b.b2[b.first + i];
+}
+
+/* Begins to copy W2 as 64 x 64 tiles [out][half]. */
+template <int OUTS, int THREADS>
+__device__ __forceinline__ void load_output_layer(const bridge &b, char (&w2)[OUTS][HALVES][TILE_BYTES])
+{
+#pragma unroll 1
+    for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
+        const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
+        copy_16(shared_address(w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
+                b.w2 + (int64_t)(b.first + row) * HIDDEN + piece * 8, true);
+    }
+    copies_commit();
 }
 
 /* The biases of columns `column` and the next, as sums of both rows begin. */

@@ -19,7 +19,7 @@ enum { TEAMS = 3, THREADS = TEAMS * WARPGROUP, TOKENS = BRIDGE_WGMMA_TOKENS };
 constexpr uint32_t COLUMNS_16 = 32,
                    ROWS_16 = 16 * TILE_ROW_BYTES; /* bytes from 16 columns of a tile to the next, and rows */
 
-/* All of 227 KB but 370 bytes. */
+/* Nearly all of the 227 KB that a block can have. */
 template <int OUTS> struct memory {
     char w2[OUTS][HALVES][TILE_BYTES]; /* (out, hidden) */
     char h[TEAMS][HALVES][TILE_BYTES];
@@ -30,6 +30,7 @@ template <int OUTS> struct memory {
     bf16 b1[HIDDEN], b2[OUTS * TILE_SIDE];
     align_end<THREADS> end;
 };
+static_assert(sizeof(memory<3>) <= 227 << 10, "more shared memory than a block can have");
 
 /* Sums of the parameters' gradients that a thread holds. */
 struct held {
@@ -316,20 +317,23 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     held sums = {};
     float squares = 0.0f;
     uint32_t x[4];
-    load_parameters<OUTS, THREADS>(b, m.w2, m.w1, m.b1, m.b2);
+    load_input_layer<OUTS, THREADS>(b, m.w1, m.b1, m.b2);
     tokens t = tokens_of(b, first, p);
     load_inputs(b, p, t, x);
     const float factor = b.term.factor();
     copies_wait();
-    publish();
     __syncthreads();
+    load_output_layer<OUTS, THREADS>(b, m.w2);
 #pragma unroll 1
     for (int done = blockIdx.x * TOKENS; done < b.n_row; done += stride) {
         copy_targets(b, m, p, first);
         hidden_tile(b, m, p, x);
         copies_wait();
         publish();
-        team_barrier(p.team);
+        if (done == blockIdx.x * TOKENS)
+            __syncthreads(); /* W2 is of all teams */
+        else
+            team_barrier(p.team);
         squares += compare_tile(b, m, p, t, factor);
         first += stride;
         const tokens next = tokens_of(b, first, p);
