@@ -17,7 +17,9 @@
  * rolled wherever registers allow it, and what f' keeps is in shared memory for that.
  *
  * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
- * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts. */
+ * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts.
+ *
+ * On Hopper bridge_loss_wgmma.cu is launched in this kernel's place. */
 #include "ops/cuda/bridge_loss.cuh"
 #include "ops/cuda/partials.cuh"
 
@@ -205,7 +207,7 @@ __device__ __forceinline__ void gradients_of_hidden(const bridge &b, memory<OUTS
     __syncthreads();
     gradients_of_input_layer(sums.w1, sums.b1, m.dh[p.team], m.x[turn], p);
     if (b.dx.data != NULL)
-        input_gradient(b, m.dh, m.w1, p, t, p.team);
+        input_gradient<1>(b, m.dh, m.w1, p, t, p.team);
 }
 
 /* The thread's sums as columns of the block's part. */

@@ -223,25 +223,30 @@ __device__ __forceinline__ void gradients_of_input_layer(float (&w1)[2][4], floa
     }
 }
 
-/* dx of 16 tokens, columns 8 block .. */
+/* dx of 16 tokens, BLOCKS times 8 columns from the block `first` on. */
+template <int BLOCKS>
 __device__ __forceinline__ void input_gradient(const bridge &b, const char (&dh)[HALVES][TILE_BYTES], const char *w1,
-                                               const place &p, const tokens &t, int block)
+                                               const place &p, const tokens &t, int first)
 {
-    float sums[4] = {};
+    float sums[BLOCKS][4] = {};
 #pragma unroll 1
     for (int k = 0; k < STEPS; k += 2) {
-        uint32_t a[4], w[4];
-        load_matrices_transposed(w, in_rows(w1, p, k, block));
-        load_left(a, shared_address(dh[k / 4]), p.lanes, p.group, k % 4);
-        mma(sums, a, w[0], w[1]);
-        load_left(a, shared_address(dh[k / 4]), p.lanes, p.group, k % 4 + 1);
-        mma(sums, a, w[2], w[3]);
+        uint32_t a[2][4];
+        load_left(a[0], shared_address(dh[k / 4]), p.lanes, p.group, k % 4);
+        load_left(a[1], shared_address(dh[k / 4]), p.lanes, p.group, k % 4 + 1);
+#pragma unroll
+        for (int j = 0; j < BLOCKS; j++) {
+            uint32_t w[4];
+            load_matrices_transposed(w, in_rows(w1, p, k, first + j));
+            mma(sums[j], a[0], w[0], w[1]);
+            mma(sums[j], a[1], w[2], w[3]);
+        }
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++)
-        if (t.row[i] >= 0) {
-            const float two[2] = {sums[2 * i], sums[2 * i + 1]};
-            put_floats(b.dx.at(t.row[i], 8 * block + 2 * p.q), b.add, two);
+    for (int i = 0; i < 2 * BLOCKS; i++)
+        if (t.row[i % 2] >= 0) {
+            const float two[2] = {sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]};
+            put_floats(b.dx.at(t.row[i % 2], 8 * (first + i / 2) + 2 * p.q), b.add, two);
         }
 }
 

@@ -15,9 +15,11 @@
 #include "ops/cuda/bridge_loss.cuh"
 #include "ops/cuda/wgmma.cuh"
 
+namespace bridge_wgmma
+{
 enum { TEAMS = 3, THREADS = TEAMS * WARPGROUP, TOKENS = BRIDGE_WGMMA_TOKENS };
-constexpr uint32_t COLUMNS_16 = 32,
-                   ROWS_16 = 16 * TILE_ROW_BYTES; /* bytes from 16 columns of a tile to the next, and rows */
+/* Bytes from 16 columns of a tile to the next, and from 16 rows. */
+constexpr uint32_t COLUMNS_16 = 32, ROWS_16 = 16 * TILE_ROW_BYTES;
 
 /* Nearly all of the 227 KB that a block can have. */
 template <int OUTS> struct memory {
@@ -283,8 +285,7 @@ __device__ __forceinline__ void gradients(const bridge &b, memory<OUTS> &m, cons
         for (int team = 0; team < TEAMS; team++)
             gradients_of_input_layer(sums.w1, sums.b1, m.dh[team][p.team], m.x[team], p);
     if (b.dx.data != NULL)
-        for (int block = 0; block < IN / 8; block++)
-            input_gradient(b, m.dh[p.team], m.w1, p, t, block);
+        input_gradient<IN / 8>(b, m.dh[p.team], m.w1, p, t, 0);
     wgmma_wait<0>();
     keep(sums.w2);
 }
@@ -348,8 +349,11 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     b.term.finish(squares, b.last, m.end);
 #endif
 }
+} // namespace bridge_wgmma
 
 /* ---- the host's side ------------------------------------------------------------------------------------------------- */
+
+using namespace bridge_wgmma;
 
 size_t bridge_wgmma_bytes(int outs)
 {
