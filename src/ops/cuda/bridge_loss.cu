@@ -24,7 +24,6 @@
 #include "ops/cuda/partials.cuh"
 
 enum { THREADS = ALIGN_THREADS, TOKENS = TILE_SIDE };
-constexpr int64_t MAX_BLOCKS = 132;
 constexpr int MOST = 3; /* times 64 outputs in a launch */
 
 template <int OUTS> struct memory {
@@ -325,8 +324,9 @@ static scratch scratch_of(const cab_node *node, const cab_backend *backend)
     const int64_t tiles = ceil_div(cab_rows(x), has_wgmma(backend) ? BRIDGE_WGMMA_TOKENS : TOKENS),
                   out = cab_columns(target);
     const int64_t most = out < MOST * TILE_SIDE ? out : MOST * TILE_SIDE, columns = (most + IN + 1) * HIDDEN + most;
+    const int64_t at_once = cab_cuda_of(backend)->multiprocessors; /* a block has most of one's shared memory */
     scratch s;
-    s.blocks = tiles < MAX_BLOCKS ? tiles : MAX_BLOCKS;
+    s.blocks = tiles < at_once ? tiles : at_once;
     s.parts = round_up((size_t)(s.blocks * ceil_div(out, most)) * sizeof(double));
     s.bytes = s.parts + (node->backward ? (size_t)(s.blocks * columns) * sizeof(float) : 0);
     return s;
