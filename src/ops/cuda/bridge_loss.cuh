@@ -1,4 +1,5 @@
-/* bridge_loss.cuh - what both kernels of a bridge and its loss share: bridge_loss.cu for every GPU, bridge_loss_wgmma.cu for Hopper. */
+/* bridge_loss.cuh - what both kernels of a bridge and its loss share: bridge_loss.cu for every GPU,
+ * bridge_loss_wgmma.cu for Hopper. */
 #ifndef CAB_OPS_CUDA_BRIDGE_LOSS_CUH
 #define CAB_OPS_CUDA_BRIDGE_LOSS_CUH
 
@@ -196,7 +197,7 @@ __device__ __forceinline__ float squares_of(const tokens &t, const float (&squar
     return (t.row[0] >= 0 ? squares[0] : 0.0f) + (t.row[1] >= 0 ? squares[1] : 0.0f);
 }
 
-/* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block` and of the next 16 rows. */
+/* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block`, and the next 16 rows. */
 __device__ __forceinline__ uint32_t in_rows(const char *matrix, const place &p, int k, int block)
 {
     return shared_address(matrix) + (16 * k + p.lane) * IN_ROW_BYTES + block * 16;

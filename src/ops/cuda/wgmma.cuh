@@ -1,13 +1,14 @@
-/* wgmma.cuh - bf16 matrix products of four warps on tiles in shared memory: wgmma.mma_async m64nNk16 with fp32 sums, which
- * only Hopper has.
+/* wgmma.cuh - bf16 matrix products of four warps on tiles in shared memory: wgmma.mma_async m64nNk16 with fp32 sums,
+ * which only Hopper has.
  *
- * Operands are tiles of mma.cuh that begin at multiples of 1024 bytes: their permuted pieces are what the PTX manual calls
- * 128-byte swizzle. A left operand (64 x 16) and a right one (16 x N) are read as they stand where k runs along the tile's rows,
- * "K-major", and transposed, "MN-major", where k counts its rows. Sums lie as those of mma.sync: warp w of the four has rows
- * 16 w + g and 8 further.
+ * Operands are tiles of mma.cuh that begin at multiples of 1024 bytes: their permuted pieces are what the PTX manual
+ * calls 128-byte swizzle. A left operand (64 x 16) and a right one (16 x N) are read as they stand where k runs along
+ * the tile's rows, "K-major", and transposed, "MN-major", where k counts its rows. Sums lie as those of mma.sync: warp
+ * w of the four has rows 16 w + g and 8 further.
  *
- * A product runs on its own from wgmma() until wgmma_wait(): till then its sums must not be touched nor its operands written.
- * It sees what threads have written to shared memory once each of them has passed publish() and then a barrier. */
+ * A product runs on its own from wgmma() until wgmma_wait(): till then its sums must not be touched nor its operands
+ * written. It sees what threads have written to shared memory once each of them has passed publish() and then a
+ * barrier. */
 #ifndef CAB_OPS_CUDA_WGMMA_CUH
 #define CAB_OPS_CUDA_WGMMA_CUH
 
@@ -22,8 +23,8 @@
 
 enum { WARPGROUP = 128, EIGHT_ROWS = 8 * TILE_ROW_BYTES };
 
-/* A matrix at a place in shared memory: eight rows of a tile after eight others and, of a transposed one, its columns from 64 on
- * in tiles `next` bytes further. */
+/* A matrix at a place in shared memory: eight rows of a tile after eight others and, of a transposed one, its columns
+ * from 64 on in tiles `next` bytes further. */
 __device__ __forceinline__ uint64_t operand_at(uint32_t address, uint32_t next = 16)
 {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)(next >> 4) << 16 | (uint64_t)(EIGHT_ROWS >> 4) << 32 |
@@ -54,7 +55,8 @@ template <int LEFT> __device__ __forceinline__ void wgmma_wait(void)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
-/* Keeps the compiler from moving what is done with sums to the other side of a wait, which it does not know to change them. */
+/* Keeps the compiler from moving what is done with sums to the other side of a wait, which it does not know to change
+ * them. */
 template <int N> __device__ __forceinline__ void keep(float (&sums)[N][4])
 {
 #pragma unroll
