@@ -28,6 +28,7 @@ ASSEMBLY = [
     (r'wgmma\.wait_group\.sync\.aligned %0;" ::"n"\((\w+)\).*?', r'emulator_wgmma_wait(\1);'),
     (r'fence\.proxy\.async\.shared::cta.*?', 'emulator_proxy_fence();'),
     (r'" : "\+f"\(.*?', ';'),
+    (r'prefetch\.global\.L2.*?', ';'),
     (r'cp\.async\.commit_group.*?', ';'),
     (r'cp\.async\.wait_all.*?', 'emulator_copies_wait();'),
 ]

@@ -60,6 +60,13 @@ __device__ __forceinline__ place here()
     return p;
 }
 
+/* The target's row of a token, or -1 past the end. */
+__device__ __forceinline__ int64_t target_row_of(const bridge &b, int row)
+{
+    const int L = (int)b.term.L, sequence = row / L;
+    return row < b.n_row ? b.term.target_row(sequence, row - sequence * L) : -1;
+}
+
 /* The thread's two tokens of a tile: of row i the number, or -1 past the end, and that of the target's row. */
 struct tokens {
     int row[2], sequence[2];
@@ -71,11 +78,11 @@ __device__ __forceinline__ tokens tokens_of(const bridge &b, int first, const pl
     tokens t;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const int row = first + 16 * p.group + p.g + 8 * i, L = (int)b.term.L;
+        const int row = first + 16 * p.group + p.g + 8 * i;
         const bool inside = row < b.n_row;
         t.row[i] = inside ? row : -1;
-        t.sequence[i] = inside ? row / L : 0;
-        t.target[i] = inside ? b.term.target_row(t.sequence[i], row - t.sequence[i] * L) : 0;
+        t.sequence[i] = inside ? row / (int)b.term.L : 0;
+        t.target[i] = target_row_of(b, row);
     }
     return t;
 }

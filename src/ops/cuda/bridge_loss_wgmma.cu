@@ -47,10 +47,7 @@ struct held {
 template <int OUTS>
 __device__ __forceinline__ void copy_targets(const bridge &b, memory<OUTS> &m, const place &p, int first)
 {
-    const int mine = first + 16 * p.group + p.lane % 16, L = (int)b.term.L;
-    const bool inside = mine < b.n_row;
-    const int sequence = inside ? mine / L : 0;
-    const int64_t row = inside ? b.term.target_row(sequence, mine - sequence * L) : -1;
+    const int64_t row = target_row_of(b, first + 16 * p.group + p.lane % 16);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int token = 4 * i + p.lane / 8, piece = p.lane % 8;
@@ -62,6 +59,19 @@ __device__ __forceinline__ void copy_targets(const bridge &b, memory<OUTS> &m, c
                     target + out * TILE_SIDE, from >= 0);
     }
     copies_commit();
+}
+
+/* Has them brought into the second-level cache before: until a tile ends there is no place for the next one's. */
+template <int OUTS> __device__ __forceinline__ void prefetch_targets(const bridge &b, const place &p, int first)
+{
+    const int64_t row = target_row_of(b, first + 16 * p.group + p.lane / 2);
+    if (row < 0)
+        return;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int line = TILE_SIDE * (p.lane % 2 + 2 * i), last = OUTS * TILE_SIDE - 1;
+        prefetch_line(b.target.at(row, b.first + (line < last ? line : last)));
+    }
 }
 
 /* Byte of columns 8 n + 2 q of the thread's first token, in tiles of 64 columns after one another; the second lies 8
@@ -322,14 +332,14 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     float squares = 0.0f;
     uint32_t x[4];
     load_input_layer<OUTS, THREADS>(b, m.w1, m.b1, m.b2);
-    tokens t = tokens_of(b, first, p);
-    load_inputs(b, p, t, x);
+    load_inputs(b, p, tokens_of(b, first, p), x);
     const float factor = b.term.factor();
     copies_wait();
     __syncthreads();
     load_output_layer<OUTS, THREADS>(b, m.w2);
 #pragma unroll 1
     for (int done = blockIdx.x * TOKENS; done < b.n_row; done += stride) {
+        const tokens t = tokens_of(b, first, p);
         copy_targets(b, m, p, first);
         hidden_tile(b, m, p, x);
         copies_wait();
@@ -338,13 +348,12 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
             __syncthreads(); /* W2 is of all teams */
         else
             team_barrier(p.team);
-        squares += compare_tile(b, m, p, t, factor);
         first += stride;
-        const tokens next = tokens_of(b, first, p);
-        load_inputs(b, p, next, x);
+        prefetch_targets<OUTS>(b, p, first);
+        squares += compare_tile(b, m, p, t, factor);
+        load_inputs(b, p, tokens_of(b, first, p), x);
         if (b.parts != NULL)
             gradients(b, m, p, t, sums);
-        t = next;
         __syncthreads();
     }
     if (b.parts != NULL)
