@@ -56,10 +56,11 @@ void *emulator_dynamic_shared();
 /* ---- races (races.cpp) ----------------------------------------------------------------------------------------------- */
 
 /* Who runs: the thread's number in its block, the barriers of the program so far, 0 while no block runs, and the times that its warp has
- * come together for __syncwarp(). */
+ * come together for __syncwarp(), and those of its team, four neighbouring warps, for a barrier of theirs. */
 typedef struct emulator_time {
     uint32_t barrier, sync;
     int thread;
+    uint32_t team;
 } emulator_time;
 extern emulator_time emulator_now;
 /* What instructions do, for the thread that runs; `code`: where in the program. */
@@ -69,6 +70,9 @@ void emulator_writes(const void *p, size_t bytes, const void *code);
 void emulator_copies(const void *p, size_t bytes, const void *code);
 void emulator_copies_wait();
 void emulator_copies_begin(size_t threads);
+/* What a product of four warps reads: written to before a fence.proxy.async of the thread that wrote it. */
+void emulator_reads_asynchronously(const void *p, size_t bytes, const void *code);
+void emulator_proxy_fence();
 #define EMULATOR_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
 
 using std::isfinite;
@@ -77,11 +81,13 @@ using std::isnan;
 
 /* ---- block and warp -------------------------------------------------------------------------------------------------- */
 
-enum { EMULATOR_LANES = 32, EMULATOR_BYTES = 32 /* that a lane can give */ };
+enum { EMULATOR_LANES = 32, EMULATOR_TEAM = 128, EMULATOR_BYTES = 32 /* that a lane can give */ };
 typedef const char emulator_gifts[EMULATOR_LANES][EMULATOR_BYTES];
 
 /* Waits for the block; the number of threads that came with a true `predicate`. */
 int emulator_barrier(bool predicate);
+/* Waits for a team: four neighbouring warps, all of them, by a barrier of that number. */
+void emulator_team_barrier(int number, int threads);
 /* Waits for the lanes of `mask`; what each gave. The same instruction (`kind`) must bring them together. */
 emulator_gifts &emulator_exchange(uint32_t mask, const void *gift, size_t bytes, int kind);
 
@@ -108,7 +114,8 @@ enum {
     EMULATOR_MATCH,
     EMULATOR_LOAD,
     EMULATOR_MMA,
-    EMULATOR_TRANSPOSE
+    EMULATOR_TRANSPOSE,
+    EMULATOR_WGMMA
 };
 
 static inline void __syncthreads()
@@ -214,6 +221,7 @@ static inline float emulator_float(uint32_t bits)
 #define __float2ull_rn(x) ((unsigned long long)nearbyintf(x))
 #define __threadfence() ((void)0)
 #define __ldcg(p) (*(p))
+#define __ldg(p) (*(p))
 
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector)
 {
@@ -262,5 +270,12 @@ uint32_t emulator_transpose(uint32_t mine);
 void emulator_load_matrices(uint32_t (&r)[4], uint32_t from, bool transposed);
 void emulator_mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void emulator_mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);
+/* d (64, n) = a b, or += with `add`, of four warps; a (64, 16) and b (16, n) by their descriptors. Done when it is waited for. */
+void emulator_wgmma_bf16(float *d, int n, uint64_t a, uint64_t b, bool add, bool a_transposed, bool b_transposed);
+void emulator_wgmma_fence();
+void emulator_wgmma_commit();
+void emulator_wgmma_wait(int groups);
+/* Fresh threads: none has begun a product. */
+void emulator_wgmma_reset(size_t threads);
 
 #endif

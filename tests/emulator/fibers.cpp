@@ -32,10 +32,17 @@ struct warp {
     std::map<uint32_t, meeting> meetings;
 };
 
+/* Four warps at a barrier of theirs. */
+struct team {
+    int arrived = 0, number = 0;
+    uint32_t turn = 0;
+};
+
 /* The block that runs. */
 struct block {
     std::vector<fiber> fibers;
     std::vector<warp> warps;
+    std::vector<team> teams;
     fiber *current = nullptr;
     void *scheduler = nullptr; /* its stack pointer */
     const std::function<void()> *body = nullptr;
@@ -90,6 +97,34 @@ int emulator_barrier(bool predicate)
     return now.last_count;
 }
 
+void emulator_team_barrier(int number, int threads)
+{
+    fiber &mine = *now.current;
+    const size_t which = (size_t)(&mine - now.fibers.data()) / EMULATOR_TEAM;
+    team &t = now.teams[which];
+    const uint32_t turn = t.turn;
+    if (threads != EMULATOR_TEAM || now.fibers.size() % EMULATOR_TEAM != 0 || number < 1 || number > 15)
+        fail("a barrier that is not of four neighbouring warps");
+    if (t.arrived != 0 && t.number != number)
+        fail("warps meet at barriers of different numbers");
+    for (const team &other : now.teams)
+        if (&other != &t && other.arrived != 0 && other.number == number)
+            fail("two teams are at one barrier");
+    t.number = number;
+    t.arrived++;
+    while (t.turn == turn) {
+        if (t.arrived == EMULATOR_TEAM) {
+            t.arrived = 0;
+            t.turn++;
+            now.progress++;
+        } else {
+            wait_as(IN_WARP);
+        }
+    }
+    mine.now = RUNS;
+    emulator_now.team = t.turn;
+}
+
 static bool complete(const meeting &m, const warp &w, uint32_t mask)
 {
     return m.arrived == (mask & w.live);
@@ -140,6 +175,7 @@ static void run_fiber(fiber &f)
     emulator_here.thread = f.place;
     emulator_now.thread = (int)(&f - now.fibers.data());
     emulator_now.sync = now.warps[(size_t)f.warp].syncs;
+    emulator_now.team = now.teams[(size_t)(&f - now.fibers.data()) / EMULATOR_TEAM].turn;
     emulator_switch(&now.scheduler, f.stack_pointer);
     now.progress += f.now != IN_WARP || before != IN_WARP;
     if (f.now == ENDED) {
@@ -199,6 +235,7 @@ static void run_block()
     int idle = 0;
     emulator_now.barrier = ++barriers;
     emulator_copies_begin(now.fibers.size());
+    emulator_wgmma_reset(now.fibers.size());
     while (now.live > 0) {
         const long before = now.progress;
         run_round();
@@ -222,6 +259,7 @@ static void make_fibers(dim3 threads)
         stacks.push_back((char *)aligned_alloc(64, STACK));
     now.fibers.assign(n, fiber{});
     now.warps.assign((n + EMULATOR_LANES - 1) / EMULATOR_LANES, warp{});
+    now.teams.assign((n + EMULATOR_TEAM - 1) / EMULATOR_TEAM, team{});
     now.live = (int)n;
     now.waiting = now.count = 0;
     for (size_t i = 0; i < n; i++) {

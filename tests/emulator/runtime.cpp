@@ -10,6 +10,13 @@ typedef std::vector<std::function<void()>> work_list;
 enum { MULTIPROCESSORS = 6, ALIGNMENT = 256, VERSION = 13000 };
 static const size_t MEMORY = (size_t)8 << 30, SHARED = 227 << 10, L2 = (size_t)50 << 20;
 
+/* EMULATOR_MAJOR=8: as if the GPU were one before Hopper, for kernels that have another in their place there. */
+static int major_capability()
+{
+    const char *major = getenv("EMULATOR_MAJOR");
+    return major != nullptr ? atoi(major) : 9;
+}
+
 static work_list *captured; /* NULL: nothing is captured */
 
 void emulator_do(std::function<void()> work)
@@ -93,7 +100,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
     memset(p, 0, sizeof *p);
     strcpy(p->name, "an emulated GPU");
-    p->major = 9;
+    p->major = major_capability();
     p->multiProcessorCount = MULTIPROCESSORS;
     p->sharedMemPerBlockOptin = SHARED;
     p->totalGlobalMem = MEMORY;
@@ -104,7 +111,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 {
     switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor:
-        *value = 9;
+        *value = major_capability();
         break;
     case cudaDevAttrMultiProcessorCount:
         *value = MULTIPROCESSORS;

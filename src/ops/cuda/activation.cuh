@@ -8,9 +8,16 @@ struct value_and_slope {
     float y, slope;
 };
 
+__device__ __forceinline__ float exp_fast(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+}
+
 __device__ __forceinline__ float sigmoid(float x)
 {
-    return __fdividef(1.0f, 1.0f + __expf(-x));
+    return __fdividef(1.0f, 1.0f + exp_fast(-x));
 }
 
 /* f(x) and f'(x). */

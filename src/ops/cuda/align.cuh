@@ -1,9 +1,9 @@
-/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, the sum of squares over all
- * blocks, and exponentials. */
+/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, and the sum of squares over
+ * all blocks. */
 #ifndef CAB_OPS_CUDA_ALIGN_CUH
 #define CAB_OPS_CUDA_ALIGN_CUH
 
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/activation.cuh"
 
 extern "C" {
 #include "ops/feature.h"
@@ -11,22 +11,21 @@ extern "C" {
 
 constexpr int ALIGN_THREADS = 256, ALIGN_WARPS = ALIGN_THREADS / 32;
 
-__device__ __forceinline__ float exp_fast(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
-}
+/* What the end of a block of THREADS threads takes of shared memory. */
+template <int THREADS = ALIGN_THREADS> struct align_end {
+    double sums[THREADS / 32];
+    bool last;
+};
 
 /* Sum over the block; thread 0 gets it. */
-__device__ __forceinline__ double block_total(double sum, double *shared)
+template <int WARPS> __device__ __forceinline__ double block_total(double sum, double (&shared)[WARPS])
 {
     for (int lanes = 16; lanes > 0; lanes /= 2)
         sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
     if (threadIdx.x % 32 == 0)
         shared[threadIdx.x / 32] = sum;
     __syncthreads();
-    for (int i = 1; i < ALIGN_WARPS && threadIdx.x == 0; i++)
+    for (int i = 1; i < WARPS && threadIdx.x == 0; i++)
         sum += shared[i];
     return sum;
 }
@@ -79,22 +78,28 @@ struct align_term {
     }
 
     /* Leaves this block's squares; the last block of the last launch makes the loss of them. */
-    __device__ __forceinline__ void finish(float squares, bool last_launch = true) const
+    template <int THREADS>
+    __device__ __forceinline__ void finish(float squares, bool last_launch, align_end<THREADS> &shared) const
     {
-        __shared__ double shared[ALIGN_WARPS];
         const int64_t blocks = earlier + gridDim.x * (int64_t)gridDim.y;
         const int64_t block = earlier + blockIdx.y * (int64_t)gridDim.x + blockIdx.x;
-        const double mine = block_total((double)squares, shared);
+        const double mine = block_total((double)squares, shared.sums);
         if (threadIdx.x == 0)
             partial[block] = mine;
-        if (!arrives_last(ticket) || !last_launch)
+        if (!arrives_last(ticket, shared.last) || !last_launch)
             return;
         double sum = 0.0;
-        for (int64_t i = threadIdx.x; i < blocks; i += ALIGN_THREADS)
+        for (int64_t i = threadIdx.x; i < blocks; i += THREADS)
             sum += __ldcg(partial + i);
-        const double total = block_total(sum, shared);
+        const double total = block_total(sum, shared.sums);
         if (threadIdx.x == 0)
             *out = (float)(total / ((double)(B * L) * (double)D));
+    }
+
+    __device__ __forceinline__ void finish(float squares, bool last_launch = true) const
+    {
+        __shared__ align_end<> shared;
+        finish(squares, last_launch, shared);
     }
 };
 

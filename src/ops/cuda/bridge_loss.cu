@@ -17,41 +17,14 @@
  * rolled wherever registers allow it, and what f' keeps is in shared memory for that.
  *
  * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
- * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts. */
-#include "ops/cuda/activation.cuh"
-#include "ops/cuda/align.cuh"
-#include "ops/cuda/mma.cuh"
+ * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts.
+ *
+ * On Hopper bridge_loss_wgmma.cu is launched in this kernel's place. */
+#include "ops/cuda/bridge_loss.cuh"
 #include "ops/cuda/partials.cuh"
 
-extern "C" {
-#include "ops/bridge_loss.h"
-}
-
-enum { THREADS = ALIGN_THREADS, TOKENS = TILE_SIDE, HIDDEN = CAB_BRIDGE_HIDDEN, IN = CAB_BRIDGE_IN };
-constexpr int HALVES = HIDDEN / TILE_SIDE, STEPS = HIDDEN / 16, IN_ROW_BYTES = IN * 2;
-constexpr int64_t MAX_BLOCKS = 132, MOST = 3; /* times 64 outputs in a launch */
-constexpr uint32_t ONES = 0x3f803f80; /* two bf16 */
-
-struct bridge {
-    align_term term;
-    rows_of<const bf16> x, target;
-    rows_of<bf16> dx; /* data NULL: not wanted */
-    bool add;
-    const bf16 *w1, *b1, *w2, *b2;
-    cab_feature_map map;
-    cab_activation_kind activation;
-    const float2 *stats;
-    float *parts; /* a row per block; NULL: no gradients at all */
-    int n_row;
-    int first; /* output */
-    bool last; /* launch */
-};
-
-/* Columns of a block's part. */
-template <int OUTS> struct part {
-    static constexpr int64_t W2 = 0, W1 = W2 + OUTS * TILE_SIDE * HIDDEN, B2 = W1 + HIDDEN * IN,
-                             B1 = B2 + OUTS * TILE_SIDE, COLUMNS = B1 + HIDDEN;
-};
+enum { THREADS = ALIGN_THREADS, TOKENS = TILE_SIDE };
+constexpr int MOST = 3; /* times 64 outputs in a launch */
 
 template <int OUTS> struct memory {
     char w2[OUTS][HALVES][TILE_BYTES]; /* (out, hidden) */
@@ -60,100 +33,19 @@ template <int OUTS> struct memory {
     uint32_t slope[16][THREADS]; /* f' of the thread's own pairs */
     char x[2][TOKENS * IN_ROW_BYTES];
     char w1[HIDDEN * IN_ROW_BYTES];
-    float b1[HIDDEN], b2[OUTS * TILE_SIDE];
+    bf16 b1[HIDDEN], b2[OUTS * TILE_SIDE];
 };
-
-/* Where a thread stands: lane = 4 g + q, in rows 16 group + g and + 8 of a tile, half `half` of the columns. */
-struct place {
-    int lane, g, q, group, half, warp;
-    tile_lanes lanes;
-};
-
-__device__ __forceinline__ place here()
-{
-    place p;
-    p.lane = threadIdx.x % 32;
-    p.warp = threadIdx.x / 32;
-    p.g = p.lane / 4;
-    p.q = p.lane % 4;
-    p.group = p.warp % 4;
-    p.half = p.warp / 4;
-    p.lanes = tile_lanes_of(p.lane);
-    return p;
-}
-
-/* The thread's two tokens of a tile: of row i the number, or -1 past the end, and that of the target's row. */
-struct tokens {
-    int row[2], sequence[2];
-    int64_t target[2];
-};
-
-__device__ __forceinline__ tokens tokens_of(const bridge &b, int first, const place &p)
-{
-    tokens t;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int row = first + 16 * p.group + p.g + 8 * i, L = (int)b.term.L;
-        const bool inside = row < b.n_row;
-        t.row[i] = inside ? row : -1;
-        t.sequence[i] = inside ? row / L : 0;
-        t.target[i] = inside ? b.term.target_row(t.sequence[i], row - t.sequence[i] * L) : 0;
-    }
-    return t;
-}
-
-__device__ __forceinline__ uint32_t load_pair(const bf16 *from)
-{
-    return *(const uint32_t *)from;
-}
-
-/* Begins to copy the weights. */
-template <int OUTS> __device__ __forceinline__ void load_parameters(const bridge &b, memory<OUTS> &m)
-{
-#pragma unroll 1
-    for (int i = threadIdx.x; i < OUTS * TILE_SIDE * HIDDEN / 8; i += THREADS) {
-        const int row = i / (HIDDEN / 8), piece = i % (HIDDEN / 8), half = piece / 8;
-        copy_16(shared_address(m.w2[row / TILE_SIDE][half]) + tile_at(row % TILE_SIDE, piece % 8, 0),
-                b.w2 + (int64_t)(b.first + row) * HIDDEN + piece * 8, true);
-    }
-    for (int i = threadIdx.x; i < HIDDEN * IN / 8; i += THREADS)
-        copy_16(shared_address(m.w1) + i * 16, b.w1 + i * 8, true);
-    copies_commit();
-    for (int i = threadIdx.x; i < HIDDEN; i += THREADS)
-        m.b1[i] = to_float(b.b1[i]);
-    for (int i = threadIdx.x; i < OUTS * TILE_SIDE; i += THREADS)
-        m.b2[i] = to_float(b.b2[b.first + i]);
-}
-
-/* Columns 2 q and 2 q + 8 of both tokens. */
-__device__ __forceinline__ void load_inputs(const bridge &b, const place &p, const tokens &t, uint32_t (&x)[4])
-{
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        x[i] = t.row[i % 2] >= 0 ? load_pair(b.x.at(t.row[i % 2], 2 * p.q + i / 2 * 8)) : 0;
-}
 
 /* The targets of 32 of the outputs 64 out ..: pairs of columns 8 j + 2 q of both tokens. */
 __device__ __forceinline__ void load_targets(const bridge &b, const place &p, const tokens &t, int out,
                                              uint32_t (&target)[4][2])
 {
-    const int column = b.first + out * TILE_SIDE + p.half * 32 + 2 * p.q;
+    const int column = b.first + out * TILE_SIDE + p.team * 32 + 2 * p.q;
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++)
             target[j][i] = t.row[i] >= 0 ? load_pair(b.target.at(t.target[i], column + 8 * j)) : 0;
-}
-
-template <cab_activation_kind KIND>
-__device__ __forceinline__ void activate_pairs(const float (&sums)[4], uint32_t (&h)[2], uint32_t (&slope)[2])
-{
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const value_and_slope low = evaluate<KIND>(sums[2 * i]), high = evaluate<KIND>(sums[2 * i + 1]);
-        h[i] = pack(low.y, high.y);
-        slope[i] = pack(low.slope, high.slope);
-    }
 }
 
 __device__ __forceinline__ void activate(cab_activation_kind kind, const float (&sums)[4], uint32_t (&h)[2],
@@ -183,43 +75,19 @@ template <int OUTS>
 __device__ __forceinline__ void hidden_tile(const bridge &b, memory<OUTS> &m, const place &p, const uint32_t (&x)[4],
                                             int turn)
 {
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (p.half == 0)
-            *(uint32_t *)(m.x[turn] + (16 * p.group + p.g + i % 2 * 8) * IN_ROW_BYTES + p.q * 4 + i / 2 * 16) = x[i];
+    if (p.team == 0)
+        keep_inputs(m.x[turn], p, x);
 #pragma unroll 2
     for (int n = 0; n < 8; n++) {
-        const int column = p.half * TILE_SIDE + n * 8;
-        const char *w = m.w1 + (column + p.g) * IN_ROW_BYTES + p.q * 4;
-        const float2 bias = *(const float2 *)(m.b1 + column + 2 * p.q);
-        float sums[4] = {bias.x, bias.y, bias.x, bias.y};
+        float sums[4];
         uint32_t h[2], slope[2];
-        mma(sums, x, *(const uint32_t *)w, *(const uint32_t *)(w + 16));
+        hidden_sums(sums, p, x, m.w1, m.b1, p.team * TILE_SIDE + n * 8);
         activate(b.activation, sums, h, slope);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            *(uint32_t *)(m.h[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) = h[i];
+            *(uint32_t *)(m.h[p.team] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) = h[i];
             m.slope[2 * n + i][threadIdx.x] = slope[i];
         }
-    }
-}
-
-/* psi of one element of token i. */
-template <cab_feature_map MAP>
-__device__ __forceinline__ float mapped(const bridge &b, const tokens &t, int i, int column, float x)
-{
-    if constexpr (MAP == CAB_MAP_NONE)
-        return x;
-    else if constexpr (MAP == CAB_MAP_RELU)
-        return x < 0.0f ? 0.0f : x;
-    else if constexpr (MAP == CAB_MAP_EXP)
-        return exp_fast(x);
-    else {
-        if (t.row[i] < 0)
-            return 0.0f;
-        const bool by_column = MAP == CAB_MAP_SOFTMAX_TOKENS;
-        const float2 s = b.stats[by_column ? t.sequence[i] * b.term.D + b.first + column : t.row[i]];
-        return exp_fast(x - s.x) * s.y;
     }
 }
 
@@ -228,35 +96,28 @@ template <int OUTS, cab_feature_map MAP>
 __device__ __forceinline__ float errors(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
                                         const float (&sums)[4][4], const uint32_t (&target)[4][2], float factor)
 {
-    float squares = 0.0f;
+    float squares[2] = {};
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int column = out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q;
-            float low = sums[j][2 * i] - mapped<MAP>(b, t, i, column, low_half(target[j][i]));
-            float high = sums[j][2 * i + 1] - mapped<MAP>(b, t, i, column + 1, high_half(target[j][i]));
-            low = t.row[i] >= 0 ? low : 0.0f;
-            high = t.row[i] >= 0 ? high : 0.0f;
-            squares += low * low + high * high;
-            *(uint32_t *)(m.dp[out] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.half + j, p.q)) =
-                pack(low * factor, high * factor);
+            const int column = out * TILE_SIDE + p.team * 32 + 8 * j + 2 * p.q;
+            uint32_t dp;
+            squares[i] += error_pair<MAP>(b, t, i, column, sums[j] + 2 * i, target[j][i], factor, dp);
+            *(uint32_t *)(m.dp[out] + tile_at(16 * p.group + p.g + 8 * i, 4 * p.team + j, p.q)) = dp;
         }
-    return squares;
+    return squares_of(t, squares);
 }
 
 /* 16 tokens and 32 of the outputs 64 out .. */
 template <int OUTS>
-__device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t, int out,
-                                              const uint32_t (&target)[4][2], float factor)
+__device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t,
+                                              int out, const uint32_t (&target)[4][2], float factor)
 {
     float sums[4][4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const float2 bias = *(const float2 *)(m.b2 + out * TILE_SIDE + p.half * 32 + 8 * j + 2 * p.q);
-        sums[j][0] = sums[j][2] = bias.x;
-        sums[j][1] = sums[j][3] = bias.y;
-    }
+    for (int j = 0; j < 4; j++)
+        begin_sums(sums[j], m.b2, out * TILE_SIDE + p.team * 32 + 8 * j + 2 * p.q);
 #pragma unroll 1
     for (int half = 0; half < HALVES; half++)
 #pragma unroll
@@ -266,7 +127,7 @@ __device__ __forceinline__ float compare_tile(const bridge &b, memory<OUTS> &m, 
 #pragma unroll
             for (int n = 0; n < 2; n++) {
                 uint32_t w[4];
-                load_matrices(w, shared_address(m.w2[out][half]) + (2 * p.half + n) * 16 * TILE_ROW_BYTES +
+                load_matrices(w, shared_address(m.w2[out][half]) + (2 * p.team + n) * 16 * TILE_ROW_BYTES +
                                      p.lanes.columns_first + ((uint32_t)(k * 32) ^ p.lanes.columns_piece));
                 mma(sums[2 * n], a, w[0], w[1]);
                 mma(sums[2 * n + 1], a, w[2], w[3]);
@@ -307,9 +168,9 @@ __device__ __forceinline__ float compare_tiles(const bridge &b, memory<OUTS> &m,
 
 /* Sums of the parameters' gradients that a thread holds. */
 template <int OUTS> struct held {
-    tile_sums w2[OUTS];         /* outputs 16 group .. of 64, half of the hidden columns */
-    float b2[OUTS][4];          /* the same outputs, in columns that are all alike */
-    float w1[2][4], b1[4];      /* hidden rows 16 warp .. */
+    tile_sums w2[OUTS];    /* outputs 16 group .. of 64, half of the hidden columns */
+    float b2[OUTS][4];     /* the same outputs, in columns that are all alike */
+    float w1[2][4], b1[4]; /* hidden rows 16 warp .. */
 };
 
 /* dW2, db2 and dh of 64 outputs. */
@@ -322,39 +183,11 @@ __device__ __forceinline__ void gradients_of_outputs(memory<OUTS> &m, const plac
     for (int k = 0; k < 4; k++) {
         uint32_t a[4];
         load_left_transposed(a, dp, p.lanes, p.group, k);
-        multiply_step<false>(sums.w2[out], a, shared_address(m.h[p.half]), p.lanes, k, 0, 4);
+        multiply_step<false>(sums.w2[out], a, shared_address(m.h[p.team]), p.lanes, k, 0, 4);
         mma(sums.b2[out], a, ONES, ONES);
         load_left(a, dp, p.lanes, p.group, k);
-        multiply_step<false>(dh, a, shared_address(m.w2[out][p.half]), p.lanes, k, 0, 4);
+        multiply_step<false>(dh, a, shared_address(m.w2[out][p.team]), p.lanes, k, 0, 4);
     }
-}
-
-/* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block` and of the next 16 rows. */
-__device__ __forceinline__ uint32_t in_rows(const char *matrix, const place &p, int k, int block)
-{
-    return shared_address(matrix) + (16 * k + p.lane) * IN_ROW_BYTES + block * 16;
-}
-
-/* dx of 16 tokens, columns 8 half .. */
-template <int OUTS>
-__device__ __forceinline__ void input_gradient(const bridge &b, memory<OUTS> &m, const place &p, const tokens &t)
-{
-    float sums[4] = {};
-#pragma unroll 1
-    for (int k = 0; k < STEPS; k += 2) {
-        uint32_t a[4], w[4];
-        load_matrices_transposed(w, in_rows(m.w1, p, k, p.half));
-        load_left(a, shared_address(m.dh[k / 4]), p.lanes, p.group, k % 4);
-        mma(sums, a, w[0], w[1]);
-        load_left(a, shared_address(m.dh[k / 4]), p.lanes, p.group, k % 4 + 1);
-        mma(sums, a, w[2], w[3]);
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        if (t.row[i] >= 0) {
-            const float two[2] = {sums[2 * i], sums[2 * i + 1]};
-            put_floats(b.dx.at(t.row[i], 8 * p.half + 2 * p.q), b.add, two);
-        }
 }
 
 /* dh f', dW1, db1 and dx. */
@@ -367,53 +200,30 @@ __device__ __forceinline__ void gradients_of_hidden(const bridge &b, memory<OUTS
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const uint32_t slope = m.slope[2 * n + i][threadIdx.x];
-            *(uint32_t *)(m.dh[p.half] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) =
+            *(uint32_t *)(m.dh[p.team] + tile_at(16 * p.group + p.g + 8 * i, n, p.q)) =
                 pack(dh[n][2 * i] * low_half(slope), dh[n][2 * i + 1] * high_half(slope));
         }
     __syncthreads();
-#pragma unroll 1
-    for (int k = 0; k < 4; k += 2) {
-        uint32_t left[2][4], x[2][4];
-        load_left_transposed(left[0], shared_address(m.dh[p.half]), p.lanes, p.group, k);
-        load_left_transposed(left[1], shared_address(m.dh[p.half]), p.lanes, p.group, k + 1);
-        load_matrices_transposed(x[0], in_rows(m.x[turn], p, k, 0));
-        load_matrices_transposed(x[1], in_rows(m.x[turn], p, k, 1));
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            mma(sums.w1[j], left[0], x[j][0], x[j][1]);
-            mma(sums.w1[j], left[1], x[j][2], x[j][3]);
-            mma(sums.b1, left[j], ONES, ONES);
-        }
-    }
+    gradients_of_input_layer(sums.w1, sums.b1, m.dh[p.team], m.x[turn], p);
     if (b.dx.data != NULL)
-        input_gradient(b, m, p, t);
+        input_gradient<1>(b, m.dh, m.w1, p, t, p.team);
 }
 
 /* The thread's sums as columns of the block's part. */
-template <int OUTS>
-__device__ __forceinline__ void leave(const bridge &b, const place &p, const held<OUTS> &sums)
+template <int OUTS> __device__ __forceinline__ void leave(const bridge &b, const place &p, const held<OUTS> &sums)
 {
     typedef part<OUTS> at;
     float *to = b.parts + blockIdx.x * at::COLUMNS;
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int row = 16 * p.group + p.g + 8 * i, hidden = p.half * TILE_SIDE + row;
+    for (int out = 0; out < OUTS; out++) {
+        const int row = out * TILE_SIDE + 16 * p.group;
+        leave_w2(to + at::W2, p, row, p.team * TILE_SIDE, sums.w2[out]);
 #pragma unroll
-        for (int out = 0; out < OUTS; out++) {
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-                *(float2 *)(to + at::W2 + (int64_t)(out * TILE_SIDE + row) * HIDDEN + p.half * TILE_SIDE + 8 * n +
-                            2 * p.q) = make_float2(sums.w2[out][n][2 * i], sums.w2[out][n][2 * i + 1]);
-            if (p.half == 0 && p.q == 0)
-                to[at::B2 + out * TILE_SIDE + row] = sums.b2[out][2 * i];
-        }
-#pragma unroll
-        for (int j = 0; j < 2; j++)
-            *(float2 *)(to + at::W1 + hidden * IN + 8 * j + 2 * p.q) =
-                make_float2(sums.w1[j][2 * i], sums.w1[j][2 * i + 1]);
-        if (p.q == 0)
-            to[at::B1 + hidden] = sums.b1[2 * i];
+        for (int i = 0; i < 2; i++)
+            if (p.team == 0 && p.q == 0)
+                to[at::B2 + row + p.g + 8 * i] = sums.b2[out][2 * i];
     }
+    leave_w1(to + at::W1, to + at::B1, p, sums.w1, sums.b1);
 }
 
 /* Everything that only gradients need, of one tile. */
@@ -439,7 +249,8 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
     held<OUTS> sums = {};
     float squares = 0.0f;
     uint32_t x[4], target[4][2];
-    load_parameters(b, m);
+    load_output_layer<OUTS, THREADS>(b, m.w2);
+    load_input_layer<OUTS, THREADS>(b, m.w1, m.b1, m.b2);
     tokens t = tokens_of(b, first, p);
     load_inputs(b, p, t, x);
     load_targets(b, p, t, 0, target);
@@ -495,13 +306,27 @@ static size_t round_up(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-static scratch scratch_of(const cab_node *node)
+/* Whether the kernel for Hopper is in this build and runs here. */
+static bool has_wgmma(const cab_backend *backend)
+{
+#ifdef CAB_WGMMA
+    const cab_cuda *cuda = cab_cuda_of(backend);
+    return cuda->major == 9 && cuda->minor == 0 && bridge_wgmma_bytes(MOST) <= cuda->shared_limit;
+#else
+    (void)backend;
+    return false;
+#endif
+}
+
+static scratch scratch_of(const cab_node *node, const cab_backend *backend)
 {
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
-    const int64_t tiles = ceil_div(cab_rows(x), TOKENS), out = cab_columns(target);
+    const int64_t tiles = ceil_div(cab_rows(x), has_wgmma(backend) ? BRIDGE_WGMMA_TOKENS : TOKENS),
+                  out = cab_columns(target);
     const int64_t most = out < MOST * TILE_SIDE ? out : MOST * TILE_SIDE, columns = (most + IN + 1) * HIDDEN + most;
+    const int64_t at_once = cab_cuda_of(backend)->multiprocessors; /* a block has most of one's shared memory */
     scratch s;
-    s.blocks = tiles < MAX_BLOCKS ? tiles : MAX_BLOCKS;
+    s.blocks = tiles < at_once ? tiles : at_once;
     s.parts = round_up((size_t)(s.blocks * ceil_div(out, most)) * sizeof(double));
     s.bytes = s.parts + (node->backward ? (size_t)(s.blocks * columns) * sizeof(float) : 0);
     return s;
@@ -509,8 +334,7 @@ static scratch scratch_of(const cab_node *node)
 
 extern "C" size_t cab_bridge_loss_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    (void)backend;
-    return scratch_of(node).bytes;
+    return scratch_of(node, backend).bytes;
 }
 
 extern "C" bool cab_bridge_loss_has_cuda(const cab_backend *backend, int64_t out)
@@ -532,9 +356,13 @@ static cab_status launch(const cab_node *node, const bridge &b, int64_t blocks, 
     const bridge_targets<OUTS> targets = {
         gradient_of(node, CAB_BRIDGE_W2, b.first * HIDDEN), gradient_of(node, CAB_BRIDGE_W1, 0),
         gradient_of(node, CAB_BRIDGE_B2, b.first), gradient_of(node, CAB_BRIDGE_B1, 0), true};
-    CAB_TRY(cab_cuda_shared((const void *)bridge_tiles<OUTS>, sizeof(memory<OUTS>), "bridge_loss"));
-    bridge_tiles<OUTS><<<(unsigned)blocks, THREADS, sizeof(memory<OUTS>), stream_of(backend)>>>(b);
-    CAB_TRY(cab_cuda_launched("bridge_loss"));
+    if (has_wgmma(backend)) {
+        CAB_TRY(bridge_wgmma_launch(b, OUTS, blocks, backend));
+    } else {
+        CAB_TRY(cab_cuda_shared((const void *)bridge_tiles<OUTS>, sizeof(memory<OUTS>), "bridge_loss"));
+        bridge_tiles<OUTS><<<(unsigned)blocks, THREADS, sizeof(memory<OUTS>), stream_of(backend)>>>(b);
+        CAB_TRY(cab_cuda_launched("bridge_loss"));
+    }
     return b.parts != NULL ? launch_partials(targets, b.parts, blocks, part<OUTS>::COLUMNS, backend) : CAB_OK;
 }
 
@@ -548,7 +376,7 @@ static cab_status launch_all(const cab_node *node, bridge b, int64_t blocks, cab
 {
     const int outs = (int)(b.term.D / TILE_SIDE);
     for (int done = 0, now; done < outs; done += now) {
-        now = outs - done < MOST ? outs - done : (int)MOST;
+        now = outs - done < MOST ? outs - done : MOST;
         b.first = done * TILE_SIDE;
         b.last = done + now == outs;
         b.add |= done > 0;
@@ -568,7 +396,7 @@ static cab_status run(const cab_node *node, cab_backend *backend)
     const cab_bridge_attributes *attributes = (const cab_bridge_attributes *)node->attributes;
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
     const cab_tensor *stats = node->in[CAB_BRIDGE_STATS];
-    const scratch s = scratch_of(node);
+    const scratch s = scratch_of(node, backend);
     char *memory = (char *)node->scratch;
     bridge b = {};
     b.term.describe(node, target, &attributes->align, backend);

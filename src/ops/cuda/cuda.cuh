@@ -160,10 +160,9 @@ template <int THREADS> __device__ __forceinline__ float block_sum(float x, float
 }
 
 /* True in the block of the grid that comes here last; its threads see, through __ldcg(), what thread 0 of every other
- * block wrote before. `ticket` is cab_cuda.ticket, zero again when the kernel ends. */
-__device__ __forceinline__ bool arrives_last(unsigned *ticket)
+ * block wrote before. `ticket` is cab_cuda.ticket, zero again when the kernel ends; `last` is in shared memory. */
+__device__ __forceinline__ bool arrives_last(unsigned *ticket, bool &last)
 {
-    __shared__ bool last;
     if (threadIdx.x == 0) {
         const unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
         __threadfence();
@@ -172,6 +171,11 @@ __device__ __forceinline__ bool arrives_last(unsigned *ticket)
     }
     __syncthreads();
     return last;
+}
+__device__ __forceinline__ bool arrives_last(unsigned *ticket)
+{
+    __shared__ bool last;
+    return arrives_last(ticket, last);
 }
 
 __host__ __device__ __forceinline__ int64_t ceil_div(int64_t a, int64_t b)

@@ -74,6 +74,12 @@ __device__ __forceinline__ void copies_wait(void)
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+/* Asks for the line of global memory to be brought into the second-level cache. */
+__device__ __forceinline__ void prefetch_line(const void *at)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
 __device__ __forceinline__ uint32_t pack(float low, float high)
 {
     const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
