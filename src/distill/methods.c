@@ -51,41 +51,41 @@ static const char *const cab_best[] = {
     "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
     "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
 
-static const char *const image_vanilla[] = {"bridge.feature_map=softmax", "bridge.hidden=128", "stages[0].name=train",
-                                            "stages[0].ce=1", NULL};
+static const char *const image_vanilla[] = {"student.tied_decay=false", "bridge.feature_map=softmax",
+                                            "bridge.hidden=128",        "stages[0].name=train",
+                                            "stages[0].ce=1",           NULL};
 
-static const char *const image_soft[] = {"bridge.feature_map=softmax",
+static const char *const image_soft[] = {"student.tied_decay=false",
+                                         "bridge.feature_map=softmax",
                                          "bridge.hidden=128",
                                          "stages[0].name=distil",
                                          "stages[0].ce=1",
                                          "stages[0].kl=1",
                                          NULL};
 
-static const char *const image_cab[] = {"bridge.feature_map=softmax",
-                                        "bridge.hidden=128",
-                                        "student.tied_decay=true",
-                                        "init.near_identity=true",
-                                        "stages[0].name=distil",
-                                        "stages[0].kl=1",
-                                        "stages[0].align=3",
-                                        NULL};
+static const char *const image_cab[] = {
+    "bridge.feature_map=softmax", "bridge.hidden=128", "student.tied_decay=true", "init.near_identity=true",
+    "stages[0].name=distil",      "stages[0].kl=1",    "stages[0].align=3",       NULL};
 
-static const char *const image_joint[] = {"bridge.feature_map=none",
+static const char *const image_joint[] = {
+    "student.tied_decay=false", "bridge.feature_map=none", "bridge.hidden=128", "stages[0].name=joint",
+    "stages[0].ce=1",           "stages[0].kl=1",          "stages[0].align=3", NULL};
+
+static const char *const image_reuse[] = {"student.tied_decay=false",
+                                          "bridge.feature_map=softmax",
                                           "bridge.hidden=128",
-                                          "stages[0].name=joint",
+                                          "init.weights=teacher",
+                                          "init.conv_identity=true",
+                                          "stages[0].name=distil",
                                           "stages[0].ce=1",
                                           "stages[0].kl=1",
-                                          "stages[0].align=3",
                                           NULL};
 
-static const char *const image_reuse[] = {
-    "bridge.feature_map=softmax", "bridge.hidden=128", "init.weights=teacher", "init.conv_identity=true",
-    "stages[0].name=distil",      "stages[0].ce=1",    "stages[0].kl=1",       NULL};
-
-static const char *const image_best[] = {
-    "student.tied_decay=true",  "bridge.feature_map=none", "bridge.hidden=384", "init.weights=teacher",
-    "init.conv_identity=true", "stages[0].name=joint",     "stages[0].ce=1",    "stages[0].kl=1",
-    "stages[0].align=10",      NULL};
+static const char *const image_best[] = {"student.tied_decay=true", "bridge.feature_map=none",
+                                         "bridge.hidden=384",       "init.weights=teacher",
+                                         "init.conv_identity=true", "stages[0].name=joint",
+                                         "stages[0].ce=1",          "stages[0].kl=1",
+                                         "stages[0].align=10",      NULL};
 
 static const struct {
     const char *const *settings;

@@ -24,8 +24,8 @@ typedef struct cab_config {
     bool scale_attention;
     int d_state, d_conv, n_group; /* students; P = d_model / n_head */
     int d_inner, dt_rank;         /* Mamba-1: E and R */
-    bool tied_decay;              /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
-    int image_size, patch_size;   /* image models: pixels of a side */
+    bool tied_decay; /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
+    int image_size, patch_size; /* image models: pixels of a side */
     int n_classes;
     int n_special;            /* tokens beside the patches: the class token, DeiT's distillation token */
     bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */

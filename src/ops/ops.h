@@ -135,8 +135,8 @@ typedef struct cab_scan_inputs {
 /* h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]    y[t] = (<C[t], h[t]> + D u[t]) silu(z[t]) -> (B, L, E), with
  * delta = softplus(dt + dt_bias) and A = -exp(A_log), N <= 256. reverse: from the last token to the first. h is fp32. */
 cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse);
-/* Two scans over the same tokens with the same z, one from the first token to the last and one back, at once: y[0], y[1]. */
-void cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward, cab_tensor **y);
+/* The mean of two scans over the same tokens with the same z, one from the first token to the last and one back. */
+cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward);
 
 /* ---- feature.c: feature maps and the alignment loss
  * -------------------------------------------------------------------- */

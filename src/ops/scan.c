@@ -7,7 +7,7 @@
  * u, dt, z, y: (B, L, E)    A_log: (E, N) fp32    B, C: (B, L, N)    D, dt_bias: (E) fp32    z, dt_bias: or NULL
  *
  * h is fp32 whatever the activations are. `reverse` runs t from the last token to the first; nothing is copied. One node
- * may hold both directions of a layer, with one z: twice the work for a GPU to spread at once. Backward,
+ * may hold both directions of a layer, with one z; its y is the mean of theirs. Backward,
  * with p = dy silu(z), a = exp(delta A) and dh[t] = a[t+1] dh[t+1] + p[t] C[t] (gradients of B and C included: the bridge
  * needs them):
  *
@@ -35,7 +35,7 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 }
 
 static const cab_op op_scan = {
-    .name = "scan", /* in: u dt A_log B C D dt_bias z, of a second direction all but z   out: y of each */
+    .name = "scan", /* in: u dt A_log B C D dt_bias z, of a second direction all but z   out: y, or the mean of both */
     .saves = (CAB_SAVE_IN(CAB_SCAN_BOTH)) - 1,
     .forward = CAB_KERNELS(cab_scan_forward),
     .backward = CAB_KERNELS(cab_scan_backward),
@@ -123,20 +123,17 @@ static bool directions_fit(cab_graph *g, const cab_scan_inputs *forward, const c
            tokens_fit(g, "backward B", backward->B, u, cab_columns(forward->B));
 }
 
-void cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward, cab_tensor **y)
+cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward)
 {
-    y[0] = y[1] = NULL;
     if (cab_graph_failed(g) || !complete(forward) || !complete(backward) || !scan_fits(g, forward) ||
         !scan_fits(g, backward) || !directions_fit(g, forward, backward))
-        return;
+        return NULL;
     const cab_tensor *u = forward->u;
-    cab_tensor *inputs[CAB_SCAN_BOTH] = {[CAB_SCAN_Z] = forward->z}, *out[2];
+    cab_tensor *y = cab_graph_activation(g, "scan", u->dtype, u->n_dim, u->shape);
+    cab_tensor *inputs[CAB_SCAN_BOTH] = {[CAB_SCAN_Z] = forward->z};
     const cab_scan_attributes attributes = {.directions = 2, .reverse = {false, true}};
     list_inputs(forward, inputs);
     list_inputs(backward, inputs + CAB_SCAN_INPUTS);
-    for (int d = 0; d < 2; d++)
-        out[d] = cab_graph_activation(g, "scan", u->dtype, u->n_dim, u->shape);
-    cab_graph_append(g, &op_scan, CAB_SCAN_BOTH, inputs, 2, out, &attributes, sizeof attributes);
-    for (int d = 0; d < 2 && !cab_graph_failed(g); d++)
-        y[d] = out[d];
+    cab_graph_append(g, &op_scan, CAB_SCAN_BOTH, inputs, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
 }

@@ -45,12 +45,17 @@ static inline const cab_scan_attributes *cab_scan_attributes_of(const cab_node *
     return (const cab_scan_attributes *)node->attributes;
 }
 
+/* What a direction's y is multiplied with: a node of both gives their mean. */
+static inline float cab_scan_share(const cab_node *node)
+{
+    return 1.0f / (float)cab_scan_attributes_of(node)->directions;
+}
+
 /* Direction d of a node as a node of its own. The gradient of z is written by the second, then added to by the first. */
 static inline cab_node cab_scan_direction(const cab_node *node, int d)
 {
     cab_node one = *node;
     one.n_in = CAB_SCAN_INPUTS;
-    one.n_out = 1;
     if (d == 0) {
         if (cab_scan_attributes_of(node)->directions == 2)
             one.accumulate |= CAB_SAVE_IN(CAB_SCAN_Z);
@@ -61,8 +66,6 @@ static inline cab_node cab_scan_direction(const cab_node *node, int d)
         one.gin[i] = node->gin[CAB_SCAN_INPUTS + i];
     }
     one.accumulate = node->accumulate >> CAB_SCAN_INPUTS | (node->accumulate & CAB_SAVE_IN(CAB_SCAN_Z));
-    one.out[0] = node->out[1];
-    one.gout[0] = node->gout[1];
     return one;
 }
 

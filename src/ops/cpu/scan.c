@@ -59,6 +59,8 @@ typedef struct walk {
     cab_scan_workspace w;
     float *at; /* the thread's part of the scratch */
     bool reverse, gated;
+    bool add;           /* forward: to the other direction's y */
+    float share;        /* of this direction in y */
     int64_t b, channel; /* sequence, first channel */
     int n;              /* channels of the group that exist */
     int64_t first;      /* token of the chunk, counted in the scan's direction */
@@ -96,12 +98,13 @@ static void load_transposed(const walk *k, const cab_tensor *t, float *to)
     }
 }
 
-static void store_chunk(const walk *k, const cab_tensor *t, const float *from, bool add)
+/* `factor` times the chunk, written or added. */
+static void store_chunk(const walk *k, const cab_tensor *t, const float *from, float factor, bool add)
 {
     float buffer[GROUP];
     for (int i = 0; i < k->rows; i++, from += GROUP) {
         float *out = cab_row_sum(t, row_of(k, i), k->channel, k->n, add, buffer);
-        cab_axpy(out, 1.0f, from, k->n);
+        cab_axpy(out, factor, from, k->n);
         cab_row_done(t, row_of(k, i), k->channel, k->n, out);
     }
 }
@@ -205,7 +208,7 @@ static void forward_chunk(const walk *k)
         for (int i = 0; i < k->rows * GROUP; i++)
             y[i] *= cab_silu(z[i]);
     }
-    store_chunk(k, k->node->out[0], y, false);
+    store_chunk(k, k->node->out[0], y, k->share, k->add);
 }
 
 /* A log2(e) of the group's channels, and D. */
@@ -232,7 +235,11 @@ static void begin_task(walk *k, int64_t task)
 
 static walk begin(const cab_node *node, bool reverse, bool backward)
 {
-    walk k = {.node = node, .s = cab_scan_shape_of(node), .reverse = reverse, .gated = node->in[CAB_SCAN_Z] != NULL};
+    walk k = {.node = node,
+              .s = cab_scan_shape_of(node),
+              .reverse = reverse,
+              .gated = node->in[CAB_SCAN_Z] != NULL,
+              .share = cab_scan_share(node)};
     k.w = cab_scan_workspace_of(&k.s, backward);
     return k;
 }
@@ -242,9 +249,10 @@ static void enter(walk *k)
     k->at = (float *)k->node->scratch + k->w.threads + k->w.total * (size_t)omp_get_thread_num();
 }
 
-static void forward_direction(const cab_node *node, bool reverse, const cab_backend *backend)
+static void forward_direction(const cab_node *node, bool reverse, bool add, const cab_backend *backend)
 {
-    const walk shared = begin(node, reverse, false);
+    walk shared = begin(node, reverse, false);
+    shared.add = add;
     const int64_t tasks = shared.s.B * shared.s.groups;
 #pragma omp parallel num_threads(backend->threads)
     {
@@ -266,7 +274,7 @@ cab_status CAB_ISA(cab_scan_forward)(const cab_node *node, cab_backend *backend)
     const cab_scan_attributes *attributes = cab_scan_attributes_of(node);
     for (int d = 0; d < attributes->directions; d++) {
         const cab_node one = cab_scan_direction(node, d);
-        forward_direction(&one, attributes->reverse[d], backend);
+        forward_direction(&one, attributes->reverse[d], d > 0, backend);
     }
     return CAB_OK;
 }
@@ -403,10 +411,9 @@ static void backward_chunk(walk *k, int chunk)
     const size_t rows = (size_t)(k->s.B * k->s.L) * (size_t)k->s.N, group = (size_t)(k->channel / GROUP);
     move_to(k, chunk);
     load_inputs(k);
-    if (node->gout[0] != NULL)
-        load_chunk(k, node->gout[0], k->channel, k->n, k->at + w->dy, GROUP);
-    else
-        memset(k->at + w->dy, 0, (size_t)k->rows * GROUP * sizeof(float));
+    load_chunk(k, node->gout[0], k->channel, k->n, k->at + w->dy, GROUP);
+    for (int i = 0; i < k->rows * GROUP; i++)
+        k->at[w->dy + (size_t)i] *= k->share;
     if (k->gated) {
         load_chunk(k, node->in[CAB_SCAN_Z], k->channel, k->n, k->at + w->z, GROUP);
         gate_gradient(k);
@@ -425,7 +432,7 @@ static void backward_chunk(walk *k, int chunk)
     } gradients[] = {{CAB_SCAN_U, w->du}, {CAB_SCAN_DT, w->ddelta}, {CAB_SCAN_Z, w->dz}};
     for (size_t i = 0; i < sizeof gradients / sizeof *gradients; i++)
         if (node->gin[gradients[i].input] != NULL)
-            store_chunk(k, node->gin[gradients[i].input], k->at + gradients[i].from,
+            store_chunk(k, node->gin[gradients[i].input], k->at + gradients[i].from, 1.0f,
                         node->accumulate >> gradients[i].input & 1u);
 }
 

@@ -129,32 +129,6 @@ static __global__ void __launch_bounds__(THREADS) scan_forward(const __grid_cons
         thread.walk(state, shared);
 }
 
-/* Blocks of `channels` channels. */
-template <typename T> static scan_passes<T> forward_passes_of(const cab_node *node, int channels)
-{
-    scan_passes<T> p = scan_passes_of<T>(node, channels);
-    for (int d = 0; d < p.directions; d++) {
-        p.of[d].y = channels_in<T>(node->out[d]);
-        p.of[d].sums = (float *)node->scratch + d * cab_elements(node->out[d]);
-    }
-    return p;
-}
-
-template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
-{
-    const scan_passes<T> p = forward_passes_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
-    scan_forward<T, S, LANES, PAIRS><<<(unsigned)p.tasks(), THREADS, 0, stream_of(backend)>>>(p);
-    return cab_cuda_launched("scan");
-}
-
-static cab_status launch_tied(const cab_node *node, cab_backend *backend)
-{
-    const scan_passes<bf16> p = forward_passes_of<bf16>(node, scan_tied::CHANNELS);
-    const size_t shared = 2 * sizeof(scan_tied::stage<scan_tied::FORWARD_TENSORS>);
-    scan_tied::scan_forward<<<(unsigned)p.tasks(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
-    return cab_cuda_launched("scan");
-}
-
 /* Whether all channels that are moved can be `packet` at a time. */
 static bool all_fit(const cab_node *node, int packet)
 {
@@ -167,13 +141,64 @@ static bool all_fit(const cab_node *node, int packet)
     return fit;
 }
 
+/* The kernels of scan_tied.cuh take the directions one after the other; these both at once, the second's y in scratch. */
+static bool is_tied(const cab_node *node)
+{
+    return scan_tied::fits(node) && all_fit(node, WIDE<bf16>);
+}
+
+/* Floats of scratch: the second direction's y, then sums over states of each where they are more than one walk. */
+struct forward_scratch {
+    int64_t second, sums;
+};
+
+static forward_scratch scratch_of(const cab_node *node)
+{
+    const int64_t tokens = cab_elements(node->out[0]), directions = cab_scan_attributes_of(node)->directions;
+    return {directions == 2 && !is_tied(node) ? tokens : 0,
+            cab_columns(node->in[CAB_SCAN_B]) > 64 ? directions * tokens : 0};
+}
+
+/* Blocks of `channels` channels. */
+template <typename T> static scan_passes<T> forward_passes_of(const cab_node *node, int channels)
+{
+    scan_passes<T> p = scan_passes_of<T>(node, channels);
+    const forward_scratch w = scratch_of(node);
+    float *const scratch = (float *)node->scratch;
+    for (int d = 0; d < p.directions; d++) {
+        p.of[d].y = channels_in<T>(node->out[0]);
+        if (d == 1 && w.second > 0)
+            p.of[d].y = {(T *)scratch, (unsigned)(p.of[d].E * sizeof(T))};
+        p.of[d].sums = scratch + w.second + d * cab_elements(node->out[0]);
+    }
+    return p;
+}
+
+template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(const cab_node *node, cab_backend *backend)
+{
+    const scan_passes<T> p = forward_passes_of<T>(node, scan_thread<T, S, LANES, PAIRS>::CHANNELS);
+    scan_forward<T, S, LANES, PAIRS><<<(unsigned)p.tasks(), THREADS, 0, stream_of(backend)>>>(p);
+    CAB_TRY(cab_cuda_launched("scan"));
+    return p.directions == 1
+               ? CAB_OK
+               : launch_second(node->out[0], (const T *)p.of[1].y.data, p.of[1].share, all_fit(node, WIDE<T>), backend);
+}
+
+static cab_status launch_tied(const cab_node *node, cab_backend *backend)
+{
+    const scan_passes<bf16> p = forward_passes_of<bf16>(node, scan_tied::CHANNELS);
+    const size_t shared = 2 * sizeof(scan_tied::stage<scan_tied::FORWARD_TENSORS>);
+    scan_tied::scan_forward<<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
+    return cab_cuda_launched("scan");
+}
+
 /* As few lanes per channel as still make 8 warps on each multiprocessor: exchanges among lanes are the overhead. */
 template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
 {
     const cab_scan_shape s = cab_scan_shape_of(node);
     const int directions = cab_scan_attributes_of(node)->directions;
     const bool wide = directions * s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
-    if (scan_tied::fits(node) && all_fit(node, WIDE<bf16>))
+    if (is_tied(node))
         return launch_tied(node, backend);
     if (!all_fit(node, CH))
         return launch<T, 8, 8, false>(node, backend);
@@ -187,8 +212,8 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
 extern "C" size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    const size_t sums = (size_t)cab_elements(node->in[CAB_SCAN_U]) * sizeof(float);
-    return cab_columns(node->in[CAB_SCAN_B]) > 64 ? (size_t)cab_scan_attributes_of(node)->directions * sums : 0;
+    const forward_scratch w = scratch_of(node);
+    return (size_t)(w.second + w.sums) * sizeof(float);
 }
 
 extern "C" cab_status cab_scan_forward_cuda(const cab_node *node, cab_backend *backend)

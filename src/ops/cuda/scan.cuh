@@ -21,7 +21,7 @@ extern "C" {
 #include "ops/scan.h"
 }
 
-enum { CH = 2, Q = 8, WARPS = 4, THREADS = 32 * WARPS };
+enum { CH = 2, Q = 8, WARPS = 4, THREADS = 32 * WARPS, SUM_THREADS = 256 };
 
 /* What the backward pass reads of each token and channel. */
 enum { SCAN_U, SCAN_DT, SCAN_Z, SCAN_DY, SCAN_TENSORS };
@@ -56,6 +56,7 @@ template <typename T> struct scan_pass {
     float *partial_parameters; /* backward, per sequence: (E, N + 2): dA_log, dD, dbias */
     int64_t partial_pitch;     /* floats from sequence to sequence */
     int sequences, L, E, N, groups;
+    float share; /* of this direction in y */
     bool reverse, gated, add_u, add_dt, add_z;
 };
 
@@ -64,9 +65,13 @@ template <typename T> struct scan_passes {
     scan_pass<T> of[2];
     int directions;
 
+    __host__ __device__ int places() const
+    {
+        return of[0].sequences * of[0].groups;
+    }
     __host__ __device__ int tasks() const
     {
-        return directions * of[0].sequences * of[0].groups;
+        return directions * places();
     }
 };
 
@@ -326,6 +331,35 @@ static inline bool scan_fits(const cab_tensor *const *tensors, int count, int pa
     return true;
 }
 
+/* to = factor (to + from), PACKET channels a thread; from: what the second direction has for the same tokens, dense. */
+template <typename T, int PACKET>
+static __global__ void __launch_bounds__(SUM_THREADS)
+    add_second(rows_of<T> to, const T *from, float factor, int64_t n_row, int64_t columns)
+{
+    const int64_t i = (blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x) * PACKET;
+    float x[PACKET], sum[PACKET];
+    if (i >= n_row * columns)
+        return;
+    T *const at = to.at(i / columns, i % columns);
+    load_floats(from + i, x);
+    load_floats(at, sum);
+#pragma unroll
+    for (int j = 0; j < PACKET; j++)
+        sum[j] = factor * (sum[j] + x[j]);
+    store_floats(at, sum);
+}
+
+/* packets: rows can be moved 16 bytes at a time. */
+template <typename T>
+static cab_status launch_second(const cab_tensor *to, const T *from, float factor, bool packets, cab_backend *backend)
+{
+    const int64_t n_row = cab_rows(to), columns = cab_columns(to);
+    const unsigned blocks = (unsigned)ceil_div(n_row * columns, SUM_THREADS * (packets ? WIDE<T> : 1));
+    auto *const kernel = packets ? add_second<T, WIDE<T>> : add_second<T, 1>;
+    kernel<<<blocks, SUM_THREADS, 0, stream_of(backend)>>>(rows<T>(to), from, factor, n_row, columns);
+    return cab_cuda_launched("scan");
+}
+
 /* What forward and backward pass read of a node. `channels` are those of a block. */
 template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node, int channels)
 {
@@ -350,6 +384,7 @@ template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node,
         p.E = (int)s.E;
         p.N = s.N;
         p.groups = (int)ceil_div(s.E, channels);
+        p.share = cab_scan_share(node);
         p.reverse = attributes->reverse[d];
     }
     return passes;

@@ -176,7 +176,7 @@ template <typename T, int S, int LANES, bool PAIRS> struct backward_thread : sca
     /* One channel of an owned token. */
     __device__ __forceinline__ scan_staged stage_one(float u, float dt, float z, float dy, bool there) const
     {
-        scan_staged r = scan_stage(u, dt, z, dy, k.gated);
+        scan_staged r = scan_stage(u, dt, z, k.share * dy, k.gated);
         r.x = there ? r.x : 0.0f;
         r.delta = there ? r.delta : 0.0f;
         r.p = there ? r.p : 0.0f;
@@ -446,8 +446,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS_PER_MULTIPROCESSOR)
 
 /* ---- sums over blocks of channels and over sequences --------------------------------------------------------------- */
 
-enum { SUM_THREADS = 256 };
-
 /* dB and dC of each direction. */
 template <typename T> struct group_sums {
     const float *partials[4]; /* (groups, rows, N) */
@@ -504,19 +502,6 @@ static __global__ void __launch_bounds__(SUM_THREADS) tie_rows(float *gradient, 
         row[n] = sum / N;
 }
 
-/* Adds the second direction's gradient of z, PACKET channels a thread. */
-template <typename T, int PACKET>
-static __global__ void __launch_bounds__(SUM_THREADS)
-    add_gates(rows_of<T> to, const T *from, int64_t n_row, int64_t columns)
-{
-    const int64_t i = (blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x) * PACKET;
-    float x[PACKET];
-    if (i >= n_row * columns)
-        return;
-    load_floats(from + i, x);
-    put_floats(to.at(i / columns, i % columns), true, x);
-}
-
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
 /* Which kernel: that of scan_tied_backward.cuh, that of scan_channels.cuh, moving rows in packets of 16 bytes or not, or this file's with
@@ -534,7 +519,7 @@ static bool all_fit(const cab_node *node, int packet)
         const cab_node one = cab_scan_direction(node, d);
         const cab_tensor *const moved[] = {one.in[CAB_SCAN_U],  one.in[CAB_SCAN_DT],  one.in[CAB_SCAN_Z],
                                            one.gin[CAB_SCAN_U], one.gin[CAB_SCAN_DT], one.gin[CAB_SCAN_Z],
-                                           one.gout[0]};
+                                           node->gout[0]};
         fit &= scan_fits(moved, sizeof moved / sizeof *moved, packet);
     }
     return fit;
@@ -559,7 +544,7 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
 /* Offsets in floats of the parts of the scratch; those of each direction follow each other, `..._size` apart. */
 struct backward_scratch {
     int64_t blocks, partials, partial_size, parameters, sums, sums_size;
-    int64_t gates, zeros; /* of the activations' type: the second direction's gradient of z; an absent gradient of y */
+    int64_t gates; /* of the activations' type: the second direction's gradient of z */
     int64_t total;
 };
 
@@ -579,7 +564,7 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
         BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);
         states = ceil_div(s.L, Q) * THREADS * scan_channels::STATES;
     }
-    const int64_t groups = ceil_div(s.E, channels), tasks = directions * s.B * groups;
+    const int64_t groups = ceil_div(s.E, channels), tasks = (kind.tied ? 1 : directions) * s.B * groups;
     const int64_t most = resident * (int64_t)cab_cuda_of(backend)->multiprocessors;
     const int64_t tokens = ceil_div(s.B * s.L * s.E * (int64_t)cab_dtype_size(node->in[CAB_SCAN_U]->dtype), 16) * 4;
     backward_scratch w;
@@ -590,8 +575,7 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
     w.sums = w.parameters + directions * s.B * s.E * (s.N + 2);
     w.sums_size = !kind.tied && !kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0;
     w.gates = ceil_div(w.sums + directions * w.sums_size, 4) * 4;
-    w.zeros = w.gates + (directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
-    w.total = w.zeros + (node->gout[0] == NULL || (directions == 2 && node->gout[1] == NULL) ? tokens : 0);
+    w.total = w.gates + (!kind.tied && directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
     return w;
 }
 
@@ -646,34 +630,23 @@ static cab_status launch_ties(const cab_node *node, int E, int N, cab_backend *b
     return CAB_OK;
 }
 
-template <typename T>
-static cab_status launch_gates(const cab_node *node, const scan_passes<T> &p, bool packets, cab_backend *backend)
-{
-    const cab_tensor *const z = node->gin[CAB_SCAN_Z];
-    const int64_t n_row = cab_rows(z), columns = cab_columns(z);
-    const unsigned blocks = (unsigned)ceil_div(n_row * columns, SUM_THREADS * (packets ? WIDE<T> : 1));
-    auto *const kernel = packets ? add_gates<T, WIDE<T>> : add_gates<T, 1>;
-    kernel<<<blocks, SUM_THREADS, 0, stream_of(backend)>>>(rows<T>(z), p.of[1].dz.data, n_row, columns);
-    return cab_cuda_launched("scan");
-}
-
-/* Where a direction reads and writes gradients. The two write those of z apart, since they come to a token at any time. */
+/* Where a direction reads and writes gradients. With scratch for it the two write those of z apart, since they come to a token at any
+ * time; else the second comes after the first, and adds. */
 template <typename T> static void set_gradients(scan_pass<T> &p, const cab_node *node, int d, const backward_scratch &w)
 {
+    const bool apart = w.total > w.gates;
     const cab_node one = cab_scan_direction(node, d);
     float *const scratch = (float *)node->scratch;
     const int64_t channels = (int64_t)p.E * (p.N + 2);
     p.dy = channels_in<const T>(one.gout[0]);
-    if (one.gout[0] == NULL)
-        p.dy = {(const T *)(scratch + w.zeros), (unsigned)(p.E * sizeof(T))};
     p.du = channels_in<T>(one.gin[CAB_SCAN_U]);
     p.ddt = channels_in<T>(one.gin[CAB_SCAN_DT]);
     p.dz = channels_in<T>(one.gin[CAB_SCAN_Z]);
-    if (d == 1 && p.dz.data != NULL)
+    if (d == 1 && apart)
         p.dz = {(T *)(scratch + w.gates), (unsigned)(p.E * sizeof(T))};
     p.add_u = one.accumulate >> CAB_SCAN_U & 1;
     p.add_dt = one.accumulate >> CAB_SCAN_DT & 1;
-    p.add_z = d == 0 && (node->accumulate >> CAB_SCAN_Z & 1);
+    p.add_z = d == 0 ? node->accumulate >> CAB_SCAN_Z & 1 : !apart;
     p.states = scratch;
     p.dB = {scratch + w.partials + 2 * d * w.partial_size, (unsigned)(p.N * sizeof(float))};
     p.dC = {p.dB.data + w.partial_size, p.dB.pitch};
@@ -691,15 +664,11 @@ static cab_status launch(void (*kernel)(scan_passes<T>), int channels, int threa
     scan_passes<T> p = scan_passes_of<T>(node, channels);
     for (int d = 0; d < p.directions; d++)
         set_gradients(p.of[d], node, d, w);
-    if (w.total > w.zeros)
-        CAB_TRY(cab_cuda_check(cudaMemsetAsync((float *)node->scratch + w.zeros, 0,
-                                               (size_t)(w.total - w.zeros) * sizeof(float), stream_of(backend)),
-                               "scan"));
     CAB_TRY(cab_cuda_shared((const void *)kernel, shared, "scan"));
     kernel<<<(unsigned)w.blocks, threads, shared, stream_of(backend)>>>(p);
     CAB_TRY(cab_cuda_launched("scan"));
-    if (w.zeros > w.gates)
-        CAB_TRY(launch_gates(node, p, kind_of(node, backend).packets, backend));
+    if (w.total > w.gates)
+        CAB_TRY(launch_second(node->gin[CAB_SCAN_Z], p.of[1].dz.data, 1.0f, kind_of(node, backend).packets, backend));
     CAB_TRY(launch_sums(node, p, backend));
     return kind_of(node, backend).tied ? CAB_OK : launch_ties(node, p.of[0].E, p.of[0].N, backend);
 }

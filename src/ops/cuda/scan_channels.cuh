@@ -268,8 +268,8 @@ template <typename T, bool VECTOR> struct thread {
     {
 #pragma unroll
         for (int t = 0; t < Q; t++) {
-            const scan_staged s =
-                scan_stage(read(SCAN_U, t), read(SCAN_DT, t) + bias, read(SCAN_Z, t), read(SCAN_DY, t), k.gated);
+            const scan_staged s = scan_stage(read(SCAN_U, t), read(SCAN_DT, t) + bias, read(SCAN_Z, t),
+                                             k.share * read(SCAN_DY, t), k.gated);
             c.delta[t] = s.delta;
             c.x[t] = s.x;
             c.p[t] = s.p;

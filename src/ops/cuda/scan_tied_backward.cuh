@@ -98,8 +98,8 @@ __device__ __forceinline__ void read_gradients(const back_walker &w, back_chunk 
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const float sigmoid = sigmoid_of(z[i][j]), silu = z[i][j] * sigmoid;
-            const float p = dy[i][j] * silu;
-            gate_slope[i][j] = dy[i][j] * (sigmoid + silu * (1.0f - sigmoid));
+            const float share = w.k.share * dy[i][j], p = share * silu;
+            gate_slope[i][j] = share * (sigmoid + silu * (1.0f - sigmoid));
             down[i][j] = p * c.d.down[i][j];
             c.du[i][j] = w.D[i] * p;
             s.dD[i] += p * c.u[i][j];
@@ -309,14 +309,15 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
 {
     extern __shared__ float4 memory[];
     backward_memory &shared = *reinterpret_cast<backward_memory *>(memory);
-    for (int task = blockIdx.x; task < passes.tasks(); task += gridDim.x) {
-        back_walker w(passes.of[task % passes.directions], shared.stages);
-        w.begin(task / passes.directions);
-        __syncthreads(); /* the last task's rows and sums have been read */
-        sweep(w);
-        __syncthreads();
-        back(w, shared.sums);
-    }
+    for (int place = blockIdx.x; place < passes.places(); place += gridDim.x)
+        for (int d = 0; d < passes.directions; d++) {
+            back_walker w(passes.of[d], shared.stages);
+            w.begin(place);
+            __syncthreads(); /* what was before has been read, and of dz written */
+            sweep(w);
+            __syncthreads();
+            back(w, shared.sums);
+        }
 }
 
 } // namespace scan_tied

@@ -9,7 +9,8 @@ namespace scan_tied
 
 enum { FORWARD_TENSORS = 3 };
 
-__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int chunk, sums_of &H)
+/* add: to what the first direction wrote. */
+__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int chunk, bool add, sums_of &H)
 {
     const scan_pass<bf16> &k = w.k;
     sums_of S = {}, Y = {};
@@ -32,9 +33,9 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int ch
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             y[i][j] = d.down[i][j] * number_of(Y, i, j) + w.D[i] * u[i][j];
-            y[i][j] *= z[i][j] * sigmoid_of(z[i][j]);
+            y[i][j] *= k.share * z[i][j] * sigmoid_of(z[i][j]);
         }
-    w.write(k.y, SCAN_U, chunk, y, false);
+    w.write(k.y, SCAN_U, chunk, y, add);
 }
 
 __device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chunk, int side)
@@ -49,17 +50,19 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     scan_forward(const __grid_constant__ scan_passes<bf16> passes)
 {
     extern __shared__ float4 memory[];
-    walker<FORWARD_TENSORS> w(passes.of[blockIdx.x % passes.directions],
-                              *reinterpret_cast<stage<FORWARD_TENSORS>(*)[2]>(memory));
-    sums_of H = {};
-    w.begin(blockIdx.x / passes.directions);
-    load_forward(w, 0, 0);
-    for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
-        wait_copies();
-        __syncthreads();
-        if (chunk + 1 < w.chunks)
-            load_forward(w, chunk + 1, w.turn ^ 1);
-        forward_chunk(w, chunk, H);
+    for (int d = 0; d < passes.directions; d++) {
+        walker<FORWARD_TENSORS> w(passes.of[d], *reinterpret_cast<stage<FORWARD_TENSORS>(*)[2]>(memory));
+        sums_of H = {};
+        w.begin(blockIdx.x);
+        __syncthreads(); /* what was before has been read, and written */
+        load_forward(w, 0, 0);
+        for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
+            wait_copies();
+            __syncthreads();
+            if (chunk + 1 < w.chunks)
+                load_forward(w, chunk + 1, w.turn ^ 1);
+            forward_chunk(w, chunk, d > 0, H);
+        }
     }
 }
 
