@@ -188,6 +188,7 @@ static cab_status launch_tied(const cab_node *node, cab_backend *backend)
 {
     const scan_passes<bf16> p = forward_passes_of<bf16>(node, scan_tied::CHANNELS);
     const size_t shared = 2 * sizeof(scan_tied::stage<scan_tied::FORWARD_TENSORS>);
+    CAB_TRY(cab_cuda_shared((const void *)scan_tied::scan_forward, shared, "scan"));
     scan_tied::scan_forward<<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
     return cab_cuda_launched("scan");
 }

@@ -64,6 +64,7 @@ template <typename T> struct scan_pass {
 template <typename T> struct scan_passes {
     scan_pass<T> of[2];
     int directions;
+    bool together; /* a block goes in one direction after the other, and the second adds to what the first wrote */
 
     __host__ __device__ int places() const
     {

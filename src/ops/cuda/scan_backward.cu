@@ -455,19 +455,23 @@ template <typename T> struct group_sums {
     int N, groups;
 };
 
-template <typename T>
+/* PACKET states a thread. */
+template <typename T, int PACKET>
 static __global__ void __launch_bounds__(SUM_THREADS) sum_groups(const __grid_constant__ group_sums<T> s)
 {
     const int side = blockIdx.y;
-    const int64_t i = blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x, count = s.n_row * s.N;
+    const int64_t i = (blockIdx.x * (int64_t)SUM_THREADS + threadIdx.x) * PACKET, count = s.n_row * s.N;
     if (i >= count || s.to[side].data == NULL)
         return;
-    float sum = 0.0f;
-#pragma unroll 8
-    for (int group = 0; group < s.groups; group++)
-        sum += s.partials[side][group * count + i];
-    T *to = s.to[side].at(i / s.N, i % s.N);
-    *to = from_float<T>(s.add[side] ? to_float(*to) + sum : sum);
+    float sum[PACKET] = {}, more[PACKET];
+#pragma unroll 4
+    for (int group = 0; group < s.groups; group++) {
+        load_floats(s.partials[side] + group * count + i, more);
+#pragma unroll
+        for (int j = 0; j < PACKET; j++)
+            sum[j] += more[j];
+    }
+    put_floats(s.to[side].at(i / s.N, i % s.N), s.add[side], sum);
 }
 
 /* Of each direction, column e (N + 2) + i of the partial sums: dA_log[e, i], then dD[e] and dt_bias[e]. */
@@ -508,6 +512,7 @@ static __global__ void __launch_bounds__(SUM_THREADS) tie_rows(float *gradient, 
  * some lanes per channel, of 4 states each. */
 struct backward_kind {
     bool tied, channels, packets, pairs;
+    bool together; /* directions: half as many tasks, of which there have to be enough */
     int lanes;
 };
 
@@ -534,6 +539,8 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
     kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
     kind.tied = kind.packets && scan_tied::fits(node) &&
                 sizeof(scan_tied::backward_memory) <= cab_cuda_of(backend)->shared_limit;
+    const int64_t places = s.B * ceil_div(s.E, scan_tied::CHANNELS);
+    kind.together = kind.tied && places >= 4 * scan_tied::RESIDENT * (int64_t)cab_cuda_of(backend)->multiprocessors;
     kind.channels =
         !kind.tied && s.N <= scan_channels::STATES && blocks >= 2 * (int64_t)cab_cuda_of(backend)->multiprocessors;
     kind.pairs = all_fit(node, CH);
@@ -564,7 +571,7 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
         BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);
         states = ceil_div(s.L, Q) * THREADS * scan_channels::STATES;
     }
-    const int64_t groups = ceil_div(s.E, channels), tasks = (kind.tied ? 1 : directions) * s.B * groups;
+    const int64_t groups = ceil_div(s.E, channels), tasks = (kind.together ? 1 : directions) * s.B * groups;
     const int64_t most = resident * (int64_t)cab_cuda_of(backend)->multiprocessors;
     const int64_t tokens = ceil_div(s.B * s.L * s.E * (int64_t)cab_dtype_size(node->in[CAB_SCAN_U]->dtype), 16) * 4;
     backward_scratch w;
@@ -575,7 +582,7 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
     w.sums = w.parameters + directions * s.B * s.E * (s.N + 2);
     w.sums_size = !kind.tied && !kind.channels && s.N > 4 * kind.lanes ? 3 * s.B * s.L * s.E : 0;
     w.gates = ceil_div(w.sums + directions * w.sums_size, 4) * 4;
-    w.total = w.gates + (!kind.tied && directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
+    w.total = w.gates + (!kind.together && directions == 2 && node->gin[CAB_SCAN_Z] != NULL ? tokens : 0);
     return w;
 }
 
@@ -590,7 +597,7 @@ template <typename T> static cab_status launch_sums(const cab_node *node, const 
     const scan_pass<T> &any = p.of[0];
     group_sums<T> s = {};
     parameter_targets targets = {};
-    bool wanted = false;
+    bool wanted = false, packets = true;
     s.n_row = (int64_t)any.sequences * any.L;
     s.N = any.N;
     s.groups = any.groups;
@@ -601,6 +608,8 @@ template <typename T> static cab_status launch_sums(const cab_node *node, const 
         const cab_node one = cab_scan_direction(node, d);
         s.partials[2 * d] = p.of[d].dB.data;
         s.partials[2 * d + 1] = p.of[d].dC.data;
+        const cab_tensor *const states[] = {one.gin[CAB_SCAN_B], one.gin[CAB_SCAN_C]};
+        packets &= any.N % 4 == 0 && scan_fits(states, 2, 4);
         s.to[2 * d] = rows<T>(one.gin[CAB_SCAN_B]);
         s.to[2 * d + 1] = rows<T>(one.gin[CAB_SCAN_C]);
         s.add[2 * d] = one.accumulate >> CAB_SCAN_B & 1;
@@ -610,8 +619,10 @@ template <typename T> static cab_status launch_sums(const cab_node *node, const 
         targets.bias[d] = rows<float>(one.gin[CAB_SCAN_DT_BIAS]).data;
         wanted |= targets.A_log[d] != NULL || targets.D[d] != NULL || targets.bias[d] != NULL;
     }
-    const dim3 grid((unsigned)ceil_div(s.n_row * s.N, SUM_THREADS), (unsigned)(2 * p.directions));
-    sum_groups<T><<<grid, SUM_THREADS, 0, stream_of(backend)>>>(s);
+    const int packet = packets ? 4 : 1;
+    const dim3 grid((unsigned)ceil_div(s.n_row * s.N, SUM_THREADS * packet), (unsigned)(2 * p.directions));
+    auto *const kernel = packets ? sum_groups<T, 4> : sum_groups<T, 1>;
+    kernel<<<grid, SUM_THREADS, 0, stream_of(backend)>>>(s);
     CAB_TRY(cab_cuda_launched("scan"));
     return wanted ? launch_partials(targets, any.partial_parameters, any.sequences, any.partial_pitch, backend)
                   : CAB_OK;
@@ -662,6 +673,7 @@ static cab_status launch(void (*kernel)(scan_passes<T>), int channels, int threa
 {
     const backward_scratch w = scratch_of(node, backend);
     scan_passes<T> p = scan_passes_of<T>(node, channels);
+    p.together = kind_of(node, backend).together;
     for (int d = 0; d < p.directions; d++)
         set_gradients(p.of[d], node, d, w);
     CAB_TRY(cab_cuda_shared((const void *)kernel, shared, "scan"));

@@ -286,7 +286,8 @@ template <int TENSORS> struct walker {
         load_matrices_transposed(r, shared_address(states) + rows_at);
     }
 
-    /* Writes, or adds, a chunk's numbers, by way of the place of `tensor`, of which the warp has no more need. */
+    /* Writes, or adds, a chunk's numbers, by way of the place of `tensor`, of which the warp has no more need. What is added to would be
+     * waited for here: where that is the rule it has been copied with the rest. */
     __device__ __forceinline__ void write(const channels_of<bf16> &to, int tensor, int chunk, const numbers &x,
                                           bool add)
     {
@@ -314,6 +315,18 @@ template <int TENSORS> struct walker {
         }
     }
 };
+
+__device__ __forceinline__ void add_numbers(numbers &to, const numbers &x)
+{
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        to[i / 4][i % 4] += x[i / 4][i % 4];
+}
+
+template <typename T> __device__ __forceinline__ channels_of<const T> read_only(const channels_of<T> &c)
+{
+    return {c.data, c.pitch};
+}
 
 /* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. */
 template <int TENSORS>

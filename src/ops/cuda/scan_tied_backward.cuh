@@ -11,12 +11,16 @@ namespace scan_tied
 
 enum { RESIDENT = 2 }; /* blocks of a multiprocessor */
 
+/* What stands in dz is the last. */
+enum { BACK_DZ = SCAN_TENSORS, BACK_TENSORS };
+
 struct backward_memory {
-    stage<SCAN_TENSORS> stages[2];
+    stage<BACK_TENSORS> stages[2];
+    float4 states[2][2][BLOCK_THREADS]; /* f H of the chunk, a block of 8 states behind the other */
     float4 sums[2][BLOCK_WARPS][4][32]; /* of a warp's channels: dB, then dC, of both blocks of states */
 };
 
-typedef walker<SCAN_TENSORS> back_walker;
+typedef walker<BACK_TENSORS> back_walker;
 
 /* What a warp carries from chunk to chunk, and sums over tokens of the lane's channels. */
 struct carried {
@@ -40,11 +44,11 @@ __device__ __forceinline__ float4 *state_at(const back_walker &w, int chunk)
            threadIdx.x;
 }
 
-__device__ __forceinline__ void read_state(const back_walker &w, int chunk, sums_of &H)
+__device__ __forceinline__ void read_state(const float4 (&from)[2][BLOCK_THREADS], sums_of &H)
 {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const float4 state = state_at(w, chunk)[i * BLOCK_THREADS];
+        const float4 state = from[i][threadIdx.x];
         H[i][0] = state.x;
         H[i][1] = state.y;
         H[i][2] = state.z;
@@ -59,8 +63,13 @@ __device__ __forceinline__ void load_inputs(back_walker &w, int chunk, int side)
     w.copy_states(chunk, side);
 }
 
-__device__ __forceinline__ void load_all(back_walker &w, int chunk, int side)
+__device__ __forceinline__ void load_all(back_walker &w, int chunk, int side, float4 (&state)[2][BLOCK_THREADS])
 {
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        copy_16(shared_address(&state[i][threadIdx.x]), state_at(w, chunk) + i * BLOCK_THREADS, true);
+    if (w.k.add_z)
+        w.copy_rows(read_only(w.k.dz), BACK_DZ, chunk, side);
     w.copy_rows(w.k.z, SCAN_Z, chunk, side);
     w.copy_rows(w.k.dy, SCAN_DY, chunk, side);
     load_inputs(w, chunk, side);
@@ -127,7 +136,11 @@ __device__ __forceinline__ void mix_forward(back_walker &w, int chunk, back_chun
             dz[i][j] = gate_slope[i][j] * (c.d.down[i][j] * y + w.D[i] * c.u[i][j]);
             c.g[i][j] = p[i][j] * y;
         }
-    w.write(w.k.dz, SCAN_Z, chunk, dz, w.k.add_z);
+    if (w.k.add_z) {
+        w.read(BACK_DZ, p);
+        add_numbers(dz, p);
+    }
+    w.write(w.k.dz, SCAN_Z, chunk, dz, false);
 }
 
 /* G and g before the chunk; c.G and c.rest: f G. H: f H */
@@ -218,14 +231,15 @@ __device__ __forceinline__ void mix_channels(const back_walker &w, const fragmen
 }
 
 /* A chunk: tokens first, which end what most registers hold, then sums over channels. */
-__device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s, float4 (&sums)[4][32])
+__device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s,
+                                           const float4 (&state)[2][BLOCK_THREADS], float4 (&sums)[4][32])
 {
-    const stage<SCAN_TENSORS> &at = w.stages[w.turn];
+    const stage<BACK_TENSORS> &at = w.stages[w.turn];
     back_chunk c;
     fragment before, X, P;
     sums_of H;
     float begin[2];
-    read_state(w, chunk, H);
+    read_state(state, H);
     narrow_sums(H, before);
     read_inputs(w, c.u, c.delta, c.d, c.X);
     w.read_rows(at.B, c.B);
@@ -286,37 +300,40 @@ __device__ __forceinline__ void store_parameters(const back_walker &w, const car
     }
 }
 
-__device__ __forceinline__ void back(back_walker &w, float4 (&sums)[2][BLOCK_WARPS][4][32])
+__device__ __forceinline__ void back(back_walker &w, backward_memory &shared)
 {
+    float4(&sums)[2][BLOCK_WARPS][4][32] = shared.sums;
     carried s = {};
-    load_all(w, w.chunks - 1, w.turn);
+    load_all(w, w.chunks - 1, w.turn, shared.states[w.turn]);
     for (int chunk = w.chunks - 1; chunk >= 0; chunk--, w.turn ^= 1) {
         wait_copies();
         __syncthreads();
         if (chunk > 0)
-            load_all(w, chunk - 1, w.turn ^ 1);
+            load_all(w, chunk - 1, w.turn ^ 1, shared.states[w.turn ^ 1]);
         if (chunk + 1 < w.chunks)
             store_sums(w, chunk + 1, sums[w.turn ^ 1]);
-        chunk_back(w, chunk, s, sums[w.turn][w.warp]);
+        chunk_back(w, chunk, s, shared.states[w.turn], sums[w.turn][w.warp]);
     }
     __syncthreads();
     store_sums(w, 0, sums[w.turn ^ 1]);
     store_parameters(w, s);
 }
 
+/* A task is a block of channels in one direction, or with `together` in each after the other. */
 static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
     scan_backward(const __grid_constant__ scan_passes<bf16> passes)
 {
     extern __shared__ float4 memory[];
     backward_memory &shared = *reinterpret_cast<backward_memory *>(memory);
-    for (int place = blockIdx.x; place < passes.places(); place += gridDim.x)
-        for (int d = 0; d < passes.directions; d++) {
+    const int apart = passes.together ? 1 : passes.directions;
+    for (int task = blockIdx.x; task < apart * passes.places(); task += gridDim.x)
+        for (int d = task % apart; d < passes.directions; d += apart) {
             back_walker w(passes.of[d], shared.stages);
-            w.begin(place);
+            w.begin(task / apart);
             __syncthreads(); /* what was before has been read, and of dz written */
             sweep(w);
             __syncthreads();
-            back(w, shared.sums);
+            back(w, shared);
         }
 }
 

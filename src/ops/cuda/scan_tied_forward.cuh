@@ -7,7 +7,8 @@
 namespace scan_tied
 {
 
-enum { FORWARD_TENSORS = 3 };
+/* The last is y of the direction before. */
+enum { FORWARD_Y = SCAN_Z + 1, FORWARD_TENSORS };
 
 /* add: to what the first direction wrote. */
 __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int chunk, bool add, sums_of &H)
@@ -35,11 +36,17 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int ch
             y[i][j] = d.down[i][j] * number_of(Y, i, j) + w.D[i] * u[i][j];
             y[i][j] *= k.share * z[i][j] * sigmoid_of(z[i][j]);
         }
-    w.write(k.y, SCAN_U, chunk, y, add);
+    if (add) {
+        w.read(FORWARD_Y, z);
+        add_numbers(y, z);
+    }
+    w.write(k.y, SCAN_U, chunk, y, false);
 }
 
-__device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chunk, int side)
+__device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chunk, bool add, int side)
 {
+    if (add)
+        w.copy_rows(read_only(w.k.y), FORWARD_Y, chunk, side);
     w.copy_rows(w.k.u, SCAN_U, chunk, side);
     w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
     w.copy_rows(w.k.z, SCAN_Z, chunk, side);
@@ -55,12 +62,12 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
         sums_of H = {};
         w.begin(blockIdx.x);
         __syncthreads(); /* what was before has been read, and written */
-        load_forward(w, 0, 0);
+        load_forward(w, 0, d > 0, 0);
         for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
             wait_copies();
             __syncthreads();
             if (chunk + 1 < w.chunks)
-                load_forward(w, chunk + 1, w.turn ^ 1);
+                load_forward(w, chunk + 1, d > 0, w.turn ^ 1);
             forward_chunk(w, chunk, d > 0, H);
         }
     }
