@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-static cab_model *student(cab_backend *backend)
+static cab_model *make_student(cab_backend *backend, bool tied_decay)
 {
     const cab_arch *arch = NULL;
     cab_model *model = NULL;
@@ -20,12 +20,18 @@ static cab_model *student(cab_backend *backend)
                     .n_group = 1,
                     .n_special = 1,
                     .class_middle = true,
+                    .tied_decay = tied_decay,
                     .patch_size = 4,
                     .norm_eps = 1e-5};
     cab_config_set_image(&c, 12);
     assert_ok(cab_architecture_find("vim", "test", &arch));
     assert_ok(cab_model_create(arch, &c, backend, CAB_PRECISION_FP32, &model));
     return model;
+}
+
+static cab_model *student(cab_backend *backend)
+{
+    return make_student(backend, false);
 }
 
 static float *values_of(const cab_model *model, const cab_tensor *t)
@@ -110,7 +116,26 @@ static void test_same_again(void **state)
     cab_backend_close(backend);
 }
 
-/* Sum of the logits of one image, backwards: all parameters get a gradient, near the identity all but A a large one. */
+/* Gradients of the sum of the logits of one image. */
+static void go_back(cab_backend *backend, cab_model *model)
+{
+    float pixels[3 * 12 * 12], one[5] = {1, 1, 1, 1, 1};
+    cab_graph *g = NULL;
+    for (int i = 0; i < 3 * 12 * 12; i++)
+        pixels[i] = sinf((float)i);
+    assert_ok(cab_graph_new(backend, &g));
+    cab_tensor *input = cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){1, 3, 12, 12});
+    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, false, NULL));
+    cab_tensor *seed = cab_graph_input(g, "seed", CAB_F32, 3, (int64_t[]){1, 1, 5});
+    cab_graph_backward(g, 1, &logits, &seed);
+    assert_ok(cab_graph_plan(g, NULL));
+    assert_ok(cab_tensor_write(g, input, pixels));
+    assert_ok(cab_tensor_write(g, seed, one));
+    assert_ok(cab_graph_run(g));
+    cab_graph_free(g);
+}
+
+/* All parameters get a gradient, near the identity all but A a large one. */
 static void test_everything_learns(void **state)
 {
     (void)state;
@@ -118,20 +143,8 @@ static void test_everything_learns(void **state)
     assert_ok(cab_backend_open(test_device(), &backend));
     for (int identity = 0; identity < 2; identity++) {
         cab_model *model = student(backend);
-        float pixels[3 * 12 * 12], one[5] = {1, 1, 1, 1, 1};
-        cab_graph *g = NULL;
         assert_ok(cab_initialise_vim(model, 3, identity));
-        for (int i = 0; i < 3 * 12 * 12; i++)
-            pixels[i] = sinf((float)i);
-        assert_ok(cab_graph_new(backend, &g));
-        cab_tensor *input = cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){1, 3, 12, 12});
-        cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, false, NULL));
-        cab_tensor *seed = cab_graph_input(g, "seed", CAB_F32, 3, (int64_t[]){1, 1, 5});
-        cab_graph_backward(g, 1, &logits, &seed);
-        assert_ok(cab_graph_plan(g, NULL));
-        assert_ok(cab_tensor_write(g, input, pixels));
-        assert_ok(cab_tensor_write(g, seed, one));
-        assert_ok(cab_graph_run(g));
+        go_back(backend, model);
         for (size_t i = 0; i < cab_params_count(model->params); i++) {
             const cab_tensor *t = cab_params_at(model->params, i);
             float *gradient = calloc((size_t)cab_elements(t), sizeof *gradient);
@@ -146,9 +159,34 @@ static void test_everything_learns(void **state)
                 assert_true(largest < 1e-8);
             free(gradient);
         }
-        cab_graph_free(g);
         cab_model_free(model);
     }
+    cab_backend_close(backend);
+}
+
+/* One decay per channel: where it starts, that its states learn alike, and that a file says so. */
+static void test_tied_decay(void **state)
+{
+    cab_backend *backend = NULL;
+    assert_ok(cab_backend_open(test_device(), &backend));
+    cab_model *model = make_student(backend, true), *again = NULL;
+    const cab_tensor *A_log = ((cab_vim *)model->layers)->layers[1].mixer.backward.A_log;
+    float *gradient = calloc((size_t)cab_elements(A_log), sizeof *gradient);
+    assert_non_null(gradient);
+    assert_ok(cab_initialise_vim(model, 3, true));
+    expect_all(model, A_log, -20, -20);
+    assert_ok(cab_initialise_vim(model, 3, false));
+    expect_all(model, A_log, 1, 1);
+    go_back(backend, model);
+    assert_ok(cab_params_read_grad(model->params, A_log, gradient));
+    for (int64_t i = 0; i < cab_elements(A_log); i++)
+        assert_true(gradient[i] != 0 && gradient[i] == gradient[i / 16 * 16]);
+    assert_ok(cab_model_save(model, temp_path(state, "student")));
+    assert_ok(cab_model_load_on(test_device(), temp_path(state, "student"), CAB_PRECISION_FP32, &again));
+    assert_true(again->config.tied_decay && ((cab_vim *)again->layers)->layers[1].mixer.backward.A_log->tied);
+    free(gradient);
+    cab_model_free(model);
+    cab_model_free(again);
     cab_backend_close(backend);
 }
 
@@ -164,7 +202,7 @@ static void test_other_students_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_same_again),
-                                       cmocka_unit_test(test_everything_learns),
+                                       cmocka_unit_test(test_everything_learns), TEMP_TEST(test_tied_decay),
                                        cmocka_unit_test(test_other_students_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,7 +68,9 @@ void emulator_reads(const void *p, size_t bytes, const void *code);
 void emulator_writes(const void *p, size_t bytes, const void *code);
 /* Copies behind the program's back, and waiting for all of them; a block of so many threads begins. */
 void emulator_copies(const void *p, size_t bytes, const void *code);
+void emulator_copies_commit();
 void emulator_copies_wait();
+void emulator_copies_wait_but(size_t groups);
 void emulator_copies_begin(size_t threads);
 /* What a product of four warps reads: written to before a fence.proxy.async of the thread that wrote it. */
 void emulator_reads_asynchronously(const void *p, size_t bytes, const void *code);

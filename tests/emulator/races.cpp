@@ -35,6 +35,7 @@ struct cell {
 /* The copies of a thread, in the block that runs. */
 struct copies {
     uint32_t asked = 0;
+    std::vector<uint32_t> groups; /* the last copy of each */
     struct wait {
         uint32_t asked, fences;
         emulator_time at;
@@ -221,11 +222,29 @@ void emulator_copies(const void *p, size_t bytes, const void *code)
         write_cell(c[i], emulator_now, copy, code);
 }
 
+void emulator_copies_commit()
+{
+    copies &mine = shared().threads[emulator_now.thread];
+    mine.groups.push_back(mine.asked);
+}
+
+static void wait_until(copies &mine, uint32_t asked)
+{
+    if (mine.waits.empty() || mine.waits.back().asked < asked)
+        mine.waits.push_back({asked, (uint32_t)mine.fences.size(), emulator_now});
+}
+
 void emulator_copies_wait()
 {
     copies &mine = shared().threads[emulator_now.thread];
-    if (mine.waits.empty() || mine.waits.back().asked != mine.asked)
-        mine.waits.push_back({mine.asked, (uint32_t)mine.fences.size(), emulator_now});
+    wait_until(mine, mine.asked);
+}
+
+void emulator_copies_wait_but(size_t groups)
+{
+    copies &mine = shared().threads[emulator_now.thread];
+    if (mine.groups.size() > groups)
+        wait_until(mine, mine.groups[mine.groups.size() - 1 - groups]);
 }
 
 void emulator_copies_begin(size_t threads)

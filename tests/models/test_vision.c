@@ -339,6 +339,8 @@ static void test_refused_configurations(void **state)
                  {true, "\"depth\": 2", "\"depth\": 3", CAB_EFORMAT, "\"layers.2.norm.weight\" is missing"},
                  {true, "\"depth\": 2", "\"depth\": 2, \"bimamba_type\": \"v1\"", CAB_EUNSUPPORTED, "\"v1\""},
                  {true, "\"depth\": 2", "\"depth\": 2, \"if_divide_out\": false", CAB_EUNSUPPORTED, "false"},
+                 {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": true", CAB_EFORMAT, "one number in each row"},
+                 {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": 3", CAB_EFORMAT, "tied_decay"},
                  {true, "\"d_state\": 3", "\"d_state\": 100000", CAB_EFORMAT, "d_state"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tiny t = cases[i].vim ? tiny_vim() : tiny_transformers(CAB_F32, false);

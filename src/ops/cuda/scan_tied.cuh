@@ -259,14 +259,20 @@ template <int TENSORS> struct walker {
                 from.at(row(t), there ? e : 0), there);
     }
 
-    /* B and C, of threads 0 .. 127 a quarter of a row each. */
-    __device__ __forceinline__ void copy_states(int chunk, int side)
+    /* B or C, by 64 threads from `thread` on a quarter of a row each. */
+    __device__ __forceinline__ void copy_states(const channels_of<const bf16> &from, char *to, int chunk,
+                                                unsigned thread)
     {
-        const int t = threadIdx.x / 4 % TOKENS, n = threadIdx.x % 4 * 4, which = threadIdx.x / 64;
-        const bool there = chunk * TOKENS + t < k.L && n < k.N;
-        if (which < 2)
-            copy_8(shared_address(which ? stages[side].C : stages[side].B) + t * ROW_BYTES + n * 2,
-                   (which ? k.C : k.B).at(row(chunk * TOKENS + t), there ? n : 0), there);
+        const unsigned which = threadIdx.x - thread, t = which / 4, n = which % 4 * 4;
+        const bool there = chunk * TOKENS + (int)t < k.L && (int)n < k.N;
+        if (which < 4 * TOKENS)
+            copy_8(shared_address(to) + t * ROW_BYTES + n * 2, from.at(row(chunk * TOKENS + t), there ? n : 0), there);
+    }
+
+    __device__ __forceinline__ void copy_both_states(int chunk, int side)
+    {
+        copy_states(k.B, stages[side].B, chunk, 0);
+        copy_states(k.C, stages[side].C, chunk, 4 * TOKENS);
     }
 
     __device__ __forceinline__ void read(int tensor, numbers &x) const
@@ -328,14 +334,14 @@ template <typename T> __device__ __forceinline__ channels_of<const T> read_only(
     return {c.data, c.pitch};
 }
 
-/* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. */
+/* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. u and dt stand in places `tensor` and the next. */
 template <int TENSORS>
-__device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, numbers &u, numbers &delta, decays &d,
+__device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, int tensor, numbers &u, numbers &delta, decays &d,
                                             fragment &X)
 {
     numbers x;
-    w.read(SCAN_U, u);
-    w.read(SCAN_DT, delta);
+    w.read(tensor, u);
+    w.read(tensor + 1, delta);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -350,12 +356,13 @@ __device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, numbers &u
     narrow(x, X);
 }
 
-/* f H becomes H behind the chunk. */
+/* f H becomes H behind the chunk whose B is in `states`. */
 template <int TENSORS>
-__device__ __forceinline__ void advance(const walker<TENSORS> &w, const decays &d, const fragment &X, sums_of &H)
+__device__ __forceinline__ void advance(const walker<TENSORS> &w, const char *states, const decays &d,
+                                        const fragment &X, sums_of &H)
 {
     fragment B;
-    w.read_columns(w.stages[w.turn].B, B);
+    w.read_columns(states, B);
     add_product_nn(H, X, B);
     scale_channels(H, d.through);
 }

@@ -56,13 +56,6 @@ __device__ __forceinline__ void read_state(const float4 (&from)[2][BLOCK_THREADS
     }
 }
 
-__device__ __forceinline__ void load_inputs(back_walker &w, int chunk, int side)
-{
-    w.copy_rows(w.k.u, SCAN_U, chunk, side);
-    w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
-    w.copy_states(chunk, side);
-}
-
 __device__ __forceinline__ void load_all(back_walker &w, int chunk, int side, float4 (&state)[2][BLOCK_THREADS])
 {
 #pragma unroll
@@ -72,27 +65,52 @@ __device__ __forceinline__ void load_all(back_walker &w, int chunk, int side, fl
         w.copy_rows(read_only(w.k.dz), BACK_DZ, chunk, side);
     w.copy_rows(w.k.z, SCAN_Z, chunk, side);
     w.copy_rows(w.k.dy, SCAN_DY, chunk, side);
-    load_inputs(w, chunk, side);
+    w.copy_rows(w.k.u, SCAN_U, chunk, side);
+    w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
+    w.copy_both_states(chunk, side);
+}
+
+/* On the way forward a chunk is soon done: each stage holds two, the second where the way back has z, dy and C, so that copies run
+ * AHEAD chunks ahead. */
+enum { AHEAD = 3 };
+
+__device__ __forceinline__ char *swept_states(const back_walker &w, int chunk)
+{
+    stage<BACK_TENSORS> &at = w.stages[chunk % 2];
+    return chunk / 2 % 2 ? at.C : at.B;
+}
+
+__device__ __forceinline__ void load_swept(back_walker &w, int chunk)
+{
+    const int tensor = chunk / 2 % 2 * 2;
+    if (chunk < w.chunks) {
+        w.copy_rows(w.k.u, tensor, chunk, chunk % 2);
+        w.copy_rows(w.k.dt, tensor + 1, chunk, chunk % 2);
+        w.copy_states(w.k.B, swept_states(w, chunk), chunk, 0);
+    }
+    copies_commit();
 }
 
 __device__ __forceinline__ void sweep(back_walker &w)
 {
     sums_of H = {};
-    load_inputs(w, 0, w.turn);
-    for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
+#pragma unroll 1
+    for (int chunk = 0; chunk < AHEAD; chunk++)
+        load_swept(w, chunk);
+    for (int chunk = 0; chunk < w.chunks; chunk++) {
         numbers u, delta;
         fragment X;
         decays d;
-        wait_copies();
+        copies_wait_but<AHEAD - 1>();
         __syncthreads();
-        if (chunk + 1 < w.chunks)
-            load_inputs(w, chunk + 1, w.turn ^ 1);
-        read_inputs(w, u, delta, d, X);
+        load_swept(w, chunk + AHEAD);
+        w.turn = chunk % 2;
+        read_inputs(w, chunk / 2 % 2 * 2, u, delta, d, X);
         scale_channels(H, d.through);
 #pragma unroll
         for (int i = 0; i < 2; i++)
             state_at(w, chunk)[i * BLOCK_THREADS] = make_float4(H[i][0], H[i][1], H[i][2], H[i][3]);
-        advance(w, d, X, H);
+        advance(w, swept_states(w, chunk), d, X, H);
     }
 }
 
@@ -241,7 +259,7 @@ __device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s
     float begin[2];
     read_state(state, H);
     narrow_sums(H, before);
-    read_inputs(w, c.u, c.delta, c.d, c.X);
+    read_inputs(w, SCAN_U, c.u, c.delta, c.d, c.X);
     w.read_rows(at.B, c.B);
     w.read_rows(at.C, c.C);
     {

@@ -18,10 +18,10 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int ch
     numbers u, z, delta, y;
     fragment X, B, C, before, left;
     decays d;
-    read_inputs(w, u, delta, d, X);
+    read_inputs(w, SCAN_U, u, delta, d, X);
     scale_channels(H, d.through);
     narrow_sums(H, before);
-    advance(w, d, X, H);
+    advance(w, w.stages[w.turn].B, d, X, H);
     w.read_rows(w.stages[w.turn].B, B);
     w.read_rows(w.stages[w.turn].C, C);
     add_product_nt(S, C, B);
@@ -50,7 +50,7 @@ __device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chu
     w.copy_rows(w.k.u, SCAN_U, chunk, side);
     w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
     w.copy_rows(w.k.z, SCAN_Z, chunk, side);
-    w.copy_states(chunk, side);
+    w.copy_both_states(chunk, side);
 }
 
 static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
