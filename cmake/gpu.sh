@@ -127,6 +127,9 @@ bench() {
         build/cuda/cab bench step --device "$device" --teacher-config "bench/configs/$teacher.json" \
             --student-config "bench/configs/$student.json" --stage "$stage" --steps 10 $rest
     done <<-EOF
+	vit-tiny vim-tiny-tied joint --batch 128
+	vit-tiny vim-tiny-tied joint --batch 512
+	vit-small vim-small-tied joint --batch 256
 	vit-tiny vim-tiny joint --batch 128
 	vit-tiny vim-tiny joint --batch 512
 	vit-small vim-small joint --batch 256

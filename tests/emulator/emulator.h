@@ -266,6 +266,7 @@ static inline EMULATOR_UNWATCHED int atomicCAS(int *to, int expected, int value)
 /* An address in shared memory; aborts on any other. */
 uint32_t emulator_shared_address(const void *p);
 #define __cvta_generic_to_shared emulator_shared_address
+#define __cvta_shared_to_generic(address) ((void *)(uintptr_t)(address))
 /* `bytes` of them, and zeros up to `all`; both places begin at multiples of `all`. */
 void emulator_copy(uint32_t to, const void *from, int all, int bytes);
 uint32_t emulator_transpose(uint32_t mine);

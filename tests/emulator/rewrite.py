@@ -14,6 +14,7 @@ ASSEMBLY = [
     (r'lg2\.approx\.ftz\.f32 %0, %1;" : "=f"\((\w+)\) : "f"\((.*?)\)', r'\1 = log2f(\2);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.shared.*?', 'emulator_load_matrices(r, from, false);'),
     (r'ldmatrix\.sync\.aligned\.m8n8\.x4\.trans.*?', 'emulator_load_matrices(r, from, true);'),
+    (r'stmatrix\.sync\.aligned\.m8n8\.x4\.trans.*?', 'abort();'),  # the emulator is no sm_90 there
     (r'movmatrix\.sync\.aligned.*?', 'd = emulator_transpose(a);'),
     (r'mma\.sync\.aligned\.m16n8k16.*?', 'emulator_mma_bf16(d, a, b0, b1);'),
     (r'mma\.sync\.aligned\.m16n8k8[^;]*;[^;]*\(one\).*?',

@@ -215,7 +215,7 @@ static void test_chunks(void **state)
 }
 
 /* Blocks of either size on the GPU, rows that fit into its shared memory and rows that do not, several chunks; check_slow(): few rows, fewer of
- * many words. */
+ * many words, and of these one size. */
 static void test_gpu(void **state)
 {
     (void)state;
@@ -224,7 +224,7 @@ static void test_gpu(void **state)
                             {1, 200, 64, 1000, 0, true, false, 1, true},
                             {2, 350, 32, 20011, 40, false, true, 2.5, false},
                             {1, 2600, 16, 50257, 16, true, false, 1, false}};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes - (check_slow() ? 1 : 0); i++) {
         shape s = shapes[i];
         if (check_slow())
             s.L = s.V > 16384 ? 8 : 40;

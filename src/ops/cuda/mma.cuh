@@ -52,6 +52,23 @@ __device__ __forceinline__ uint32_t transposed(uint32_t a)
     return d;
 }
 
+/* The reverse of load_matrices_transposed(). One instruction from sm_90 on. */
+__device__ __forceinline__ void store_matrices_transposed(const uint32_t (&r)[4], uint32_t to)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(r[0]),
+                 "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+#else
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < 4; m++) {
+        const uint32_t row = __shfl_sync(0xffffffffu, to, 8 * m + lane / 4);
+        *(uint32_t *)__cvta_shared_to_generic(row + lane % 4 * 4) = transposed(r[m]);
+    }
+#endif
+}
+
 /* Copies 8 or 16 bytes behind the program's back, or writes zeros. */
 __device__ __forceinline__ void copy_8(uint32_t to, const void *from, bool valid)
 {

@@ -299,14 +299,11 @@ template <int TENSORS> struct walker {
     {
         if (to.data == NULL)
             return;
-        fragment r, across;
+        fragment r;
         narrow(x, r);
-        transpose(r, across);
         char *const at = raw(tensor);
         __syncwarp();
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            *(uint32_t *)(at + (g + i % 2 * 8) * ROW_BYTES + i / 2 * 16 + q * 4) = across[i];
+        store_matrices_transposed(r, shared_address(at) + columns_at);
         __syncwarp();
         const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
         if (t >= k.L || e >= k.E)
