@@ -40,6 +40,7 @@ struct copies {
         emulator_time at;
     };
     std::vector<wait> waits;
+    std::vector<uint32_t> groups;      /* asked by the end of each */
     std::vector<emulator_time> fences; /* fence.proxy.async */
 };
 
@@ -221,11 +222,29 @@ void emulator_copies(const void *p, size_t bytes, const void *code)
         write_cell(c[i], emulator_now, copy, code);
 }
 
+void emulator_copies_commit()
+{
+    copies &mine = shared().threads[emulator_now.thread];
+    mine.groups.push_back(mine.asked);
+}
+
+static void wait_for(copies &mine, uint32_t asked)
+{
+    if ((mine.waits.empty() ? 0 : mine.waits.back().asked) < asked)
+        mine.waits.push_back({asked, (uint32_t)mine.fences.size(), emulator_now});
+}
+
 void emulator_copies_wait()
 {
     copies &mine = shared().threads[emulator_now.thread];
-    if (mine.waits.empty() || mine.waits.back().asked != mine.asked)
-        mine.waits.push_back({mine.asked, (uint32_t)mine.fences.size(), emulator_now});
+    wait_for(mine, mine.asked);
+}
+
+void emulator_copies_wait_but(size_t groups)
+{
+    copies &mine = shared().threads[emulator_now.thread];
+    if (mine.groups.size() > groups)
+        wait_for(mine, mine.groups[mine.groups.size() - 1 - groups]);
 }
 
 void emulator_copies_begin(size_t threads)

@@ -31,7 +31,8 @@ ASSEMBLY = [
     (r'fence\.proxy\.async\.shared::cta.*?', 'emulator_proxy_fence();'),
     (r'" : "\+f"\(.*?', ';'),
     (r'prefetch\.global\.L2.*?', ';'),
-    (r'cp\.async\.commit_group.*?', ';'),
+    (r'cp\.async\.commit_group.*?', 'emulator_copies_commit();'),
+    (r'cp\.async\.wait_group %0;" ::"n"\((\w+)\).*?', r'emulator_copies_wait_but(\1);'),
     (r'cp\.async\.wait_all.*?', 'emulator_copies_wait();'),
 ]
 
