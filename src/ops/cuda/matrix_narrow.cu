@@ -30,8 +30,10 @@ extern "C" {
 }
 
 /* Parts of the rows: one for each multiprocessor of an H100 or H200, three blocks of 64 columns, and as many
- * elsewhere, so that the sums do not depend on it. A block of the forward pass has 4 or 8 warps. */
+ * elsewhere, so that the sums do not depend on it. A block of the forward pass has 4 or 8 warps for
+ * few inputs and, so that one weight serves many, 12 for few outputs. */
 constexpr int64_t MULTIPROCESSORS = 132, COLUMN_BLOCKS = 3 * MULTIPROCESSORS, LEAST_ROWS = 64;
+constexpr int MOST_WARPS = 12;
 constexpr size_t MOST_SHARED = 96 << 10;
 
 /* ---- products of 16 rows by a warp ------------------------------------------------------------------------------- */
@@ -94,48 +96,67 @@ __device__ __forceinline__ void finish_four(bf16 *to, const bf16 *bias, bool add
     put_floats(to, add, four);
 }
 
-/* to (narrow) = from (wide) w^T [+ bias] [+ to], rows first .. first + 15; `fresh` as of expand(). */
+/* This lane's terms of rows `upper` and 8 on, of BATCH times 32 columns from `group` on. */
+template <int BATCH> struct wide_rows {
+    uint4 u[BATCH], l[BATCH];
+
+    __device__ __forceinline__ void load(const rows_of<const bf16> &from, int64_t upper, int group, const sizes &s)
+    {
+#pragma unroll
+        for (int t = 0; t < BATCH; t++) {
+            const int column = 32 * (group + t) + threadIdx.x % 4 * 8;
+            u[t] = load_16(from.at(upper, column), upper < s.n_row && column < s.n_wide);
+            l[t] = load_16(from.at(upper + 8, column), upper + 8 < s.n_row && column < s.n_wide);
+        }
+    }
+};
+
+/* to (narrow) = from (wide) w^T [+ bias] [+ to], rows first .. first + 15 and so on in steps of `step`. Waits for the
+ * weight when it has begun to load; the next columns or rows are on their way while some are multiplied. */
 template <int BLOCKS>
 __device__ __forceinline__ void contract(rows_of<const bf16> from, rows_of<bf16> to, const uint4 *w, const bf16 *bias,
-                                         bool add, bool fresh, int64_t first, const sizes &s)
+                                         bool add, int64_t first, int64_t step, const sizes &s)
 {
-    enum { BATCH = 4 };
+    constexpr int BATCH = 4;
     const int lane = threadIdx.x % 32, q = lane % 4, groups = padded(s.n_wide) / 32;
-    const int64_t upper = first + lane / 4, lower = upper + 8;
-    const bool has_upper = upper < s.n_row, has_lower = lower < s.n_row;
-    float sums[2 * BLOCKS][4] = {};
-    for (int batch = 0; batch < groups; batch += BATCH) {
-        uint4 u[BATCH], l[BATCH];
+    wide_rows<BATCH> now, next;
+    bool fresh = true;
+    int64_t upper = first + lane / 4;
+    now.load(from, upper, 0, s);
+    do {
+        float sums[2 * BLOCKS][4] = {};
+        for (int batch = 0; batch < groups; batch += BATCH) {
+            const bool last = batch + BATCH >= groups;
+            next.load(from, last ? upper + step : upper, last ? 0 : batch + BATCH, s);
+            if (fresh)
+                weight_wait();
+            fresh = false;
 #pragma unroll
-        for (int t = 0; t < BATCH; t++) {
-            const int column = 32 * (batch + t) + 8 * q;
-            u[t] = load_16(from.at(upper, column), has_upper && column < s.n_wide);
-            l[t] = load_16(from.at(lower, column), has_lower && column < s.n_wide);
-        }
-        if (fresh && batch == 0)
-            weight_wait();
+            for (int t = 0; t < BATCH; t++) {
+                if (batch + t >= groups)
+                    break;
+                const uint4 u = now.u[t], l = now.l[t];
+                const uint32_t near[4] = {u.x, l.x, u.y, l.y}, far[4] = {u.z, l.z, u.w, l.w};
 #pragma unroll
-        for (int t = 0; t < BATCH; t++) {
-            if (batch + t >= groups)
-                break;
-            const uint32_t near[4] = {u[t].x, l[t].x, u[t].y, l[t].y}, far[4] = {u[t].z, l[t].z, u[t].w, l[t].w};
-#pragma unroll
-            for (int j = 0; j < 2 * BLOCKS; j++) {
-                const uint4 b = w[((batch + t) * 2 * BLOCKS + j) * 32 + lane];
-                mma(sums[j], near, b.x, b.y);
-                mma(sums[j], far, b.z, b.w);
+                for (int j = 0; j < 2 * BLOCKS; j++) {
+                    const uint4 b = w[((batch + t) * 2 * BLOCKS + j) * 32 + lane];
+                    mma(sums[j], near, b.x, b.y);
+                    mma(sums[j], far, b.z, b.w);
+                }
             }
+            now = next;
         }
-    }
 #pragma unroll
-    for (int k = 0; k < BLOCKS; k++) {
-        const int column = 16 * k + 4 * q;
-        const bf16 *start = bias != NULL ? bias + column : NULL;
-        if (column < s.n_narrow && has_upper)
-            finish_four(to.at(upper, column), start, add, sums[2 * k], sums[2 * k + 1], 0);
-        if (column < s.n_narrow && has_lower)
-            finish_four(to.at(lower, column), start, add, sums[2 * k], sums[2 * k + 1], 2);
-    }
+        for (int k = 0; k < BLOCKS; k++) {
+            const int column = 16 * k + 4 * q;
+            const bf16 *start = bias != NULL ? bias + column : NULL;
+            if (column < s.n_narrow && upper < s.n_row)
+                finish_four(to.at(upper, column), start, add, sums[2 * k], sums[2 * k + 1], 0);
+            if (column < s.n_narrow && upper + 8 < s.n_row)
+                finish_four(to.at(upper + 8, column), start, add, sums[2 * k], sums[2 * k + 1], 2);
+        }
+        upper += step;
+    } while (upper - lane / 4 < s.n_row);
 }
 
 /* Also dx alone, of a backward pass in which the weight is frozen. */
@@ -147,17 +168,18 @@ struct forward_work {
     sizes s;
 };
 
-template <int BLOCKS, bool EXPAND> static __global__ void __launch_bounds__(256) narrow_forward(const forward_work f)
+template <int BLOCKS, bool EXPAND>
+static __global__ void __launch_bounds__(MOST_WARPS * 32) narrow_forward(const forward_work f)
 {
     extern __shared__ uint4 shared[];
     const int64_t warps = blockDim.x / 32, step = gridDim.x * warps * STEP;
     int64_t row = (blockIdx.x * warps + threadIdx.x / 32) * STEP;
     begin_weight<BLOCKS, EXPAND>((bf16 *)shared, f.w, f.along_wide, 0, f.along_wide ? f.s.n_wide : f.s.n_narrow, f.s);
-    for (bool fresh = true; fresh || row < f.s.n_row; fresh = false, row += step)
-        if (EXPAND)
+    if (!EXPAND)
+        contract<BLOCKS>(f.x, f.y, shared, f.bias, f.add, row, step, f.s);
+    else
+        for (bool fresh = true; fresh || row < f.s.n_row; fresh = false, row += step)
             expand<BLOCKS>(f.x, f.y, shared, f.bias, f.add, fresh, row, f.s);
-        else
-            contract<BLOCKS>(f.x, f.y, shared, f.bias, f.add, fresh, row, f.s);
 }
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
@@ -255,9 +277,9 @@ template <int BLOCKS, bool EXPAND>
 static cab_status launch_forward(const forward_work &f, const narrow_layer &layer, cab_backend *backend)
 {
     const size_t bytes = packed_bytes(layer);
-    const bool roomy = bytes <= 48 << 10; /* several blocks on a multiprocessor */
-    const int threads = roomy ? 128 : 256;
-    const int64_t tiles = ceil_div(f.s.n_row, threads / 32 * STEP), slots = (roomy ? 4 : 2) * MULTIPROCESSORS;
+    const int blocks = EXPAND ? (bytes <= 48 << 10 ? 4 : 2) : 1; /* on a multiprocessor */
+    const int threads = EXPAND ? 512 / blocks : MOST_WARPS * 32;
+    const int64_t tiles = ceil_div(f.s.n_row, threads / 32 * STEP), slots = blocks * MULTIPROCESSORS;
     CAB_TRY(cab_cuda_shared((const void *)narrow_forward<BLOCKS, EXPAND>, bytes, "linear"));
     narrow_forward<BLOCKS, EXPAND>
         <<<(unsigned)ceil_div(tiles, ceil_div(tiles, slots)), threads, bytes, stream_of(backend)>>>(f);

@@ -105,8 +105,10 @@ __device__ __forceinline__ void begin_weight(bf16 *to, const bf16 *w, bool along
         transpose_weight<BLOCKS, EXPAND>(to, w, ld, s);
 }
 
+/* __syncwarp(): without it nvcc 13.0 moves loads of the rows, which need not wait, behind the wait. */
 __device__ __forceinline__ void weight_wait()
 {
+    __syncwarp();
     copies_wait();
     __syncthreads();
 }
