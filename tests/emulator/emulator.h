@@ -66,7 +66,7 @@ extern emulator_time emulator_now;
 /* What instructions do, for the thread that runs; `code`: where in the program. */
 void emulator_reads(const void *p, size_t bytes, const void *code);
 void emulator_writes(const void *p, size_t bytes, const void *code);
-/* Copies behind the program's back, and waiting for all of them; a block of so many threads begins. */
+/* Copies behind the program's back, groups of them, and waiting for all or all but the last groups; a block of so many threads begins. */
 void emulator_copies(const void *p, size_t bytes, const void *code);
 void emulator_copies_commit();
 void emulator_copies_wait();
@@ -223,6 +223,7 @@ static inline float emulator_float(uint32_t bits)
 #define __float2ull_rn(x) ((unsigned long long)nearbyintf(x))
 #define __threadfence() ((void)0)
 #define __ldcg(p) (*(p))
+#define __stwb(p, value) (*(p) = (value))
 #define __ldg(p) (*(p))
 
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector)

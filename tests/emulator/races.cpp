@@ -35,12 +35,12 @@ struct cell {
 /* The copies of a thread, in the block that runs. */
 struct copies {
     uint32_t asked = 0;
-    std::vector<uint32_t> groups; /* the last copy of each */
     struct wait {
         uint32_t asked, fences;
         emulator_time at;
     };
     std::vector<wait> waits;
+    std::vector<uint32_t> groups;      /* asked by the end of each */
     std::vector<emulator_time> fences; /* fence.proxy.async */
 };
 
@@ -228,23 +228,23 @@ void emulator_copies_commit()
     mine.groups.push_back(mine.asked);
 }
 
-static void wait_until(copies &mine, uint32_t asked)
+static void wait_for(copies &mine, uint32_t asked)
 {
-    if (mine.waits.empty() || mine.waits.back().asked < asked)
+    if ((mine.waits.empty() ? 0 : mine.waits.back().asked) < asked)
         mine.waits.push_back({asked, (uint32_t)mine.fences.size(), emulator_now});
 }
 
 void emulator_copies_wait()
 {
     copies &mine = shared().threads[emulator_now.thread];
-    wait_until(mine, mine.asked);
+    wait_for(mine, mine.asked);
 }
 
 void emulator_copies_wait_but(size_t groups)
 {
     copies &mine = shared().threads[emulator_now.thread];
     if (mine.groups.size() > groups)
-        wait_until(mine, mine.groups[mine.groups.size() - 1 - groups]);
+        wait_for(mine, mine.groups[mine.groups.size() - 1 - groups]);
 }
 
 void emulator_copies_begin(size_t threads)

@@ -91,10 +91,10 @@ __device__ __forceinline__ void copies_wait(void)
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-/* For all but the last BUT groups that were committed. */
-template <int BUT> __device__ __forceinline__ void copies_wait_but(void)
+/* For all but the last LEFT groups. */
+template <int LEFT> __device__ __forceinline__ void copies_wait_but(void)
 {
-    asm volatile("cp.async.wait_group %0;" ::"n"(BUT) : "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }
 
 /* Asks for the line of global memory to be brought into the second-level cache. */

@@ -17,6 +17,8 @@ static __global__ void __launch_bounds__(PARTIAL_COLUMNS *PARTIAL_SLICES)
     __shared__ float sums[PARTIAL_SLICES][PARTIAL_COLUMNS];
     const int across = threadIdx.x % PARTIAL_COLUMNS, slice = threadIdx.x / PARTIAL_COLUMNS;
     const int64_t column = blockIdx.x * (int64_t)PARTIAL_COLUMNS + across;
+    float *to = slice == 0 && column < columns ? f.target(column) : NULL;
+    const float old = f.add && to != NULL ? *to : 0.0f; /* on its way while the rows are */
     float sum = 0.0f;
     if (column < columns)
 #pragma unroll 8
@@ -24,13 +26,11 @@ static __global__ void __launch_bounds__(PARTIAL_COLUMNS *PARTIAL_SLICES)
             sum += partials[row * columns + column];
     sums[slice][across] = sum;
     __syncthreads();
-    if (slice > 0 || column >= columns)
+    if (to == NULL)
         return;
     for (int s = 1; s < PARTIAL_SLICES; s++)
         sum += sums[s][across];
-    float *to = f.target(column);
-    if (to != NULL)
-        *to = f.add ? *to + sum : sum;
+    *to = f.add ? old + sum : sum;
 }
 
 /* Adds `n_row` rows of `columns` partial sums. */
