@@ -17,15 +17,15 @@
  * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X and P as operands have them, f H as
  * it is, and f G with what its operand lost.
  *
- * A decay below 2^-11 is taken for 2^-11, a quarter of a bf16's last place, so that up and down stay within 2^88. Operands are
+ * A decay below 2^-11 is taken for 2^-11, an eighth of what rounding to bf16 may cost, so that up and down stay within 2^88. Operands are
  * rounded to bf16; states, sums and everything per token and channel are fp32.
  *
  * A warp has 16 channels, a block 128 of one sequence, which share B and C of a chunk in shared memory. Fragments (mma.cuh) have
  * channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8 at tokens 2 q, 2 q + 1 and 8 further, so that sums
  * over tokens are sums over a quad. Loads are copied to shared memory one chunk ahead.
  *
- * Forward, per token and channel: 8 bytes, 6 exponentials and the like, about 60 instructions; backward 18 bytes and 2 N / 16 of
- * states, 11 and about 150: batch 128, E 384, L 197: 19 and 42 us of copies, and 15 and 28 us of exponentials. */
+ * Forward, per token and channel: 8 bytes, 6 exponentials and the like, 62 instructions; backward 18 bytes and 8 of states,
+ * 10 and 180: batch 128, E 384, L 197: 19 and 42 us of copies, 15 and 26 us of exponentials, 20 and 59 us of instructions. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_CUH
 
