@@ -54,7 +54,7 @@ __device__ __forceinline__ float log2_fast(float x)
     return y;
 }
 
-/* silu'(z) and silu(z) by their sigmoid. */
+/* 1 / (1 + exp(-z)) */
 __device__ __forceinline__ float sigmoid_of(float z)
 {
     return reciprocal_fast(1.0f + exp2_fast(-LOG2_E * z));
@@ -121,11 +121,11 @@ __device__ __forceinline__ void add_product_nn(sums_of &sums, const fragment &le
     mma(sums[1], left, right[2], right[3]);
 }
 
-/* Which lane of its quad this one is, as factors: selections become branches of a warp. */
+/* Which lane of its quad this one is, as masks: selections become branches of a warp. */
 struct quad_place {
-    float odd, upper;
+    unsigned odd, upper;
 
-    __device__ explicit quad_place(int q) : odd(q & 1 ? 1.0f : 0.0f), upper(q & 2 ? 1.0f : 0.0f)
+    __device__ explicit quad_place(int q) : odd(q & 1 ? ~0u : 0), upper(q & 2 ? ~0u : 0)
     {
     }
 
@@ -134,7 +134,7 @@ struct quad_place {
     {
         const float one = __shfl_xor_sync(0xffffffffu, x, 1), pair = x + one;
         const float two = __shfl_xor_sync(0xffffffffu, pair, 2);
-        before = odd * one + upper * two;
+        before = __uint_as_float(__float_as_uint(one) & odd) + __uint_as_float(__float_as_uint(two) & upper);
         all = pair + two;
     }
 

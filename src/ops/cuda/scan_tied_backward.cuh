@@ -32,7 +32,7 @@ struct carried {
 /* A chunk on its way back. */
 struct back_chunk {
     numbers u, delta, du, g; /* delta: divided by ln 2; du: without what comes through x; g: of each token alone */
-    fragment X, P, B, C;
+    fragment X, P;
     decays d;
     fragment G, rest; /* f G, and what rounding took of it */
 };
@@ -138,12 +138,14 @@ __device__ __forceinline__ void read_gradients(const back_walker &w, back_chunk 
 __device__ __forceinline__ void mix_forward(back_walker &w, int chunk, back_chunk &c, const fragment &before,
                                             const numbers &gate_slope)
 {
-    fragment left;
+    fragment left, B, C;
     sums_of S = {}, Y = {};
     numbers dz, p;
-    add_product_nt(S, c.C, c.B);
+    w.read_rows(w.stages[w.turn].B, B);
+    w.read_rows(w.stages[w.turn].C, C);
+    add_product_nt(S, C, B);
     narrow_causal<false>(S, w.g, w.q, left);
-    add_product_nt(Y, before, c.C);
+    add_product_nt(Y, before, C);
     add_product_nt(Y, c.X, left);
     widen(c.P, p);
 #pragma unroll
@@ -200,13 +202,15 @@ __device__ __forceinline__ void add_up(const back_walker &w, const back_chunk &c
 /* Gradients of u and dt, and the lane's part of those of A and of dt's bias. */
 __device__ __forceinline__ void mix_back(back_walker &w, int chunk, back_chunk &c, carried &s)
 {
-    fragment left;
+    fragment left, B, C;
     sums_of S = {}, dX = {};
     numbers x, ddt;
-    add_product_nt(S, c.B, c.C);
+    w.read_rows(w.stages[w.turn].B, B); /* once more: registers are what this kernel is short of */
+    w.read_rows(w.stages[w.turn].C, C);
+    add_product_nt(S, B, C);
     narrow_causal<true>(S, w.g, w.q, left);
-    add_product_nt(dX, c.rest, c.B);
-    add_product_nt(dX, c.G, c.B);
+    add_product_nt(dX, c.rest, B);
+    add_product_nt(dX, c.G, B);
     add_product_nt(dX, c.P, left);
     widen(c.X, x);
 #pragma unroll
@@ -260,8 +264,6 @@ __device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s
     read_state(state, H);
     narrow_sums(H, before);
     read_inputs(w, SCAN_U, c.u, c.delta, c.d, c.X);
-    w.read_rows(at.B, c.B);
-    w.read_rows(at.C, c.C);
     {
         numbers gate_slope;
         read_gradients(w, c, s, gate_slope);
