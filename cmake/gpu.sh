@@ -62,7 +62,7 @@ all_ops() {
     done
 }
 
-# Three minutes of an emulated GPU, on two cores; with CAB_TEST_SLOW=0 an hour.
+# Six minutes of an emulated GPU, on two slow cores; with CAB_TEST_SLOW=0 an hour.
 emulate() {
     if ! command -v nvcc >/dev/null 2>&1 || ! command -v python3 >/dev/null 2>&1; then
         echo "CUDA or Python is not here: no kernel was run"
