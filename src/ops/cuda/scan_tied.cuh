@@ -22,7 +22,7 @@
  *
  * A warp has 16 channels, a block 128 of one sequence, which share B and C of a chunk in shared memory. Fragments (mma.cuh) have
  * channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8 at tokens 2 q, 2 q + 1 and 8 further, so that sums
- * over tokens are sums over a quad. Loads are copied to shared memory one chunk ahead.
+ * over tokens are sums over a quad. Loads are copied to shared memory at least one chunk ahead.
  *
  * Forward, per token and channel: 8 bytes, 6 exponentials and the like, 62 instructions; backward 18 bytes and 8 of states,
  * 10 and 180: batch 128, E 384, L 197: 19 and 42 us of copies, 15 and 26 us of exponentials, 20 and 59 us of instructions. */

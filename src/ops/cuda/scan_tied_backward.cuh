@@ -1,5 +1,5 @@
 /* scan_tied_backward.cuh - the way back of scan_tied.cuh, which has the formulas. A block goes forward through its chunks once for the
- * states before them, f H as an operand in scratch, then backward. dB and dC of a chunk, sums over channels, are left in shared memory
+ * states before them, f H, left in scratch, then backward. dB and dC of a chunk, sums over channels, are left in shared memory
  * by each warp and added up by the block behind the next chunk's barrier. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
