@@ -13,7 +13,7 @@
 
 static bool out_in(const cab_node *node)
 {
-    return ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+    return cab_linear_layout(node) == CAB_OUT_IN;
 }
 
 cab_gemm_shape cab_linear_y(const cab_node *node)

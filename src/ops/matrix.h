@@ -9,6 +9,11 @@ typedef struct cab_linear_attributes {
     cab_layout layout;
 } cab_linear_attributes;
 
+static inline cab_layout cab_linear_layout(const cab_node *node)
+{
+    return ((const cab_linear_attributes *)node->attributes)->layout;
+}
+
 /* Rows whose part of dW is added at a time: x and dy of so many stay in the second-level cache while a product of narrow
  * matrices goes over them again and again. */
 enum { CAB_LINEAR_CHUNK = 2048 };

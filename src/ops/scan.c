@@ -41,6 +41,7 @@ static const cab_op op_scan = {
     .backward = CAB_KERNELS(cab_scan_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch CAB_ON_CUDA(cab_scan_forward_scratch_cuda)},
     .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_scan_backward_scratch_cuda)},
+    .remake = {NULL CAB_ON_CUDA(cab_scan_remakes_cuda)},
 };
 
 static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)

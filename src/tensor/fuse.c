@@ -1,9 +1,12 @@
-/* fuse.c - a node that computes what the node after it would have computed of its result.
+/* fuse.c - a node that computes what the node after it, or one before it, would have computed.
  *
  * Where x goes through `node` to t and through `next`, with parameters, to y, and node's op absorbs next on this backend, node computes
  * y itself, and t only if another node or the host reads it. So a GPU applies an activation while a product's tiles are still in
  * registers, and of a teacher's layer, which has no backward pass, only the activated half is ever in memory; and a norm does not read
- * again the sum that it is of. */
+ * again the sum that it is of.
+ *
+ * Where all that read a tensor would rather compute it again from what its node reads, as that is smaller, it is never written: a scan on a
+ * GPU multiplies dt from its few columns while it waits for memory anyway. */
 #include "base/memory.h"
 #include "tensor/graph_internal.h"
 
@@ -32,15 +35,8 @@ static bool absorbs(const cab_graph *g, const cab_node *node, const cab_node *ne
            absorb(node, next, g->backend);
 }
 
-cab_status cab_graph_fuse(cab_graph *g)
+static void absorb_next(cab_graph *g, const int *uses)
 {
-    int *uses = NULL;
-    CAB_TRY(CAB_NEW(&uses, g->n_tensors, "a plan"));
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (!g->nodes[i]->skip) {
-            cab_visit_reads(g, (int)i, count_use, uses);
-            cab_visit_writes(g, (int)i, count_use, uses);
-        }
     for (size_t i = 0; i + 1 < g->n_nodes; i++) {
         cab_node *node = g->nodes[i], *next = g->nodes[i + 1];
         if (!absorbs(g, node, next))
@@ -53,6 +49,67 @@ cab_status cab_graph_fuse(cab_graph *g)
         node->out[1] = read ? t : NULL;
         next->skip = true;
     }
+}
+
+/* makers: by tensor id, the node whose only output it is, if it may be no memory's. */
+static void find_makers(const cab_graph *g, cab_node **makers)
+{
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        cab_node *node = g->nodes[i];
+        const cab_tensor *t = node->out[0];
+        if (!node->skip && !node->backward && node->n_out == 1 && t->kind == CAB_ACTIVATION && t->base == NULL &&
+            !t->keep)
+            makers[t->id] = node;
+    }
+}
+
+/* willing: by tensor id, how many read it and would rather compute it. */
+static void count_willing(const cab_graph *g, cab_node *const *makers, int *willing)
+{
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const cab_node *node = g->nodes[i];
+        const cab_remake remake = node->op->remake[g->backend->id];
+        for (int k = 0; remake != NULL && !node->skip && k < node->n_in; k++) {
+            const cab_tensor *t = node->in[k];
+            if (t != NULL && t->id >= 0 && makers[t->id] != NULL && remake(node, k, makers[t->id], g->backend))
+                willing[t->id]++;
+        }
+    }
+}
+
+static cab_status remake_inputs(cab_graph *g, const int *uses)
+{
+    cab_node **makers = NULL;
+    int *willing = NULL;
+    cab_status status;
+    CAB_GOTO(CAB_NEW(&makers, g->n_tensors, "a plan"));
+    CAB_GOTO(CAB_NEW(&willing, g->n_tensors, "a plan"));
+    find_makers(g, makers);
+    count_willing(g, makers, willing);
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (willing[i] > 0 && willing[i] + 1 == uses[i]) { /* and the one that writes it */
+            g->tensors[i]->remade = makers[i];
+            makers[i]->skip = true;
+        }
+done:
+    cab_free(makers);
+    cab_free(willing);
+    return status;
+}
+
+cab_status cab_graph_fuse(cab_graph *g)
+{
+    int *uses = NULL;
+    cab_status status;
+    CAB_GOTO(CAB_NEW(&uses, g->n_tensors, "a plan"));
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (!g->nodes[i]->skip) {
+            cab_visit_reads(g, (int)i, count_use, uses);
+            cab_visit_writes(g, (int)i, count_use, uses);
+        }
+    CAB_GOTO(remake_inputs(g, uses));
+    absorb_next(g, uses);
+done:
     cab_free(uses);
-    return CAB_OK;
+    return status;
 }

@@ -30,6 +30,9 @@ typedef size_t (*cab_scratch)(const cab_node *node, const cab_backend *backend);
  * parameters as its others. */
 typedef bool (*cab_absorb)(const cab_node *node, const cab_node *next, cab_backend *backend);
 
+/* Whether node's kernel, forward or backward as the node is, will compute in[i] itself from what `maker`, which writes it, reads. */
+typedef bool (*cab_remake)(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend);
+
 /* One entry per op; see docs/adding-an-op.md. */
 struct cab_op {
     const char *name;
@@ -50,6 +53,8 @@ struct cab_op {
     /* NULL: no node after this one is ever absorbed. Where one is, out[0] is its output, and out[1] the node's own or NULL when
      * nobody reads that; fuse.c. */
     cab_absorb absorb[CAB_BACKENDS];
+    /* NULL: every input is in memory. Else in[i]->remade may be the node that would have written it; fuse.c. */
+    cab_remake remake[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
     cab_scratch forward_scratch[CAB_BACKENDS];
     cab_scratch backward_scratch[CAB_BACKENDS];

@@ -21,6 +21,10 @@ static void visit_one(cab_graph *g, const cab_tensor *t, int index, cab_visitor 
     int64_t offset;
     if (t == NULL)
         return;
+    for (int i = 0; t->remade != NULL && i < t->remade->n_in; i++)
+        visit_one(g, t->remade->in[i], index, visit, context);
+    if (t->remade != NULL)
+        return;
     const cab_tensor *root = cab_tensor_root(t, &offset);
     if (root->id >= 0)
         visit(g, root, index, context);

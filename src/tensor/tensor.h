@@ -22,6 +22,7 @@ typedef enum cab_tensor_kind {
 
 typedef struct cab_tensor cab_tensor;
 struct cab_params;
+struct cab_node;
 struct cab_tensor {
     char name[CAB_NAME_MAX];
     cab_tensor_kind kind;
@@ -49,6 +50,9 @@ struct cab_tensor {
     cab_tensor *quantised, *scale;
 
     uint64_t version; /* parameters: bumped whenever the values change, so that packed copies know */
+
+    /* Activations in no memory: who reads one computes it from what this node reads, which does not run; fuse.c. Or NULL. */
+    const struct cab_node *remade;
 
     /* The graph's bookkeeping. */
     int id;       /* index in the graph's tensor list, -1 for parameters */

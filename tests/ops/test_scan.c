@@ -339,6 +339,80 @@ static void test_gpu_tied(void **state)
     }
 }
 
+/* dt as a product, of x (B, L, rank) in its place and W, the last input, in both directions. */
+typedef struct product {
+    shape s; /* gated and biased */
+    int64_t rank;
+    bool both;
+} product;
+
+static void record_product(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const product *p = argument;
+    cab_tensor *own[CHECK_MAX_IN], *w = in[p->both ? SECOND + BIAS : INPUTS];
+    memcpy(own, in, sizeof own);
+    for (int i = DT; i < (p->both ? 2 * INPUTS : INPUTS); i += SECOND)
+        own[i] = cab_linear(g, in[i], w, NULL, CAB_OUT_IN);
+    (p->both ? record_both : record)(g, own, out, argument);
+}
+
+/* What a scan on a GPU computes itself: ranks of one tile and two; of none are the last two. check_slow() as above. */
+static void test_gpu_tied_product(void **state)
+{
+    (void)state;
+    const int64_t many = check_slow() ? 50 : 1060;
+    const product products[] = {
+        {{2, 37, 136, 16, false, true, true, true}, 12, false}, {{1, 33, 72, 16, true, true, true, true}, 24, false},
+        {{2, 40, 144, 16, false, true, true, true}, 12, true},  {{many, 2, 8, 4, false, true, true, true}, 4, true},
+        {{1, 50, 136, 16, false, true, true, true}, 32, true},  {{2, 20, 24, 16, false, true, true, true}, 13, true},
+        {{2, 20, 24, 16, false, true, true, true}, 40, false}};
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++) {
+        const product *p = &products[i];
+        check_case c = (p->both ? make_both : make_case)("tied scan of a product", &p->s);
+        c.in[DT] = (check_input){CHECK_ACTIVATION, 3, {p->s.B, p->s.L, p->rank}, 0, 0};
+        if (p->both)
+            c.in[SECOND + DT] = c.in[DT];
+        c.in[c.n_in++] = (check_input){CHECK_PARAMETER, 2, {p->s.E, p->rank}, 0, 0};
+        c.record = record_product;
+        c.argument = p;
+        gpu_compare(&c, 1e-4, 1.5e-2);
+    }
+}
+
+/* Of a product, a layer of 12 inputs, whose result is in no memory unless somebody else reads it, or decays are a state's own. */
+static void test_gpu_remakes(void **state)
+{
+    (void)state;
+    if (strcmp(check_device(), "cpu") == 0)
+        skip();
+    for (int way = 0; way < 3; way++) {
+        const shape s = {1, 20, 64, 16, false, true, true, way != 1};
+        const product p = {s, 12, false};
+        check_case c = make_case("remade", &s);
+        check_reference r = {0};
+        check_graph k;
+        c.in[DT] = (check_input){CHECK_ACTIVATION, 3, {s.B, s.L, p.rank}, 0, 0};
+        c.in[c.n_in++] = (check_input){CHECK_PARAMETER, 2, {s.E, p.rank}, 0, 0};
+        c.record = record_product;
+        c.argument = &p;
+        for (int i = 0; i < c.n_in; i++)
+            r.in[i] = check_doubles(check_count(c.in[i].n_dim, c.in[i].shape));
+        check_open(&c, &(check_variant){.dtype = CAB_BF16, .isa = ""}, r.in, &k);
+        cab_tensor *dt = k.out[0][0];
+        for (int i = 0; i < cab_graph_nodes(k.graph); i++)
+            if (strcmp(cab_graph_node(k.graph, i)->op->name, "linear") == 0)
+                dt = cab_graph_node(k.graph, i)->out[0];
+        if (way == 2)
+            cab_graph_keep(k.graph, dt);
+        check_ok(cab_graph_plan(k.graph, NULL));
+        check_ok(cab_graph_run(k.graph));
+        assert_int_equal(dt->remade != NULL, way == 0);
+        assert_int_equal(dt->data == NULL, way == 0);
+        check_close(&k);
+        check_release(&r);
+    }
+}
+
 static void test_shape_errors(void **state)
 {
     (void)state;
@@ -361,9 +435,14 @@ static void test_shape_errors(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),       cmocka_unit_test(test_both),
-                                       cmocka_unit_test(test_chunks),      cmocka_unit_test(test_extreme_decay),
-                                       cmocka_unit_test(test_gpu),         cmocka_unit_test(test_gpu_tied),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),
+                                       cmocka_unit_test(test_both),
+                                       cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_extreme_decay),
+                                       cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_gpu_tied),
+                                       cmocka_unit_test(test_gpu_tied_product),
+                                       cmocka_unit_test(test_gpu_remakes),
                                        cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

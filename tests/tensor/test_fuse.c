@@ -1,4 +1,4 @@
-/* Nodes that absorb the ones after them: what they compute, what is in memory, and what stays apart. */
+/* Nodes that compute what others before or after them would have: what they compute, what is in memory, and what stays apart. */
 #include "toy.h"
 
 /* twice: y = 2 x, and 2 x + 1 where it absorbed `next`; plus_one: y = x + 1. */
@@ -167,12 +167,101 @@ static void test_other_inputs(void **state)
     cab_params_free(params);
 }
 
+/* y = 3 x, by one who reads t = 2 x or what t is made of; its backward node reads t, too. */
+static float half_of(const cab_node *node, int64_t r, int64_t c)
+{
+    const cab_tensor *t = node->in[0];
+    return t->remade != NULL ? toy_row(t->remade->in[0], r)[c] : toy_row(t, r)[c] / 2;
+}
+
+static cab_status thrice(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->out[0]); c++)
+            toy_row(node->out[0], r)[c] = 3 * half_of(node, r, c);
+    return CAB_OK;
+}
+
+/* x times what flows back. */
+static cab_status give_half(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->gout[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->gout[0]); c++)
+            toy_give(node, 0, r, c, half_of(node, r, c) * toy_row(node->gout[0], r)[c]);
+    return CAB_OK;
+}
+
+static bool remake(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend)
+{
+    (void)node;
+    (void)backend;
+    return i == 0 && maker->op == &op_twice;
+}
+
+static const cab_op op_thrice = {
+    .name = "thrice", .saves = CAB_SAVE_IN(0), .remake = {remake}, .forward = {thrice}, .backward = {give_half}};
+
+static void test_tensor_of_no_memory(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_thrice, t), *z = toy_total(f->g, y);
+    cab_tensor *seed = toy_input(f->g, 1, 1, 1, 0);
+    cab_graph_want_gradient(f->g, f->x);
+    cab_graph_backward(f->g, 1, &z, &seed);
+    cab_tensor *dx = cab_graph_gradient(f->g, f->x);
+    cab_graph_keep(f->g, dx);
+    cab_graph_keep(f->g, z);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 5); /* of six */
+    assert_null(t->data);
+    toy_expect(f->g, z, (float[]){30});
+    toy_expect(f->g, dx, (float[]){2, 4, 6, 8});
+}
+
+/* What it is made of lives until its last reader, which is after the next tensor of that size. */
+static void test_what_it_is_made_of_lives(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *x = apply(f->g, &op_plus_one, f->x), *t = apply(f->g, &op_twice, x);
+    cab_tensor *other = apply(f->g, &op_plus_one, f->x), *sum = toy_mix(f->g, 1, &other);
+    cab_tensor *y = apply(f->g, &op_thrice, t);
+    cab_graph_keep(f->g, sum);
+    cab_graph_keep(f->g, y);
+    run(f);
+    assert_null(t->data);
+    toy_expect(f->g, y, (float[]){6, 9, 12, 15});
+}
+
+/* By the host, or by one who would not make it again. */
+static void test_tensor_others_read(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_thrice, t), *z = apply(f->g, &op_plus_one, t);
+    cab_tensor *kept = apply(f->g, &op_twice, f->x), *w = apply(f->g, &op_thrice, kept);
+    cab_tensor *all[] = {y, z, kept, w};
+    for (int i = 0; i < 4; i++)
+        cab_graph_keep(f->g, all[i]);
+    const cab_plan plan = run(f);
+    assert_int_equal(plan.nodes, 5);
+    toy_expect(f->g, y, (float[]){3, 6, 9, 12});
+    toy_expect(f->g, z, (float[]){3, 5, 7, 9});
+    toy_expect(f->g, kept, (float[]){2, 4, 6, 8});
+    toy_expect(f->g, w, (float[]){3, 6, 9, 12});
+}
+
 #define FUSE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {FUSE_TEST(test_one_node_of_two), FUSE_TEST(test_own_result_is_wanted),
-                                       FUSE_TEST(test_backward_reads_it), FUSE_TEST(test_only_what_it_takes),
-                                       FUSE_TEST(test_other_inputs)};
+    const struct CMUnitTest tests[] = {FUSE_TEST(test_one_node_of_two),
+                                       FUSE_TEST(test_own_result_is_wanted),
+                                       FUSE_TEST(test_backward_reads_it),
+                                       FUSE_TEST(test_only_what_it_takes),
+                                       FUSE_TEST(test_other_inputs),
+                                       FUSE_TEST(test_tensor_of_no_memory),
+                                       FUSE_TEST(test_what_it_is_made_of_lives),
+                                       FUSE_TEST(test_tensor_others_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

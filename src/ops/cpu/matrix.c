@@ -22,7 +22,7 @@ cab_status CAB_ISA(cab_linear_forward)(const cab_node *node, cab_backend *backen
 static cab_status add_dw(const cab_node *node, const cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *dy = node->gout[0];
-    bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+    bool out_in = cab_linear_layout(node) == CAB_OUT_IN;
     const cab_tensor *left = out_in ? dy : x, *right = out_in ? x : dy;
     for (int64_t row = 0, rows = cab_rows(x); row < rows; row += CAB_LINEAR_CHUNK) {
         int64_t n = rows - row < CAB_LINEAR_CHUNK ? rows - row : CAB_LINEAR_CHUNK;

@@ -72,7 +72,7 @@ static cab_status products(const cab_node *node, cab_backend *backend)
         CAB_TRY(cab_cublaslt_run(backend, &shape, dy->data, w->data, dx->data, NULL));
     }
     if (dw) {
-        const bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+        const bool out_in = cab_linear_layout(node) == CAB_OUT_IN;
         const cab_gemm_shape shape = cab_linear_dw(node, cab_rows(x));
         CAB_TRY(cab_cublaslt_run(backend, &shape, out_in ? dy->data : x->data, out_in ? x->data : dy->data, dw->data,
                                  NULL));

@@ -216,7 +216,7 @@ static bool layer_of(const cab_node *node, narrow_layer *layer)
     const cab_tensor *x = node->in[0], *w = node->in[1], *y = node->backward ? node->gout[0] : node->out[0];
     if (y == NULL || x->dtype != CAB_BF16 || w->dtype != CAB_BF16)
         return false;
-    const bool out_in = ((const cab_linear_attributes *)node->attributes)->layout == CAB_OUT_IN;
+    const bool out_in = cab_linear_layout(node) == CAB_OUT_IN;
     const int64_t in = cab_columns(x), out = cab_columns(y);
     layer->few_inputs = narrow_enough(in, out);
     if (!layer->few_inputs && !narrow_enough(out, in))

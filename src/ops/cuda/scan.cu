@@ -184,13 +184,22 @@ template <typename T, int S, int LANES, bool PAIRS> static cab_status launch(con
                : launch_second(node->out[0], (const T *)p.of[1].y.data, p.of[1].share, all_fit(node, WIDE<T>), backend);
 }
 
-static cab_status launch_tied(const cab_node *node, cab_backend *backend)
+template <int DEPTH> static cab_status launch_tied(const scan_passes<bf16> &p, cab_backend *backend)
+{
+    const size_t shared = sizeof(scan_tied::forward_memory<DEPTH>);
+    CAB_TRY(cab_cuda_shared((const void *)scan_tied::scan_forward<DEPTH>, shared, "scan"));
+    scan_tied::scan_forward<DEPTH>
+        <<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
+    return cab_cuda_launched("scan");
+}
+
+static cab_status forward_tied(const cab_node *node, cab_backend *backend)
 {
     const scan_passes<bf16> p = forward_passes_of<bf16>(node, scan_tied::CHANNELS);
-    const size_t shared = 2 * sizeof(scan_tied::stage<scan_tied::FORWARD_TENSORS>);
-    CAB_TRY(cab_cuda_shared((const void *)scan_tied::scan_forward, shared, "scan"));
-    scan_tied::scan_forward<<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
-    return cab_cuda_launched("scan");
+    const int depth = scan_tied::depth_of(p);
+    return depth == 0   ? launch_tied<0>(p, backend)
+           : depth == 1 ? launch_tied<1>(p, backend)
+                        : launch_tied<2>(p, backend);
 }
 
 /* As few lanes per channel as still make 8 warps on each multiprocessor: exchanges among lanes are the overhead. */
@@ -200,7 +209,7 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     const int directions = cab_scan_attributes_of(node)->directions;
     const bool wide = directions * s.B * s.E / 32 >= 8 * (int64_t)cab_cuda_of(backend)->multiprocessors;
     if (is_tied(node))
-        return launch_tied(node, backend);
+        return forward_tied(node, backend);
     if (!all_fit(node, CH))
         return launch<T, 8, 8, false>(node, backend);
     if (s.N <= 8)

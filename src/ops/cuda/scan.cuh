@@ -48,6 +48,7 @@ template <typename T> static inline channels_of<T> channels_in(const cab_tensor 
 /* A pass in one direction. bias and gradients may be NULL. */
 template <typename T> struct scan_pass {
     channels_of<const T> u, dt, z, dy, B, C; /* z: u where nothing is gated */
+    channels_of<const T> dt_left, dt_right; /* (tokens, rank), (E, rank): factors of a dt that is in no memory */
     channels_of<T> y, du, ddt, dz;
     const float *A_log, *D, *bias;
     float *sums;               /* N > S * LANES: forward (B L, E), backward three of them: y, <dh, B>, <da, A> */
@@ -56,6 +57,7 @@ template <typename T> struct scan_pass {
     float *partial_parameters; /* backward, per sequence: (E, N + 2): dA_log, dD, dbias */
     int64_t partial_pitch;     /* floats from sequence to sequence */
     int sequences, L, E, N, groups;
+    int rank; /* 0: dt is in memory */
     float share; /* of this direction in y */
     bool reverse, gated, add_u, add_dt, add_z;
 };
@@ -373,6 +375,11 @@ template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node,
         scan_pass<T> &p = passes.of[d];
         p.u = channels_in<const T>(one.in[CAB_SCAN_U]);
         p.dt = channels_in<const T>(one.in[CAB_SCAN_DT]);
+        if (const cab_node *product = one.in[CAB_SCAN_DT]->remade) {
+            p.dt_left = channels_in<const T>(product->in[0]);
+            p.dt_right = channels_in<const T>(product->in[1]);
+            p.rank = (int)cab_columns(product->in[0]);
+        }
         p.gated = one.in[CAB_SCAN_Z] != NULL;
         p.z = channels_in<const T>(one.in[p.gated ? CAB_SCAN_Z : CAB_SCAN_U]);
         p.B = channels_in<const T>(one.in[CAB_SCAN_B]);

@@ -538,7 +538,7 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
     backward_kind kind = {};
     kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
     kind.tied = kind.packets && scan_tied::fits(node) &&
-                sizeof(scan_tied::backward_memory) <= cab_cuda_of(backend)->shared_limit;
+                sizeof(scan_tied::backward_memory<scan_tied::MOST_DEPTH>) <= cab_cuda_of(backend)->shared_limit;
     const int64_t places = s.B * ceil_div(s.E, scan_tied::CHANNELS);
     kind.together = kind.tied && places >= 4 * scan_tied::RESIDENT * (int64_t)cab_cuda_of(backend)->multiprocessors;
     kind.channels =
@@ -691,12 +691,21 @@ template <typename T, int LANES, bool PAIRS> static cab_status launch_lanes(cons
                      sizeof(backward_shared<T, 4, LANES>), node, backend);
 }
 
+template <int DEPTH> static cab_status launch_tied(const cab_node *node, cab_backend *backend)
+{
+    return launch<bf16>(scan_tied::scan_backward<DEPTH>, scan_tied::CHANNELS, scan_tied::BLOCK_THREADS,
+                        sizeof(scan_tied::backward_memory<DEPTH>), node, backend);
+}
+
 template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
 {
     const backward_kind kind = kind_of(node, backend);
-    if (kind.tied)
-        return launch<bf16>(scan_tied::scan_backward, scan_tied::CHANNELS, scan_tied::BLOCK_THREADS,
-                            sizeof(scan_tied::backward_memory), node, backend);
+    if (kind.tied) {
+        const int depth = scan_tied::depth_of(scan_passes_of<bf16>(node, scan_tied::CHANNELS));
+        return depth == 0   ? launch_tied<0>(node, backend)
+               : depth == 1 ? launch_tied<1>(node, backend)
+                            : launch_tied<2>(node, backend);
+    }
     if (kind.channels)
         return launch<T>(kind.packets ? scan_channels::scan_backward<T, true> : scan_channels::scan_backward<T, false>,
                          scan_channels::CHANNELS, THREADS, sizeof(scan_channels::shared_memory<T>), node, backend);
@@ -705,6 +714,14 @@ template <typename T> static cab_status backward(const cab_node *node, cab_backe
     if (kind.lanes == 2)
         return launch_lanes<T, 2, true>(node, backend);
     return kind.lanes == 4 ? launch_lanes<T, 4, true>(node, backend) : launch_lanes<T, 8, true>(node, backend);
+}
+
+/* Forward and backward alike: a tensor is remade by all that read it or by none. */
+extern "C" bool cab_scan_remakes_cuda(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend)
+{
+    const bool tied = node->backward ? kind_of(node, backend).tied
+                                     : scan_tied::fits(node) && all_fit(node, WIDE<bf16>);
+    return tied && i % CAB_SCAN_INPUTS == CAB_SCAN_DT && scan_tied::remakes(maker);
 }
 
 extern "C" cab_status cab_scan_backward_cuda(const cab_node *node, cab_backend *backend)

@@ -22,21 +22,32 @@
  *
  * A warp has 16 channels, a block 128 of one sequence, which share B and C of a chunk in shared memory. Fragments (mma.cuh) have
  * channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8 at tokens 2 q, 2 q + 1 and 8 further, so that sums
- * over tokens are sums over a quad. Loads are copied to shared memory at least one chunk ahead.
+ * over tokens are sums over a quad. The block moves rows of its 128 channels: at least one chunk ahead from memory, one chunk late to
+ * it, each thread 16 bytes of a row at the same place of a stage, so that what it writes from there and copies there next needs no
+ * barrier of its own.
  *
- * Forward, per token and channel: 8 bytes, 6 exponentials and the like, 62 instructions; backward 18 bytes and 8 of states,
- * 10 and 180: batch 128, E 384, L 197: 19 and 42 us of copies, 15 and 26 us of exponentials, 20 and 59 us of instructions. */
+ * dt of a linear layer of up to 32 inputs is in no memory (tensor.remade): it is a product of x and the layer's W, one step for 16 inputs.
+ *
+ * Forward, per token and channel: 8 bytes, 6 where dt is a product, 6 exponentials and the like, 66 instructions; backward 18 or 14 bytes and
+ * 8 of states, 10 and 174: batch 128, E 384, L 197: 19 and 42 us of copies, 15 and 26 us of exponentials, 20 and 57 us of instructions.
+ */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_CUH
 
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/scan.cuh"
 
+extern "C" {
+#include "ops/kernels.h"
+#include "ops/matrix.h"
+}
+
 namespace scan_tied
 {
 
 enum { TOKENS = 16, STATES = 16, WARP_CHANNELS = 16, BLOCK_WARPS = 8, BLOCK_THREADS = 32 * BLOCK_WARPS };
-enum { CHANNELS = WARP_CHANNELS * BLOCK_WARPS, ROW_BYTES = 48, TILE = TOKENS * ROW_BYTES };
+enum { CHANNELS = WARP_CHANNELS * BLOCK_WARPS, CHANNELS_BYTES = CHANNELS * 2 + 16 };
+enum { ROW_BYTES = 48, TILE = TOKENS * ROW_BYTES, MOST_DEPTH = 2 }; /* of 16 columns; most tiles of dt's factors */
 constexpr float MOST = 11.0f; /* log2 of the strongest decay */
 constexpr float LOG2_LN_2 = -0.528766373f;
 
@@ -193,41 +204,58 @@ template <bool AFTER> __device__ __forceinline__ void narrow_causal(const sums_o
     r[3] = pack(even ? s[1][2] : 0.0f, odd ? s[1][3] : 0.0f);
 }
 
-/* A chunk in shared memory: B and C (tokens, states), and each warp's own channels of tensors (tokens, channels). */
-template <int TENSORS> struct stage {
-    char B[TILE], C[TILE];
-    char rows[BLOCK_WARPS][TENSORS][TILE];
+/* A chunk in shared memory: (tokens, 16 columns) of B, C and, where dt is a product, of its left factor, twice; and the block's channels
+ * of tensors, (tokens, channels). */
+enum { TILE_B, TILE_C, TILE_LEFT };
+
+template <int TENSORS, int DEPTH> struct stage {
+    char tiles[TILE_LEFT + 2 * DEPTH][TILE];
+    char rows[TENSORS][TOKENS * CHANNELS_BYTES];
 };
 
-template <int TENSORS> struct walker {
+/* dt's right factor in shared memory: DEPTH tiles of (channels, 16 columns). */
+template <int DEPTH> struct dt_factor {
+    char tiles[DEPTH][CHANNELS * ROW_BYTES];
+};
+template <> struct dt_factor<0> {
+};
+
+/* What a thread copies and writes of a chunk: 16 bytes of a row of channels. */
+struct piece {
+    unsigned row, channel; /* of the tensor */
+    bool there;
+};
+
+template <int TENSORS, int DEPTH> struct walker {
     const scan_pass<bf16> &k;
-    stage<TENSORS> (&stages)[2];
+    stage<TENSORS, DEPTH> (&stages)[2];
+    dt_factor<DEPTH> &factor;
     const int warp, lane, g, q, chunks;
     const quad_place place;
-    uint32_t rows_at, columns_at; /* where the lane reads four matrices: of a fragment, and of its transpose */
-    int b, group, first, turn;    /* sequence, block of channels, first channel of the warp, buffer of the chunk */
+    uint32_t tile_at;             /* where the lane reads four matrices of 16 rows of ROW_BYTES */
+    uint32_t columns_at;          /* the same of the warp's channels, transposed */
+    int b, group, turn;           /* sequence, block of channels, buffer of the chunk */
     int first_row, step;          /* row of token 0; +1 or -1 */
     float rate[2], bias[2], D[2]; /* bias: times log2(e) */
 
-    __device__ walker(const scan_pass<bf16> &pass, stage<TENSORS> (&memory)[2])
-        : k(pass), stages(memory), warp(threadIdx.x / 32), lane(threadIdx.x % 32), g(lane / 4), q(lane % 4),
-          chunks((pass.L + TOKENS - 1) / TOKENS), place(q), turn(0)
+    __device__ walker(const scan_pass<bf16> &pass, stage<TENSORS, DEPTH> (&memory)[2], dt_factor<DEPTH> &right)
+        : k(pass), stages(memory), factor(right), warp(threadIdx.x / 32), lane(threadIdx.x % 32), g(lane / 4),
+          q(lane % 4), chunks((pass.L + TOKENS - 1) / TOKENS), place(q), turn(0)
     {
         const uint32_t low = lane & 7, middle = lane >> 3 & 1, high = lane >> 4;
-        rows_at = (low + 8 * middle) * ROW_BYTES + high * 16;
-        columns_at = (low + 8 * high) * ROW_BYTES + middle * 16;
+        tile_at = (low + 8 * middle) * ROW_BYTES + high * 16;
+        columns_at = (low + 8 * high) * CHANNELS_BYTES + warp * WARP_CHANNELS * 2 + middle * 16;
     }
 
     __device__ __forceinline__ int channel(int i) const
     {
-        return first + g + 8 * i;
+        return group * CHANNELS + warp * WARP_CHANNELS + g + 8 * i;
     }
 
     __device__ __forceinline__ void begin(int task)
     {
         b = task / k.groups;
         group = task - b * k.groups;
-        first = group * CHANNELS + warp * WARP_CHANNELS;
         step = k.reverse ? -1 : 1;
         first_row = b * k.L + (k.reverse ? k.L - 1 : 0);
 #pragma unroll
@@ -240,81 +268,133 @@ template <int TENSORS> struct walker {
         }
     }
 
+    __device__ __forceinline__ void copy_factor()
+    {
+        if constexpr (DEPTH > 0) {
+#pragma unroll
+            for (int i = threadIdx.x; i < DEPTH * CHANNELS * 4; i += BLOCK_THREADS) {
+                const int tile = i / (CHANNELS * 4), c = i / 4 % CHANNELS, r = i % 4 * 4;
+                const int e = group * CHANNELS + c, from = tile * 16 + r;
+                const bool there = e < k.E && from < k.rank;
+                copy_8(shared_address(factor.tiles[tile]) + c * ROW_BYTES + r * 2,
+                       k.dt_right.at(there ? e : 0, there ? from : 0), there);
+            }
+        }
+    }
+
     __device__ __forceinline__ unsigned row(int t) const
     {
         return (unsigned)(first_row + step * min(t, k.L - 1));
     }
 
-    __device__ __forceinline__ char *raw(int tensor) const
+    __device__ __forceinline__ piece piece_of(int chunk) const
     {
-        return stages[turn].rows[warp][tensor];
+        const int t = chunk * TOKENS + threadIdx.x / 16, e = group * CHANNELS + threadIdx.x % 16 * 8;
+        const bool there = (t < k.L) & (e < k.E); /* no branches */
+        return {row(t), there ? (unsigned)e : 0, there};
     }
 
-    /* Begins to copy the warp's channels of a chunk, a lane half a row. */
-    __device__ __forceinline__ void copy_rows(const channels_of<const bf16> &from, int tensor, int chunk, int side)
+    /* The thread's piece of a tensor in a stage. */
+    __device__ __forceinline__ char *piece_at(int tensor, int side) const
     {
-        const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
-        const bool there = t < k.L && e < k.E;
-        copy_16(shared_address(stages[side].rows[warp][tensor]) + lane / 2 * ROW_BYTES + lane % 2 * 16,
-                from.at(row(t), there ? e : 0), there);
+        return stages[side].rows[tensor] + threadIdx.x / 16 * CHANNELS_BYTES + threadIdx.x % 16 * 16;
     }
 
-    /* B or C, by 64 threads from `thread` on a quarter of a row each. */
-    __device__ __forceinline__ void copy_states(const channels_of<const bf16> &from, char *to, int chunk,
-                                                unsigned thread)
+    __device__ __forceinline__ void copy_rows(const channels_of<const bf16> &from, int tensor, const piece &p, int side)
     {
-        const unsigned which = threadIdx.x - thread, t = which / 4, n = which % 4 * 4;
-        const bool there = chunk * TOKENS + (int)t < k.L && (int)n < k.N;
-        if (which < 4 * TOKENS)
-            copy_8(shared_address(to) + t * ROW_BYTES + n * 2, from.at(row(chunk * TOKENS + t), there ? n : 0), there);
+        copy_16(shared_address(piece_at(tensor, side)), from.at(p.row, p.channel), p.there);
     }
 
-    __device__ __forceinline__ void copy_both_states(int chunk, int side)
+    /* Writes, or adds, what put() left in a stage. What is added to is waited for here: where that is the rule it has been copied with
+     * the rest. */
+    __device__ __forceinline__ void write_rows(const channels_of<bf16> &to, int tensor, const piece &p, int side,
+                                               bool add) const
     {
-        copy_states(k.B, stages[side].B, chunk, 0);
-        copy_states(k.C, stages[side].C, chunk, 4 * TOKENS);
+        if (to.data == NULL || !p.there)
+            return;
+        const char *const from = piece_at(tensor, side);
+        if (add) {
+            float eight[8];
+            load_floats((const bf16 *)from, eight);
+            put_floats(to.at(p.row, p.channel), true, eight);
+        } else {
+            *(uint4 *)to.at(p.row, p.channel) = *(const uint4 *)from;
+        }
+    }
+
+    /* Of a tensor of few columns, 16 of them from `first` on, by 64 threads on a quarter of a row each. */
+    __device__ __forceinline__ void copy_tile(const channels_of<const bf16> &from, int first, int columns, int chunk,
+                                              char *to) const
+    {
+        const int which = threadIdx.x % 64, t = chunk * TOKENS + which / 4, n = first + which % 4 * 4;
+        const bool there = (t < k.L) & (n < columns);
+        copy_8(shared_address(to) + which / 4 * ROW_BYTES + which % 4 * 8, from.at(row(t), there ? n : 0), there);
+    }
+
+    /* B, C and dt's left factor, of which a block has a quarter for each tile; `second`: where a stage holds two chunks. */
+    __device__ __forceinline__ void copy_tiles(int chunk, int side, bool all, bool second)
+    {
+        char(*const to)[TILE] = stages[side].tiles;
+        const int part = threadIdx.x / 64;
+        if (part == 0)
+            copy_tile(k.B, 0, k.N, chunk, to[second ? TILE_C : TILE_B]);
+        else if (part == 1 && all)
+            copy_tile(k.C, 0, k.N, chunk, to[TILE_C]);
+        else if (part >= 2 && part < 2 + DEPTH)
+            copy_tile(k.dt_left, (part - 2) * 16, k.rank, chunk, to[TILE_LEFT + (second ? DEPTH : 0) + part - 2]);
     }
 
     __device__ __forceinline__ void read(int tensor, numbers &x) const
     {
         fragment r;
-        load_matrices_transposed(r, shared_address(raw(tensor)) + columns_at);
+        load_matrices_transposed(r, shared_address(stages[turn].rows[tensor]) + columns_at);
         widen(r, x);
     }
 
-    /* B or C of the chunk, `states`: as a fragment, and as a right operand that is tokens deep. */
-    __device__ __forceinline__ void read_rows(const char *states, fragment &r) const
+    /* Leaves numbers of the warp's channels in a place of which it has no more need. */
+    __device__ __forceinline__ void put(int tensor, const numbers &x)
     {
-        load_matrices(r, shared_address(states) + rows_at);
-    }
-    __device__ __forceinline__ void read_columns(const char *states, fragment &r) const
-    {
-        load_matrices_transposed(r, shared_address(states) + rows_at);
-    }
-
-    /* Writes, or adds, a chunk's numbers, by way of the place of `tensor`, of which the warp has no more need. What is added to would be
-     * waited for here: where that is the rule it has been copied with the rest. */
-    __device__ __forceinline__ void write(const channels_of<bf16> &to, int tensor, int chunk, const numbers &x,
-                                          bool add)
-    {
-        if (to.data == NULL)
-            return;
         fragment r;
         narrow(x, r);
-        char *const at = raw(tensor);
         __syncwarp();
-        store_matrices_transposed(r, shared_address(at) + columns_at);
-        __syncwarp();
-        const int t = chunk * TOKENS + lane / 2, e = first + lane % 2 * 8;
-        if (t >= k.L || e >= k.E)
-            return;
-        const char *const from = at + lane / 2 * ROW_BYTES + lane % 2 * 16;
-        if (add) {
-            float eight[8];
-            load_floats((const bf16 *)from, eight);
-            put_floats(to.at(row(t), e), true, eight);
+        store_matrices_transposed(r, shared_address(stages[turn].rows[tensor]) + columns_at);
+    }
+
+    /* B or C of the chunk: as a fragment, and as a right operand that is tokens deep. */
+    __device__ __forceinline__ void read_rows(int tile, fragment &r) const
+    {
+        load_matrices(r, shared_address(stages[turn].tiles[tile]) + tile_at);
+    }
+    __device__ __forceinline__ void read_columns(int tile, fragment &r) const
+    {
+        load_matrices_transposed(r, shared_address(stages[turn].tiles[tile]) + tile_at);
+    }
+
+    __device__ __forceinline__ void copy_dt(int tensor, const piece &p, int side)
+    {
+        if (DEPTH == 0 || k.rank == 0)
+            copy_rows(k.dt, tensor, p, side);
+    }
+
+    /* dt without its bias, from place `tensor` or as a product. */
+    __device__ __forceinline__ void read_dt(int tensor, bool second, numbers &dt) const
+    {
+        if constexpr (DEPTH > 0) {
+            sums_of sums = {};
+            if (k.rank == 0)
+                return read(tensor, dt);
+#pragma unroll
+            for (int i = 0; i < DEPTH; i++) {
+                fragment left, right;
+                read_rows(TILE_LEFT + (second ? DEPTH : 0) + i, left);
+                load_matrices(right, shared_address(factor.tiles[i]) + warp * WARP_CHANNELS * ROW_BYTES + tile_at);
+                add_product_nt(sums, right, left);
+            }
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                dt[i / 4][i % 4] = number_of(sums, i / 4, i % 4);
         } else {
-            *(uint4 *)to.at(row(t), e) = *(const uint4 *)from;
+            read(tensor, dt);
         }
     }
 };
@@ -332,13 +412,13 @@ template <typename T> __device__ __forceinline__ channels_of<const T> read_only(
 }
 
 /* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. u and dt stand in places `tensor` and the next. */
-template <int TENSORS>
-__device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, int tensor, numbers &u, numbers &delta, decays &d,
-                                            fragment &X)
+template <int TENSORS, int DEPTH>
+__device__ __forceinline__ void read_inputs(const walker<TENSORS, DEPTH> &w, int tensor, bool second, numbers &u,
+                                            numbers &delta, decays &d, fragment &X)
 {
     numbers x;
     w.read(tensor, u);
-    w.read(tensor + 1, delta);
+    w.read_dt(tensor + 1, second, delta);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -353,13 +433,13 @@ __device__ __forceinline__ void read_inputs(const walker<TENSORS> &w, int tensor
     narrow(x, X);
 }
 
-/* f H becomes H behind the chunk whose B is in `states`. */
-template <int TENSORS>
-__device__ __forceinline__ void advance(const walker<TENSORS> &w, const char *states, const decays &d,
-                                        const fragment &X, sums_of &H)
+/* f H becomes H behind the chunk whose B is in `tile`. */
+template <int TENSORS, int DEPTH>
+__device__ __forceinline__ void advance(const walker<TENSORS, DEPTH> &w, int tile, const decays &d, const fragment &X,
+                                        sums_of &H)
 {
     fragment B;
-    w.read_columns(states, B);
+    w.read_columns(tile, B);
     add_product_nn(H, X, B);
     scale_channels(H, d.through);
 }
@@ -377,6 +457,21 @@ static inline bool fits(const cab_node *node)
         fits &= one.in[CAB_SCAN_A_LOG]->tied && scan_fits(states, 2, 4);
     }
     return fits;
+}
+
+/* Whether dt, of the linear layer `product`, can be computed from the layer's x and W. */
+static inline bool remakes(const cab_node *product)
+{
+    const cab_tensor *x = product->in[0], *w = product->in[1];
+    const cab_tensor *const factors[] = {x, w};
+    return product->op->forward[CAB_CUDA] == cab_linear_forward_cuda && product->in[2] == NULL && x->remade == NULL && cab_columns(x) <= 16 * MOST_DEPTH &&
+           cab_columns(w) == cab_columns(x) && cab_linear_layout(product) == CAB_OUT_IN && scan_fits(factors, 2, 4);
+}
+
+/* Tiles that the factors of dt take in either direction. */
+static inline int depth_of(const scan_passes<bf16> &p)
+{
+    return ((p.of[0].rank > p.of[1].rank ? p.of[0].rank : p.of[1].rank) + 15) / 16;
 }
 
 } // namespace scan_tied

@@ -14,13 +14,14 @@ enum { RESIDENT = 2 }; /* blocks of a multiprocessor */
 /* What stands in dz is the last. */
 enum { BACK_DZ = SCAN_TENSORS, BACK_TENSORS };
 
-struct backward_memory {
-    stage<BACK_TENSORS> stages[2];
+template <int DEPTH> struct backward_memory {
+    stage<BACK_TENSORS, DEPTH> stages[2];
+    dt_factor<DEPTH> factor;
     float4 states[2][2][BLOCK_THREADS]; /* f H of the chunk, a block of 8 states behind the other */
     float4 sums[2][BLOCK_WARPS][4][32]; /* of a warp's channels: dB, then dC, of both blocks of states */
 };
 
-typedef walker<BACK_TENSORS> back_walker;
+template <int DEPTH> using back_walker = walker<BACK_TENSORS, DEPTH>;
 
 /* What a warp carries from chunk to chunk, and sums over tokens of the lane's channels. */
 struct carried {
@@ -38,7 +39,7 @@ struct back_chunk {
 };
 
 /* f H of a chunk in scratch: a block of 8 states behind the other. */
-__device__ __forceinline__ float4 *state_at(const back_walker &w, int chunk)
+template <int DEPTH> __device__ __forceinline__ float4 *state_at(const back_walker<DEPTH> &w, int chunk)
 {
     return reinterpret_cast<float4 *>(w.k.states) + ((int64_t)blockIdx.x * w.chunks + chunk) * 2 * BLOCK_THREADS +
            threadIdx.x;
@@ -56,42 +57,49 @@ __device__ __forceinline__ void read_state(const float4 (&from)[2][BLOCK_THREADS
     }
 }
 
-__device__ __forceinline__ void load_all(back_walker &w, int chunk, int side, float4 (&state)[2][BLOCK_THREADS])
+template <int DEPTH>
+__device__ __forceinline__ void load_all(back_walker<DEPTH> &w, int chunk, int side,
+                                         float4 (&state)[2][BLOCK_THREADS])
 {
+    const piece p = w.piece_of(chunk);
 #pragma unroll
     for (int i = 0; i < 2; i++)
         copy_16(shared_address(&state[i][threadIdx.x]), state_at(w, chunk) + i * BLOCK_THREADS, true);
     if (w.k.add_z)
-        w.copy_rows(read_only(w.k.dz), BACK_DZ, chunk, side);
-    w.copy_rows(w.k.z, SCAN_Z, chunk, side);
-    w.copy_rows(w.k.dy, SCAN_DY, chunk, side);
-    w.copy_rows(w.k.u, SCAN_U, chunk, side);
-    w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
-    w.copy_both_states(chunk, side);
+        w.copy_rows(read_only(w.k.dz), BACK_DZ, p, side);
+    w.copy_rows(w.k.z, SCAN_Z, p, side);
+    w.copy_rows(w.k.dy, SCAN_DY, p, side);
+    w.copy_rows(w.k.u, SCAN_U, p, side);
+    w.copy_dt(SCAN_DT, p, side);
+    w.copy_tiles(chunk, side, true, false);
+}
+
+/* What chunk_back() left in a stage. */
+template <int DEPTH> __device__ __forceinline__ void write_all(const back_walker<DEPTH> &w, int chunk, int side)
+{
+    const piece p = w.piece_of(chunk);
+    w.write_rows(w.k.dz, SCAN_Z, p, side, false);
+    w.write_rows(w.k.du, SCAN_U, p, side, w.k.add_u);
+    w.write_rows(w.k.ddt, SCAN_DT, p, side, w.k.add_dt);
 }
 
 /* On the way forward a chunk is soon done: each stage holds two, the second where the way back has z, dy and C, so that copies run
  * AHEAD chunks ahead. */
 enum { AHEAD = 3 };
 
-__device__ __forceinline__ char *swept_states(const back_walker &w, int chunk)
-{
-    stage<BACK_TENSORS> &at = w.stages[chunk % 2];
-    return chunk / 2 % 2 ? at.C : at.B;
-}
-
-__device__ __forceinline__ void load_swept(back_walker &w, int chunk)
+template <int DEPTH> __device__ __forceinline__ void load_swept(back_walker<DEPTH> &w, int chunk)
 {
     const int tensor = chunk / 2 % 2 * 2;
     if (chunk < w.chunks) {
-        w.copy_rows(w.k.u, tensor, chunk, chunk % 2);
-        w.copy_rows(w.k.dt, tensor + 1, chunk, chunk % 2);
-        w.copy_states(w.k.B, swept_states(w, chunk), chunk, 0);
+        const piece p = w.piece_of(chunk);
+        w.copy_rows(w.k.u, tensor, p, chunk % 2);
+        w.copy_dt(tensor + 1, p, chunk % 2);
+        w.copy_tiles(chunk, chunk % 2, false, chunk / 2 % 2);
     }
     copies_commit();
 }
 
-__device__ __forceinline__ void sweep(back_walker &w)
+template <int DEPTH> __device__ __forceinline__ void sweep(back_walker<DEPTH> &w)
 {
     sums_of H = {};
 #pragma unroll 1
@@ -101,21 +109,23 @@ __device__ __forceinline__ void sweep(back_walker &w)
         numbers u, delta;
         fragment X;
         decays d;
+        const int second = chunk / 2 % 2;
         copies_wait_but<AHEAD - 1>();
         __syncthreads();
         load_swept(w, chunk + AHEAD);
         w.turn = chunk % 2;
-        read_inputs(w, chunk / 2 % 2 * 2, u, delta, d, X);
+        read_inputs(w, second * 2, second, u, delta, d, X);
         scale_channels(H, d.through);
 #pragma unroll
         for (int i = 0; i < 2; i++)
             state_at(w, chunk)[i * BLOCK_THREADS] = make_float4(H[i][0], H[i][1], H[i][2], H[i][3]);
-        advance(w, swept_states(w, chunk), d, X, H);
+        advance(w, second ? TILE_C : TILE_B, d, X, H);
     }
 }
 
 /* P, and of what is known without the state: du's share of D, dD, and what dz is Y's multiple of. */
-__device__ __forceinline__ void read_gradients(const back_walker &w, back_chunk &c, carried &s, numbers &gate_slope)
+template <int DEPTH>
+__device__ __forceinline__ void read_gradients(const back_walker<DEPTH> &w, back_chunk &c, carried &s, numbers &gate_slope)
 {
     numbers z, dy, down;
     w.read(SCAN_Z, z);
@@ -135,14 +145,15 @@ __device__ __forceinline__ void read_gradients(const back_walker &w, back_chunk 
 }
 
 /* Y and dz. */
-__device__ __forceinline__ void mix_forward(back_walker &w, int chunk, back_chunk &c, const fragment &before,
+template <int DEPTH>
+__device__ __forceinline__ void mix_forward(back_walker<DEPTH> &w, back_chunk &c, const fragment &before,
                                             const numbers &gate_slope)
 {
     fragment left, B, C;
     sums_of S = {}, Y = {};
     numbers dz, p;
-    w.read_rows(w.stages[w.turn].B, B);
-    w.read_rows(w.stages[w.turn].C, C);
+    w.read_rows(TILE_B, B);
+    w.read_rows(TILE_C, C);
     add_product_nt(S, C, B);
     narrow_causal<false>(S, w.g, w.q, left);
     add_product_nt(Y, before, C);
@@ -160,11 +171,12 @@ __device__ __forceinline__ void mix_forward(back_walker &w, int chunk, back_chun
         w.read(BACK_DZ, p);
         add_numbers(dz, p);
     }
-    w.write(w.k.dz, SCAN_Z, chunk, dz, false);
+    w.put(SCAN_Z, dz);
 }
 
 /* G and g before the chunk; c.G and c.rest: f G. H: f H */
-__device__ __forceinline__ void retreat(const back_walker &w, back_chunk &c, const sums_of &H, sums_of &G,
+template <int DEPTH>
+__device__ __forceinline__ void retreat(const back_walker<DEPTH> &w, back_chunk &c, const sums_of &H, sums_of &G,
                                         float (&begin)[2])
 {
     fragment C;
@@ -173,7 +185,7 @@ __device__ __forceinline__ void retreat(const back_walker &w, back_chunk &c, con
 #pragma unroll
     for (int i = 0; i < 4; i++)
         c.rest[i] = pack(G[i / 2][i % 2 * 2] - low_half(c.G[i]), G[i / 2][i % 2 * 2 + 1] - high_half(c.G[i]));
-    w.read_columns(w.stages[w.turn].C, C);
+    w.read_columns(TILE_C, C);
     add_product_nn(G, c.P, C);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -187,7 +199,8 @@ __device__ __forceinline__ void retreat(const back_walker &w, back_chunk &c, con
 }
 
 /* Of a row's tokens g, from what each of them adds to it. */
-__device__ __forceinline__ void add_up(const back_walker &w, const back_chunk &c, int i, float end, float (&g)[4])
+template <int DEPTH>
+__device__ __forceinline__ void add_up(const back_walker<DEPTH> &w, const back_chunk &c, int i, float end, float (&g)[4])
 {
     float before[2], all;
     w.place.scan(g, before, all);
@@ -200,13 +213,13 @@ __device__ __forceinline__ void add_up(const back_walker &w, const back_chunk &c
 }
 
 /* Gradients of u and dt, and the lane's part of those of A and of dt's bias. */
-__device__ __forceinline__ void mix_back(back_walker &w, int chunk, back_chunk &c, carried &s)
+template <int DEPTH> __device__ __forceinline__ void mix_back(back_walker<DEPTH> &w, back_chunk &c, carried &s)
 {
     fragment left, B, C;
     sums_of S = {}, dX = {};
     numbers x, ddt;
-    w.read_rows(w.stages[w.turn].B, B); /* once more: registers are what this kernel is short of */
-    w.read_rows(w.stages[w.turn].C, C);
+    w.read_rows(TILE_B, B); /* once more: registers are what this kernel is short of */
+    w.read_rows(TILE_C, C);
     add_product_nt(S, B, C);
     narrow_causal<true>(S, w.g, w.q, left);
     add_product_nt(dX, c.rest, B);
@@ -230,14 +243,14 @@ __device__ __forceinline__ void mix_back(back_walker &w, int chunk, back_chunk &
             s.dbias[i] += ddt[i][j];
         }
     }
-    w.write(w.k.du, SCAN_U, chunk, c.du, w.k.add_u);
-    w.write(w.k.ddt, SCAN_DT, chunk, ddt, w.k.add_dt);
+    w.put(SCAN_U, c.du);
+    w.put(SCAN_DT, ddt);
 }
 
 /* to = left right_state^T + W right, W = left other^T of tokens not behind, or not before, the row: dC, or dB, of the warp's channels. */
-template <bool AFTER>
-__device__ __forceinline__ void mix_channels(const back_walker &w, const fragment &left, const fragment &other,
-                                             const fragment &state, const char *right, float4 (*to)[32])
+template <bool AFTER, int DEPTH>
+__device__ __forceinline__ void mix_channels(const back_walker<DEPTH> &w, const fragment &left, const fragment &other,
+                                             const fragment &state, int right, float4 (*to)[32])
 {
     fragment across, W, columns;
     sums_of products = {}, sums = {};
@@ -253,34 +266,36 @@ __device__ __forceinline__ void mix_channels(const back_walker &w, const fragmen
 }
 
 /* A chunk: tokens first, which end what most registers hold, then sums over channels. */
-__device__ __forceinline__ void chunk_back(back_walker &w, int chunk, carried &s,
-                                           const float4 (&state)[2][BLOCK_THREADS], float4 (&sums)[4][32])
+template <int DEPTH>
+__device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, const float4 (&state)[2][BLOCK_THREADS],
+                                           float4 (&sums)[4][32])
 {
-    const stage<BACK_TENSORS> &at = w.stages[w.turn];
     back_chunk c;
     fragment before, X, P;
     sums_of H;
     float begin[2];
     read_state(state, H);
     narrow_sums(H, before);
-    read_inputs(w, SCAN_U, c.u, c.delta, c.d, c.X);
+    read_inputs(w, SCAN_U, false, c.u, c.delta, c.d, c.X);
     {
         numbers gate_slope;
         read_gradients(w, c, s, gate_slope);
-        mix_forward(w, chunk, c, before, gate_slope);
+        mix_forward(w, c, before, gate_slope);
     }
     retreat(w, c, H, s.G, begin);
-    mix_back(w, chunk, c, s);
+    mix_back(w, c, s);
     transpose(c.X, X);
     transpose(c.P, P);
-    mix_channels<true>(w, X, P, c.G, at.C, sums);
-    mix_channels<false>(w, P, X, before, at.B, sums + 2);
+    mix_channels<true>(w, X, P, c.G, TILE_C, sums);
+    mix_channels<false>(w, P, X, before, TILE_B, sums + 2);
     s.end[0] = begin[0];
     s.end[1] = begin[1];
 }
 
 /* dB and dC of a chunk from what the warps left: threads 0 .. 127, two states of two tokens each. */
-__device__ __forceinline__ void store_sums(const back_walker &w, int chunk, const float4 (&sums)[BLOCK_WARPS][4][32])
+template <int DEPTH>
+__device__ __forceinline__ void store_sums(const back_walker<DEPTH> &w, int chunk,
+                                           const float4 (&sums)[BLOCK_WARPS][4][32])
 {
     if (threadIdx.x >= 128)
         return;
@@ -302,7 +317,8 @@ __device__ __forceinline__ void store_sums(const back_walker &w, int chunk, cons
 }
 
 /* Sums over the quads' tokens; dA_log a state's part in each. */
-__device__ __forceinline__ void store_parameters(const back_walker &w, const carried &s)
+template <int DEPTH>
+__device__ __forceinline__ void store_parameters(const back_walker<DEPTH> &w, const carried &s)
 {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -320,7 +336,9 @@ __device__ __forceinline__ void store_parameters(const back_walker &w, const car
     }
 }
 
-__device__ __forceinline__ void back(back_walker &w, backward_memory &shared)
+/* A thread writes its pieces of the chunk behind before it copies there those of the chunk ahead. */
+template <int DEPTH>
+__device__ __forceinline__ void back(back_walker<DEPTH> &w, backward_memory<DEPTH> &shared)
 {
     float4(&sums)[2][BLOCK_WARPS][4][32] = shared.sums;
     carried s = {};
@@ -328,29 +346,34 @@ __device__ __forceinline__ void back(back_walker &w, backward_memory &shared)
     for (int chunk = w.chunks - 1; chunk >= 0; chunk--, w.turn ^= 1) {
         wait_copies();
         __syncthreads();
+        if (chunk + 1 < w.chunks) {
+            write_all(w, chunk + 1, w.turn ^ 1);
+            store_sums(w, chunk + 1, sums[w.turn ^ 1]);
+        }
         if (chunk > 0)
             load_all(w, chunk - 1, w.turn ^ 1, shared.states[w.turn ^ 1]);
-        if (chunk + 1 < w.chunks)
-            store_sums(w, chunk + 1, sums[w.turn ^ 1]);
-        chunk_back(w, chunk, s, shared.states[w.turn], sums[w.turn][w.warp]);
+        chunk_back(w, s, shared.states[w.turn], sums[w.turn][w.warp]);
     }
     __syncthreads();
+    write_all(w, 0, w.turn ^ 1);
     store_sums(w, 0, sums[w.turn ^ 1]);
     store_parameters(w, s);
 }
 
 /* A task is a block of channels in one direction, or with `together` in each after the other. */
+template <int DEPTH>
 static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
     scan_backward(const __grid_constant__ scan_passes<bf16> passes)
 {
     extern __shared__ float4 memory[];
-    backward_memory &shared = *reinterpret_cast<backward_memory *>(memory);
+    backward_memory<DEPTH> &shared = *reinterpret_cast<backward_memory<DEPTH> *>(memory);
     const int apart = passes.together ? 1 : passes.directions;
     for (int task = blockIdx.x; task < apart * passes.places(); task += gridDim.x)
         for (int d = task % apart; d < passes.directions; d += apart) {
-            back_walker w(passes.of[d], shared.stages);
+            back_walker<DEPTH> w(passes.of[d], shared.stages, shared.factor);
             w.begin(task / apart);
             __syncthreads(); /* what was before has been read, and of dz written */
+            w.copy_factor();
             sweep(w);
             __syncthreads();
             back(w, shared);

@@ -7,69 +7,84 @@
 namespace scan_tied
 {
 
-/* The last is y of the direction before. */
-enum { FORWARD_Y = SCAN_Z + 1, FORWARD_TENSORS };
+/* y is left in place of u. The last is y of the direction before. */
+enum { FORWARD_U, FORWARD_DT, FORWARD_Z, FORWARD_Y, FORWARD_TENSORS };
+
+template <int DEPTH> struct forward_memory {
+    stage<FORWARD_TENSORS, DEPTH> stages[2];
+    dt_factor<DEPTH> factor;
+};
 
 /* add: to what the first direction wrote. */
-__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS> &w, int chunk, bool add, sums_of &H)
+template <int DEPTH>
+__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS, DEPTH> &w, bool add, sums_of &H)
 {
-    const scan_pass<bf16> &k = w.k;
     sums_of S = {}, Y = {};
     numbers u, z, delta, y;
     fragment X, B, C, before, left;
     decays d;
-    read_inputs(w, SCAN_U, u, delta, d, X);
+    read_inputs(w, FORWARD_U, false, u, delta, d, X);
     scale_channels(H, d.through);
     narrow_sums(H, before);
-    advance(w, w.stages[w.turn].B, d, X, H);
-    w.read_rows(w.stages[w.turn].B, B);
-    w.read_rows(w.stages[w.turn].C, C);
+    advance(w, TILE_B, d, X, H);
+    w.read_rows(TILE_B, B);
+    w.read_rows(TILE_C, C);
     add_product_nt(S, C, B);
     narrow_causal<false>(S, w.g, w.q, left);
     add_product_nt(Y, before, C);
     add_product_nt(Y, X, left);
-    w.read(SCAN_Z, z);
+    w.read(FORWARD_Z, z);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             y[i][j] = d.down[i][j] * number_of(Y, i, j) + w.D[i] * u[i][j];
-            y[i][j] *= k.share * z[i][j] * sigmoid_of(z[i][j]);
+            y[i][j] *= w.k.share * z[i][j] * sigmoid_of(z[i][j]);
         }
     if (add) {
         w.read(FORWARD_Y, z);
         add_numbers(y, z);
     }
-    w.write(k.y, SCAN_U, chunk, y, false);
+    w.put(FORWARD_U, y);
 }
 
-__device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS> &w, int chunk, bool add, int side)
+template <int DEPTH>
+__device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS, DEPTH> &w, int chunk, bool add, int side)
 {
+    const piece p = w.piece_of(chunk);
     if (add)
-        w.copy_rows(read_only(w.k.y), FORWARD_Y, chunk, side);
-    w.copy_rows(w.k.u, SCAN_U, chunk, side);
-    w.copy_rows(w.k.dt, SCAN_DT, chunk, side);
-    w.copy_rows(w.k.z, SCAN_Z, chunk, side);
-    w.copy_both_states(chunk, side);
+        w.copy_rows(read_only(w.k.y), FORWARD_Y, p, side);
+    w.copy_rows(w.k.u, FORWARD_U, p, side);
+    w.copy_dt(FORWARD_DT, p, side);
+    w.copy_rows(w.k.z, FORWARD_Z, p, side);
+    w.copy_tiles(chunk, side, true, false);
 }
 
+/* A thread writes the piece of the last chunk before it copies the next one's there. */
+template <int DEPTH>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     scan_forward(const __grid_constant__ scan_passes<bf16> passes)
 {
     extern __shared__ float4 memory[];
+    forward_memory<DEPTH> &shared = *reinterpret_cast<forward_memory<DEPTH> *>(memory);
     for (int d = 0; d < passes.directions; d++) {
-        walker<FORWARD_TENSORS> w(passes.of[d], *reinterpret_cast<stage<FORWARD_TENSORS>(*)[2]>(memory));
+        walker<FORWARD_TENSORS, DEPTH> w(passes.of[d], shared.stages, shared.factor);
         sums_of H = {};
         w.begin(blockIdx.x);
-        __syncthreads(); /* what was before has been read, and written */
+        w.copy_factor();
         load_forward(w, 0, d > 0, 0);
         for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
             wait_copies();
             __syncthreads();
+            if (chunk > 0)
+                w.write_rows(w.k.y, FORWARD_U, w.piece_of(chunk - 1), w.turn ^ 1, false);
             if (chunk + 1 < w.chunks)
                 load_forward(w, chunk + 1, d > 0, w.turn ^ 1);
-            forward_chunk(w, chunk, d > 0, H);
+            forward_chunk(w, d > 0, H);
         }
+        __syncthreads();
+        w.write_rows(w.k.y, FORWARD_U, w.piece_of(w.chunks - 1), w.turn ^ 1, false);
+        __syncthreads(); /* the other direction reads what has been written here */
     }
 }
 
