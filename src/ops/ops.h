@@ -34,7 +34,7 @@ cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_
 /* ---- tokens.c: images as tokens --------------------------------------------------------------------------------- */
 
 /* image (B, C, H, W) F32 -> (B, H/p * W/p, C * p * p) in `dtype`: its patches by rows, each in the order of a convolution's
- * filter, channel, row, column. No backward: images are inputs. */
+ * filter, channel, row, column. No backward: images are inputs. Asked for again, the same tensor. */
 cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dtype);
 
 /* x (B, T, D) -> (B, T + n, D): tokens[i], D elements F32, stands in every sequence at at[i] (ascending, in the result),

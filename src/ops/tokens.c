@@ -28,6 +28,18 @@ static const cab_op op_select_tokens = {
     .backward = CAB_KERNELS(cab_select_tokens_backward),
 };
 
+/* The same patches recorded before, as a teacher's are where its student reads them too, or NULL. */
+static cab_tensor *recorded_patches(const cab_graph *g, const cab_tensor *image, int patch, cab_dtype dtype)
+{
+    for (int i = 0; i < cab_graph_nodes(g); i++) {
+        const cab_node *node = cab_graph_node(g, i);
+        if (node->op == &op_patches && node->in[0] == image && node->out[0]->dtype == dtype && !node->out[0]->split &&
+            ((const cab_patches_attributes *)node->attributes)->patch == patch)
+            return node->out[0];
+    }
+    return NULL;
+}
+
 cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dtype)
 {
     char a[96];
@@ -37,6 +49,9 @@ cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dt
         image->shape[2] % patch != 0 || image->shape[3] % patch != 0)
         return cab_graph_fail(g, CAB_ESHAPE, "patches: image is %s, expected (B, C, H, W) F32, H and W multiples of %d",
                               cab_shape_text(image, a), patch);
+    cab_tensor *before = recorded_patches(g, image, patch, dtype);
+    if (before != NULL)
+        return before;
     const int64_t shape[] = {image->shape[0], image->shape[2] / patch * (image->shape[3] / patch),
                              image->shape[1] * patch * patch};
     cab_tensor *y = cab_graph_activation(g, "patches", dtype, 3, shape);

@@ -240,10 +240,34 @@ static void test_shape_errors(void **state)
     cab_backend_close(backend);
 }
 
+/* A teacher and its student read the same patches. */
+static void test_patches_once(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    check_ok(cab_backend_open("cpu", &backend));
+    cab_graph *g;
+    check_ok(cab_graph_new(backend, &g));
+    cab_tensor *image[2];
+    for (int i = 0; i < 2; i++)
+        image[i] = cab_graph_input(g, "image", CAB_F32, 4, (int64_t[]){1, 3, 32, 32});
+    cab_tensor *y = cab_patches(g, image[0], 16, CAB_F32), *other = cab_patches(g, image[1], 16, CAB_F32), *parts[2];
+    assert_ptr_equal(y, cab_patches(g, image[0], 16, CAB_F32));
+    assert_ptr_not_equal(y, other);
+    assert_ptr_not_equal(y, cab_patches(g, image[0], 8, CAB_F32));
+    assert_ptr_not_equal(y, cab_patches(g, image[0], 16, CAB_BF16));
+    cab_split(g, y, 2, (int64_t[]){256, 512}, parts);
+    assert_ptr_not_equal(y, cab_patches(g, image[0], 16, CAB_F32));
+    check_ok(cab_graph_plan(g, NULL));
+    cab_graph_free(g);
+    cab_backend_close(backend);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches), cmocka_unit_test(test_insert),
-                                       cmocka_unit_test(test_select),  cmocka_unit_test(test_wide),
-                                       cmocka_unit_test(test_gpu),     cmocka_unit_test(test_shape_errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches),     cmocka_unit_test(test_insert),
+                                       cmocka_unit_test(test_select),      cmocka_unit_test(test_wide),
+                                       cmocka_unit_test(test_gpu),         cmocka_unit_test(test_shape_errors),
+                                       cmocka_unit_test(test_patches_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

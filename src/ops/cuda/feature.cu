@@ -7,6 +7,7 @@
  *
  * Bytes per element in bf16: 2 of pred, 2 of target, 2 of the gradient (4 when it is added to). No copy of the target. */
 #include "ops/cuda/align.cuh"
+#include "ops/cuda/each.cuh"
 
 constexpr int TILE_STEPS = 8; /* tokens per thread, where the tokens are independent */
 constexpr int64_t MAX_ROW_BLOCKS = 2048;
@@ -151,40 +152,61 @@ template <typename T, int N, cab_feature_map MAP> static void launch_tiles(const
 
 /* ---- rows: softmax over features ------------------------------------------------------------------------------------- */
 
-/* The maximum of a row's D elements and the inverse sum of exponentials, by one warp. */
-template <typename T, int N> __device__ __forceinline__ float2 row_softmax(const T *target, int64_t D, int lane)
+/* The maximum of each of ROWS rows' D elements and the inverse sum of exponentials, by one warp, which waits for all of them at once. */
+template <typename T, int N, int ROWS>
+__device__ __forceinline__ void rows_softmax(const T *const (&target)[ROWS], int64_t D, int lane, float2 (&softmax)[ROWS])
 {
-    float top = -INFINITY, sum = 0.0f, x[N];
-    for (int64_t at = lane * N; at < D; at += 32 * N) {
-        load_floats(target + at, x);
+    float top[ROWS], sum[ROWS] = {}, x[N];
 #pragma unroll
-        for (int i = 0; i < N; i++)
-            top = fmaxf(top, x[i]);
-    }
-    top = warp_max(top);
-    for (int64_t at = lane * N; at < D; at += 32 * N) {
-        load_floats(target + at, x);
+    for (int r = 0; r < ROWS; r++)
+        top[r] = -INFINITY;
+    for (int64_t at = lane * N; at < D; at += 32 * N)
 #pragma unroll
-        for (int i = 0; i < N; i++)
-            sum += exp_fast(x[i] - top);
-    }
-    return make_float2(top, 1.0f / warp_sum(sum));
+        for (int r = 0; r < ROWS; r++) {
+            load_floats(target[r] + at, x);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                top[r] = fmaxf(top[r], x[i]);
+        }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        top[r] = warp_max(top[r]);
+    for (int64_t at = lane * N; at < D; at += 32 * N)
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            load_floats(target[r] + at, x);
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                sum[r] += exp_fast(x[i] - top[r]);
+        }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        softmax[r] = make_float2(top[r], 1.0f / warp_sum(sum[r]));
+}
+
+/* The target's row of the prediction's row `row`. */
+template <typename T> __device__ __forceinline__ const T *target_of(const align<T> &a, int64_t row)
+{
+    int64_t b, l;
+    split_index(row, a.L, a.B * a.L, &b, &l);
+    return a.target.at(a.target_row(b, l), 0);
 }
 
 /* The sum of squares of a row by one warp, this lane's part of it. */
 template <typename T, int N>
 __device__ __forceinline__ float compare_row(const align<T> &a, float factor, int64_t row, int lane)
 {
-    const T *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
-    const float2 softmax = row_softmax<T, N>(target, a.D, lane);
+    const T *const target[1] = {target_of(a, row)};
+    float2 softmax[1];
+    rows_softmax<T, N>(target, a.D, lane, softmax);
     float squares = 0.0f, maximum[N], inverse[N], x[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
-        maximum[i] = softmax.x;
-        inverse[i] = softmax.y;
+        maximum[i] = softmax[0].x;
+        inverse[i] = softmax[0].y;
     }
     for (int64_t at = lane * N; at < a.D; at += 32 * N) {
-        load_floats(target + at, x);
+        load_floats(target[0] + at, x);
         apply<CAB_MAP_SOFTMAX_FEATURES>(x, maximum, inverse);
         squares += compare(a, factor, row, at, x);
     }
@@ -221,17 +243,25 @@ static __global__ void __launch_bounds__(ALIGN_THREADS) token_stats(align<bf16> 
         stats[b * a.D + column + i] = make_float2(maximum[i], inverse[i]);
 }
 
+enum { STATS_ROWS = 4 }; /* of a warp */
+
 static __global__ void __launch_bounds__(ALIGN_THREADS) feature_stats(align<bf16> a, float2 *stats)
 {
     constexpr int N = WIDE<bf16>;
     const int lane = threadIdx.x % 32;
-    const int64_t row = blockIdx.x * (int64_t)ALIGN_WARPS + threadIdx.x / 32;
-    if (row >= a.B * a.L)
+    const int64_t first = (blockIdx.x * (int64_t)ALIGN_WARPS + threadIdx.x / 32) * STATS_ROWS, last = a.B * a.L - 1;
+    const bf16 *target[STATS_ROWS];
+    float2 softmax[STATS_ROWS];
+    if (first > last)
         return;
-    const bf16 *target = a.target.at(a.target_row(row / a.L, row % a.L), 0);
-    const float2 softmax = row_softmax<bf16, N>(target, a.D, lane);
-    if (lane == 0)
-        stats[row] = softmax;
+#pragma unroll
+    for (int r = 0; r < STATS_ROWS; r++)
+        target[r] = target_of(a, first + r < last ? first + r : last);
+    rows_softmax<bf16, N>(target, a.D, lane, softmax);
+#pragma unroll
+    for (int r = 0; r < STATS_ROWS; r++)
+        if (lane == r && first + r <= last)
+            stats[first + r] = softmax[r];
 }
 
 extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_backend *backend)
@@ -245,7 +275,7 @@ extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_bac
         const dim3 grid((unsigned)a.B, (unsigned)ceil_div(a.D, tile<WIDE<bf16>>::COLUMNS));
         token_stats<<<grid, ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
     } else {
-        feature_stats<<<(unsigned)ceil_div(a.B * a.L, ALIGN_WARPS), ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
+        feature_stats<<<(unsigned)ceil_div(a.B * a.L, ALIGN_WARPS * STATS_ROWS), ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
     }
     return cab_cuda_launched("align_stats");
 }
