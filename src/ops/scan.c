@@ -16,7 +16,8 @@
  *   ddelta[t] = u[t] <dh[t], B[t]> + <da[t], A>     dA = sum_t delta[t] da[t]
  *   ddt = ddelta sigmoid(dt + dt_bias)     dt_bias: its sum     dA_log = A dA
  *
- * The states are computed again: keeping them would take N times the memory of u. */
+ * The states are computed again: keeping them would take N times the memory of u. Some of them are kept on a GPU, where
+ * src/ops/cuda/scan_tied.cuh says so. */
 #include "ops/scan.h"
 
 #include "ops/kernels.h"
@@ -36,12 +37,13 @@ static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
 
 static const cab_op op_scan = {
     .name = "scan", /* in: u dt A_log B C D dt_bias z, of a second direction all but z   out: y, or the mean of both */
-    .saves = (CAB_SAVE_IN(CAB_SCAN_BOTH)) - 1,
+    .saves = (CAB_SAVE_IN(CAB_SCAN_BOTH) - 1) | CAB_SAVE_OUT(1),
     .forward = CAB_KERNELS(cab_scan_forward),
     .backward = CAB_KERNELS(cab_scan_backward),
     .forward_scratch = {[CAB_CPU] = forward_scratch CAB_ON_CUDA(cab_scan_forward_scratch_cuda)},
     .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_scan_backward_scratch_cuda)},
     .remake = {NULL CAB_ON_CUDA(cab_scan_remakes_cuda)},
+    .leaves = {NULL CAB_ON_CUDA(cab_scan_leaves_cuda)},
 };
 
 static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)

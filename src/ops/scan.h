@@ -154,6 +154,8 @@ static inline size_t cab_scan_workspace_bytes(const cab_scan_shape *s, bool back
 /* Scratch on the GPU: src/ops/cuda/scan.cu and scan_backward.cu. */
 size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend);
 size_t cab_scan_backward_scratch_cuda(const cab_node *node, const cab_backend *backend);
+/* Bytes of the states that the way back of channels with one decay begins its chunks with. */
+size_t cab_scan_leaves_cuda(const cab_node *node, const cab_backend *backend);
 /* A dt that is a product of few columns without bias, of channels with one decay: src/ops/cuda/scan_tied.cuh. */
 bool cab_scan_remakes_cuda(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend);
 

@@ -97,6 +97,18 @@ done:
     return status;
 }
 
+/* What forward kernels leave for backward ones that are not there. */
+static void drop_unread(cab_graph *g, const int *uses)
+{
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        cab_node *node = g->nodes[i];
+        const int last = node->n_out - 1;
+        if (!node->skip && !node->backward && node->op->leaves[g->backend->id] != NULL && last > 0 &&
+            node->out[last] != NULL && uses[node->out[last]->id] == 1)
+            node->out[last] = NULL;
+    }
+}
+
 cab_status cab_graph_fuse(cab_graph *g)
 {
     int *uses = NULL;
@@ -107,6 +119,7 @@ cab_status cab_graph_fuse(cab_graph *g)
             cab_visit_reads(g, (int)i, count_use, uses);
             cab_visit_writes(g, (int)i, count_use, uses);
         }
+    drop_unread(g, uses);
     CAB_GOTO(remake_inputs(g, uses));
     absorb_next(g, uses);
 done:

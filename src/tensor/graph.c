@@ -276,7 +276,13 @@ void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *cons
     }
     for (int i = 0; i < n_out; i++)
         node.out[i] = out[i];
-    cab_graph_push(g, &node);
+    const cab_scratch leaves = op->leaves[g->backend->id];
+    const size_t left = leaves != NULL ? leaves(&node, g->backend) : 0;
+    if (left > 0)
+        node.out[node.n_out++] =
+            cab_graph_activation(g, op->name, CAB_F32, 1, (int64_t[]){(int64_t)(left / sizeof(float))});
+    if (!cab_graph_failed(g))
+        cab_graph_push(g, &node);
 }
 
 cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtype)

@@ -55,6 +55,9 @@ struct cab_op {
     cab_absorb absorb[CAB_BACKENDS];
     /* NULL: every input is in memory. Else in[i]->remade may be the node that would have written it; fuse.c. */
     cab_remake remake[CAB_BACKENDS];
+    /* Bytes that the forward kernel leaves for the backward kernel, in one more output that is appended as the last, if any; NULL: none.
+     * That output is NULL where no backward node reads it. */
+    cab_scratch leaves[CAB_BACKENDS];
     /* Scratch bytes of the forward / backward node; NULL for none. */
     cab_scratch forward_scratch[CAB_BACKENDS];
     cab_scratch backward_scratch[CAB_BACKENDS];

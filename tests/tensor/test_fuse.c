@@ -1,4 +1,5 @@
-/* Nodes that compute what others before or after them would have: what they compute, what is in memory, and what stays apart. */
+/* Nodes that compute what others before or after them would have, and what forward nodes leave for backward ones: what is computed, what is
+ * in memory, and what stays apart. */
 #include "toy.h"
 
 /* twice: y = 2 x, and 2 x + 1 where it absorbed `next`; plus_one: y = x + 1. */
@@ -251,6 +252,80 @@ static void test_tensor_others_read(void **state)
     toy_expect(f->g, w, (float[]){3, 6, 9, 12});
 }
 
+/* y = x^2, of which the slope 2 x is left for the way back. */
+static cab_status square(const cab_node *node, cab_backend *backend)
+{
+    float *left = node->out[1] != NULL ? node->out[1]->data : NULL;
+    (void)backend;
+    for (int64_t r = 0; r < 2; r++)
+        for (int64_t c = 0; c < 2; c++) {
+            const float x = toy_row(node->in[0], r)[c];
+            toy_row(node->out[0], r)[c] = x * x;
+            if (left != NULL)
+                left[2 * r + c] = 2 * x;
+        }
+    return CAB_OK;
+}
+
+static cab_status give_left(const cab_node *node, cab_backend *backend)
+{
+    const float *left = node->out[1]->data;
+    (void)backend;
+    for (int64_t r = 0; r < 2; r++)
+        for (int64_t c = 0; c < 2; c++)
+            toy_give(node, 0, r, c, left[2 * r + c] * toy_row(node->gout[0], r)[c]);
+    return CAB_OK;
+}
+
+static size_t leaves(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return (size_t)cab_elements(node->in[0]) * sizeof(float);
+}
+
+static const cab_op op_square = {
+    .name = "square", .saves = CAB_SAVE_OUT(1), .leaves = {leaves}, .forward = {square}, .backward = {give_left}};
+
+/* Whether or not it is computed again. */
+static void test_left_for_the_way_back(void **state)
+{
+    fixture *f = *state;
+    for (int again = 0; again < 2; again++) {
+        cab_graph *g;
+        assert_ok(cab_graph_new(&f->heap.backend, &g));
+        cab_tensor *x = toy_input(g, 2, 2, 1, 1), *seed = toy_input(g, 1, 1, 1, 0);
+        if (again)
+            cab_graph_segment_begin(g);
+        cab_tensor *y = apply(g, &op_square, x);
+        if (again)
+            cab_graph_segment_end(g);
+        cab_tensor *z = toy_total(g, y);
+        cab_graph_want_gradient(g, x);
+        cab_graph_backward(g, 1, &z, &seed);
+        cab_graph_keep(g, z);
+        cab_tensor *dx = cab_graph_gradient(g, x);
+        cab_graph_keep(g, dx);
+        cab_plan plan;
+        assert_ok(cab_graph_plan(g, &plan));
+        assert_ok(cab_graph_run(g));
+        assert_int_equal(plan.nodes, 4 + again);
+        assert_true((cab_graph_node(g, 0)->out[1] == NULL) == (again == 1));
+        toy_expect(g, z, (float[]){30});
+        toy_expect(g, dx, (float[]){2, 4, 6, 8});
+        cab_graph_free(g);
+    }
+}
+
+static void test_left_for_nobody(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *y = apply(f->g, &op_square, f->x);
+    cab_graph_keep(f->g, y);
+    run(f);
+    assert_null(cab_graph_node(f->g, 0)->out[1]);
+    toy_expect(f->g, y, (float[]){1, 4, 9, 16});
+}
+
 #define FUSE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -261,6 +336,8 @@ int main(void)
                                        FUSE_TEST(test_only_what_it_takes),
                                        FUSE_TEST(test_other_inputs),
                                        FUSE_TEST(test_tensor_of_no_memory),
+                                       FUSE_TEST(test_left_for_the_way_back),
+                                       FUSE_TEST(test_left_for_nobody),
                                        FUSE_TEST(test_what_it_is_made_of_lives),
                                        FUSE_TEST(test_tensor_others_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -219,6 +219,16 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     return s.N <= 32 ? launch<T, 4, 8, true>(node, backend) : launch<T, 8, 8, true>(node, backend);
 }
 
+extern "C" size_t cab_scan_leaves_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const cab_scan_shape s = cab_scan_shape_of(node);
+    const int64_t places = s.B * ceil_div(s.E, scan_tied::CHANNELS), chunks = ceil_div(s.L, scan_tied::TOKENS);
+    return is_tied(node) ? (size_t)(cab_scan_attributes_of(node)->directions * places * chunks) *
+                               scan_tied::BLOCK_THREADS * sizeof(uint4)
+                         : 0;
+}
+
 extern "C" size_t cab_scan_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;

@@ -53,6 +53,7 @@ template <typename T> struct scan_pass {
     const float *A_log, *D, *bias;
     float *sums;               /* N > S * LANES: forward (B L, E), backward three of them: y, <dh, B>, <da, A> */
     float *states;             /* backward, per block: (chunks, WARPS, CH S / 4, 32) float4 */
+    uint4 *left;               /* forward to backward: scan_tied.cuh; or NULL */
     channels_of<float> dB, dC; /* backward: partial sums (groups, B L, N) */
     float *partial_parameters; /* backward, per sequence: (E, N + 2): dA_log, dD, dbias */
     int64_t partial_pitch;     /* floats from sequence to sequence */
@@ -363,6 +364,12 @@ static cab_status launch_second(const cab_tensor *to, const T *from, float facto
     return cab_cuda_launched("scan");
 }
 
+/* What the forward kernel leaves for the backward kernel, or NULL. */
+static inline const cab_tensor *scan_left(const cab_node *node)
+{
+    return node->n_out > 1 ? node->out[1] : NULL;
+}
+
 /* What forward and backward pass read of a node. `channels` are those of a block. */
 template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node, int channels)
 {
@@ -392,6 +399,8 @@ template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node,
         p.E = (int)s.E;
         p.N = s.N;
         p.groups = (int)ceil_div(s.E, channels);
+        if (const cab_tensor *left = scan_left(node))
+            p.left = (uint4 *)left->data + d * (cab_elements(left) / 4 / passes.directions);
         p.share = cab_scan_share(node);
         p.reverse = attributes->reverse[d];
     }

@@ -537,7 +537,7 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
     const int64_t blocks = cab_scan_attributes_of(node)->directions * s.B * ceil_div(s.E, scan_channels::CHANNELS);
     backward_kind kind = {};
     kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
-    kind.tied = kind.packets && scan_tied::fits(node) &&
+    kind.tied = kind.packets && scan_tied::fits(node) && scan_left(node) != NULL &&
                 sizeof(scan_tied::backward_memory<scan_tied::MOST_DEPTH>) <= cab_cuda_of(backend)->shared_limit;
     const int64_t places = s.B * ceil_div(s.E, scan_tied::CHANNELS);
     kind.together = kind.tied && places >= 4 * scan_tied::RESIDENT * (int64_t)cab_cuda_of(backend)->multiprocessors;
@@ -565,7 +565,7 @@ static backward_scratch scratch_of(const cab_node *node, const cab_backend *back
     if (kind.tied) {
         channels = scan_tied::CHANNELS;
         resident = scan_tied::RESIDENT;
-        states = ceil_div(s.L, scan_tied::TOKENS) * scan_tied::BLOCK_THREADS * scan_tied::STATES / 2;
+        states = 0;
     } else if (kind.channels) {
         channels = scan_channels::CHANNELS;
         BY_DTYPE(node->in[CAB_SCAN_U]->dtype, resident = scan_channels::RESIDENT<T>);

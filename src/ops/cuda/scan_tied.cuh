@@ -14,8 +14,11 @@
  *
  *   ddelta = u <dh, B> - r g     dA_log = -r sum_t delta g, of which every state's element gets the Nth part
  *
- * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X and P as operands have them, f H as
- * it is, and f G with what its operand lost.
+ * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X, P and f H as operands have them, H
+ * from that f H, and f G with what its operand lost.
+ *
+ * f H of every chunk, as the operand that it is, is left by the way forward for the way back: 2 bytes per token and channel, where
+ * computing it again would take a third of the time.
  *
  * A decay below 2^-11 is taken for 2^-11, an eighth of what rounding to bf16 may cost, so that up and down stay within 2^88. Operands are
  * rounded to bf16; states, sums and everything per token and channel are fp32.
@@ -28,8 +31,8 @@
  *
  * dt of a linear layer of up to 32 inputs is in no memory (tensor.remade): it is a product of x and the layer's W, one step for 16 inputs.
  *
- * Forward, per token and channel: 8 bytes, 6 where dt is a product, 6 exponentials and the like, 66 instructions; backward 18 or 14 bytes and
- * 8 of states, 10 and 174: batch 128, E 384, L 197: 19 and 42 us of copies, 15 and 26 us of exponentials, 20 and 57 us of instructions.
+ * Forward, per token and channel: 10 bytes, 8 where dt is a product, 6 exponentials and the like, 66 instructions; backward 16 or 14
+ * bytes, 7 and 130: batch 128, E 384, L 197: 24 and 38 us of copies, 15 and 18 us of exponentials, 20 and 43 us of instructions.
  */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_CUH
@@ -204,12 +207,12 @@ template <bool AFTER> __device__ __forceinline__ void narrow_causal(const sums_o
     r[3] = pack(even ? s[1][2] : 0.0f, odd ? s[1][3] : 0.0f);
 }
 
-/* A chunk in shared memory: (tokens, 16 columns) of B, C and, where dt is a product, of its left factor, twice; and the block's channels
- * of tensors, (tokens, channels). */
+/* A chunk in shared memory: (tokens, 16 columns) of B, C and, where dt is a product, of its left factor; and the block's channels of
+ * tensors, (tokens, channels). */
 enum { TILE_B, TILE_C, TILE_LEFT };
 
 template <int TENSORS, int DEPTH> struct stage {
-    char tiles[TILE_LEFT + 2 * DEPTH][TILE];
+    char tiles[TILE_LEFT + DEPTH][TILE];
     char rows[TENSORS][TOKENS * CHANNELS_BYTES];
 };
 
@@ -331,17 +334,17 @@ template <int TENSORS, int DEPTH> struct walker {
         copy_8(shared_address(to) + which / 4 * ROW_BYTES + which % 4 * 8, from.at(row(t), there ? n : 0), there);
     }
 
-    /* B, C and dt's left factor, of which a block has a quarter for each tile; `second`: where a stage holds two chunks. */
-    __device__ __forceinline__ void copy_tiles(int chunk, int side, bool all, bool second)
+    /* B, C and dt's left factor; a quarter of the block for each tile. */
+    __device__ __forceinline__ void copy_tiles(int chunk, int side)
     {
         char(*const to)[TILE] = stages[side].tiles;
         const int part = threadIdx.x / 64;
         if (part == 0)
-            copy_tile(k.B, 0, k.N, chunk, to[second ? TILE_C : TILE_B]);
-        else if (part == 1 && all)
+            copy_tile(k.B, 0, k.N, chunk, to[TILE_B]);
+        else if (part == 1)
             copy_tile(k.C, 0, k.N, chunk, to[TILE_C]);
         else if (part >= 2 && part < 2 + DEPTH)
-            copy_tile(k.dt_left, (part - 2) * 16, k.rank, chunk, to[TILE_LEFT + (second ? DEPTH : 0) + part - 2]);
+            copy_tile(k.dt_left, (part - 2) * 16, k.rank, chunk, to[TILE_LEFT + part - 2]);
     }
 
     __device__ __forceinline__ void read(int tensor, numbers &x) const
@@ -377,7 +380,7 @@ template <int TENSORS, int DEPTH> struct walker {
     }
 
     /* dt without its bias, from place `tensor` or as a product. */
-    __device__ __forceinline__ void read_dt(int tensor, bool second, numbers &dt) const
+    __device__ __forceinline__ void read_dt(int tensor, numbers &dt) const
     {
         if constexpr (DEPTH > 0) {
             sums_of sums = {};
@@ -386,7 +389,7 @@ template <int TENSORS, int DEPTH> struct walker {
 #pragma unroll
             for (int i = 0; i < DEPTH; i++) {
                 fragment left, right;
-                read_rows(TILE_LEFT + (second ? DEPTH : 0) + i, left);
+                read_rows(TILE_LEFT + i, left);
                 load_matrices(right, shared_address(factor.tiles[i]) + warp * WARP_CHANNELS * ROW_BYTES + tile_at);
                 add_product_nt(sums, right, left);
             }
@@ -406,6 +409,13 @@ __device__ __forceinline__ void add_numbers(numbers &to, const numbers &x)
         to[i / 4][i % 4] += x[i / 4][i % 4];
 }
 
+/* Where a thread's part of f H of a chunk is left, of block `place`. */
+template <int TENSORS, int DEPTH>
+__device__ __forceinline__ uint4 *left_at(const walker<TENSORS, DEPTH> &w, int place, int chunk)
+{
+    return w.k.left + ((int64_t)place * w.chunks + chunk) * BLOCK_THREADS + threadIdx.x;
+}
+
 template <typename T> __device__ __forceinline__ channels_of<const T> read_only(const channels_of<T> &c)
 {
     return {c.data, c.pitch};
@@ -413,12 +423,12 @@ template <typename T> __device__ __forceinline__ channels_of<const T> read_only(
 
 /* What the state needs of a chunk: u, delta / ln 2, decays and X / ln 2. u and dt stand in places `tensor` and the next. */
 template <int TENSORS, int DEPTH>
-__device__ __forceinline__ void read_inputs(const walker<TENSORS, DEPTH> &w, int tensor, bool second, numbers &u,
-                                            numbers &delta, decays &d, fragment &X)
+__device__ __forceinline__ void read_inputs(const walker<TENSORS, DEPTH> &w, int tensor, numbers &u, numbers &delta,
+                                            decays &d, fragment &X)
 {
     numbers x;
     w.read(tensor, u);
-    w.read_dt(tensor + 1, second, delta);
+    w.read_dt(tensor + 1, delta);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -433,13 +443,12 @@ __device__ __forceinline__ void read_inputs(const walker<TENSORS, DEPTH> &w, int
     narrow(x, X);
 }
 
-/* f H becomes H behind the chunk whose B is in `tile`. */
+/* f H becomes H behind the chunk. */
 template <int TENSORS, int DEPTH>
-__device__ __forceinline__ void advance(const walker<TENSORS, DEPTH> &w, int tile, const decays &d, const fragment &X,
-                                        sums_of &H)
+__device__ __forceinline__ void advance(const walker<TENSORS, DEPTH> &w, const decays &d, const fragment &X, sums_of &H)
 {
     fragment B;
-    w.read_columns(tile, B);
+    w.read_columns(TILE_B, B);
     add_product_nn(H, X, B);
     scale_channels(H, d.through);
 }

@@ -1,6 +1,5 @@
-/* scan_tied_backward.cuh - the way back of scan_tied.cuh, which has the formulas. A block goes forward through its chunks once for the
- * states before them, f H, left in scratch, then backward. dB and dC of a chunk, sums over channels, are left in shared memory
- * by each warp and added up by the block behind the next chunk's barrier. */
+/* scan_tied_backward.cuh - the way back of scan_tied.cuh, which has the formulas. dB and dC of a chunk, sums over channels, are left in
+ * shared memory by each warp and added up by the block behind the next chunk's barrier. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
 
@@ -17,7 +16,7 @@ enum { BACK_DZ = SCAN_TENSORS, BACK_TENSORS };
 template <int DEPTH> struct backward_memory {
     stage<BACK_TENSORS, DEPTH> stages[2];
     dt_factor<DEPTH> factor;
-    float4 states[2][2][BLOCK_THREADS]; /* f H of the chunk, a block of 8 states behind the other */
+    uint4 before[2][BLOCK_THREADS];     /* f H of the chunk */
     float4 sums[2][BLOCK_WARPS][4][32]; /* of a warp's channels: dB, then dC, of both blocks of states */
 };
 
@@ -26,7 +25,6 @@ template <int DEPTH> using back_walker = walker<BACK_TENSORS, DEPTH>;
 /* What a warp carries from chunk to chunk, and sums over tokens of the lane's channels. */
 struct carried {
     sums_of G;
-    float end[2]; /* g of the token behind the chunk */
     float dA[2], dD[2], dbias[2];
 };
 
@@ -38,40 +36,19 @@ struct back_chunk {
     fragment G, rest; /* f G, and what rounding took of it */
 };
 
-/* f H of a chunk in scratch: a block of 8 states behind the other. */
-template <int DEPTH> __device__ __forceinline__ float4 *state_at(const back_walker<DEPTH> &w, int chunk)
-{
-    return reinterpret_cast<float4 *>(w.k.states) + ((int64_t)blockIdx.x * w.chunks + chunk) * 2 * BLOCK_THREADS +
-           threadIdx.x;
-}
-
-__device__ __forceinline__ void read_state(const float4 (&from)[2][BLOCK_THREADS], sums_of &H)
-{
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float4 state = from[i][threadIdx.x];
-        H[i][0] = state.x;
-        H[i][1] = state.y;
-        H[i][2] = state.z;
-        H[i][3] = state.w;
-    }
-}
-
 template <int DEPTH>
-__device__ __forceinline__ void load_all(back_walker<DEPTH> &w, int chunk, int side,
-                                         float4 (&state)[2][BLOCK_THREADS])
+__device__ __forceinline__ void load_all(back_walker<DEPTH> &w, int place, int chunk, int side,
+                                         uint4 (&before)[BLOCK_THREADS])
 {
     const piece p = w.piece_of(chunk);
-#pragma unroll
-    for (int i = 0; i < 2; i++)
-        copy_16(shared_address(&state[i][threadIdx.x]), state_at(w, chunk) + i * BLOCK_THREADS, true);
+    copy_16(shared_address(&before[threadIdx.x]), left_at(w, place, chunk), true);
     if (w.k.add_z)
         w.copy_rows(read_only(w.k.dz), BACK_DZ, p, side);
     w.copy_rows(w.k.z, SCAN_Z, p, side);
     w.copy_rows(w.k.dy, SCAN_DY, p, side);
     w.copy_rows(w.k.u, SCAN_U, p, side);
     w.copy_dt(SCAN_DT, p, side);
-    w.copy_tiles(chunk, side, true, false);
+    w.copy_tiles(chunk, side);
 }
 
 /* What chunk_back() left in a stage. */
@@ -81,46 +58,6 @@ template <int DEPTH> __device__ __forceinline__ void write_all(const back_walker
     w.write_rows(w.k.dz, SCAN_Z, p, side, false);
     w.write_rows(w.k.du, SCAN_U, p, side, w.k.add_u);
     w.write_rows(w.k.ddt, SCAN_DT, p, side, w.k.add_dt);
-}
-
-/* On the way forward a chunk is soon done: each stage holds two, the second where the way back has z, dy and C, so that copies run
- * AHEAD chunks ahead. */
-enum { AHEAD = 3 };
-
-template <int DEPTH> __device__ __forceinline__ void load_swept(back_walker<DEPTH> &w, int chunk)
-{
-    const int tensor = chunk / 2 % 2 * 2;
-    if (chunk < w.chunks) {
-        const piece p = w.piece_of(chunk);
-        w.copy_rows(w.k.u, tensor, p, chunk % 2);
-        w.copy_dt(tensor + 1, p, chunk % 2);
-        w.copy_tiles(chunk, chunk % 2, false, chunk / 2 % 2);
-    }
-    copies_commit();
-}
-
-template <int DEPTH> __device__ __forceinline__ void sweep(back_walker<DEPTH> &w)
-{
-    sums_of H = {};
-#pragma unroll 1
-    for (int chunk = 0; chunk < AHEAD; chunk++)
-        load_swept(w, chunk);
-    for (int chunk = 0; chunk < w.chunks; chunk++) {
-        numbers u, delta;
-        fragment X;
-        decays d;
-        const int second = chunk / 2 % 2;
-        copies_wait_but<AHEAD - 1>();
-        __syncthreads();
-        load_swept(w, chunk + AHEAD);
-        w.turn = chunk % 2;
-        read_inputs(w, second * 2, second, u, delta, d, X);
-        scale_channels(H, d.through);
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            state_at(w, chunk)[i * BLOCK_THREADS] = make_float4(H[i][0], H[i][1], H[i][2], H[i][3]);
-        advance(w, second ? TILE_C : TILE_B, d, X, H);
-    }
 }
 
 /* P, and of what is known without the state: du's share of D, dD, and what dz is Y's multiple of. */
@@ -174,12 +111,27 @@ __device__ __forceinline__ void mix_forward(back_walker<DEPTH> &w, back_chunk &c
     w.put(SCAN_Z, dz);
 }
 
-/* G and g before the chunk; c.G and c.rest: f G. H: f H */
+/* G before the chunk; c.G and c.rest: f G. end: g of the token behind the chunk, <G, H>. */
 template <int DEPTH>
-__device__ __forceinline__ void retreat(const back_walker<DEPTH> &w, back_chunk &c, const sums_of &H, sums_of &G,
-                                        float (&begin)[2])
+__device__ __forceinline__ void retreat(const back_walker<DEPTH> &w, back_chunk &c, const fragment &before, sums_of &G,
+                                        float (&end)[2])
 {
     fragment C;
+    sums_of H;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        H[i / 2][i % 2 * 2] = low_half(before[i]);
+        H[i / 2][i % 2 * 2 + 1] = high_half(before[i]);
+    }
+    advance(w, c.d, c.X, H);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+            sum += number_of(G, i, n) * number_of(H, i, n);
+        end[i] = quad_sum(sum);
+    }
     scale_channels(G, c.d.through);
     narrow_sums(G, c.G);
 #pragma unroll
@@ -187,14 +139,6 @@ __device__ __forceinline__ void retreat(const back_walker<DEPTH> &w, back_chunk 
         c.rest[i] = pack(G[i / 2][i % 2 * 2] - low_half(c.G[i]), G[i / 2][i % 2 * 2 + 1] - high_half(c.G[i]));
     w.read_columns(TILE_C, C);
     add_product_nn(G, c.P, C);
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int n = 0; n < 4; n++)
-            sum += number_of(G, i, n) * number_of(H, i, n);
-        begin[i] = quad_sum(sum);
-    }
     scale_channels(G, c.d.through);
 }
 
@@ -213,7 +157,8 @@ __device__ __forceinline__ void add_up(const back_walker<DEPTH> &w, const back_c
 }
 
 /* Gradients of u and dt, and the lane's part of those of A and of dt's bias. */
-template <int DEPTH> __device__ __forceinline__ void mix_back(back_walker<DEPTH> &w, back_chunk &c, carried &s)
+template <int DEPTH>
+__device__ __forceinline__ void mix_back(back_walker<DEPTH> &w, back_chunk &c, const float (&end)[2], carried &s)
 {
     fragment left, B, C;
     sums_of S = {}, dX = {};
@@ -231,7 +176,7 @@ template <int DEPTH> __device__ __forceinline__ void mix_back(back_walker<DEPTH>
 #pragma unroll
         for (int j = 0; j < 4; j++)
             c.g[i][j] -= x[i][j] * number_of(dX, i, j);
-        add_up(w, c, i, s.end[i], c.g[i]);
+        add_up(w, c, i, end[i], c.g[i]);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const float through = c.d.up[i][j] * number_of(dX, i, j), delta = c.delta[i][j]; /* through: times ln 2 */
@@ -265,31 +210,36 @@ __device__ __forceinline__ void mix_channels(const back_walker<DEPTH> &w, const 
         to[i][w.lane] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
 }
 
+__device__ __forceinline__ void read_left(const uint4 &from, fragment &before)
+{
+    const uint4 left = from;
+    before[0] = left.x;
+    before[1] = left.y;
+    before[2] = left.z;
+    before[3] = left.w;
+}
+
 /* A chunk: tokens first, which end what most registers hold, then sums over channels. */
 template <int DEPTH>
-__device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, const float4 (&state)[2][BLOCK_THREADS],
-                                           float4 (&sums)[4][32])
+__device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, const uint4 &left, float4 (&sums)[4][32])
 {
     back_chunk c;
-    fragment before, X, P;
-    sums_of H;
-    float begin[2];
-    read_state(state, H);
-    narrow_sums(H, before);
-    read_inputs(w, SCAN_U, false, c.u, c.delta, c.d, c.X);
+    fragment X, P, before;
+    float end[2];
+    read_inputs(w, SCAN_U, c.u, c.delta, c.d, c.X);
     {
         numbers gate_slope;
         read_gradients(w, c, s, gate_slope);
+        read_left(left, before);
         mix_forward(w, c, before, gate_slope);
     }
-    retreat(w, c, H, s.G, begin);
-    mix_back(w, c, s);
+    retreat(w, c, before, s.G, end);
+    mix_back(w, c, end, s);
+    read_left(left, before); /* once more, too */
     transpose(c.X, X);
     transpose(c.P, P);
     mix_channels<true>(w, X, P, c.G, TILE_C, sums);
     mix_channels<false>(w, P, X, before, TILE_B, sums + 2);
-    s.end[0] = begin[0];
-    s.end[1] = begin[1];
 }
 
 /* dB and dC of a chunk from what the warps left: threads 0 .. 127, two states of two tokens each. */
@@ -338,11 +288,11 @@ __device__ __forceinline__ void store_parameters(const back_walker<DEPTH> &w, co
 
 /* A thread writes its pieces of the chunk behind before it copies there those of the chunk ahead. */
 template <int DEPTH>
-__device__ __forceinline__ void back(back_walker<DEPTH> &w, backward_memory<DEPTH> &shared)
+__device__ __forceinline__ void back(back_walker<DEPTH> &w, int place, backward_memory<DEPTH> &shared)
 {
     float4(&sums)[2][BLOCK_WARPS][4][32] = shared.sums;
     carried s = {};
-    load_all(w, w.chunks - 1, w.turn, shared.states[w.turn]);
+    load_all(w, place, w.chunks - 1, w.turn, shared.before[w.turn]);
     for (int chunk = w.chunks - 1; chunk >= 0; chunk--, w.turn ^= 1) {
         wait_copies();
         __syncthreads();
@@ -351,8 +301,8 @@ __device__ __forceinline__ void back(back_walker<DEPTH> &w, backward_memory<DEPT
             store_sums(w, chunk + 1, sums[w.turn ^ 1]);
         }
         if (chunk > 0)
-            load_all(w, chunk - 1, w.turn ^ 1, shared.states[w.turn ^ 1]);
-        chunk_back(w, s, shared.states[w.turn], sums[w.turn][w.warp]);
+            load_all(w, place, chunk - 1, w.turn ^ 1, shared.before[w.turn ^ 1]);
+        chunk_back(w, s, shared.before[w.turn][threadIdx.x], sums[w.turn][w.warp]);
     }
     __syncthreads();
     write_all(w, 0, w.turn ^ 1);
@@ -374,9 +324,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
             w.begin(task / apart);
             __syncthreads(); /* what was before has been read, and of dz written */
             w.copy_factor();
-            sweep(w);
-            __syncthreads();
-            back(w, shared);
+            back(w, task / apart, shared);
         }
 }
 

@@ -17,16 +17,18 @@ template <int DEPTH> struct forward_memory {
 
 /* add: to what the first direction wrote. */
 template <int DEPTH>
-__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS, DEPTH> &w, bool add, sums_of &H)
+__device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS, DEPTH> &w, int chunk, bool add, sums_of &H)
 {
     sums_of S = {}, Y = {};
     numbers u, z, delta, y;
     fragment X, B, C, before, left;
     decays d;
-    read_inputs(w, FORWARD_U, false, u, delta, d, X);
+    read_inputs(w, FORWARD_U, u, delta, d, X);
     scale_channels(H, d.through);
     narrow_sums(H, before);
-    advance(w, TILE_B, d, X, H);
+    if (w.k.left != NULL)
+        *left_at(w, blockIdx.x, chunk) = make_uint4(before[0], before[1], before[2], before[3]);
+    advance(w, d, X, H);
     w.read_rows(TILE_B, B);
     w.read_rows(TILE_C, C);
     add_product_nt(S, C, B);
@@ -57,7 +59,7 @@ __device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS, DEPTH> &w, 
     w.copy_rows(w.k.u, FORWARD_U, p, side);
     w.copy_dt(FORWARD_DT, p, side);
     w.copy_rows(w.k.z, FORWARD_Z, p, side);
-    w.copy_tiles(chunk, side, true, false);
+    w.copy_tiles(chunk, side);
 }
 
 /* A thread writes the piece of the last chunk before it copies the next one's there. */
@@ -80,7 +82,7 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
                 w.write_rows(w.k.y, FORWARD_U, w.piece_of(chunk - 1), w.turn ^ 1, false);
             if (chunk + 1 < w.chunks)
                 load_forward(w, chunk + 1, d > 0, w.turn ^ 1);
-            forward_chunk(w, d > 0, H);
+            forward_chunk(w, chunk, d > 0, H);
         }
         __syncthreads();
         w.write_rows(w.k.y, FORWARD_U, w.piece_of(w.chunks - 1), w.turn ^ 1, false);
