@@ -5,8 +5,8 @@
  * sums in registers. Two kernels:
  *
  *   narrow_columns  a block has 64 columns of the wide side and a part of the rows. For few outputs, dx = dy W needs
- *                   no other columns; old dx of the next tile is on its way to registers while this one is
- *                   multiplied. Parts are few, as columns share the blocks: 66 at 384 columns.
+ *                   no other columns; old dx of the next tile is on its way to registers while this one's part
+ *                   of dW is added. Parts are few, as columns share the blocks: 66 at 384 columns.
  *   narrow_rows     a block has all columns, up to 768, since dx = dy W of few inputs sums over them. 12 warps share
  *                   these terms; their sums meet in shared memory and are added in order one tile later, so that a
  *                   tile has one barrier.
@@ -246,9 +246,9 @@ static __global__ void __launch_bounds__(COLUMN_WARPS * 32, 3) narrow_columns(co
     typedef tile_of<BLOCKS, COLUMN_ROWS> tile;
     copier<BLOCKS, COLUMN_ROWS, COLUMN_WARPS * 32> copies(b.narrow, wide, begin, COLUMN_PIECES, s);
     outer_sums<BLOCKS, 1> sums = {};
-    old_rows old, next;
+    old_rows old;
     int64_t upper = begin + warp * STEP + threadIdx.x % 32 / 4;
-    load_old(next, dx, expands && b.add_dx, upper, s);
+    load_old(old, dx, expands && b.add_dx, upper, s);
     copies.next(tile(ring, 0, COLUMN_PIECES));
     copies.next(tile(ring, 1, COLUMN_PIECES));
     if (expands)
@@ -262,13 +262,13 @@ static __global__ void __launch_bounds__(COLUMN_WARPS * 32, 3) narrow_columns(co
         __syncthreads();
         copies.next(tile(ring, (stage + 2) % COLUMN_STAGES, COLUMN_PIECES));
         stage = (stage + 1) % COLUMN_STAGES;
-        old = next;
-        load_old(next, dx, expands && b.add_dx, upper + COLUMN_ROWS, s);
         if (expands)
             expand_tile<BLOCKS>(dx, old,
                                 (const char *)shared + (now.narrow - shared_address(shared)) +
                                     warp * STEP * NARROW_PITCH<BLOCKS>,
                                 shared, upper, s);
+        /* Not before: a scoreboard counts loads, and who waits for these would wait for the next ones. */
+        load_old(old, dx, expands && b.add_dx, upper + COLUMN_ROWS, s);
         outer(sums, now, 2 * warp, COLUMN_PIECES, b.sum_columns);
     }
     store_sums(b, sums, blockIdx.y, first + 16 * warp);
