@@ -167,6 +167,18 @@ static cab_tensor *conv1d(bench *b, const shape *s)
     return conv1d_of(b, s, tokens(b, s, s->E));
 }
 
+/* As a layer of Vim begins. */
+static cab_tensor *conv1d_both(bench *b, const shape *s)
+{
+    cab_conv1d_filter filters[2];
+    cab_tensor *y[2];
+    for (int d = 0; d < 2; d++)
+        filters[d] =
+            (cab_conv1d_filter){parameter(b, 3, (int64_t[]){s->E, 1, s->n}), parameter(b, 1, (int64_t[]){s->E})};
+    cab_conv1d_both(b->graph, tokens(b, s, s->E), filters, true, y);
+    return cab_add(b->graph, 2, y);
+}
+
 /* x as part of a projection, as a mixer has it: rows of 4 E / 3 + 12 columns begin at 8 bytes. */
 static cab_tensor *conv1d_part(bench *b, const shape *s)
 {
@@ -317,6 +329,7 @@ static const operation operations[] = {
     {"add_rms_norm 128 x 197 x 192", add_rms_norm, {128, 197, 192, 0}},
     {"add_rms_norm 128 x 197 x 384", add_rms_norm, {128, 197, 384, 0}},
     {"conv1d 128 x 197, E 384, K 4", conv1d, {128, 197, 384, 4}},
+    {"conv1d both 512 x 197, E 384, and a sum", conv1d_both, {512, 197, 384, 4}},
     {"conv1d 8 x 2048, E 6144, K 4", conv1d, {8, 2048, 6144, 4}},
     {"conv1d 32 x 1024, E 2304 of 3084, K 4", conv1d_part, {32, 1024, 2304, 4}},
     {"gate 32 x 1024, 768 of 3084", gate, {32, 1024, 768, 0}},

@@ -1,11 +1,10 @@
 #include "nn/mamba1.h"
 
-cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
+cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z,
                                   cab_mamba1_taps *taps)
 {
     const int64_t sizes[3] = {m->dt_rank, m->d_state, m->d_state};
     cab_tensor *parts[3];
-    x = reverse ? cab_conv1d_reverse(g, x, m->conv_w, m->conv_b, true) : cab_conv1d(g, x, m->conv_w, m->conv_b, true);
     cab_split(g, cab_dense_record(g, &m->x_proj, x), 3, sizes, parts);
     const cab_scan_inputs in = {.u = x,
                                 .dt = cab_dense_record(g, &m->dt_proj, parts[0]),

@@ -3,8 +3,7 @@
  *   x = silu(conv(x))                     depthwise, K taps, with bias
  *   (dt | B | C) = x_proj(x)              x_proj: E -> R + 2 N, no bias
  *   y = scan(x, dt_proj(dt), A_log, B, C, D) * silu(z)      dt_proj: R -> E; its bias is added within the scan
- *
- * `reverse` runs convolution and scan from the last token to the first, over the same rows. */
+ */
 #ifndef CAB_NN_MAMBA1_H
 #define CAB_NN_MAMBA1_H
 
@@ -25,8 +24,8 @@ typedef struct cab_mamba1_taps {
     cab_tensor *dt;        /* (B, L, E), without its bias */
 } cab_mamba1_taps;
 
-/* x, z (B, L, E) -> what the scan reads, with which the layer ends. */
-cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z, bool reverse,
+/* x, convolved, and z, (B, L, E) -> what the scan reads, with which the layer ends. */
+cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z,
                                   cab_mamba1_taps *taps);
 
 #endif

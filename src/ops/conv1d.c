@@ -3,7 +3,8 @@
  *   u[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e]     (x is zero before the sequence)
  *   y = u, or silu(u)
  *
- * In reverse, tokens run from the last to the first: l + (K - 1) - k in the place of l - (K - 1) + k.
+ * A node may have a second direction with a filter of its own, whose tokens run from the last to the first: l + (K - 1) - k in the place of
+ * l - (K - 1) + k. Both read the same x, once where the caches hold it, and their gradients of x are one sum.
  *
  * x, y: (B, L, E)    w: (E, 1, K) fp32    bias: (E) fp32
  * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
@@ -13,10 +14,12 @@
 #include "ops/ops.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static double conv1d_flops(const cab_node *node)
 {
-    return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->in[1]);
+    const int directions = cab_conv1d_attributes_of(node)->directions;
+    return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->in[1]) * directions;
 }
 
 /* The filters, transposed to (K, E) so that channels are dense, and the bias. */
@@ -41,8 +44,8 @@ static size_t conv1d_backward_scratch(const cab_node *node, const cab_backend *b
 }
 
 static const cab_op op_conv1d = {
-    .name = "conv1d", /* in: x w bias   out: y */
-    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
+    .name = "conv1d", /* in: x w bias, of a second direction w bias   out: y, the second's y */
+    .saves = CAB_SAVE_IN(5) - 1,
     .forward = CAB_KERNELS(cab_conv1d_forward),
     .backward = CAB_KERNELS(cab_conv1d_backward),
     .forward_scratch = {[CAB_CPU] = conv1d_forward_scratch},
@@ -77,24 +80,39 @@ static bool conv1d_fits(cab_graph *g, const char *op, const cab_tensor *x, const
     return true;
 }
 
-static cab_tensor *conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu, bool reverse)
+cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
 {
     if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, op_conv1d.name, x, w, bias))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "conv1d", x->dtype, x->n_dim, x->shape);
-    cab_conv1d_attributes attributes = {.silu = silu, .reverse = reverse};
+    cab_conv1d_attributes attributes = {.silu = silu, .directions = 1};
     cab_graph_append(g, &op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
-cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filters[2], bool silu, cab_tensor *y[2])
 {
-    return conv1d(g, x, w, bias, silu, false);
-}
-
-cab_tensor *cab_conv1d_reverse(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
-{
-    return conv1d(g, x, w, bias, silu, true);
+    cab_tensor *in[5] = {x}, *out[2];
+    y[0] = y[1] = NULL;
+    if (cab_graph_failed(g) || x == NULL)
+        return;
+    for (int d = 0; d < 2; d++) {
+        in[1 + 2 * d] = filters[d].w;
+        in[2 + 2 * d] = filters[d].bias;
+        if (filters[d].w == NULL || !conv1d_fits(g, op_conv1d.name, x, filters[d].w, filters[d].bias))
+            return;
+    }
+    if (cab_columns(filters[0].w) != cab_columns(filters[1].w)) {
+        cab_graph_fail(g, CAB_ESHAPE, "conv1d: the filters of both directions have %" PRId64 " and %" PRId64 " taps",
+                       cab_columns(filters[0].w), cab_columns(filters[1].w));
+        return;
+    }
+    for (int d = 0; d < 2; d++)
+        out[d] = cab_graph_activation(g, d ? "conv1d_backward" : "conv1d", x->dtype, x->n_dim, x->shape);
+    const cab_conv1d_attributes attributes = {.silu = silu, .directions = 2};
+    cab_graph_append(g, &op_conv1d, 5, in, 2, out, &attributes, sizeof attributes);
+    if (!cab_graph_failed(g))
+        memcpy(y, out, sizeof out);
 }
 
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu)
@@ -112,7 +130,7 @@ cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tens
                               "conv1d_step: state is %s, expected (%" PRId64 ", %" PRId64 ", %" PRId64 ") F32",
                               cab_shape_text(state, a), x->shape[0], taps, cab_columns(x));
     cab_tensor *y = cab_graph_activation(g, "conv1d_step", x->dtype, x->n_dim, x->shape);
-    cab_conv1d_attributes attributes = {.silu = silu};
+    cab_conv1d_attributes attributes = {.silu = silu, .directions = 1};
     cab_graph_append(g, &op_conv1d_step, 4, (cab_tensor *[]){x, w, bias, state}, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

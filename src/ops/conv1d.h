@@ -12,8 +12,37 @@ enum {
 
 typedef struct cab_conv1d_attributes {
     bool silu;
-    bool reverse; /* tokens run from the last to the first */
+    int directions; /* the second's tokens run from the last to the first */
 } cab_conv1d_attributes;
+
+static inline const cab_conv1d_attributes *cab_conv1d_attributes_of(const cab_node *node)
+{
+    return (const cab_conv1d_attributes *)node->attributes;
+}
+
+/* Whether anything flows back into direction d. */
+static inline bool cab_conv1d_flows(const cab_node *node, int d)
+{
+    return node->gout[d] != NULL;
+}
+
+/* Direction d of a node as a node of its own: in x w bias, out y. What the first gives as gradient of x, the second adds to. */
+static inline cab_node cab_conv1d_direction(const cab_node *node, int d)
+{
+    cab_node one = *node;
+    one.n_in = 3;
+    one.n_out = 1;
+    if (d == 0)
+        return one;
+    for (int i = 1; i < 3; i++) {
+        one.in[i] = node->in[i + 2];
+        one.gin[i] = node->gin[i + 2];
+    }
+    one.out[0] = node->out[1];
+    one.gout[0] = node->gout[1];
+    one.accumulate = (node->accumulate >> 2 & 6u) | (cab_conv1d_flows(node, 0) ? 1u : node->accumulate & 1u);
+    return one;
+}
 
 /* Scratch on the GPU: partial gradients of filters and bias. */
 size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend);

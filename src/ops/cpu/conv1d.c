@@ -209,14 +209,16 @@ static void backward_task(const task *s, float *partial)
 }
 
 /* Task `index` of stretches x blocks; *stretch counts over all sequences. */
-static task task_at(const cab_node *node, const filter *f, int64_t index, int64_t *stretch)
+static task task_at(const cab_node *node, const filter *f, bool reverse, int64_t index, int64_t *stretch)
 {
-    const cab_conv1d_attributes *attributes = node->attributes;
     const int64_t L = node->in[0]->shape[1], blocks = (f->E + BLOCK - 1) / BLOCK;
     const int64_t stretches = (L + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS;
     *stretch = index / blocks;
-    task s = {
-        .node = node, .f = f, .silu = attributes->silu, .reverse = attributes->reverse, .b = *stretch / stretches};
+    task s = {.node = node,
+              .f = f,
+              .silu = cab_conv1d_attributes_of(node)->silu,
+              .reverse = reverse,
+              .b = *stretch / stretches};
     s.first = index % blocks * BLOCK;
     s.n = f->E - s.first < BLOCK ? f->E - s.first : BLOCK;
     s.begin = *stretch % stretches * CAB_CONV1D_TOKENS;
@@ -231,15 +233,23 @@ static int64_t stretch_count(const cab_node *node)
     return node->in[0]->shape[0] * ((node->in[0]->shape[1] + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS);
 }
 
-cab_status CAB_ISA(cab_conv1d_forward)(const cab_node *node, cab_backend *backend)
+static void forward_direction(const cab_node *node, bool reverse, int threads)
 {
     const filter f = filter_load(node);
     const int64_t tasks = stretch_count(node) * ((f.E + BLOCK - 1) / BLOCK);
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < tasks; i++) {
         int64_t stretch;
-        const task s = task_at(node, &f, i, &stretch);
+        const task s = task_at(node, &f, reverse, i, &stretch);
         forward_task(&s);
+    }
+}
+
+cab_status CAB_ISA(cab_conv1d_forward)(const cab_node *node, cab_backend *backend)
+{
+    for (int d = 0; d < cab_conv1d_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_conv1d_direction(node, d);
+        forward_direction(&one, d > 0, backend->threads);
     }
     return CAB_OK;
 }
@@ -265,18 +275,27 @@ static void sum_partials(const cab_node *node, const filter *f, const float *par
     }
 }
 
-cab_status CAB_ISA(cab_conv1d_backward)(const cab_node *node, cab_backend *backend)
+static void backward_direction(const cab_node *node, bool reverse, int threads)
 {
     const filter f = filter_load(node);
     const int64_t stretches = stretch_count(node), tasks = stretches * ((f.E + BLOCK - 1) / BLOCK);
     float *partials = f.bias + f.E;
-#pragma omp parallel for num_threads(backend->threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < tasks; i++) {
         int64_t stretch;
-        const task s = task_at(node, &f, i, &stretch);
+        const task s = task_at(node, &f, reverse, i, &stretch);
         backward_task(&s, partials + stretch * f.E * (f.K + 1));
     }
-    sum_partials(node, &f, partials, stretches, backend->threads);
+    sum_partials(node, &f, partials, stretches, threads);
+}
+
+cab_status CAB_ISA(cab_conv1d_backward)(const cab_node *node, cab_backend *backend)
+{
+    for (int d = 0; d < cab_conv1d_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_conv1d_direction(node, d);
+        if (cab_conv1d_flows(node, d))
+            backward_direction(&one, d > 0, backend->threads);
+    }
     return CAB_OK;
 }
 

@@ -13,7 +13,8 @@
  *
  *   dx[t] = sum_k w[k] p[t + (K - 1) - k]     dw[k] = sum_t p[t] x[t - (K - 1) + k]     dbias = sum_t p[t]
  *
- * in one pass over x and dy. Gradients of filters are summed over a thread's tokens, then over the stretches of a block,
+ * in one pass over x and dy. Of a node of two directions a thread takes its stretch in one, then in the other: x is found in cache by then,
+ * and so is dx, to which the second adds. Gradients of filters are summed over a thread's tokens, then over the stretches of a block,
  * then by a second kernel over blocks, in a fixed order.
  *
  * Vectors of channels and K = 4 are one set of kernels; anything else runs channel by channel with filters of 4 or 16 taps,
@@ -35,7 +36,10 @@ enum {
 template <typename T> constexpr int FORWARD_AHEAD = 16 / (int)sizeof(T);
 
 /* Blocks that the registers of a multiprocessor have room for. */
-constexpr int FORWARD_BLOCKS = 6;
+constexpr int forward_blocks(int directions)
+{
+    return directions == 1 ? 6 : 5;
+}
 constexpr int backward_blocks(size_t element, bool add)
 {
     return element > sizeof(bf16) ? 2 : add ? 3 : 4;
@@ -50,6 +54,12 @@ template <typename T> struct conv_pass {
     int L, stretch, stretches; /* tokens of a sequence, of a stretch; stretches of a sequence */
     int taps;
     bool silu, reverse;
+    bool add; /* backward: to what stands in dx */
+};
+
+/* All directions of a node that anything flows through. */
+template <typename T, int DIRECTIONS> struct conv_passes {
+    conv_pass<T> of[DIRECTIONS];
 };
 
 __device__ __forceinline__ float sigmoid_fast(float x)
@@ -111,6 +121,16 @@ template <typename T, int V> struct cursor {
     }
 };
 
+/* Stretch i of a sequence, the same tokens in either direction: from the first to past the last, counted in the pass's. */
+template <typename T> __device__ __forceinline__ int begin_of(const conv_pass<T> &p, int i)
+{
+    return p.reverse ? max(p.L - (i + 1) * p.stretch, 0) : i * p.stretch;
+}
+template <typename T> __device__ __forceinline__ int end_of(const conv_pass<T> &p, int i)
+{
+    return p.reverse ? p.L - i * p.stretch : min((i + 1) * p.stretch, p.L);
+}
+
 /* A stretch of tokens of V channels. The filter's last taps are the K kept here; `first` of them are not there. */
 template <typename T, int K, int V> struct conv_thread {
     const conv_pass<T> &k;
@@ -122,8 +142,8 @@ template <typename T, int K, int V> struct conv_thread {
 
     __device__ __forceinline__ conv_thread(const conv_pass<T> &pass, int64_t stretch, int64_t channel)
         : k(pass), first(V == 1 ? K - pass.taps : 0), b(stretch / pass.stretches), e(channel),
-          begin((int)(stretch - b * pass.stretches) * pass.stretch),
-          end(pass.L - begin < pass.stretch ? pass.L : begin + pass.stretch),
+          begin(begin_of(pass, (int)(stretch - b * pass.stretches))),
+          end(end_of(pass, (int)(stretch - b * pass.stretches))),
           from(pass.x, b, e, pass.L, begin - (K - 1), pass.reverse)
     {
 #pragma unroll
@@ -217,20 +237,24 @@ __device__ __forceinline__ void forward_stretch(conv_thread<T, K, V> &c, cursor<
     }
 }
 
-template <typename T, int K, int V>
-static __global__ void __launch_bounds__(THREADS, K == 4 ? FORWARD_BLOCKS : 2)
-    conv1d_forward(const __grid_constant__ conv_pass<T> pass)
+template <typename T, int K, int V, int DIRECTIONS>
+static __global__ void __launch_bounds__(THREADS, K == 4 ? forward_blocks(DIRECTIONS) : 2)
+    conv1d_forward(const __grid_constant__ conv_passes<T, DIRECTIONS> passes)
 {
-    const conv_place at = place_of<V>(pass);
+    const conv_place at = place_of<V>(passes.of[0]);
     if (!at.inside)
         return;
-    conv_thread<T, K, V> c(pass, at.stretch, at.channel);
-    forward_stretch(c, cursor<T, V>(pass.y, c.b, c.e, pass.L, c.begin, pass.reverse));
+#pragma unroll 1
+    for (int d = 0; d < DIRECTIONS; d++) {
+        const conv_pass<T> &pass = passes.of[d];
+        conv_thread<T, K, V> c(pass, at.stretch, at.channel);
+        forward_stretch(c, cursor<T, V>(pass.y, c.b, c.e, pass.L, c.begin, pass.reverse));
+    }
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------------ */
 
-/* ADD: to what stands in dx. */
+/* ADD: perhaps to what stands in dx. */
 template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv_thread<T, K, V> {
     typedef conv_thread<T, K, V> base;
     using base::begin;
@@ -262,12 +286,12 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
         a.x = from.take(t < behind);
         a.dy = dy.take(t < seeds);
         if (ADD)
-            a.dx = before.take(t - (K - 1) >= begin && t - (K - 1) < end);
+            a.dx = before.take(k.add && t - (K - 1) >= begin && t - (K - 1) < end);
     }
 
     /* Token t, which may be one of the K - 1 past the stretch: those are the next stretch's to sum. Past the sequence dy
-     * is zero and so is p. dx of the token K - 1 before it is complete then. */
-    __device__ __forceinline__ void token(int t, const arrival &now)
+     * is zero and so is p. dx of the token K - 1 before it is complete then. INSIDE: that, too, is of the stretch. */
+    template <bool INSIDE> __device__ __forceinline__ void token(int t, const arrival &now)
     {
         float u[V], sum[V] = {};
         this->advance(now.x, u);
@@ -283,7 +307,7 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
         for (int v = 0; v < V; v++) {
             const float s = sigmoid_fast(u[v]), slope = s * (1.0f + u[v] * (1.0f - s));
             p[0][v] *= k.silu ? slope : 1.0f;
-            const float own = t < end ? p[0][v] : 0.0f;
+            const float own = INSIDE || t < end ? p[0][v] : 0.0f;
 #pragma unroll
             for (int i = 0; i < K; i++)
                 if (V > 1 || i >= this->first) {
@@ -292,7 +316,7 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
                 }
             dw[K][v] += own;
         }
-        if (t - (K - 1) >= begin && k.dx.data != NULL)
+        if ((INSIDE || t - (K - 1) >= begin) && k.dx.data != NULL)
             dx.put(sum);
     }
 
@@ -308,11 +332,17 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
                 now[j] = next[j];
                 request(next[j], t + AHEAD + j);
             }
+            if (t - (K - 1) >= begin && t + AHEAD <= end) {
+#pragma unroll
+                for (int j = 0; j < AHEAD; j++)
+                    token<true>(t + j, now[j]);
+                continue;
+            }
 #pragma unroll
             for (int j = 0; j < AHEAD; j++) {
                 if (t + j >= end + K - 1)
                     return;
-                token(t + j, now[j]);
+                token<false>(t + j, now[j]);
             }
         }
     }
@@ -345,22 +375,28 @@ __device__ __forceinline__ void store_partials(const float (&dw)[K + 1][V], cons
     }
 }
 
-template <typename T, int K, int V, bool ADD>
+template <typename T, int K, int V, bool ADD, int DIRECTIONS>
 static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeof(T), ADD) : 2)
-    conv1d_backward(const __grid_constant__ conv_pass<T> pass)
+    conv1d_backward(const __grid_constant__ conv_passes<T, DIRECTIONS> passes)
 {
-    float dw[K + 1][V] = {};
-    const conv_place at = place_of<V>(pass);
-    if (at.inside) {
-        conv_backward_thread<T, K, V, ADD> c(pass, at.stretch, at.channel);
-        c.stretch();
+#pragma unroll 1
+    for (int d = 0; d < DIRECTIONS; d++) {
+        const conv_pass<T> &pass = passes.of[d];
+        float dw[K + 1][V] = {};
+        const conv_place at = place_of<V>(pass);
+        if (at.inside) {
+            conv_backward_thread<T, K, V, ADD> c(pass, at.stretch, at.channel);
+            c.stretch();
 #pragma unroll
-        for (int i = 0; i <= K; i++)
+            for (int i = 0; i <= K; i++)
 #pragma unroll
-            for (int v = 0; v < V; v++)
-                dw[i][v] = c.dw[i][v];
+                for (int v = 0; v < V; v++)
+                    dw[i][v] = c.dw[i][v];
+        }
+        if (d > 0)
+            __syncthreads(); /* the sums before have been read */
+        store_partials<K, V>(dw, place_of<V>(pass), pass.partials, pass.E, pass.taps);
     }
-    store_partials<K, V>(dw, place_of<V>(pass), pass.partials, pass.E, pass.taps);
 }
 
 /* Columns of the partial sums: dw tap by tap, then dbias. */
@@ -400,9 +436,15 @@ static int stretch_of(const cab_node *node, const cab_backend *backend, int bloc
     return (int)best;
 }
 
+/* Whether the kernel that can add to dx is needed: for a second direction, too. */
+static bool may_add(const cab_node *node)
+{
+    return (node->accumulate & 1) != 0 || cab_conv1d_attributes_of(node)->directions == 2;
+}
+
 static int backward_stretch(const cab_node *node, const cab_backend *backend)
 {
-    return stretch_of(node, backend, backward_blocks(cab_dtype_size(node->in[0]->dtype), node->accumulate & 1));
+    return stretch_of(node, backend, backward_blocks(cab_dtype_size(node->in[0]->dtype), may_add(node)));
 }
 
 /* Blocks of stretches one above the other; each leaves a row of partial sums. */
@@ -411,102 +453,143 @@ static int64_t groups_of(const cab_node *node, int stretch)
     return ceil_div(node->in[0]->shape[0] * ceil_div(node->in[0]->shape[1], stretch), DOWN);
 }
 
-extern "C" size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
+/* Floats of partial sums of a direction. */
+static int64_t partial_size(const cab_node *node, int64_t groups)
 {
-    const cab_tensor *w = node->in[1];
-    const int64_t groups = groups_of(node, backward_stretch(node, backend));
-    return (size_t)(groups * w->shape[0] * (cab_columns(w) + 1)) * sizeof(float);
+    return groups * node->in[1]->shape[0] * (cab_columns(node->in[1]) + 1);
 }
 
-template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node, int stretch)
+extern "C" size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0];
-    const cab_conv1d_attributes *attributes = (const cab_conv1d_attributes *)node->attributes;
+    const int64_t size = partial_size(node, groups_of(node, backward_stretch(node, backend)));
+    return (size_t)(size * cab_conv1d_attributes_of(node)->directions) * sizeof(float);
+}
+
+/* Direction d of a node. */
+template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node, int d, int stretch)
+{
+    const cab_node one = cab_conv1d_direction(node, d);
+    const cab_tensor *x = one.in[0];
     conv_pass<T> p = {};
     p.x = rows<const T>(x);
-    p.w = (const float *)node->in[1]->data;
-    p.bias = rows<const float>(node->in[2]).data;
+    p.w = (const float *)one.in[1]->data;
+    p.bias = rows<const float>(one.in[2]).data;
     p.sequences = x->shape[0];
     p.L = (int)x->shape[1];
     p.E = cab_columns(x);
     p.stretch = stretch;
     p.stretches = (int)ceil_div(p.L, stretch);
-    p.taps = (int)cab_columns(node->in[1]);
-    p.silu = attributes->silu;
-    p.reverse = attributes->reverse;
+    p.taps = (int)cab_columns(one.in[1]);
+    p.silu = cab_conv1d_attributes_of(node)->silu;
+    p.reverse = d == 1;
+    if (node->backward) {
+        p.dy = rows<const T>(one.gout[0]);
+        p.dx = rows<T>(one.gin[0]);
+        p.add = p.dx.data != NULL && (one.accumulate & 1) != 0;
+    } else {
+        p.y = rows<T>(one.out[0]);
+    }
     return p;
 }
 
+/* Whether all directions' channels can be moved VECTOR at a time. */
 static bool fits_vectors(const cab_node *node)
 {
-    return cab_columns(node->in[1]) == 4 && fits_packets(node->in[0], VECTOR) && fits_packets(node->in[1], 4);
+    bool fits = true;
+    for (int d = 0; d < cab_conv1d_attributes_of(node)->directions; d++) {
+        const cab_node one = cab_conv1d_direction(node, d);
+        const cab_tensor *const moved[] = {one.in[0], node->backward ? one.gout[0] : one.out[0], one.gin[0]};
+        fits &= cab_columns(one.in[1]) == 4 && fits_packets(one.in[1], 4);
+        for (const cab_tensor *t : moved)
+            fits &= fits_packets(t, VECTOR);
+    }
+    return fits;
 }
 
-template <typename T, int K, int V>
-static void launch_forward(const conv_pass<T> &p, int64_t groups, cab_backend *backend)
+template <typename T, int K, int V, int DIRECTIONS>
+static void launch_forward(const conv_passes<T, DIRECTIONS> &p, int64_t groups, cab_backend *backend)
 {
-    const int64_t blocks = groups * ceil_div(p.E, ACROSS * V);
-    conv1d_forward<T, K, V><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
+    const int64_t blocks = groups * ceil_div(p.of[0].E, ACROSS * V);
+    conv1d_forward<T, K, V, DIRECTIONS><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
 }
 
-template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
+template <typename T, int DIRECTIONS> static cab_status forward(const cab_node *node, cab_backend *backend)
 {
-    const int stretch = stretch_of(node, backend, FORWARD_BLOCKS);
+    const int stretch = stretch_of(node, backend, forward_blocks(DIRECTIONS));
     const int64_t groups = groups_of(node, stretch);
-    conv_pass<T> p = conv_pass_of<T>(node, stretch);
-    p.y = rows<T>(node->out[0]);
-    if (fits_vectors(node) && fits_packets(node->out[0], VECTOR))
+    conv_passes<T, DIRECTIONS> p = {};
+    for (int d = 0; d < DIRECTIONS; d++)
+        p.of[d] = conv_pass_of<T>(node, d, stretch);
+    if (fits_vectors(node))
         launch_forward<T, 4, VECTOR>(p, groups, backend);
-    else if (p.taps <= 4)
+    else if (p.of[0].taps <= 4)
         launch_forward<T, 4, 1>(p, groups, backend);
     else
         launch_forward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, groups, backend);
     return cab_cuda_launched("conv1d");
 }
 
-template <typename T, int K, int V>
-static void launch_backward(const conv_pass<T> &p, int64_t groups, bool add, cab_backend *backend)
+template <typename T, int K, int V, int DIRECTIONS>
+static void launch_backward(const conv_passes<T, DIRECTIONS> &p, int64_t groups, bool add, cab_backend *backend)
 {
-    const unsigned blocks = (unsigned)(groups * ceil_div(p.E, ACROSS * V));
-    if (add)
-        conv1d_backward<T, K, V, true><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+    const unsigned blocks = (unsigned)(groups * ceil_div(p.of[0].E, ACROSS * V));
+    const conv_passes<T, 1> one = {{p.of[0]}};
+    if (DIRECTIONS == 2)
+        conv1d_backward<T, K, V, true, DIRECTIONS><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+    else if (add)
+        conv1d_backward<T, K, V, true, 1><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
     else
-        conv1d_backward<T, K, V, false><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+        conv1d_backward<T, K, V, false, 1><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
 }
 
-template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
+/* Filters' and biases' gradients from the partial sums of direction d. */
+template <typename T>
+static cab_status sum_filters(const cab_node *node, int d, const conv_pass<T> &p, int64_t groups, cab_backend *backend)
 {
-    const int stretch = backward_stretch(node, backend);
-    const int64_t groups = groups_of(node, stretch);
-    const bool add = node->accumulate & 1;
-    conv_pass<T> p = conv_pass_of<T>(node, stretch);
-    p.dy = rows<const T>(node->gout[0]);
-    p.dx = rows<T>(node->gin[0]);
-    p.partials = (float *)node->scratch;
-    if (fits_vectors(node) && fits_packets(node->gout[0], VECTOR) && fits_packets(node->gin[0], VECTOR))
-        launch_backward<T, 4, VECTOR>(p, groups, add, backend);
-    else if (p.taps <= 4)
-        launch_backward<T, 4, 1>(p, groups, add, backend);
-    else
-        launch_backward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, groups, add, backend);
-    CAB_TRY(cab_cuda_launched("conv1d"));
-    const filter_targets targets = {rows<float>(node->gin[1]).data, rows<float>(node->gin[2]).data, p.E, p.taps, true};
+    const cab_node one = cab_conv1d_direction(node, d);
+    const filter_targets targets = {rows<float>(one.gin[1]).data, rows<float>(one.gin[2]).data, p.E, p.taps, true};
     if (targets.w == NULL && targets.bias == NULL)
         return CAB_OK;
     return launch_partials(targets, p.partials, groups, p.E * (p.taps + 1), backend);
 }
 
+/* Of directions `first` on. */
+template <typename T, int DIRECTIONS>
+static cab_status backward(const cab_node *node, int first, cab_backend *backend)
+{
+    const int stretch = backward_stretch(node, backend);
+    const int64_t groups = groups_of(node, stretch);
+    conv_passes<T, DIRECTIONS> p = {};
+    for (int i = 0; i < DIRECTIONS; i++) {
+        p.of[i] = conv_pass_of<T>(node, first + i, stretch);
+        p.of[i].partials = (float *)node->scratch + i * partial_size(node, groups);
+    }
+    if (fits_vectors(node))
+        launch_backward<T, 4, VECTOR>(p, groups, may_add(node), backend);
+    else if (p.of[0].taps <= 4)
+        launch_backward<T, 4, 1>(p, groups, may_add(node), backend);
+    else
+        launch_backward<T, CAB_CONV1D_MAX_WIDTH, 1>(p, groups, may_add(node), backend);
+    CAB_TRY(cab_cuda_launched("conv1d"));
+    for (int i = 0; i < DIRECTIONS; i++)
+        CAB_TRY(sum_filters(node, first + i, p.of[i], groups, backend));
+    return CAB_OK;
+}
+
 extern "C" cab_status cab_conv1d_forward_cuda(const cab_node *node, cab_backend *backend)
 {
+    const bool both = cab_conv1d_attributes_of(node)->directions == 2;
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = forward<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype, (status = both ? forward<T, 2>(node, backend) : forward<T, 1>(node, backend)));
     return status;
 }
 
 extern "C" cab_status cab_conv1d_backward_cuda(const cab_node *node, cab_backend *backend)
 {
+    const bool first = cab_conv1d_flows(node, 0);
+    const bool both = first && cab_conv1d_attributes_of(node)->directions == 2 && cab_conv1d_flows(node, 1);
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = backward<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype, (status = both ? backward<T, 2>(node, 0, backend) : backward<T, 1>(node, first ? 0 : 1, backend)));
     return status;
 }
 
@@ -541,7 +624,7 @@ extern "C" cab_status cab_conv1d_step_forward_cuda(const cab_node *node, cab_bac
     const cab_tensor *x = node->in[0];
     const int64_t n = x->shape[0], E = cab_columns(x);
     const int taps = (int)cab_columns(node->in[1]);
-    const bool silu = ((const cab_conv1d_attributes *)node->attributes)->silu;
+    const bool silu = cab_conv1d_attributes_of(node)->silu;
     const float *w = (const float *)node->in[1]->data, *bias = rows<const float>(node->in[2]).data;
     float *state = (float *)node->in[3]->data;
     BY_DTYPE(x->dtype, (conv1d_step<T><<<(unsigned)ceil_div(n * E, THREADS), THREADS, 0, stream_of(backend)>>>(
