@@ -244,7 +244,7 @@ static __global__ void __launch_bounds__(THREADS, K == 4 ? forward_blocks(DIRECT
     const conv_place at = place_of<V>(passes.of[0]);
     if (!at.inside)
         return;
-#pragma unroll 1
+#pragma unroll /* so that what a pass says are operands */
     for (int d = 0; d < DIRECTIONS; d++) {
         const conv_pass<T> &pass = passes.of[d];
         conv_thread<T, K, V> c(pass, at.stretch, at.channel);
@@ -286,7 +286,7 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
         a.x = from.take(t < behind);
         a.dy = dy.take(t < seeds);
         if (ADD)
-            a.dx = before.take(k.add && t - (K - 1) >= begin && t - (K - 1) < end);
+            a.dx = before.take(k.add & (t - (K - 1) >= begin) & (t - (K - 1) < end)); /* no branches */
     }
 
     /* Token t, which may be one of the K - 1 past the stretch: those are the next stretch's to sum. Past the sequence dy
@@ -379,7 +379,7 @@ template <typename T, int K, int V, bool ADD, int DIRECTIONS>
 static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeof(T), ADD) : 2)
     conv1d_backward(const __grid_constant__ conv_passes<T, DIRECTIONS> passes)
 {
-#pragma unroll 1
+#pragma unroll /* so that what a pass says are operands */
     for (int d = 0; d < DIRECTIONS; d++) {
         const conv_pass<T> &pass = passes.of[d];
         float dw[K + 1][V] = {};

@@ -310,6 +310,17 @@ __device__ __forceinline__ void back(back_walker<DEPTH> &w, int place, backward_
     store_parameters(w, s);
 }
 
+/* Direction D, a constant so that what the pass says are operands, of the block of channels `place`. */
+template <int DEPTH, int D>
+__device__ __forceinline__ void go_back(const scan_passes<bf16> &passes, int place, backward_memory<DEPTH> &shared)
+{
+    back_walker<DEPTH> w(passes.of[D], shared.stages, shared.factor);
+    w.begin(place);
+    __syncthreads(); /* what was before has been read, and of dz written */
+    w.copy_factor();
+    back(w, place, shared);
+}
+
 /* A task is a block of channels in one direction, or with `together` in each after the other. */
 template <int DEPTH>
 static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
@@ -318,14 +329,13 @@ static __global__ void __launch_bounds__(BLOCK_THREADS, RESIDENT)
     extern __shared__ float4 memory[];
     backward_memory<DEPTH> &shared = *reinterpret_cast<backward_memory<DEPTH> *>(memory);
     const int apart = passes.together ? 1 : passes.directions;
-    for (int task = blockIdx.x; task < apart * passes.places(); task += gridDim.x)
-        for (int d = task % apart; d < passes.directions; d += apart) {
-            back_walker<DEPTH> w(passes.of[d], shared.stages, shared.factor);
-            w.begin(task / apart);
-            __syncthreads(); /* what was before has been read, and of dz written */
-            w.copy_factor();
-            back(w, task / apart, shared);
-        }
+    for (int task = blockIdx.x; task < apart * passes.places(); task += gridDim.x) {
+        const bool second = task % apart > 0;
+        if (!second)
+            go_back<DEPTH, 0>(passes, task / apart, shared);
+        if (second || passes.directions > apart)
+            go_back<DEPTH, 1>(passes, task / apart, shared);
+    }
 }
 
 } // namespace scan_tied

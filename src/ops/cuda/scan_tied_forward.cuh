@@ -62,32 +62,40 @@ __device__ __forceinline__ void load_forward(walker<FORWARD_TENSORS, DEPTH> &w, 
     w.copy_tiles(chunk, side);
 }
 
-/* A thread writes the piece of the last chunk before it copies the next one's there. */
+/* All chunks in direction D, which is a constant so that what the pass says are operands. A thread writes the piece of the last chunk
+ * before it copies the next one's there. */
+template <int DEPTH, int D>
+__device__ __forceinline__ void go_forward(const scan_passes<bf16> &passes, forward_memory<DEPTH> &shared)
+{
+    walker<FORWARD_TENSORS, DEPTH> w(passes.of[D], shared.stages, shared.factor);
+    sums_of H = {};
+    w.begin(blockIdx.x);
+    w.copy_factor();
+    load_forward(w, 0, D > 0, 0);
+    for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
+        wait_copies();
+        __syncthreads();
+        if (chunk > 0)
+            w.write_rows(w.k.y, FORWARD_U, w.piece_of(chunk - 1), w.turn ^ 1, false);
+        if (chunk + 1 < w.chunks)
+            load_forward(w, chunk + 1, D > 0, w.turn ^ 1);
+        forward_chunk(w, chunk, D > 0, H);
+    }
+    __syncthreads();
+    w.write_rows(w.k.y, FORWARD_U, w.piece_of(w.chunks - 1), w.turn ^ 1, false);
+}
+
 template <int DEPTH>
 static __global__ void __launch_bounds__(BLOCK_THREADS, 3)
     scan_forward(const __grid_constant__ scan_passes<bf16> passes)
 {
     extern __shared__ float4 memory[];
     forward_memory<DEPTH> &shared = *reinterpret_cast<forward_memory<DEPTH> *>(memory);
-    for (int d = 0; d < passes.directions; d++) {
-        walker<FORWARD_TENSORS, DEPTH> w(passes.of[d], shared.stages, shared.factor);
-        sums_of H = {};
-        w.begin(blockIdx.x);
-        w.copy_factor();
-        load_forward(w, 0, d > 0, 0);
-        for (int chunk = 0; chunk < w.chunks; chunk++, w.turn ^= 1) {
-            wait_copies();
-            __syncthreads();
-            if (chunk > 0)
-                w.write_rows(w.k.y, FORWARD_U, w.piece_of(chunk - 1), w.turn ^ 1, false);
-            if (chunk + 1 < w.chunks)
-                load_forward(w, chunk + 1, d > 0, w.turn ^ 1);
-            forward_chunk(w, chunk, d > 0, H);
-        }
-        __syncthreads();
-        w.write_rows(w.k.y, FORWARD_U, w.piece_of(w.chunks - 1), w.turn ^ 1, false);
-        __syncthreads(); /* the other direction reads what has been written here */
-    }
+    go_forward<DEPTH, 0>(passes, shared);
+    if (passes.directions == 1)
+        return;
+    __syncthreads(); /* y has been written, which the other direction reads */
+    go_forward<DEPTH, 1>(passes, shared);
 }
 
 } // namespace scan_tied
