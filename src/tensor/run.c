@@ -13,9 +13,17 @@ double cab_node_flops(const cab_node *node)
     return node->op->flops(node);
 }
 
+/* Of a tensor in no memory, of what it is made of. */
 static double bytes_of(const cab_tensor *t)
 {
-    return t != NULL ? (double)cab_elements(t) * (double)cab_dtype_size(t->dtype) : 0;
+    double bytes = 0;
+    if (t == NULL)
+        return 0;
+    if (t->remade == NULL)
+        return (double)cab_elements(t) * (double)cab_dtype_size(t->dtype);
+    for (int i = 0; i < t->remade->n_in; i++)
+        bytes += bytes_of(t->remade->in[i]);
+    return bytes;
 }
 
 double cab_node_bytes(const cab_node *node)

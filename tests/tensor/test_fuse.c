@@ -217,6 +217,7 @@ static void test_tensor_of_no_memory(void **state)
     const cab_plan plan = run(f);
     assert_int_equal(plan.nodes, 5); /* of six */
     assert_null(t->data);
+    assert_true(cab_node_bytes(cab_graph_node(f->g, 1)) == 32); /* f->x and y */
     toy_expect(f->g, z, (float[]){30});
     toy_expect(f->g, dx, (float[]){2, 4, 6, 8});
 }
