@@ -66,8 +66,9 @@ typedef struct check_case {
     double forward, gradient;         /* tolerances of F32; 0: 1e-5 and 1e-4 */
     double low_forward, low_gradient; /* of BF16; 0: 1e-2 and 1.5e-2 */
     bool f32_only;
-    bool no_nan; /* the op does not pass NaN on (integer outputs, masks): skip that variant */
-    bool apart;  /* values that come with gradients are computed otherwise: eager mode may give other bits */
+    bool bf16_only; /* on a GPU: what BF16 alone has kernels for */
+    bool no_nan;    /* the op does not pass NaN on (integer outputs, masks): skip that variant */
+    bool apart;     /* values that come with gradients are computed otherwise: eager mode may give other bits */
 } check_case;
 
 typedef struct check_variant {
