@@ -88,6 +88,19 @@ static cab_plan run(fixture *f)
     return plan;
 }
 
+/* z, the sum of y, and its gradient by x, both kept. */
+static cab_tensor *differentiate(cab_graph *g, cab_tensor *x, cab_tensor *y, cab_tensor **z)
+{
+    cab_tensor *seed = toy_input(g, 1, 1, 1, 0);
+    *z = toy_total(g, y);
+    cab_graph_want_gradient(g, x);
+    cab_graph_backward(g, 1, z, &seed);
+    cab_tensor *dx = cab_graph_gradient(g, x);
+    cab_graph_keep(g, dx);
+    cab_graph_keep(g, *z);
+    return dx;
+}
+
 static void test_one_node_of_two(void **state)
 {
     fixture *f = *state;
@@ -119,13 +132,8 @@ static void test_own_result_is_wanted(void **state)
 static void test_backward_reads_it(void **state)
 {
     fixture *f = *state;
-    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_plus_one, t), *z = toy_total(f->g, y);
-    cab_tensor *seed = toy_input(f->g, 1, 1, 1, 0);
-    cab_graph_want_gradient(f->g, f->x);
-    cab_graph_backward(f->g, 1, &z, &seed);
-    cab_tensor *dx = cab_graph_gradient(f->g, f->x);
-    cab_graph_keep(f->g, dx);
-    cab_graph_keep(f->g, z);
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_plus_one, t), *z;
+    cab_tensor *dx = differentiate(f->g, f->x, y, &z);
     const cab_plan plan = run(f);
     assert_int_equal(plan.nodes, 5); /* of six */
     assert_non_null(t->data);
@@ -207,13 +215,8 @@ static const cab_op op_thrice = {
 static void test_tensor_of_no_memory(void **state)
 {
     fixture *f = *state;
-    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_thrice, t), *z = toy_total(f->g, y);
-    cab_tensor *seed = toy_input(f->g, 1, 1, 1, 0);
-    cab_graph_want_gradient(f->g, f->x);
-    cab_graph_backward(f->g, 1, &z, &seed);
-    cab_tensor *dx = cab_graph_gradient(f->g, f->x);
-    cab_graph_keep(f->g, dx);
-    cab_graph_keep(f->g, z);
+    cab_tensor *t = apply(f->g, &op_twice, f->x), *y = apply(f->g, &op_thrice, t), *z;
+    cab_tensor *dx = differentiate(f->g, f->x, y, &z);
     const cab_plan plan = run(f);
     assert_int_equal(plan.nodes, 5); /* of six */
     assert_null(t->data);
@@ -294,18 +297,13 @@ static void test_left_for_the_way_back(void **state)
     for (int again = 0; again < 2; again++) {
         cab_graph *g;
         assert_ok(cab_graph_new(&f->heap.backend, &g));
-        cab_tensor *x = toy_input(g, 2, 2, 1, 1), *seed = toy_input(g, 1, 1, 1, 0);
+        cab_tensor *x = toy_input(g, 2, 2, 1, 1);
         if (again)
             cab_graph_segment_begin(g);
         cab_tensor *y = apply(g, &op_square, x);
         if (again)
             cab_graph_segment_end(g);
-        cab_tensor *z = toy_total(g, y);
-        cab_graph_want_gradient(g, x);
-        cab_graph_backward(g, 1, &z, &seed);
-        cab_graph_keep(g, z);
-        cab_tensor *dx = cab_graph_gradient(g, x);
-        cab_graph_keep(g, dx);
+        cab_tensor *z, *dx = differentiate(g, x, y, &z);
         cab_plan plan;
         assert_ok(cab_graph_plan(g, &plan));
         assert_ok(cab_graph_run(g));

@@ -554,8 +554,7 @@ static cab_status sum_filters(const cab_node *node, int d, const conv_pass<T> &p
 }
 
 /* Of directions `first` on. */
-template <typename T, int DIRECTIONS>
-static cab_status backward(const cab_node *node, int first, cab_backend *backend)
+template <typename T, int DIRECTIONS> static cab_status backward(const cab_node *node, int first, cab_backend *backend)
 {
     const int stretch = backward_stretch(node, backend);
     const int64_t groups = groups_of(node, stretch);
@@ -589,7 +588,8 @@ extern "C" cab_status cab_conv1d_backward_cuda(const cab_node *node, cab_backend
     const bool first = cab_conv1d_flows(node, 0);
     const bool both = first && cab_conv1d_attributes_of(node)->directions == 2 && cab_conv1d_flows(node, 1);
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, (status = both ? backward<T, 2>(node, 0, backend) : backward<T, 1>(node, first ? 0 : 1, backend)));
+    BY_DTYPE(node->in[0]->dtype,
+             (status = both ? backward<T, 2>(node, 0, backend) : backward<T, 1>(node, first ? 0 : 1, backend)));
     return status;
 }
 

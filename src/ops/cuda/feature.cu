@@ -154,7 +154,8 @@ template <typename T, int N, cab_feature_map MAP> static void launch_tiles(const
 
 /* The maximum of each of ROWS rows' D elements and the inverse sum of exponentials, by one warp, which waits for all of them at once. */
 template <typename T, int N, int ROWS>
-__device__ __forceinline__ void rows_softmax(const T *const (&target)[ROWS], int64_t D, int lane, float2 (&softmax)[ROWS])
+__device__ __forceinline__ void rows_softmax(const T *const (&target)[ROWS], int64_t D, int lane,
+                                             float2 (&softmax)[ROWS])
 {
     float top[ROWS], sum[ROWS] = {}, x[N];
 #pragma unroll
@@ -275,7 +276,8 @@ extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_bac
         const dim3 grid((unsigned)a.B, (unsigned)ceil_div(a.D, tile<WIDE<bf16>>::COLUMNS));
         token_stats<<<grid, ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
     } else {
-        feature_stats<<<(unsigned)ceil_div(a.B * a.L, ALIGN_WARPS * STATS_ROWS), ALIGN_THREADS, 0, stream_of(backend)>>>(a, stats);
+        feature_stats<<<(unsigned)ceil_div(a.B * a.L, ALIGN_WARPS * STATS_ROWS), ALIGN_THREADS, 0,
+                        stream_of(backend)>>>(a, stats);
     }
     return cab_cuda_launched("align_stats");
 }

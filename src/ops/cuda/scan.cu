@@ -188,8 +188,7 @@ template <int DEPTH> static cab_status launch_tied(const scan_passes<bf16> &p, c
 {
     const size_t shared = sizeof(scan_tied::forward_memory<DEPTH>);
     CAB_TRY(cab_cuda_shared((const void *)scan_tied::scan_forward<DEPTH>, shared, "scan"));
-    scan_tied::scan_forward<DEPTH>
-        <<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
+    scan_tied::scan_forward<DEPTH><<<(unsigned)p.places(), scan_tied::BLOCK_THREADS, shared, stream_of(backend)>>>(p);
     return cab_cuda_launched("scan");
 }
 

@@ -719,8 +719,7 @@ template <typename T> static cab_status backward(const cab_node *node, cab_backe
 /* Forward and backward alike: a tensor is remade by all that read it or by none. */
 extern "C" bool cab_scan_remakes_cuda(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend)
 {
-    const bool tied = node->backward ? kind_of(node, backend).tied
-                                     : scan_tied::fits(node) && all_fit(node, WIDE<bf16>);
+    const bool tied = node->backward ? kind_of(node, backend).tied : scan_tied::fits(node) && all_fit(node, WIDE<bf16>);
     return tied && i % CAB_SCAN_INPUTS == CAB_SCAN_DT && scan_tied::remakes(maker);
 }
 

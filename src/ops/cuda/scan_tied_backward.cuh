@@ -62,7 +62,8 @@ template <int DEPTH> __device__ __forceinline__ void write_all(const back_walker
 
 /* P, and of what is known without the state: du's share of D, dD, and what dz is Y's multiple of. */
 template <int DEPTH>
-__device__ __forceinline__ void read_gradients(const back_walker<DEPTH> &w, back_chunk &c, carried &s, numbers &gate_slope)
+__device__ __forceinline__ void read_gradients(const back_walker<DEPTH> &w, back_chunk &c, carried &s,
+                                               numbers &gate_slope)
 {
     numbers z, dy, down;
     w.read(SCAN_Z, z);
@@ -144,7 +145,8 @@ __device__ __forceinline__ void retreat(const back_walker<DEPTH> &w, back_chunk 
 
 /* Of a row's tokens g, from what each of them adds to it. */
 template <int DEPTH>
-__device__ __forceinline__ void add_up(const back_walker<DEPTH> &w, const back_chunk &c, int i, float end, float (&g)[4])
+__device__ __forceinline__ void add_up(const back_walker<DEPTH> &w, const back_chunk &c, int i, float end,
+                                       float (&g)[4])
 {
     float before[2], all;
     w.place.scan(g, before, all);
@@ -267,8 +269,7 @@ __device__ __forceinline__ void store_sums(const back_walker<DEPTH> &w, int chun
 }
 
 /* Sums over the quads' tokens; dA_log a state's part in each. */
-template <int DEPTH>
-__device__ __forceinline__ void store_parameters(const back_walker<DEPTH> &w, const carried &s)
+template <int DEPTH> __device__ __forceinline__ void store_parameters(const back_walker<DEPTH> &w, const carried &s)
 {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
