@@ -102,10 +102,12 @@ cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_t
 /* Causal, depthwise: y[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e], then SiLU if asked. x (B, L, E),
  * w (E, 1, K), bias (E) or NULL, fp32. */
 cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu);
-/* Two of x: y[0] as above, y[1] with a filter of its own from the last token to the first: it sees x[b, l .. l + K - 1]. y: NULL on failure. */
+/* w and bias of one direction, as above. */
 typedef struct cab_conv1d_filter {
     cab_tensor *w, *bias;
 } cab_conv1d_filter;
+/* Both directions of x by filters of as many taps: y[0] as above, y[1] from the last token to the first, y[1][b, l] seeing
+ * x[b, l .. l + K - 1]. y[0] and y[1] are NULL on failure. */
 void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filters[2], bool silu, cab_tensor *y[2]);
 /* One token, no backward: x (B, 1, E), state (B, K - 1, E) F32 holds the last K - 1 inputs, oldest first. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);

@@ -392,6 +392,33 @@ static void test_gpu_tied_product(void **state)
     }
 }
 
+/* Node by node as they are recorded, when dt is in memory after all and states are left before anybody is known to want them. */
+static void test_gpu_eager(void **state)
+{
+    (void)state;
+    const shape s = {2, 37, 136, 16, false, true, true, true};
+    const product p = {s, 12, true};
+    check_case c = make_both("tied scan, eager", &s);
+    check_reference r = {0};
+    gpu_results planned = {0}, eager = {0};
+    if (strcmp(check_device(), "cpu") == 0)
+        skip();
+    c.in[DT] = c.in[SECOND + DT] = (check_input){CHECK_ACTIVATION, 3, {s.B, s.L, p.rank}, 0, 0};
+    c.in[c.n_in++] = (check_input){CHECK_PARAMETER, 2, {s.E, p.rank}, 0, 0};
+    c.record = record_product;
+    c.argument = &p;
+    for (int i = 0; i < c.n_in; i++)
+        r.in[i] = check_draw(c.name, i, check_count(c.in[i].n_dim, c.in[i].shape), -1, 1, false);
+    check_variant v = {.dtype = CAB_BF16, .isa = ""};
+    gpu_run(&c, &v, &r, 1, &planned);
+    v.eager = true;
+    gpu_run(&c, &v, &r, 1, &eager);
+    gpu_against(&c, &v, &eager, &planned, 1e-2);
+    gpu_release(&planned);
+    gpu_release(&eager);
+    check_release(&r);
+}
+
 /* Of a product, a layer of 12 inputs, whose result is in no memory unless somebody else reads it, or decays are a state's own. */
 static void test_gpu_remakes(void **state)
 {
@@ -456,6 +483,7 @@ int main(void)
                                        cmocka_unit_test(test_gpu_tied),
                                        cmocka_unit_test(test_gpu_tied_product),
                                        cmocka_unit_test(test_gpu_remakes),
+                                       cmocka_unit_test(test_gpu_eager),
                                        cmocka_unit_test(test_shape_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -473,9 +473,8 @@ static inline bool remakes(const cab_node *product)
 {
     const cab_tensor *x = product->in[0], *w = product->in[1];
     const cab_tensor *const factors[] = {x, w};
-    return product->op->forward[CAB_CUDA] == cab_linear_forward_cuda && product->in[2] == NULL && x->remade == NULL &&
-           cab_columns(x) <= 16 * MOST_DEPTH && cab_columns(w) == cab_columns(x) &&
-           cab_linear_layout(product) == CAB_OUT_IN && scan_fits(factors, 2, 4);
+    return product->op->forward[CAB_CUDA] == cab_linear_forward_cuda && product->in[2] == NULL &&
+           cab_linear_layout(product) == CAB_OUT_IN && cab_columns(x) <= 16 * MOST_DEPTH && scan_fits(factors, 2, 4);
 }
 
 /* Tiles that the factors of dt take in either direction. */
