@@ -11,6 +11,7 @@ enum {
     CAB_NEXT_SAMPLES,
     CAB_NEXT_TOKENS,
     CAB_NEXT_POSITION,
+    CAB_NEXT_SEEN, /* NULL without a repeat penalty */
     CAB_NEXT_INPUTS
 };
 

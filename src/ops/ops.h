@@ -190,6 +190,8 @@ typedef struct cab_sampling {
     uint32_t top_k;    /* 0: all */
     float top_p;       /* 1: all */
     uint64_t seed;
+    float min_p;          /* least probability, as a share of the largest; 0: all */
+    float repeat_penalty; /* what has been fed: logits above 0 divided by it, others multiplied; 0 or 1: none */
 } cab_sampling;
 
 typedef struct cab_next_token_inputs {
@@ -199,6 +201,9 @@ typedef struct cab_next_token_inputs {
     cab_tensor *samples;  /* (B) I32: sequences of one prompt that differ in it are drawn independently */
     cab_tensor *tokens;   /* (B, 1) I32, a state: what the step was fed, and then the next ones */
     cab_tensor *position; /* I32 scalar, a state: where these stood, and then one more; stays at INT32_MAX */
+    cab_tensor
+        *seen; /* (B, (V + 31) / 32) I32, a state: bit v % 32 of word v / 32 says that v has been fed. Where there
+                             is a repeat penalty; else NULL */
 } cab_next_token_inputs;
 
 /* The prompt's next token while there is one, then one drawn from the logits. No output, no backward. */

@@ -56,12 +56,16 @@ static cab_status record(cab_decode *d, feed *f, const cab_decode_row *rows, con
     cab_tensor *hidden = d->model->arch->record_step(g, d->model, d->tokens, d->position);
     d->logits = cab_linear_padded(g, hidden, head.w, head.b, CAB_OUT_IN);
     cab_graph_keep(g, d->logits);
+    cab_tensor *seen = NULL;
+    if (sampling->repeat_penalty > 0 && sampling->repeat_penalty != 1)
+        seen = cab_graph_state(g, "tokens fed", CAB_I32, 2, (int64_t[]){d->batch, (cab_columns(d->logits) + 31) / 32});
     const cab_next_token_inputs in = {.logits = d->logits,
                                       .prompts = f->prompts,
                                       .lengths = f->lengths,
                                       .samples = f->samples,
                                       .tokens = d->tokens,
-                                      .position = d->position};
+                                      .position = d->position,
+                                      .seen = seen};
     cab_next_token(g, &in, sampling);
     CAB_TRY(cab_graph_plan(g, NULL));
     CAB_TRY(CAB_NEW(&f->ids, (size_t)d->batch * longest, "prompts"));

@@ -9,6 +9,7 @@ typedef struct call {
     int64_t batch, words, prompt; /* prompt: tokens per row */
     const float *logits;
     const int32_t *prompts, *lengths, *samples; /* NULL: ones for lengths, zeros otherwise */
+    const int32_t *fed, *seen;                  /* what the step is fed, and what was before; NULL: zeros */
     int32_t position;
     cab_dtype dtype;
     cab_sampling sampling;
@@ -42,14 +43,16 @@ static int32_t run(const call *c, int32_t *tokens)
     int32_t position = -1;
     check_ok(cab_backend_open(c->device != NULL ? c->device : check_device(), &backend));
     check_ok(cab_graph_new(backend, &g));
-    const int64_t width = c->prompt > 0 ? c->prompt : 1;
+    const int64_t width = c->prompt > 0 ? c->prompt : 1, marks = (c->words + 31) / 32;
+    const bool penalty = c->sampling.repeat_penalty > 0;
     const cab_next_token_inputs in = {
         .logits = cab_graph_input(g, "logits", c->dtype, 3, (int64_t[]){c->batch, 1, c->words}),
         .prompts = cab_graph_input(g, "prompts", CAB_I32, 2, (int64_t[]){c->batch, width}),
         .lengths = cab_graph_input(g, "lengths", CAB_I32, 1, &c->batch),
         .samples = cab_graph_input(g, "samples", CAB_I32, 1, &c->batch),
         .tokens = cab_graph_state(g, "tokens", CAB_I32, 2, (int64_t[]){c->batch, 1}),
-        .position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1})};
+        .position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1}),
+        .seen = penalty ? cab_graph_state(g, "seen", CAB_I32, 2, (int64_t[]){c->batch, marks}) : NULL};
     cab_next_token(g, &in, &c->sampling);
     check_ok(cab_graph_plan(g, NULL));
     write_logits(g, in.logits, c->logits);
@@ -58,6 +61,9 @@ static int32_t run(const call *c, int32_t *tokens)
     write_list(g, in.samples, c->samples, 0);
     for (int i = 0; i < (check_slow() ? 1 : 3); i++) {
         write_list(g, in.position, &c->position, 0);
+        write_list(g, in.tokens, c->fed, 0);
+        if (penalty)
+            write_list(g, in.seen, c->seen, 0);
         check_ok(cab_graph_run(g));
         int32_t *before = i == 0 ? NULL : calloc((size_t)c->batch, sizeof *before);
         if (i > 0)
@@ -172,12 +178,17 @@ static void test_distribution(void **state)
         cab_sampling sampling;
         double expected[WORDS];
     } cases[] = {
-        {{1, 0, 1, 11}, {1 / 32., 2 / 32., 4 / 32., 8 / 32., 16 / 32., 1 / 32.}},
-        {{0.5f, 0, 1, 11}, {1 / 342., 4 / 342., 16 / 342., 64 / 342., 256 / 342., 1 / 342.}},
-        {{1, 3, 1, 11}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
-        {{1, 0, 0.7f, 11}, {0, 0, 0, 8 / 24., 16 / 24., 0}}, /* half is not enough, three quarters are */
-        {{1, 4, 0.9f, 11}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
-        {{1, 5, 1, 11}, {1 / 31., 2 / 31., 4 / 31., 8 / 31., 16 / 31., 0}}, /* the first of the two least */
+        {{1, 0, 1, 11, 0, 0}, {1 / 32., 2 / 32., 4 / 32., 8 / 32., 16 / 32., 1 / 32.}},
+        {{0.5f, 0, 1, 11, 0, 0}, {1 / 342., 4 / 342., 16 / 342., 64 / 342., 256 / 342., 1 / 342.}},
+        {{1, 3, 1, 11, 0, 0}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
+        {{1, 0, 0.7f, 11, 0, 0}, {0, 0, 0, 8 / 24., 16 / 24., 0}}, /* half is not enough, three quarters are */
+        {{1, 4, 0.9f, 11, 0, 0}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
+        {{1, 5, 1, 11, 0, 0}, {1 / 31., 2 / 31., 4 / 31., 8 / 31., 16 / 31., 0}}, /* the first of the two least */
+        {{1, 0, 1, 11, 0.2f, 0}, {0, 0, 4 / 28., 8 / 28., 16 / 28., 0}},
+        {{1, 2, 1, 11, 0.2f, 0}, {0, 0, 0, 8 / 24., 16 / 24., 0}},
+        {{1, 0, 0.4f, 11, 0.2f, 0}, {0, 0, 0, 0, 1, 0}},
+        {{0.5f, 0, 1, 11, 0.2f, 0}, {0, 0, 0, 64 / 320., 256 / 320., 0}}, /* a share of the cooled probability */
+        {{1, 0, 1, 11, 1, 0}, {0, 0, 0, 0, 1, 0}},
     };
     const int draws = check_slow() ? 100 : 40000;
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
@@ -202,7 +213,7 @@ static void test_randomness(void **state)
     assert_non_null(logits);
     for (int i = 0; i < ROWS; i++)
         samples[i] = i / 2;
-    call c = {.batch = ROWS, .words = N, .logits = logits, .samples = samples, .sampling = {1, 0, 1, 3}};
+    call c = {.batch = ROWS, .words = N, .logits = logits, .samples = samples, .sampling = {1, 0, 1, 3, 0, 0}};
     run(&c, a);
     for (int i = 0; i < ROWS; i += 2) {
         assert_int_equal(a[i], a[i + 1]);
@@ -229,10 +240,12 @@ static void test_gpu_draws_as_the_processor(void **state)
         float centre, width;
         cab_dtype dtype;
         cab_sampling sampling;
-    } cases[] = {{50257, -100, 4, CAB_F32, {0.8f, 0, 0.95f, 1}}, {50257, 0, 3, CAB_F32, {1, 0, 1, 2}},
-                 {50257, 0, 3, CAB_BF16, {1, 40, 0.9f, 3}},      {51200, 10, 2, CAB_BF16, {0.7f, 1000, 1, 4}},
-                 {1000, 0, 0, CAB_F32, {1, 300, 0.5f, 5}},       {7, 0, 80, CAB_F32, {1.5f, 0, 0.99f, 6}},
-                 {3001, -5, 1, CAB_F32, {100, 0, 0.999f, 7}}};
+    } cases[] = {
+        {50257, -100, 4, CAB_F32, {0.8f, 0, 0.95f, 1, 0, 0}}, {50257, 0, 3, CAB_F32, {1, 0, 1, 2, 0, 0}},
+        {50257, 0, 3, CAB_BF16, {1, 40, 0.9f, 3, 0, 0}},      {51200, 10, 2, CAB_BF16, {0.7f, 1000, 1, 4, 0, 0}},
+        {1000, 0, 0, CAB_F32, {1, 300, 0.5f, 5, 0, 0}},       {7, 0, 80, CAB_F32, {1.5f, 0, 0.99f, 6, 0, 0}},
+        {3001, -5, 1, CAB_F32, {100, 0, 0.999f, 7, 0, 0}},    {50257, -9, 3, CAB_BF16, {1, 0, 1, 8, 0.05f, 0}},
+        {50257, 0, 3, CAB_F32, {1, 50, 0.9f, 9, 0.02f, 1.3f}}};
     if (strcmp(check_device(), "cpu") == 0) {
         print_message("CAB_TEST_DEVICE names no GPU\n");
         skip();
@@ -242,7 +255,10 @@ static void test_gpu_draws_as_the_processor(void **state)
         cab_random random = {.seed = k, .stream = CAB_STREAM_TEST};
         float *logits = calloc(n, sizeof *logits);
         int32_t samples[MOST], cpu[MOST], gpu[MOST], different = 0;
-        assert_non_null(logits);
+        int32_t *seen = calloc(n / 32 + (size_t)rows, sizeof *seen);
+        assert_true(logits != NULL && seen != NULL);
+        for (size_t i = 0; i < n / 32; i++)
+            seen[i] = (int32_t)(0x9E3779B9u * (uint32_t)i);
         for (size_t i = 0; i < n; i++)
             logits[i] = cases[k].centre + cases[k].width * cab_random_normal(&random);
         for (int i = 0; i < rows; i++)
@@ -252,6 +268,8 @@ static void test_gpu_draws_as_the_processor(void **state)
                   .words = cases[k].words,
                   .logits = logits,
                   .samples = samples,
+                  .fed = samples,
+                  .seen = seen,
                   .dtype = cases[k].dtype,
                   .sampling = cases[k].sampling};
         run(&c, cpu);
@@ -262,7 +280,41 @@ static void test_gpu_draws_as_the_processor(void **state)
         if (different > 1) /* one may lie within rounding, 1e-8 or so, of the end of a token's share */
             fail_msg("case %d: %d of %d draws differ", (int)k, different, rows);
         free(logits);
+        free(seen);
     }
+}
+
+/* A penalty of 2 on what has been fed: 8 becomes 4, -1 becomes -2. What a prompt feeds counts, and so does what is fed now. */
+static void test_repeat_penalty(void **state)
+{
+    (void)state;
+    enum { ROWS = 5, N = 40 };
+    float logits[ROWS * N];
+    int32_t seen[ROWS * 2] = {0}, fed[ROWS] = {33, 1, 1, 1, 1}, tokens[ROWS], prompts[ROWS * 2] = {0};
+    static const int32_t lengths[ROWS] = {1, 1, 1, 1, 2};
+    for (int i = 0; i < ROWS * N; i++)
+        logits[i] = -30;
+    logits[0 * N + 33] = 8, logits[0 * N + 2] = 5;       /* fed now, in the second word of the marks: 4 < 5 */
+    logits[1 * N + 33] = 8, logits[1 * N + 2] = 5;       /* never fed */
+    logits[2 * N + 39] = -1, logits[2 * N + 38] = -1.5f; /* below 0 it grows: -2 < -1.5 */
+    logits[3 * N + 7] = 8, logits[3 * N + 8] = 3;        /* 4 is still the largest */
+    logits[4 * N + 7] = 8;                               /* its prompt is not over */
+    seen[2 * 2 + 1] = 1 << 7, seen[3 * 2] = 1 << 7, prompts[4 * 2 + 1] = 21;
+    const call c = {.batch = ROWS,
+                    .words = N,
+                    .prompt = 2,
+                    .logits = logits,
+                    .prompts = prompts,
+                    .lengths = lengths,
+                    .fed = fed,
+                    .seen = seen,
+                    .sampling = {.temperature = 0, .repeat_penalty = 2}};
+    run(&c, tokens);
+    assert_memory_equal(tokens, ((int32_t[ROWS]){2, 33, 38, 7, 21}), sizeof tokens);
+    call drawn = c; /* a draw knows it too */
+    drawn.sampling = (cab_sampling){.temperature = 0.01f, .top_p = 1, .seed = 1, .repeat_penalty = 2};
+    run(&drawn, tokens);
+    assert_memory_equal(tokens, ((int32_t[ROWS]){2, 33, 38, 7, 21}), sizeof tokens);
 }
 
 static void test_refusals(void **state)
@@ -270,7 +322,7 @@ static void test_refusals(void **state)
     (void)state;
     cab_backend *backend = NULL;
     check_ok(cab_backend_open(check_device(), &backend));
-    for (int bad = 0; bad < 3; bad++) {
+    for (int bad = 0; bad < 5; bad++) {
         cab_graph *g = NULL;
         check_ok(cab_graph_new(backend, &g));
         const cab_next_token_inputs in = {
@@ -279,8 +331,9 @@ static void test_refusals(void **state)
             .lengths = cab_graph_input(g, "lengths", CAB_I32, 1, (int64_t[]){bad == 1 ? 3 : 2}),
             .samples = cab_graph_input(g, "samples", bad == 2 ? CAB_F32 : CAB_I32, 1, (int64_t[]){2}),
             .tokens = cab_graph_state(g, "tokens", CAB_I32, 2, (int64_t[]){2, 1}),
-            .position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1})};
-        cab_next_token(g, &in, &(cab_sampling){0});
+            .position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1}),
+            .seen = bad >= 3 ? cab_graph_state(g, "seen", CAB_I32, 2, (int64_t[]){2, bad == 3 ? 2 : 1}) : NULL};
+        cab_next_token(g, &in, &(cab_sampling){.repeat_penalty = bad == 3 ? 1.5f : 1});
         assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
         assert_non_null(strstr(cab_error_text(), "next_token: "));
         cab_graph_free(g);
@@ -296,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_top_1),
         cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_randomness),
+        cmocka_unit_test(test_repeat_penalty),
         cmocka_unit_test(test_gpu_draws_as_the_processor),
         cmocka_unit_test(test_refusals),
     };

@@ -88,9 +88,9 @@ static void test_rows_are_alone(void **state)
     models m = open_models(test_device(), CAB_PRECISION_FP32);
     for (int k = 0; k < 2; k++) {
         const size_t V = (size_t)m.each[k]->config.vocab_size;
-        decoded all = decode(m.each[k], rows, ROWS, (cab_sampling){1, 50, 0.95f, 9});
+        decoded all = decode(m.each[k], rows, ROWS, (cab_sampling){1, 50, 0.95f, 9, 0, 0});
         for (int b = 0; b < ROWS; b++) {
-            decoded one = decode(m.each[k], &rows[b], 1, (cab_sampling){1, 50, 0.95f, 9});
+            decoded one = decode(m.each[k], &rows[b], 1, (cab_sampling){1, 50, 0.95f, 9, 0, 0});
             assert_memory_equal(all.ids + b * LENGTH, one.ids, LENGTH * sizeof *one.ids);
             assert_true(distance(all.logits + (size_t)b * V, one.logits, V) < 1e-5);
             assert_memory_equal(one.ids, rows[b].prompt + 1, (rows[b].length - 1) * sizeof *one.ids);
@@ -109,8 +109,8 @@ static void test_same_bits(void **state)
     for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
         models m = open_models(test_device(), (cab_precision)precision);
         for (int k = 0; k < 2; k++) {
-            decoded a = decode(m.each[k], rows, ROWS, (cab_sampling){1, 0, 0.95f, 2});
-            decoded b = decode(m.each[k], rows, ROWS, (cab_sampling){1, 0, 0.95f, 2});
+            decoded a = decode(m.each[k], rows, ROWS, (cab_sampling){1, 0, 0.95f, 2, 0, 0});
+            decoded b = decode(m.each[k], rows, ROWS, (cab_sampling){1, 0, 0.95f, 2, 0, 0});
             assert_memory_equal(a.ids, b.ids, ROWS * LENGTH * sizeof *a.ids);
             assert_memory_equal(a.logits, b.logits, ROWS * (size_t)m.each[k]->config.vocab_size * sizeof *a.logits);
             release(&a);
@@ -166,7 +166,7 @@ static void test_memory(void **state)
 static void test_gpu_as_the_processor(void **state)
 {
     (void)state;
-    static const cab_sampling samplings[] = {{0}, {0.8f, 0, 0.95f, 1}, {1, 20, 1, 5}};
+    static const cab_sampling samplings[] = {{0}, {0.8f, 0, 0.95f, 1, 0, 0}, {1, 20, 1, 5, 0.02f, 1.3f}};
     if (strcmp(test_device(), "cpu") == 0) {
         print_message("CAB_TEST_DEVICE names no GPU\n");
         skip();

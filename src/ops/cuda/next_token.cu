@@ -1,10 +1,11 @@
 /* next_token.cu - the next token of every sequence, a block each: arg max, or a draw without sorting.
  *
- * A draw asks three times for the token at which a cumulative sum over the logits in falling order passes a target: of ones
+ * A draw with top-k and top-p asks three times for the token at which a cumulative sum over the logits in falling order passes a target: of ones
  * for top-k, of probabilities for top-p and for the draw itself. The order is that of `distance`, how many floats lie between
  * a logit and the largest. A histogram of 2048 equal ranges of it tells the range in which the sum passes; the range is cut
  * again, at most three times, until it is one value; equal logits follow by id. Probabilities are fixed-point numbers of 39
  * fractional bits, whose sums do not depend on their order, so that the histograms may be filled by integer atomics.
+ * What top-k, top-p and min-p leave are the likeliest tokens, so each is known by the mass that it leaves.
  *
  * Bytes: the logits, from L2, once for arg max and up to 12 times for a draw; 50,257 of them 3 us and about 40 us. */
 #include "ops/cuda/cuda.cuh"
@@ -28,8 +29,17 @@ struct next_shared {
 template <typename T> struct row_of {
     const T *data;
     int n;
-    float largest, temperature;
+    const uint32_t *seen; /* NULL: no penalty */
+    float penalty, largest, temperature;
     uint32_t top, range; /* the largest as an integer; the distance of the smallest */
+
+    __device__ __forceinline__ float at(int id) const
+    {
+        const float x = to_float(data[id]);
+        if (seen == NULL || (seen[id / 32] >> id % 32 & 1u) == 0)
+            return x;
+        return x > 0.0f ? x / penalty : x * penalty;
+    }
 
     /* Calls f(id, logit) for this thread's part of the row, ids rising; loads go ahead of their use. */
     template <typename F> __device__ __forceinline__ void each(F f) const
@@ -38,7 +48,7 @@ template <typename T> struct row_of {
             float x[AHEAD];
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
-                x[i] = first + i * THREADS < n ? to_float(data[first + i * THREADS]) : 0.0f;
+                x[i] = first + i * THREADS < n ? at(first + i * THREADS) : 0.0f;
 #pragma unroll
             for (int i = 0; i < AHEAD; i++)
                 if (first + i * THREADS < n)
@@ -218,13 +228,25 @@ static __device__ mass likely_of(const row_of<T> &row, mass total, float top_p, 
     return each > 0 ? last.before + ((target - last.before) / each + 1) * each : total;
 }
 
+/* The mass of all that have a share of the largest's, which is 1. */
+template <typename T> static __device__ mass large_of(const row_of<T> &row, float min_p, next_shared &shared)
+{
+    const mass least = (mass)((double)min_p * (double)(1ull << FRACTION));
+    mass sum = 0;
+    row.each([&](int, float x) {
+        const mass m = mass_of(row, x);
+        sum += m >= least ? m : 0;
+    });
+    return block_total(sum, shared);
+}
+
 /* The id of the n-th logit, counted from 0, at a distance; the tiles of a row go by in order. */
 template <typename T> static __device__ int nth_of(const row_of<T> &row, uint32_t distance, mass n, next_shared &shared)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int first = 0; first < row.n; first += THREADS) {
         const int i = first + (int)threadIdx.x;
-        const bool hit = i < row.n && row.top - ordered(to_float(row.data[i < row.n ? i : 0])) == distance;
+        const bool hit = i < row.n && row.top - ordered(row.at(i < row.n ? i : 0)) == distance;
         const unsigned hits = __ballot_sync(0xffffffffu, hit);
         if (lane == 0)
             shared.counts[warp] = __popc(hits);
@@ -266,6 +288,7 @@ static __device__ uint32_t philox(uint64_t seed, uint32_t sub, uint64_t index)
 struct next_arguments {
     const int32_t *prompts, *lengths, *samples;
     int32_t *tokens, *position;
+    uint32_t *seen; /* NULL: no penalty */
     int64_t prompt_ld;
     cab_sampling sampling;
     unsigned *ticket;
@@ -290,12 +313,29 @@ static __device__ int draw(row_of<T> &row, const next_arguments &a, int64_t inde
     row.range = row.top - ~(uint32_t)block_largest(~least, shared);
     row.largest = from_ordered(row.top);
     row.temperature = a.sampling.temperature;
-    const mass total = likely_of(row, total_of(row, a.sampling.top_k, shared), a.sampling.top_p, shared);
+    mass total = likely_of(row, total_of(row, a.sampling.top_k, shared), a.sampling.top_p, shared);
+    if (a.sampling.min_p > 0.0f) {
+        const mass large = large_of(row, a.sampling.min_p, shared);
+        total = large < total ? large : total;
+    }
     const mass u = philox(a.sampling.seed, (uint32_t)a.samples[blockIdx.x], (uint64_t)index) >> 8;
     const mass target = __umul64hi(total, u << 40); /* total * u / 2^24 */
     const found at = find<false>(row, target, shared);
     const mass each = mass_at(row, at);
     return each > 0 && total > 0 ? nth_of(row, at.distance, (target - at.before) / each, shared) : likeliest;
+}
+
+/* Marks the token that was fed; the marks, NULL without a penalty. */
+static __device__ const uint32_t *mark_fed(const next_arguments &a, int words)
+{
+    if (a.seen == NULL)
+        return NULL;
+    uint32_t *marks = a.seen + (int64_t)blockIdx.x * ((words + 31) / 32);
+    const int32_t token = a.tokens[blockIdx.x];
+    if (threadIdx.x == 0 && token >= 0 && token < words)
+        marks[token / 32] |= 1u << token % 32;
+    __syncthreads();
+    return marks;
 }
 
 template <typename T>
@@ -304,11 +344,12 @@ static __global__ void __launch_bounds__(THREADS, 1)
 {
     __shared__ next_shared shared;
     const int64_t b = blockIdx.x, next = (int64_t)*a.position + 1;
+    const uint32_t *seen = mark_fed(a, words);
     int token;
     if (next < a.lengths[b]) {
         token = a.prompts[b * a.prompt_ld + next];
     } else {
-        row_of<T> row = {logits.at(b, 0), words};
+        row_of<T> row = {logits.at(b, 0), words, seen, a.sampling.repeat_penalty};
         token = draw(row, a, next - a.lengths[b], shared);
     }
     if (threadIdx.x == 0)
@@ -327,6 +368,7 @@ extern "C" cab_status cab_next_token_forward_cuda(const cab_node *node, cab_back
     a.samples = (const int32_t *)node->in[CAB_NEXT_SAMPLES]->data;
     a.tokens = (int32_t *)node->in[CAB_NEXT_TOKENS]->data;
     a.position = (int32_t *)node->in[CAB_NEXT_POSITION]->data;
+    a.seen = node->in[CAB_NEXT_SEEN] ? (uint32_t *)node->in[CAB_NEXT_SEEN]->data : NULL;
     a.sampling = *(const cab_sampling *)node->attributes;
     a.ticket = cab_cuda_of(backend)->ticket;
     BY_DTYPE(logits->dtype, (next_token<T><<<(unsigned)cab_rows(logits), THREADS, 0, stream_of(backend)>>>(
