@@ -1,7 +1,9 @@
 /* file.c - mapping, whole-file reads, atomic replacement, paths. */
 #include "base/file.h"
 
+#include "base/fault.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_STEP = 1 << 16, FILE_MODE = 0666, DIRECTORY_MODE = 0777 };
+enum { READ_STEP = 1 << 16, DIRECTORY_MODE = 0777 };
 
 /* An open descriptor of a regular file and its size. */
 static cab_status open_regular(const char *path, int *descriptor, size_t *size)
@@ -51,6 +53,7 @@ cab_status cab_map_open(const char *path, cab_map *map)
         }
         map->data = data;
         map->size = size;
+        cab_fault_watch(data, size, path);
     }
     close(fd);
     return CAB_OK;
@@ -58,8 +61,10 @@ cab_status cab_map_open(const char *path, cab_map *map)
 
 void cab_map_close(cab_map *map)
 {
-    if (map->data != NULL)
+    if (map->data != NULL) {
+        cab_fault_forget(map->data);
         munmap((void *)map->data, map->size);
+    }
     *map = (cab_map){0};
 }
 
@@ -115,28 +120,47 @@ static cab_status resolve(cab_writer *writer, const char *path, struct stat *old
     return fits ? CAB_OK : cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
 }
 
+/* Where a file's name stands in its directory: "dir/." or ".". */
+static void parent_of(const char *path, char parent[CAB_PATH_MAX])
+{
+    size_t length = (size_t)(cab_path_name(path) - path);
+    memcpy(parent, path, length);
+    memcpy(parent + length, ".", 2);
+}
+
+/* A temporary file beside the target, in a directory that holds no dead ones. 0, or an errno value. */
+static int open_beside(cab_writer *writer, int *fd)
+{
+    char parent[CAB_PATH_MAX];
+    parent_of(writer->target, parent);
+    cab_temporary_sweep(parent);
+    int reason = cab_temporary_create(writer->target, writer->temporary, fd);
+    if (reason != 0)
+        writer->temporary[0] = '\0';
+    return reason;
+}
+
+static int open_directly(const char *path, int *fd)
+{
+    *fd = open(path, O_WRONLY | O_CLOEXEC);
+    return *fd < 0 ? errno : 0;
+}
+
 cab_status cab_writer_open(cab_writer *writer, const char *path)
 {
     struct stat old;
-    int fd;
+    int fd = -1;
     *writer = (cab_writer){0};
     CAB_TRY(resolve(writer, path, &old));
-    if (old.st_mode != 0 && !S_ISREG(old.st_mode) && !S_ISDIR(old.st_mode)) {
-        fd = open(path, O_WRONLY | O_CLOEXEC);
-    } else {
-        int length =
-            snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", writer->target, (long)getpid());
-        if (length < 0 || (size_t)length >= sizeof writer->temporary)
-            return cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
-        fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
-    }
-    if (fd < 0)
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create", path);
+    const bool beside = old.st_mode == 0 || S_ISREG(old.st_mode) || S_ISDIR(old.st_mode);
+    int reason = beside ? open_beside(writer, &fd) : open_directly(path, &fd);
+    if (reason != 0)
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot create", path);
     if (S_ISREG(old.st_mode))
         (void)fchmod(fd, old.st_mode & 07777); /* a file of ours has our mode where this is not allowed */
     writer->stream = fdopen(fd, "wb");
     if (writer->stream == NULL) {
-        int reason = errno;
+        reason = errno;
         close(fd);
         cab_writer_abort(writer);
         return cab_fail_errno(CAB_EIO, reason, "%s: cannot create", path);
@@ -155,9 +179,7 @@ cab_status cab_writer_write(cab_writer *writer, const void *data, size_t size)
 static void sync_parent(const char *path)
 {
     char parent[CAB_PATH_MAX];
-    size_t length = (size_t)(cab_path_name(path) - path);
-    memcpy(parent, path, length);
-    memcpy(parent + length, ".", 2); /* "dir/." or "." */
+    parent_of(path, parent);
     int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return;
@@ -178,23 +200,23 @@ static int finish_stream(FILE *stream, bool durable)
 cab_status cab_writer_commit(cab_writer *writer)
 {
     const bool beside = writer->temporary[0] != '\0';
+    const char *what = "write";
     int reason = finish_stream(writer->stream, beside);
-    if (fclose(writer->stream) != 0 && reason == 0)
+    if (reason == 0 && beside && rename(writer->temporary, writer->target) != 0) {
         reason = errno;
+        what = "replace";
+    }
+    if (reason == 0)
+        writer->temporary[0] = '\0'; /* it has the target's name; closing the stream ends the lock */
+    if (fclose(writer->stream) != 0 && reason == 0 && !beside)
+        reason = errno; /* what was synced is on the disk */
     writer->stream = NULL;
     if (reason != 0) {
         cab_writer_abort(writer);
-        return cab_fail_errno(CAB_EIO, reason, "%s: cannot write", writer->path);
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot %s", writer->path, what);
     }
-    if (!beside)
-        return CAB_OK;
-    if (rename(writer->temporary, writer->target) != 0) {
-        reason = errno;
-        cab_writer_abort(writer);
-        return cab_fail_errno(CAB_EIO, reason, "%s: cannot replace", writer->path);
-    }
-    writer->temporary[0] = '\0';
-    sync_parent(writer->target);
+    if (beside)
+        sync_parent(writer->target);
     return CAB_OK;
 }
 
@@ -273,13 +295,15 @@ cab_status cab_directory_make(const char *path)
 /* Permission bits do not tell (read-only mounts, quotas, root): creating a file does. */
 cab_status cab_directory_check_writable(const char *path)
 {
-    char probe[CAB_PATH_MAX];
-    CAB_TRY(cab_path_join(probe, path, ".cab-XXXXXX"));
-    int fd = mkstemp(probe);
-    if (fd < 0)
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot create files in this directory", path);
-    close(fd);
+    char target[CAB_PATH_MAX], probe[CAB_PATH_MAX];
+    int fd = -1;
+    CAB_TRY(cab_path_join(target, path, "probe"));
+    cab_temporary_sweep(path);
+    int reason = cab_temporary_create(target, probe, &fd);
+    if (reason != 0)
+        return cab_fail_errno(CAB_EIO, reason, "%s: cannot create files in this directory", path);
     unlink(probe);
+    close(fd);
     return CAB_OK;
 }
 

@@ -23,9 +23,9 @@ void cab_map_close(cab_map *map);
 /* The whole file as a NUL-terminated string owned by the caller; more than max_bytes is an error that says so. */
 cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size);
 
-/* A file written beside its destination ("<path>.tmp.<pid>"), then fsynced and renamed over it by commit, with the mode of the old
- * one. Until then the old file stands; abort (or a crash) leaves it untouched. Errors of fwrite are found at commit. What a
- * symbolic link names is replaced, not the link; devices and pipes are written to. */
+/* A file written beside its destination (temporary.h), then fsynced and renamed over it by commit, with the mode of the old one. Until
+ * then the old file stands; abort (or a crash) leaves it untouched. Opening removes what dead processes left in the directory. Errors
+ * of fwrite are found at commit. What a symbolic link names is replaced, not the link; devices and pipes are written to. */
 typedef struct cab_writer {
     FILE *stream;
     char path[CAB_PATH_MAX];      /* as it was given, for messages */

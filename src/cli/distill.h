@@ -4,12 +4,13 @@
 
 #include "distill/recipe.h"
 
-/* Runs every recipe in a process of its own, one after another, so that each has its own peak memory. SIGINT, SIGTERM and
- * SIGHUP are passed on: the run at work saves its state, the rest is not begun, CAB_EINTERRUPTED. Recipes whose run has
+/* Runs every recipe in a process of its own, one after another, so that each has its own peak memory. The signals that stop
+ * a run (processes.c) are passed on: the run at work saves its state, the rest is not begun, CAB_EINTERRUPTED. Recipes whose run has
  * ended are left as they are. anew: they are replaced, all of them once the first has trained. Stops at the first failure. */
 cab_status cli_distill_each(cab_recipe *const *recipes, unsigned count, bool anew);
 
-/* Runs one recipe here, `anew` in place of what its directory holds; SIGINT, SIGTERM and SIGHUP make it save and stop, a second one kills. */
+/* Runs one recipe here, `anew` in place of what its directory holds; SIGINT, SIGTERM and SIGHUP make it save and stop, a second one kills;
+ * SIGUSR1, SIGUSR2 and SIGXCPU make it save and stop. */
 cab_status cli_distill_here(const cab_recipe *recipe, bool anew);
 
 #endif

@@ -1,12 +1,14 @@
 /* main.c - the cab tool: picks the subcommand, prints the one line of a failure, turns the status into the exit code.
  *
  * stdout carries results, stderr progress and messages. Exit codes are those of CAB_STATUS_TABLE. */
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -109,6 +111,8 @@ int main(int argc, char **argv)
     const cli_command *command = NULL;
     open_standard_streams();
     limit_spinning(argv);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond `ulimit -f` fails with EFBIG, and the failure has its line */
+    cab_fault_report();
     if (argc < 2) {
         cli_print_help(NULL, stderr);
         return CAB_EARG;

@@ -32,15 +32,23 @@ static void stop(int signal_number)
     cab_distill_stop();
 }
 
-/* The first such signal makes the run save and stop, the second kills. What nohup ignores stays ignored. */
+/* Signals that make a run save and stop. A user who sends one twice wants the process gone; batch systems announce the end of a job by
+ * the other three, and SIGXCPU comes every second. */
+static const struct {
+    int number;
+    bool second_kills;
+} stopping[] = {{SIGINT, true}, {SIGTERM, true}, {SIGHUP, true}, {SIGUSR1, false}, {SIGUSR2, false}, {SIGXCPU, false}};
+enum { STOPPING = sizeof stopping / sizeof *stopping };
+
+/* What nohup ignores stays ignored. System calls that a signal interrupts are begun again. */
 static void catch_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    const struct sigaction action = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        struct sigaction before;
-        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-            sigaction(numbers[i], &action, NULL);
+    for (size_t i = 0; i < STOPPING; i++) {
+        struct sigaction action = {.sa_handler = stop, .sa_flags = SA_RESTART}, before;
+        if (stopping[i].second_kills)
+            action.sa_flags |= (int)SA_RESETHAND;
+        if (sigaction(stopping[i].number, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(stopping[i].number, &action, NULL);
     }
 }
 
@@ -59,11 +67,13 @@ cab_status cli_distill_here(const cab_recipe *recipe, bool anew)
 
 static sigset_t waited_signals(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCHLD};
+    static const int others[] = {SIGQUIT, SIGTSTP, SIGCHLD};
     sigset_t set;
     sigemptyset(&set);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        sigaddset(&set, numbers[i]);
+    for (size_t i = 0; i < STOPPING; i++)
+        sigaddset(&set, stopping[i].number);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        sigaddset(&set, others[i]);
     return set;
 }
 
@@ -80,8 +90,12 @@ static _Noreturn void child(const cab_recipe *recipe, bool anew, pid_t parent, i
     message.status = distill(recipe, anew);
     if (message.status != CAB_OK)
         snprintf(message.text, sizeof message.text, "%s", cab_error_text());
-    bool sent = write(pipe_end, &message, sizeof message) == (ssize_t)sizeof message;
-    _exit(sent ? 0 : 1); /* not exit(): what the parent has buffered is the parent's to write */
+    ssize_t sent;
+    do
+        sent = write(pipe_end, &message, sizeof message);
+    while (sent < 0 && errno == EINTR);
+    _exit(sent == (ssize_t)sizeof message ? 0
+                                          : 1); /* not exit(): what the parent has buffered is the parent's to write */
 }
 
 /* Ctrl-Z: both, until the shell lets the parent go on. */
@@ -132,7 +146,10 @@ static cab_status run_child(const cab_recipe *recipe, bool anew, const sigset_t 
     close(ends[1]);
     cab_status status = pid < 0 ? cab_fail_errno(CAB_ENOMEM, reason, "cannot start a process")
                                 : wait_for(pid, signals, recipe->out, stopped);
-    if (status == CAB_OK && read(ends[0], &message, sizeof message) != (ssize_t)sizeof message)
+    ssize_t received = 0;
+    while (status == CAB_OK && (received = read(ends[0], &message, sizeof message)) < 0 && errno == EINTR)
+        continue;
+    if (status == CAB_OK && received != (ssize_t)sizeof message)
         status = cab_fail(CAB_EBACKEND, "%s: its run ended without saying how", recipe->out);
     else if (status == CAB_OK && message.status != CAB_OK) {
         message.text[sizeof message.text - 1] = '\0';

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "base/temporary.h"
 #include "base/thread.h"
 #include "data/text.h"
 
@@ -302,6 +303,7 @@ cab_status cab_cache_open(const char *text_path, const cab_tokenizer *tokenizer,
     CAB_TRY(cab_cache_key(text_path, tokenizer, options, &key));
     snprintf(name, sizeof name, "%016" PRIx64 ".tok", key);
     CAB_TRY(cab_path_join(path, options->directory, name));
+    cab_temporary_sweep(options->directory);
     if (cab_path_exists(path)) {
         if (open_existing(path, key, vocab_size, cache) == CAB_OK)
             return CAB_OK;

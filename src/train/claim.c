@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 #include "train/compare.h"
 #include "train/log.h"
 #include "train/predictions.h"
@@ -59,6 +60,7 @@ cab_status cab_claim_take(const cab_recipe *recipe, bool anew, cab_claim *claim)
     claim->made = !there;
     CAB_TRY(cab_directory_check_writable(recipe->out));
     CAB_TRY(cab_path_join(student, recipe->out, "student"));
+    cab_temporary_sweep(student);
     if (cab_path_exists(student) && !cab_path_is_directory(student))
         return cab_fail(CAB_EIO, "%s: is no directory, but the student is to go there", student);
     return anew ? CAB_OK : check_contents(recipe);

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 #include "base/thread.h"
 #include "distill/augmentation.h"
 #include "train/image_scorer.h"
@@ -48,6 +49,7 @@ static cab_status keep_decoded(const struct cab_recipe *r, cab_image_set *set, c
     snprintf(file, sizeof file, "images-%s-%016" PRIx64, name, hash);
     CAB_TRY(cab_run_cache_directory(r, directory));
     CAB_TRY(cab_directory_make(directory));
+    cab_temporary_sweep(directory);
     CAB_TRY(cab_path_join(path, directory, file));
     return cab_image_set_cache(set, path, cab_thread_count());
 }

@@ -4,7 +4,6 @@
 #include "base/memory.h"
 #include "io/safetensors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -167,26 +166,10 @@ static cab_status load_parameters(cab_run *run, const cab_safetensors *st)
     return cab_params_refresh(run->bridge_params);
 }
 
-/* A kill while a checkpoint was being written leaves its temporary file. */
-static void remove_leftovers(const cab_run *run)
-{
-    static const char prefix[] = CAB_RUN_CHECKPOINT ".tmp.";
-    char path[CAB_PATH_MAX];
-    DIR *directory = opendir(run->recipe->out);
-    if (directory == NULL)
-        return;
-    for (struct dirent *entry = readdir(directory); entry != NULL; entry = readdir(directory))
-        if (strncmp(entry->d_name, prefix, sizeof prefix - 1) == 0 &&
-            cab_path_join(path, run->recipe->out, entry->d_name) == CAB_OK)
-            unlink(path);
-    closedir(directory);
-}
-
 cab_status cab_snapshot_load(cab_run *run, bool *found)
 {
     char path[CAB_PATH_MAX];
     cab_safetensors *st = NULL;
-    remove_leftovers(run);
     CAB_TRY(snapshot_path(run, path));
     *found = cab_path_exists(path);
     if (!*found)

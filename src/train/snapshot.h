@@ -11,8 +11,7 @@
 
 /* The run must stand between two steps. */
 cab_status cab_snapshot_save(const cab_run *run);
-/* Loads parameters, averages and position; *found false when there is none. What an interrupted write left behind is
- * removed. Moments are loaded by cab_snapshot_moments() once the stage's optimizer exists. */
+/* Loads parameters, averages and position; *found false when there is none. Moments are loaded by cab_snapshot_moments() once the stage's optimizer exists. */
 cab_status cab_snapshot_load(cab_run *run, bool *found);
 cab_status cab_snapshot_moments(cab_run *run);
 cab_status cab_snapshot_remove(const cab_run *run);
