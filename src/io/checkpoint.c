@@ -193,11 +193,17 @@ const cab_safetensors_entry *cab_checkpoint_at(const cab_checkpoint *ck, size_t 
     return ck->tensors[index];
 }
 
-const cab_safetensors_entry *cab_checkpoint_find(const cab_checkpoint *ck, const char *name)
+size_t cab_checkpoint_index(const cab_checkpoint *ck, const char *name)
 {
     const cab_safetensors_entry wanted = {.name = name}, *key = &wanted;
     const cab_safetensors_entry **found = bsearch(&key, ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
-    return found == NULL ? NULL : *found;
+    return found == NULL ? ck->n_tensors : (size_t)(found - ck->tensors);
+}
+
+const cab_safetensors_entry *cab_checkpoint_find(const cab_checkpoint *ck, const char *name)
+{
+    const size_t index = cab_checkpoint_index(ck, name);
+    return index < ck->n_tensors ? ck->tensors[index] : NULL;
 }
 
 bool cab_checkpoint_has(const cab_checkpoint *ck, const char *name)
@@ -210,6 +216,21 @@ static cab_status require(const cab_checkpoint *ck, const char *name, const cab_
     *entry = cab_checkpoint_find(ck, name);
     if (*entry == NULL)
         return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing from the model's weights", ck->directory, name);
+    return CAB_OK;
+}
+
+cab_status cab_checkpoint_need(const cab_checkpoint *ck, const char *name, int n_dim, const cab_safetensors_entry **out)
+{
+    *out = cab_checkpoint_find(ck, name);
+    if (*out == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", ck->directory, name);
+    if ((*out)->n_dim != n_dim)
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %d dimensions, expected %d", (*out)->file, name,
+                        (*out)->n_dim, n_dim);
+    for (int i = 0; i < n_dim; i++)
+        if ((*out)->shape[i] < 1 || (*out)->shape[i] > 1 << 24)
+            return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\": dimension %d is %lld, too small or too large", (*out)->file,
+                            name, i, (long long)(*out)->shape[i]);
     return CAB_OK;
 }
 

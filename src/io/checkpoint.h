@@ -18,10 +18,15 @@ const cab_json *cab_checkpoint_config(const cab_checkpoint *ck);
 /* All tensors, sorted by name. */
 size_t cab_checkpoint_count(const cab_checkpoint *ck);
 const cab_safetensors_entry *cab_checkpoint_at(const cab_checkpoint *ck, size_t index);
+/* Its index, or cab_checkpoint_count() when absent. */
+size_t cab_checkpoint_index(const cab_checkpoint *ck, const char *name);
 /* NULL when absent. */
 const cab_safetensors_entry *cab_checkpoint_find(const cab_checkpoint *ck, const char *name);
 bool cab_checkpoint_has(const cab_checkpoint *ck, const char *name);
 
+/* A tensor whose shape gives sizes: it must be there with that many dimensions, each of 1 to 2^24. */
+cab_status cab_checkpoint_need(const cab_checkpoint *ck, const char *name, int n_dim,
+                               const cab_safetensors_entry **entry);
 /* As cab_safetensors_read_f32(). */
 cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                    float *out);

@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "models/architectures.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -66,6 +67,7 @@ static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, 
 {
     char name[CAB_NAME_MAX];
     full_name(b, short_name, name);
+    cab_builder_used(b, name);
     if (b->trainable)
         d.dtype = CAB_F32;
     const void *stored = NULL;
@@ -115,6 +117,68 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
 void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
 {
     full_name(b, name, out);
+}
+
+void cab_builder_used(cab_builder *b, const char *name)
+{
+    const size_t index = b->source == NULL ? 0 : cab_checkpoint_index(b->source, name);
+    if (b->source != NULL && index < cab_checkpoint_count(b->source))
+        b->used[index] = true;
+}
+
+static bool matches(const char *const *patterns, const char *name)
+{
+    for (int i = 0; patterns != NULL && patterns[i] != NULL; i++)
+        if (fnmatch(patterns[i], name, 0) == 0)
+            return true;
+    return false;
+}
+
+cab_status cab_builder_finish(const cab_builder *b, const char *const *unread)
+{
+    const char *first = NULL;
+    char more[48] = " is";
+    size_t left = 0;
+    for (size_t i = 0; b->source != NULL && i < cab_checkpoint_count(b->source); i++) {
+        const char *name = cab_checkpoint_at(b->source, i)->name;
+        if (b->used[i] || matches(unread, name))
+            continue;
+        first = left++ == 0 ? name : first;
+    }
+    if (left == 0)
+        return CAB_OK;
+    if (left > 1)
+        snprintf(more, sizeof more, " and %zu more are", left - 1);
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: tensor \"%s\"%s left over: the model that config.json describes has no place for it (other "
+                    "sizes, or a variant that is not supported)",
+                    cab_checkpoint_directory(b->source), first, more);
+}
+
+/* The head's copy of a tied matrix, if it is stored, must be the embedding. */
+static cab_status check_copy(cab_builder *b, const char *embedding, const char *head)
+{
+    char names[2][CAB_NAME_MAX];
+    full_name(b, embedding, names[0]);
+    full_name(b, head, names[1]);
+    const cab_safetensors_entry *e = cab_checkpoint_find(b->source, names[0]);
+    const cab_safetensors_entry *h = cab_checkpoint_find(b->source, names[1]);
+    if (e == NULL || h == NULL)
+        return CAB_OK;
+    cab_builder_used(b, names[1]);
+    if (e->dtype == h->dtype && e->bytes == h->bytes && (e->bytes == 0 || memcmp(e->data, h->data, e->bytes) == 0))
+        return CAB_OK;
+    return cab_fail(CAB_EFORMAT,
+                    "%s: tensors \"%s\" and \"%s\" differ, expected equal ones: tie_word_embeddings is true",
+                    cab_checkpoint_directory(b->source), names[0], names[1]);
+}
+
+cab_status cab_builder_tied(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *embedding,
+                            const char *head)
+{
+    const bool by_head = !cab_builder_has(b, embedding) && cab_builder_has(b, head);
+    CAB_TRY(cab_builder_matrix(b, out, rows, columns, "%s", by_head ? head : embedding));
+    return b->source == NULL || by_head ? CAB_OK : check_copy(b, embedding, head);
 }
 
 bool cab_builder_has(const cab_builder *b, const char *name)

@@ -22,6 +22,32 @@ typedef struct gpt2 {
     layer layers[];
 } gpt2;
 
+static const cab_setting settings[] = {{"activation_function", NULL},
+                                       {"attn_pdrop", NULL},
+                                       {"embd_pdrop", NULL},
+                                       {"layer_norm_epsilon", NULL},
+                                       {"n_ctx", NULL}, /* what n_positions was called before */
+                                       {"n_embd", NULL},
+                                       {"n_head", NULL},
+                                       {"n_inner", NULL},
+                                       {"n_layer", NULL},
+                                       {"n_positions", NULL},
+                                       {"predict_special_tokens", NULL},
+                                       {"reorder_and_upcast_attn", NULL}, /* the same numbers in another order */
+                                       {"resid_pdrop", NULL},
+                                       {"scale_attn_by_inverse_layer_idx", NULL},
+                                       {"scale_attn_weights", NULL},
+                                       {"summary_activation", NULL}, /* of a head for other tasks */
+                                       {"summary_first_dropout", NULL},
+                                       {"summary_proj_to_labels", NULL},
+                                       {"summary_type", NULL},
+                                       {"summary_use_proj", NULL},
+                                       {"vocab_size", NULL},
+                                       {NULL, NULL}};
+static const cab_setting *const setting_tables[] = {settings, cab_settings_transformers, NULL};
+/* Causal masks that older files keep. */
+static const char *const unread[] = {"*h.*.attn.bias", "*h.*.attn.masked_bias", NULL};
+
 static cab_status configure(const cab_json *json, cab_config *c)
 {
     int64_t vocab, width, n_layer, n_head, positions, inner;
@@ -73,7 +99,10 @@ static cab_status build(cab_builder *b, cab_model *model)
     gpt2 *m = model->layers;
     char name[CAB_NAME_MAX];
     cab_builder_prefixes(b, prefixes);
-    CAB_TRY(cab_builder_matrix(b, &m->wte, c->vocab_size, c->d_model, "wte.weight"));
+    if (c->tied)
+        CAB_TRY(cab_builder_tied(b, &m->wte, c->vocab_size, c->d_model, "wte.weight", "lm_head.weight"));
+    else
+        CAB_TRY(cab_builder_matrix(b, &m->wte, c->vocab_size, c->d_model, "wte.weight"));
     CAB_TRY(cab_builder_matrix(b, &m->wpe, c->max_length, c->d_model, "wpe.weight"));
     for (int l = 0; l < c->n_layer; l++) {
         layer *y = &m->layers[l];
@@ -194,6 +223,8 @@ const cab_arch cab_arch_gpt2 = {
     .teacher = true,
     .layers_size = sizeof(gpt2),
     .per_layer = sizeof(layer),
+    .settings = setting_tables,
+    .unread = unread,
     .configure = configure,
     .build = build,
     .record = record,

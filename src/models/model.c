@@ -21,23 +21,33 @@ static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_prec
     return cab_params_new(backend, &(*out)->params);
 }
 
-static cab_status model_build(cab_model *model, bool trainable)
+/* stated_size: pixels of a side of the source's images. */
+static cab_status model_build(cab_model *model, bool trainable, int stated_size)
 {
     cab_builder builder = {.backend = model->backend,
                            .params = model->params,
                            .source = model->source,
                            .dtype = cab_model_dtype(model),
-                           .trainable = trainable};
+                           .trainable = trainable,
+                           .image_size = stated_size};
     size_t bytes = model->arch->layers_size + (size_t)model->config.n_layer * model->arch->per_layer;
+    cab_status status;
     CAB_TRY(cab_alloc(&model->layers, 1, bytes, "a model's layers"));
-    CAB_TRY(model->arch->build(&builder, model));
+    if (model->source != NULL)
+        CAB_TRY(CAB_NEW(&builder.used, cab_checkpoint_count(model->source), "a model's tensors"));
+    CAB_GOTO(model->arch->build(&builder, model));
+    status = cab_builder_finish(&builder, model->arch->unread);
+done:
+    cab_free(builder.used);
+    if (status != CAB_OK)
+        return status;
     return trainable ? cab_params_set_trainable(model->params, "*", true, NULL) : CAB_OK;
 }
 
 /* The sizes that a checkpoint states, in its config.json and by its tensors. */
 static cab_status configure(const cab_arch *arch, const cab_checkpoint *source, cab_config *config)
 {
-    CAB_TRY(arch->configure(cab_checkpoint_config(source), config));
+    CAB_TRY(cab_architecture_configure(arch, cab_checkpoint_config(source), config));
     return arch->measure == NULL ? CAB_OK : arch->measure(source, config);
 }
 
@@ -72,6 +82,7 @@ done:
 cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
                                 bool trainable, cab_model **out)
 {
+    int stated_size = 0;
     cab_checkpoint *source = NULL;
     cab_model *model = NULL;
     const cab_arch *arch = NULL;
@@ -81,9 +92,12 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     CAB_GOTO(model_new(arch, backend, precision, &model));
     CAB_GOTO(cab_strdup(&model->directory, directory));
     CAB_GOTO(configure(arch, source, &model->config));
+    if (arch->settings != NULL && !model->config.timm)
+        cab_settings_warn(cab_checkpoint_config(source), arch->settings);
+    stated_size = model->config.image_size;
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
-    status = model_build(model, trainable);
+    status = model_build(model, trainable, stated_size);
 done:
     if (model == NULL || model->source == NULL)
         cab_checkpoint_close(source);
@@ -107,7 +121,7 @@ cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, c
     cab_status status;
     CAB_GOTO(model_new(arch, backend, precision, &model));
     model->config = *config;
-    status = model_build(model, trainable);
+    status = model_build(model, trainable, config->image_size);
 done:
     if (status != CAB_OK)
         cab_model_free(model);

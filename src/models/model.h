@@ -6,6 +6,7 @@
 #define CAB_MODELS_MODEL_H
 
 #include "io/checkpoint.h"
+#include "models/settings.h"
 #include "nn/layers.h"
 
 typedef struct cab_arch cab_arch;
@@ -30,6 +31,7 @@ typedef struct cab_config {
     int n_special;            /* tokens beside the patches: the class token, DeiT's distillation token */
     bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */
     int class_at;             /* the first of them, counted in tokens */
+    bool qkv_bias;            /* ViT: whether Q, K and V have one */
     bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */
     bool timm;                /* names of timm, not of transformers */
     int bos_token, eos_token; /* -1: none */
@@ -116,6 +118,11 @@ struct cab_arch {
     bool teacher, student;
     size_t layers_size; /* bytes of model->layers for n layers: header + n * per_layer */
     size_t per_layer;
+    const cab_setting *const
+        *settings; /* tables of what config.json may say, what configure() reads included; NULL: unchecked */
+    bool strict;   /* a key of none of these tables is refused */
+    const char *const
+        *unread; /* patterns (shell wildcards) of tensors that change nothing and may be left over; NULL: none */
     cab_status (*configure)(const cab_json *json, cab_config *config);
     /* Sizes that config.json leaves to the tensors' shapes; NULL: none. */
     cab_status (*measure)(const cab_checkpoint *source, cab_config *config);
@@ -146,6 +153,8 @@ cab_status cab_architecture_find(const char *name, const char *file, const cab_a
 cab_status cab_architecture_name(const cab_json *json, const char **name);
 /* The same, found. */
 cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch);
+/* arch->configure() after arch->settings: what a config.json says, or CAB_EUNSUPPORTED naming the setting that is not computed with. */
+cab_status cab_architecture_configure(const cab_arch *arch, const cab_json *json, cab_config *config);
 
 /* The sizes of the model in a directory, without loading it: image_size is 0 for a model of text. */
 cab_status cab_model_sizes(const char *directory, cab_config *config);
@@ -194,9 +203,13 @@ cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const
 /* A convolution's filter, stored as (out, ...) and computed with as the matrix (out, product of the rest). */
 cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format,
                               ...) CAB_PRINTF(5, 6);
-/* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for another
- * square grid, it is interpolated (bicubic); class_at is where the n_special tokens stand, in both at the same part. */
+/* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for the image size that
+ * the checkpoint states; where the model was asked for with another, it is interpolated (bicubic). class_at is where the n_special
+ * tokens stand, in both at the same part. */
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
+/* The matrix that is embedding and head at once, stored under either name, or under both with equal values. */
+cab_status cab_builder_tied(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *embedding,
+                            const char *head);
 /* Whether the checkpoint has it; false for fresh parameters. */
 bool cab_builder_has(const cab_builder *b, const char *name);
 /* A vector of n elements stored with another shape, such as (n, 1, k). Always fp32. */

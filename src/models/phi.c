@@ -24,6 +24,29 @@ typedef struct phi {
     layer layers[];
 } phi;
 
+static const cab_setting settings[] = {{"attention_dropout", NULL},
+                                       {"embd_pdrop", NULL},
+                                       {"head_dim", NULL},
+                                       {"hidden_act", NULL},
+                                       {"hidden_size", NULL},
+                                       {"intermediate_size", NULL},
+                                       {"layer_norm_eps", NULL},
+                                       {"max_position_embeddings", NULL},
+                                       {"num_attention_heads", NULL},
+                                       {"num_hidden_layers", NULL},
+                                       {"num_key_value_heads", NULL},
+                                       {"partial_rotary_factor", NULL},
+                                       {"qk_layernorm", "false"},
+                                       {"resid_pdrop", NULL},
+                                       {"rope_parameters", NULL},
+                                       {"rope_scaling", "null"},
+                                       {"rope_theta", NULL},
+                                       {"vocab_size", NULL},
+                                       {NULL, NULL}};
+static const cab_setting *const setting_tables[] = {settings, cab_settings_transformers, NULL};
+/* Functions of rope_theta that older files keep. */
+static const char *const unread[] = {"*.rotary_emb.inv_freq", NULL};
+
 /* rope_theta and partial_rotary_factor stand at the top level, or in rope_parameters since transformers 5. */
 static cab_status configure_rotary(const cab_json *json, cab_config *c)
 {
@@ -32,8 +55,6 @@ static cab_status configure_rotary(const cab_json *json, cab_config *c)
     json_object *rope = NULL;
     CAB_TRY(cab_positive_parse(json, NULL, "partial_rotary_factor", 0.5, &factor));
     CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", 10000.0, &c->rope_theta));
-    if (json_object_object_get_ex(json->root, "rope_scaling", &rope) && rope != NULL)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: \"rope_scaling\" is set; supported for phi is null", json->name);
     if (json_object_object_get_ex(json->root, "rope_parameters", &rope) && rope != NULL) {
         CAB_TRY(cab_json_object(json, NULL, "rope_parameters", &rope));
         CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", factor, &factor));
@@ -53,8 +74,7 @@ static cab_status configure_rotary(const cab_json *json, cab_config *c)
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    int64_t vocab, width, n_layer, n_head, n_kv_head, positions, inner;
-    bool qk_norm;
+    int64_t vocab, width, n_layer, n_head, n_kv_head, head_dim, positions, inner;
     CAB_TRY(cab_json_int(json, NULL, "vocab_size", 1, 1 << 24, &vocab));
     CAB_TRY(cab_json_int(json, NULL, "hidden_size", 1, 1 << 16, &width));
     CAB_TRY(cab_json_int(json, NULL, "num_hidden_layers", 1, 1024, &n_layer));
@@ -63,21 +83,20 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "max_position_embeddings", 1, 1 << 24, 2048, &positions));
     CAB_TRY(cab_json_int_or(json, NULL, "intermediate_size", 1, 1 << 18, 4 * width, &inner));
     CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
-    CAB_TRY(cab_json_bool_or(json, NULL, "qk_layernorm", false, &qk_norm));
+    CAB_TRY(cab_json_int_or(json, NULL, "head_dim", 1, 1 << 16, width / n_head, &head_dim));
     CAB_TRY(cab_json_bool_or(json, NULL, "tie_word_embeddings", false, &c->tied));
     CAB_TRY(cab_activation_parse(json, "hidden_act", "gelu_new", &c->activation));
-    if (qk_norm)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: qk_layernorm is true; only false is supported", json->name);
-    if (width % n_head != 0 || n_head % n_kv_head != 0)
-        return cab_fail(CAB_ESHAPE,
-                        "%s: hidden_size %lld, num_attention_heads %lld and num_key_value_heads %lld do not divide",
-                        json->name, (long long)width, (long long)n_head, (long long)n_kv_head);
+    if (head_dim * n_head != width || n_head % n_kv_head != 0)
+        return cab_fail(
+            CAB_ESHAPE,
+            "%s: hidden_size %lld, head_dim %lld, num_attention_heads %lld and num_key_value_heads %lld do not divide",
+            json->name, (long long)width, (long long)head_dim, (long long)n_head, (long long)n_kv_head);
     c->vocab_size = (int)vocab;
     c->d_model = (int)width;
     c->n_layer = (int)n_layer;
     c->n_head = (int)n_head;
     c->n_kv_head = (int)n_kv_head;
-    c->head_dim = (int)(width / n_head);
+    c->head_dim = (int)head_dim;
     c->d_mlp = (int)inner;
     c->max_length = (int)positions;
     c->bos_token = cab_token_parse(json, "bos_token_id", vocab);
@@ -105,7 +124,11 @@ static cab_status build(cab_builder *b, cab_model *model)
     phi *m = model->layers;
     const int64_t kv_width = (int64_t)c->n_kv_head * c->head_dim;
     char name[CAB_NAME_MAX];
-    CAB_TRY(cab_builder_matrix(b, &m->embedding, c->vocab_size, c->d_model, "model.embed_tokens.weight"));
+    if (c->tied)
+        CAB_TRY(cab_builder_tied(b, &m->embedding, c->vocab_size, c->d_model, "model.embed_tokens.weight",
+                                 "lm_head.weight"));
+    else
+        CAB_TRY(cab_builder_matrix(b, &m->embedding, c->vocab_size, c->d_model, "model.embed_tokens.weight"));
     for (int l = 0; l < c->n_layer; l++) {
         layer *y = &m->layers[l];
         snprintf(name, sizeof name, "model.layers.%d.input_layernorm", l);
@@ -231,6 +254,8 @@ const cab_arch cab_arch_phi = {
     .teacher = true,
     .layers_size = sizeof(phi),
     .per_layer = sizeof(layer),
+    .settings = setting_tables,
+    .unread = unread,
     .configure = configure,
     .build = build,
     .record = record,

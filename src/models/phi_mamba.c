@@ -11,6 +11,26 @@
 
 #include <stdio.h>
 
+static const cab_setting settings[] = {{"activation", "\"identity\""}, /* after the convolution */
+                                       {"bias", "false"},
+                                       {"chunk_size", NULL},
+                                       {"conv_bias", "true"},
+                                       {"d_conv", NULL},
+                                       {"d_model", NULL},
+                                       {"d_state", NULL},
+                                       {"expand", NULL},
+                                       {"hidden_act", NULL},
+                                       {"intermediate_size", NULL},
+                                       {"layer_norm_eps", NULL},
+                                       {"n_layer", NULL},
+                                       {"n_qk_heads", NULL},
+                                       {"n_v_heads", NULL},
+                                       {"seq_len", NULL},
+                                       {"tie_word_embeddings", "false"},
+                                       {"vocab_size", NULL},
+                                       {NULL, NULL}};
+static const cab_setting *const setting_tables[] = {settings, cab_settings_transformers, NULL};
+
 static cab_status configure(const cab_json *json, cab_config *c)
 {
     int64_t vocab, width, n_layer, n_head, n_group, state, conv, inner, length, expand;
@@ -181,6 +201,8 @@ const cab_arch cab_arch_phi_mamba = {
     .student = true,
     .layers_size = sizeof(cab_phi_mamba),
     .per_layer = sizeof(cab_phi_mamba_layer),
+    .settings = setting_tables,
+    .strict = true,
     .configure = configure,
     .describe = describe,
     .build = build,

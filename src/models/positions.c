@@ -6,7 +6,6 @@
 #include "base/memory.h"
 #include "models/builder.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -80,38 +79,22 @@ done:
     return status;
 }
 
-/* The side of the stored grid. */
-static cab_status stored_grid(const cab_builder *b, const char *name, const cab_config *c, int64_t *side)
-{
-    const cab_safetensors_entry *entry = cab_checkpoint_find(b->source, name);
-    if (entry == NULL)
-        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", cab_checkpoint_directory(b->source), name);
-    if (entry->n_dim != 3 || entry->shape[0] != 1 || entry->shape[2] != c->d_model)
-        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" is not (1, tokens, %d)", entry->file, name, c->d_model);
-    const int64_t patches = entry->shape[1] - c->n_special;
-    *side = patches > 0 ? (int64_t)floor(sqrt((double)patches) + 0.5) : 0;
-    if (patches < 1 || patches > (int64_t)CAB_IMAGE_MAX * CAB_IMAGE_MAX || *side * *side != patches)
-        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %" PRId64 " rows, expected %d and a square grid",
-                        entry->file, name, entry->shape[1], c->n_special);
-    return CAB_OK;
-}
-
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *short_name)
 {
-    const int64_t shape[3] = {1, c->max_length, c->d_model}, grid = c->image_size / c->patch_size;
-    int64_t side = grid;
+    const int64_t shape[3] = {1, c->max_length, c->d_model}, side = b->image_size / c->patch_size;
     char name[CAB_NAME_MAX];
     float *stored = NULL, *values = NULL;
     cab_status status;
     cab_builder_name(b, short_name, name);
-    if (b->source != NULL)
-        CAB_TRY(stored_grid(b, name, c, &side));
-    if (side == grid)
+    if (b->image_size == c->image_size)
         return cab_builder_shaped(b, out, CAB_NO_DECAY, 3, shape, "%s", short_name);
     const int64_t from[3] = {1, side * side + c->n_special, c->d_model};
+    const void *data = NULL; /* checks the shape before sizes of a file are allocated */
+    CAB_TRY(cab_checkpoint_view(b->source, name, 3, from, CAB_F32, &data));
     CAB_GOTO(CAB_NEW(&stored, (size_t)(from[1] * from[2]), name));
     CAB_GOTO(CAB_NEW(&values, (size_t)(shape[1] * shape[2]), name));
     CAB_GOTO(cab_checkpoint_read_f32(b->source, name, 3, from, stored));
+    cab_builder_used(b, name);
     CAB_GOTO(resized(c, stored, side, values));
     CAB_GOTO(cab_params_add(b->params, name, CAB_F32, 3, shape, CAB_NO_DECAY, out));
     status = cab_params_write(b->params, *out, values);

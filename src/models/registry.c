@@ -37,6 +37,13 @@ cab_status cab_architecture_name(const cab_json *json, const char **name)
     return cab_json_string_or(json, NULL, "model_type", timm, name);
 }
 
+cab_status cab_architecture_configure(const cab_arch *arch, const cab_json *json, cab_config *config)
+{
+    if (arch->settings != NULL)
+        CAB_TRY(cab_settings_check(json, NULL, arch->settings, arch->strict));
+    return arch->configure(json, config);
+}
+
 cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch)
 {
     const char *name = NULL, *type = NULL;

@@ -82,7 +82,7 @@ cab_status cab_model_synthetic(const char *config_file, int image_size, cab_back
     cab_status status;
     CAB_TRY(cab_json_load(config_file, CONFIG_MAX, &json));
     CAB_GOTO(cab_architecture_of(&json, &arch));
-    CAB_GOTO(arch->configure(&json, &config));
+    CAB_GOTO(cab_architecture_configure(arch, &json, &config));
     CAB_GOTO(complete(&json, image_size, &config));
     CAB_GOTO(cab_model_create_as(arch, &config, backend, precision, trainable, out));
     status = cab_model_randomise(*out);

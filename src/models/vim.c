@@ -16,29 +16,63 @@
 
 enum { EXPAND = 2 };
 
-/* Of the public code's variants this is the one: another would compute something else without saying so. */
-static cab_status check_variant(const cab_json *json)
-{
-    const char *kind = NULL;
-    bool middle, divide;
-    CAB_TRY(cab_json_string_or(json, NULL, "bimamba_type", "v2", &kind));
-    CAB_TRY(cab_json_bool_or(json, NULL, "use_middle_cls_token", true, &middle));
-    CAB_TRY(cab_json_bool_or(json, NULL, "if_divide_out", true, &divide));
-    if (strcmp(kind, "v2") != 0 || !middle || !divide)
-        return cab_fail(
-            CAB_EUNSUPPORTED,
-            "%s: bimamba_type is \"%s\", use_middle_cls_token %s, if_divide_out %s; supported are v2, true, "
-            "true",
-            json->name, kind, middle ? "true" : "false", divide ? "true" : "false");
-    return CAB_OK;
-}
+/* The arguments of the public code's VisionMamba, its spelling included, and our own: of its variants this is one, and another
+ * would compute something else without saying so. */
+static const cab_setting settings[] = {{"architectures", NULL},
+                                       {"bias", "false"},
+                                       {"bimamba_type", "\"v2\""},
+                                       {"channels", "3"},
+                                       {"conv_bias", "true"},
+                                       {"d_conv", NULL},
+                                       {"d_state", NULL},
+                                       {"depth", NULL},
+                                       {"device", NULL},
+                                       {"drop_path_rate", NULL},
+                                       {"drop_rate", NULL},
+                                       {"dt_rank", NULL},
+                                       {"dtype", NULL},
+                                       {"embed_dim", NULL},
+                                       {"expand", NULL},
+                                       {"final_pool_type", "\"none\""},
+                                       {"flip_img_sequences_ratio", "-1"},
+                                       {"ft_seq_len", "null"},
+                                       {"fused_add_norm", NULL},
+                                       {"id2label", NULL},
+                                       {"if_abs_pos_embed", "true"},
+                                       {"if_bidirectional", "false"},
+                                       {"if_bimamba", "false"},
+                                       {"if_cls_token", "true"},
+                                       {"if_devide_out", "true"},
+                                       {"if_divide_out", "true"},
+                                       {"if_rope", "false"},
+                                       {"if_rope_residual", "false"},
+                                       {"img_size", NULL},
+                                       {"init_layer_scale", "null"},
+                                       {"initializer_cfg", NULL},
+                                       {"label2id", NULL},
+                                       {"model_type", NULL},
+                                       {"norm_eps", NULL},
+                                       {"norm_epsilon", NULL},
+                                       {"num_classes", NULL},
+                                       {"patch_size", NULL},
+                                       {"pt_hw_seq_len", NULL}, /* of the rotary embedding */
+                                       {"residual_in_fp32", "true"},
+                                       {"rms_norm", "true"},
+                                       {"ssm_cfg", "null"},
+                                       {"stride", NULL},
+                                       {"tied_decay", NULL},
+                                       {"transformers_version", NULL},
+                                       {"use_double_cls_token", "false"},
+                                       {"use_middle_cls_token", "true"},
+                                       {NULL, NULL}};
+static const cab_setting *const setting_tables[] = {settings, NULL};
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    int64_t image, patch, width, n_layer, classes, state, conv, expand, rank;
-    CAB_TRY(check_variant(json));
+    int64_t image, patch, stride, width, n_layer, classes, state, conv, expand, rank;
     CAB_TRY(cab_json_int(json, NULL, "img_size", 1, CAB_IMAGE_MAX, &image));
     CAB_TRY(cab_json_int(json, NULL, "patch_size", 1, CAB_IMAGE_MAX, &patch));
+    CAB_TRY(cab_json_int_or(json, NULL, "stride", 1, CAB_IMAGE_MAX, patch, &stride));
     CAB_TRY(cab_json_int(json, NULL, "embed_dim", 1, 1 << 16, &width));
     CAB_TRY(cab_json_int(json, NULL, "depth", 1, 1024, &n_layer));
     CAB_TRY(cab_json_int(json, NULL, "num_classes", 1, 1 << 24, &classes));
@@ -46,8 +80,12 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "d_conv", 1, 16, 4, &conv));
     CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 16, EXPAND, &expand));
     CAB_TRY(cab_json_int_or(json, NULL, "dt_rank", 1, 1 << 16, (width + 15) / 16, &rank));
-    CAB_TRY(cab_positive_parse(json, NULL, "norm_eps", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_positive_parse(json, NULL, "norm_epsilon", 1e-5, &c->norm_eps));
+    CAB_TRY(cab_positive_parse(json, NULL, "norm_eps", c->norm_eps, &c->norm_eps));
     CAB_TRY(cab_json_bool_or(json, NULL, "tied_decay", false, &c->tied_decay));
+    if (stride != patch)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"stride\" is %lld; only patch_size, %lld, is supported", json->name,
+                        (long long)stride, (long long)patch);
     if (image % patch != 0)
         return cab_fail(CAB_ESHAPE, "%s: img_size %lld is not a multiple of patch_size %lld", json->name,
                         (long long)image, (long long)patch);
@@ -212,6 +250,8 @@ const cab_arch cab_arch_vim = {
     .student = true,
     .layers_size = sizeof(cab_vim),
     .per_layer = sizeof(cab_vim_layer),
+    .settings = setting_tables,
+    .strict = true,
     .configure = configure,
     .describe = describe,
     .build = build,

@@ -4,11 +4,11 @@
  *   per layer:  x = x + proj(attention(qkv(norm1(x))))     x = x + fc2(gelu(fc1(norm2(x))))
  *   logits = classifier(norm(x)[0]), or the mean of two classifiers on the class and the distillation token
  *
- * transformers keeps Q, K and V in three matrices and says all sizes in config.json; timm keeps them in one and says only a
- * name there, so that the sizes are read off the tensors. */
+ * transformers keeps Q, K and V in three matrices and says all sizes in config.json; timm keeps them in one (timm.h). */
 #include "base/memory.h"
 #include "models/architectures.h"
 #include "models/builder.h"
+#include "models/timm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -35,6 +35,26 @@ typedef struct vit {
 static const char *const encoder_prefixes[] = {"vit.", "deit.", "", NULL};
 static const char *const plain_prefixes[] = {"", NULL};
 
+static const cab_setting settings[] = {{"attention_probs_dropout_prob", NULL},
+                                       {"encoder_stride", NULL}, /* of a decoder of masked images */
+                                       {"hidden_act", NULL},
+                                       {"hidden_dropout_prob", NULL},
+                                       {"hidden_size", NULL},
+                                       {"image_size", NULL},
+                                       {"intermediate_size", NULL},
+                                       {"layer_norm_eps", NULL},
+                                       {"num_attention_heads", NULL},
+                                       {"num_channels", NULL},
+                                       {"num_hidden_layers", NULL},
+                                       {"patch_size", NULL},
+                                       {"pooler_act", NULL}, /* the classifier reads the class token, not the pooler */
+                                       {"pooler_output_size", NULL},
+                                       {"qkv_bias", NULL},
+                                       {NULL, NULL}};
+static const cab_setting *const setting_tables[] = {settings, cab_settings_transformers, NULL};
+/* The pooler, and the token that stands for a patch that is masked in pretraining. */
+static const char *const unread[] = {"*pooler.dense.weight", "*pooler.dense.bias", "*embeddings.mask_token", NULL};
+
 static cab_status configure_transformers(const cab_json *json, cab_config *c)
 {
     int64_t width, n_layer, n_head, inner, image, patch, channels;
@@ -46,6 +66,7 @@ static cab_status configure_transformers(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "patch_size", 1, CAB_IMAGE_MAX, 16, &patch));
     CAB_TRY(cab_json_int_or(json, NULL, "num_channels", 3, 3, 3, &channels));
     CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-12, &c->norm_eps));
+    CAB_TRY(cab_json_bool_or(json, NULL, "qkv_bias", true, &c->qkv_bias));
     CAB_TRY(cab_activation_parse(json, "hidden_act", "gelu", &c->activation));
     if (width % n_head != 0 || image % patch != 0)
         return cab_fail(
@@ -63,94 +84,20 @@ static cab_status configure_transformers(const cab_json *json, cab_config *c)
     return CAB_OK;
 }
 
-/* Heads are the one size that no tensor shows: timm's names say them, and "model_args" where they were given. */
-static cab_status timm_heads(const cab_json *json, const char *name, cab_config *c)
-{
-    static const struct {
-        const char *size;
-        int n_head;
-    } known[] = {{"_tiny_", 3}, {"_small_", 6}, {"_base_", 12}, {"_large_", 16}, {"_huge_", 16}};
-    json_object *arguments = NULL;
-    int64_t n_head = 0;
-    if (json_object_object_get_ex(json->root, "model_args", &arguments) && arguments != NULL) {
-        CAB_TRY(cab_json_object(json, NULL, "model_args", &arguments));
-        CAB_TRY(cab_json_int_or(json, arguments, "num_heads", 1, 1024, 0, &n_head));
-    }
-    for (size_t i = 0; n_head == 0 && i < sizeof known / sizeof *known; i++)
-        if (strstr(name, known[i].size) != NULL)
-            n_head = known[i].n_head;
-    c->n_head = c->n_kv_head = (int)n_head;
-    if (n_head > 0)
-        return CAB_OK;
-    return cab_fail(CAB_EUNSUPPORTED,
-                    "%s: \"architecture\" is \"%s\"; of timm's, tiny, small, base, large and huge are supported",
-                    json->name, name);
-}
-
 static cab_status configure(const cab_json *json, cab_config *c)
 {
-    const char *type = NULL, *name = NULL;
+    const char *type = NULL;
     CAB_TRY(cab_json_string_or(json, NULL, "model_type", NULL, &type));
-    if (type != NULL)
-        return configure_transformers(json, c);
-    CAB_TRY(cab_json_string(json, NULL, "architecture", &name));
-    c->timm = true;
-    c->norm_eps = 1e-6;
-    c->activation = CAB_GELU_ERF;
-    return timm_heads(json, name, c);
+    return type != NULL ? configure_transformers(json, c) : cab_timm_configure(json, c);
 }
 
-/* The shape of a tensor that must be there. */
-static cab_status need(const cab_checkpoint *source, const char *name, int n_dim, const cab_safetensors_entry **out)
+static cab_status check_classes(const cab_json *json, const cab_safetensors_entry *classifier, const char *key)
 {
-    *out = cab_checkpoint_find(source, name);
-    if (*out == NULL)
-        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", cab_checkpoint_directory(source), name);
-    if ((*out)->n_dim != n_dim)
-        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %d dimensions, expected %d", (*out)->file, name,
-                        (*out)->n_dim, n_dim);
-    for (int i = 0; i < n_dim; i++)
-        if ((*out)->shape[i] < 1 || (*out)->shape[i] > 1 << 24)
-            return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\": dimension %d is %lld, too small or too large", (*out)->file,
-                            name, i, (long long)(*out)->shape[i]);
-    return CAB_OK;
-}
-
-static cab_status refuse_variants(const cab_checkpoint *source)
-{
-    static const char *const unknown[] = {"blocks.0.ls1.gamma",          "norm_pre.weight", "fc_norm.weight",
-                                          "blocks.0.attn.q_norm.weight", "reg_token",       "attn_pool.latent"};
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
-        if (cab_checkpoint_has(source, unknown[i]))
-            return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" belongs to a variant of ViT that is not supported",
-                            cab_checkpoint_directory(source), unknown[i]);
-    return CAB_OK;
-}
-
-static cab_status measure_timm(const cab_checkpoint *source, cab_config *c)
-{
-    const cab_safetensors_entry *patch, *positions, *fc1;
-    char name[CAB_NAME_MAX] = "blocks.0.norm1.weight";
-    CAB_TRY(refuse_variants(source));
-    CAB_TRY(need(source, "patch_embed.proj.weight", 4, &patch));
-    CAB_TRY(need(source, "pos_embed", 3, &positions));
-    CAB_TRY(need(source, "blocks.0.mlp.fc1.weight", 2, &fc1));
-    while (c->n_layer < 1024 && cab_checkpoint_has(source, name))
-        snprintf(name, sizeof name, "blocks.%d.norm1.weight", ++c->n_layer);
-    const int64_t patches = positions->shape[1] - c->n_special;
-    const int64_t grid = patches > 0 ? (int64_t)(sqrt((double)patches) + 0.5) : 0;
-    if (patch->shape[0] > 1 << 16 || patch->shape[0] % c->n_head != 0 || patch->shape[2] > CAB_IMAGE_MAX || grid < 1 ||
-        grid * grid != patches || grid * patch->shape[2] > CAB_IMAGE_MAX || fc1->shape[0] > 1 << 18)
-        return cab_fail(CAB_ESHAPE,
-                        "%s: width %lld in %d heads, patches of %lld, %lld rows in \"pos_embed\": expected heads that "
-                        "divide the width and a square grid",
-                        patch->file, (long long)patch->shape[0], c->n_head, (long long)patch->shape[2],
-                        (long long)positions->shape[1]);
-    c->d_model = (int)patch->shape[0];
-    c->head_dim = c->d_model / c->n_head;
-    c->d_mlp = (int)fc1->shape[0];
-    c->patch_size = (int)patch->shape[2];
-    c->image_size = (int)(grid * patch->shape[2]);
+    int64_t classes = 0;
+    CAB_TRY(cab_json_int_or(json, NULL, key, 1, 1 << 24, classifier->shape[0], &classes));
+    if (classes != classifier->shape[0])
+        return cab_fail(CAB_ESHAPE, "%s: \"%s\" is %lld, but \"%s\" has %lld rows", json->name, key, (long long)classes,
+                        classifier->name, (long long)classifier->shape[0]);
     return CAB_OK;
 }
 
@@ -169,10 +116,11 @@ static cab_status measure(const cab_checkpoint *source, cab_config *c)
         return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" without a distillation token", cab_checkpoint_directory(source),
                         second);
     const char *first = c->timm ? "head.weight" : c->two_heads ? "cls_classifier.weight" : "classifier.weight";
-    CAB_TRY(need(source, first, 2, &classifier));
+    CAB_TRY(cab_checkpoint_need(source, first, 2, &classifier));
     c->n_classes = (int)classifier->shape[0];
+    CAB_TRY(check_classes(cab_checkpoint_config(source), classifier, c->timm ? "num_classes" : "num_labels"));
     if (c->timm)
-        CAB_TRY(measure_timm(source, c));
+        CAB_TRY(cab_timm_measure(source, c));
     cab_config_set_image(c, c->image_size);
     return CAB_OK;
 }
@@ -186,17 +134,14 @@ static cab_status build_norm(cab_builder *b, const cab_config *c, cab_norm *norm
     return cab_builder_vector(b, &norm->b, c->d_model, "%s.bias", name);
 }
 
-/* A bias may be missing only where `optional`. */
-static cab_status build_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool optional,
+static cab_status build_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool has_bias,
                               const char *format, int l)
 {
     char name[CAB_NAME_MAX - 8], bias[CAB_NAME_MAX];
     snprintf(name, sizeof name, format, l);
     snprintf(bias, sizeof bias, "%s.bias", name);
     CAB_TRY(cab_builder_matrix(b, &dense->w, n_out, n_in, "%s.weight", name));
-    if (optional && b->source != NULL && !cab_builder_has(b, bias))
-        return CAB_OK;
-    return cab_builder_vector(b, &dense->b, n_out, "%s", bias);
+    return has_bias ? cab_builder_vector(b, &dense->b, n_out, "%s", bias) : CAB_OK;
 }
 
 /* The names of a layer's parts. */
@@ -219,15 +164,15 @@ static cab_status build_layer(cab_builder *b, const cab_config *c, layer *y, int
     CAB_TRY(build_norm(b, c, &y->norm1, name));
     snprintf(name, sizeof name, n->norm2, l);
     CAB_TRY(build_norm(b, c, &y->norm2, name));
-    CAB_TRY(build_dense(b, &y->proj, D, D, false, n->proj, l));
-    CAB_TRY(build_dense(b, &y->mlp.fc1, D, c->d_mlp, false, n->fc1, l));
-    CAB_TRY(build_dense(b, &y->mlp.fc2, c->d_mlp, D, false, n->fc2, l));
+    CAB_TRY(build_dense(b, &y->proj, D, D, true, n->proj, l));
+    CAB_TRY(build_dense(b, &y->mlp.fc1, D, c->d_mlp, true, n->fc1, l));
+    CAB_TRY(build_dense(b, &y->mlp.fc2, c->d_mlp, D, true, n->fc2, l));
     y->mlp.act = c->activation;
     if (c->timm)
-        return build_dense(b, &y->qkv, D, 3 * D, true, "blocks.%d.attn.qkv", l);
-    CAB_TRY(build_dense(b, &y->q, D, D, true, "encoder.layer.%d.attention.attention.query", l));
-    CAB_TRY(build_dense(b, &y->k, D, D, true, "encoder.layer.%d.attention.attention.key", l));
-    return build_dense(b, &y->v, D, D, true, "encoder.layer.%d.attention.attention.value", l);
+        return build_dense(b, &y->qkv, D, 3 * D, c->qkv_bias, "blocks.%d.attn.qkv", l);
+    CAB_TRY(build_dense(b, &y->q, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.query", l));
+    CAB_TRY(build_dense(b, &y->k, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.key", l));
+    return build_dense(b, &y->v, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.value", l);
 }
 
 /* Half of each of two heads, side by side: applied to both tokens in a row, that is the mean of their logits. */
@@ -245,10 +190,12 @@ static cab_status build_two_heads(cab_builder *b, const cab_config *c, cab_dense
     for (int i = 0; i < 2; i++) {
         snprintf(name, sizeof name, "%s.weight", names[i]);
         CAB_GOTO(cab_checkpoint_read_f32(b->source, name, 2, (int64_t[]){V, D}, one));
+        cab_builder_used(b, name);
         for (int64_t j = 0; j < V * D; j++)
             w[(j / D * 2 + i) * D + j % D] = 0.5f * one[j];
         snprintf(name, sizeof name, "%s.bias", names[i]);
         CAB_GOTO(cab_checkpoint_read_f32(b->source, name, 1, &V, one));
+        cab_builder_used(b, name);
         for (int64_t j = 0; j < V; j++)
             bias[j] += 0.5f * one[j];
     }
@@ -290,7 +237,7 @@ static cab_status build(cab_builder *b, cab_model *model)
     cab_builder_prefixes(b, plain_prefixes);
     if (c->two_heads && b->source != NULL)
         return build_two_heads(b, c, &m->head);
-    return build_dense(b, &m->head, c->d_model, c->n_classes, false, c->timm ? "head" : "classifier", 0);
+    return build_dense(b, &m->head, c->d_model, c->n_classes, true, c->timm ? "head" : "classifier", 0);
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------------- */
@@ -421,6 +368,8 @@ const cab_arch cab_arch_vit = {
     .teacher = true,
     .layers_size = sizeof(vit),
     .per_layer = sizeof(layer),
+    .settings = setting_tables,
+    .unread = unread,
     .configure = configure,
     .measure = measure,
     .build = build,
@@ -436,6 +385,8 @@ const cab_arch cab_arch_deit = {
     .teacher = true,
     .layers_size = sizeof(vit),
     .per_layer = sizeof(layer),
+    .settings = setting_tables,
+    .unread = unread,
     .configure = configure,
     .measure = measure,
     .build = build,

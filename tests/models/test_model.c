@@ -195,8 +195,9 @@ static void test_configurations_that_make_no_sense(void **state)
         {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"dynamic\"}", CAB_EUNSUPPORTED,
          "rope_type is \"dynamic\""},
         {"\"partial_rotary_factor\": 0.5", "\"rope_scaling\": {\"type\": \"linear\"}", CAB_EUNSUPPORTED,
-         "\"rope_scaling\" is set"},
-        {"\"partial_rotary_factor\": 0.5", "\"qk_layernorm\": true", CAB_EUNSUPPORTED, "qk_layernorm is true"},
+         "\"rope_scaling\" is {\"type\":\"linear\"}; only null is supported"},
+        {"\"partial_rotary_factor\": 0.5", "\"qk_layernorm\": true", CAB_EUNSUPPORTED,
+         "\"qk_layernorm\" is true; only false is supported"},
         {"\"partial_rotary_factor\": 0.5", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "\"hidden_act\" is \"mish\""},
     };
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
@@ -207,6 +208,109 @@ static void test_configurations_that_make_no_sense(void **state)
     tiny t = tiny_phi_mamba(CAB_F32);
     tiny_configure(&t, "\"d_state\": 5", "\"d_state\": 5, \"expand\": 2");
     expect_refusal(state, &t, CAB_EFORMAT, "\"expand\" is 2");
+}
+
+/* A setting that changes the result is obeyed or refused by name, whatever the architecture. */
+static void test_settings_that_are_not_computed(void **state)
+{
+    static const struct {
+        int model; /* of the three below */
+        const char *setting;
+        const char *text;
+    } cases[] = {{0, "\"add_cross_attention\": true", "\"add_cross_attention\" is true; only false is supported"},
+                 {0, "\"is_encoder_decoder\": true", "\"is_encoder_decoder\" is true"},
+                 {0, "\"pruned_heads\": {\"1\": [0]}", "\"pruned_heads\" is {\"1\":[0]}; only {} is supported"},
+                 {0, "\"quantization_config\": {\"bits\": 4}", "\"quantization_config\" is {\"bits\":4}"},
+                 {1, "\"quantization_config\": {\"bits\": 4}", "\"quantization_config\" is"},
+                 {2, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\" is true; only false"},
+                 {2, "\"bias\": true", "\"bias\" is true"},
+                 {2, "\"conv_bias\": false", "\"conv_bias\" is false"},
+                 {2, "\"activation\": \"silu\"", "\"activation\" is \"silu\"; only \"identity\""},
+                 {2, "\"rms_norm\": true", "\"rms_norm\" is true; there is no such setting"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32), tiny_phi_mamba(CAB_F32)};
+        tiny t = models[cases[i].model];
+        char setting[160];
+        snprintf(setting, sizeof setting, "%s, \"vocab_size\"", cases[i].setting);
+        tiny_configure(&t, "\"vocab_size\"", setting);
+        expect_refusal(state, &t, CAB_EUNSUPPORTED, cases[i].text);
+    }
+    tiny t = tiny_phi(CAB_F32);
+    tiny_configure(&t, "\"vocab_size\"", "\"head_dim\": 8, \"vocab_size\"");
+    expect_refusal(state, &t, CAB_ESHAPE, "head_dim 8");
+}
+
+/* Settings of training, notes and defaults load; so do tensors that change nothing. */
+static void test_what_changes_nothing(void **state)
+{
+    tiny t = tiny_gpt2(CAB_F32, "transformer.");
+    const int before = t.count;
+    cab_model *model = NULL;
+    tiny_configure(&t, "\"vocab_size\"",
+                   "\"attn_pdrop\": 0.1, \"add_cross_attention\": false, \"quantization_config\": null, \"_note\": 3, "
+                   "\"pruned_heads\": {}, \"a_key_of_tomorrow\": 1, \"vocab_size\"");
+    for (int l = 0; l < 2; l++) {
+        tiny_add(&t, 0, 4, (int64_t[]){1, 1, 16, 16}, "transformer.h.%d.attn.bias", l);
+        TINY_VECTOR(&t, 0, 1, "transformer.h.%d.attn.masked_bias", l);
+    }
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(cab_params_count(model->params), before);
+    cab_model_free(model);
+    t = tiny_phi(CAB_F32);
+    TINY_VECTOR(&t, 0, 1, "model.layers.1.self_attn.rotary_emb.inv_freq");
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    cab_model_free(model);
+}
+
+static void test_tensors_left_over(void **state)
+{
+    tiny t = tiny_gpt2(CAB_F32, "transformer.");
+    tiny_configure(&t, "\"n_layer\": 2", "\"n_layer\": 1"); /* a layer more than it says */
+    expect_refusal(state, &t, CAB_EUNSUPPORTED,
+                   "tensor \"transformer.h.1.attn.c_attn.bias\" and 11 more are left over");
+    t = tiny_phi(CAB_F32);
+    TINY_VECTOR(&t, 1, 4, "model.layers.0.self_attn.q_layernorm.weight");
+    expect_refusal(state, &t, CAB_EUNSUPPORTED, "tensor \"model.layers.0.self_attn.q_layernorm.weight\" is left over");
+    t = tiny_phi_mamba(CAB_F32);
+    TINY_VECTOR(&t, 1, 12, "backbone.layers.0.mixer.norm.weight");
+    expect_refusal(state, &t, CAB_EUNSUPPORTED, "\"backbone.layers.0.mixer.norm.weight\" is left over");
+}
+
+/* Embedding and head in one: stored under either name, or under both if they are equal. */
+static void test_tied_under_either_name(void **state)
+{
+    const int32_t ids[] = {3, 1, 4, 1, 5, 9};
+    for (int which = 0; which < 2; which++) {
+        tiny t = which == 0 ? tiny_gpt2(CAB_F32, "transformer.") : tiny_phi(CAB_F32);
+        tiny_tensor *e = tiny_find(&t, which == 0 ? "transformer.wte.weight" : "model.embed_tokens.weight");
+        char name[CAB_NAME_MAX];
+        cab_model *model = NULL;
+        memcpy(name, e->name, sizeof name);
+        if (which == 1) {
+            tiny_drop(&t, "lm_head.weight");
+            tiny_configure(&t, "\"vocab_size\"", "\"tie_word_embeddings\": true, \"vocab_size\"");
+        }
+        e = tiny_find(&t, name);
+        snprintf(e->name, sizeof e->name, "lm_head.weight");
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        float *values = tiny_values(e), *got = calloc((size_t)e->shape[0] * (size_t)e->shape[1], sizeof *got);
+        assert_ptr_equal(model->arch->head(model).w, cab_params_find(model->params, "lm_head.weight"));
+        assert_ok(cab_params_read(model->params, model->arch->head(model).w, got));
+        assert_memory_equal(got, values, (size_t)e->shape[0] * (size_t)e->shape[1] * sizeof *got);
+        free(tiny_logits(model, ids, 1, 6));
+        cab_model_free(model);
+        free(values);
+        free(got);
+        TINY_MATRIX(&t, e->shape[0], e->shape[1], "%s", name); /* another name, so other values */
+        expect_refusal(state, &t, CAB_EFORMAT, "\"lm_head.weight\" differ, expected equal ones");
+        for (int k = 0; k < t.count; k++) /* equal ones: constants */
+            if (strcmp(t.tensors[k].name, name) == 0 || strcmp(t.tensors[k].name, "lm_head.weight") == 0) {
+                t.tensors[k].scale = 0;
+                t.tensors[k].offset = 0.5f;
+            }
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        cab_model_free(model);
+    }
 }
 
 static void test_unsupported_architecture(void **state)
@@ -399,6 +503,10 @@ int main(void)
         TEMP_TEST(test_wrong_shape),
         TEMP_TEST(test_values_that_are_not_finite),
         TEMP_TEST(test_configurations_that_make_no_sense),
+        TEMP_TEST(test_settings_that_are_not_computed),
+        TEMP_TEST(test_what_changes_nothing),
+        TEMP_TEST(test_tensors_left_over),
+        TEMP_TEST(test_tied_under_either_name),
         TEMP_TEST(test_unsupported_architecture),
         TEMP_TEST(test_wrong_model_type),
         TEMP_TEST(test_no_such_directory),

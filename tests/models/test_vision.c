@@ -128,7 +128,7 @@ static void test_timm(void **state)
 {
     static const char *const configs[] = {
         "{\"architecture\": \"vit_tiny_patch4_12\", \"num_classes\": 5}",
-        "{\"architecture\": \"deit_custom_distilled\", \"model_args\": {\"num_heads\": 3}}"};
+        "{\"architecture\": \"deit_base_distilled_patch4_12\", \"model_args\": {\"num_heads\": 3}}"};
     for (int distilled = 0; distilled < 2; distilled++) {
         tiny t = tiny_transformers(CAB_F32, distilled);
         cab_model *model = NULL;
@@ -326,22 +326,35 @@ static void test_refused_configurations(void **state)
         const char *from, *to;
         cab_status status;
         const char *text;
-    } cases[] = {{false, "\"num_channels\": 3", "\"num_channels\": 1", CAB_EFORMAT, "num_channels"},
-                 {false, "\"image_size\": 12", "\"image_size\": 13", CAB_ESHAPE, "do not divide"},
-                 {false, "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "mish"},
-                 {false, "\"num_attention_heads\": 3", "\"num_attention_heads\": 5", CAB_ESHAPE, "do not divide"},
-                 {false, "\"hidden_size\": 12", "\"hidden_size\": 15", CAB_ESHAPE, "projection.weight"},
-                 {false, "\"model_type\": \"vit\"", "\"model_type\": \"swin\"", CAB_EUNSUPPORTED, "\"swin\""},
-                 {false, "\"model_type\": \"vit\"", "\"kind\": 1", CAB_EFORMAT, "model_type"},
-                 {false, "\"model_type\": \"vit\"", "\"architecture\": \"vit_odd\"", CAB_EUNSUPPORTED, "\"vit_odd\""},
-                 {false, "\"model_type\": \"vit\"", "\"architecture\": \"resnet50\"", CAB_EUNSUPPORTED, "\"resnet50\""},
-                 {true, "\"img_size\": 12", "\"img_size\": 14", CAB_ESHAPE, "not a multiple"},
-                 {true, "\"depth\": 2", "\"depth\": 3", CAB_EFORMAT, "\"layers.2.norm.weight\" is missing"},
-                 {true, "\"depth\": 2", "\"depth\": 2, \"bimamba_type\": \"v1\"", CAB_EUNSUPPORTED, "\"v1\""},
-                 {true, "\"depth\": 2", "\"depth\": 2, \"if_divide_out\": false", CAB_EUNSUPPORTED, "false"},
-                 {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": true", CAB_EFORMAT, "one number in each row"},
-                 {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": 3", CAB_EFORMAT, "tied_decay"},
-                 {true, "\"d_state\": 3", "\"d_state\": 100000", CAB_EFORMAT, "d_state"}};
+    } cases[] = {
+        {false, "\"num_channels\": 3", "\"num_channels\": 1", CAB_EFORMAT, "num_channels"},
+        {false, "\"image_size\": 12", "\"image_size\": 13", CAB_ESHAPE, "do not divide"},
+        {false, "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "mish"},
+        {false, "\"num_attention_heads\": 3", "\"num_attention_heads\": 5", CAB_ESHAPE, "do not divide"},
+        {false, "\"hidden_size\": 12", "\"hidden_size\": 15", CAB_ESHAPE, "projection.weight"},
+        {false, "\"model_type\": \"vit\"", "\"model_type\": \"swin\"", CAB_EUNSUPPORTED, "\"swin\""},
+        {false, "\"model_type\": \"vit\"", "\"kind\": 1", CAB_EFORMAT, "model_type"},
+        {false, "\"model_type\": \"vit\"", "\"architecture\": \"vit_odd\"", CAB_EUNSUPPORTED, "\"vit_odd\""},
+        {false, "\"model_type\": \"vit\"", "\"architecture\": \"resnet50\"", CAB_EUNSUPPORTED, "\"resnet50\""},
+        {true, "\"img_size\": 12", "\"img_size\": 14", CAB_ESHAPE, "not a multiple"},
+        {true, "\"depth\": 2", "\"depth\": 3", CAB_EFORMAT, "\"layers.2.norm.weight\" is missing"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"bimamba_type\": \"v1\"", CAB_EUNSUPPORTED,
+         "\"bimamba_type\" is \"v1\"; only \"v2\""},
+        {true, "\"depth\": 2", "\"depth\": 2, \"if_divide_out\": false", CAB_EUNSUPPORTED,
+         "\"if_divide_out\" is false"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": true", CAB_EFORMAT, "one number in each row"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"tied_decay\": 3", CAB_EFORMAT, "tied_decay"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"stride\": 2", CAB_EUNSUPPORTED, "\"stride\" is 2; only patch_size, 4"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"rms_norm\": false", CAB_EUNSUPPORTED, "\"rms_norm\" is false"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"if_rope\": true", CAB_EUNSUPPORTED, "\"if_rope\" is true"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"final_pool_type\": \"mean\"", CAB_EUNSUPPORTED,
+         "\"final_pool_type\" is \"mean\"; only \"none\""},
+        {true, "\"depth\": 2", "\"depth\": 2, \"flip_img_sequences_ratio\": 0.5", CAB_EUNSUPPORTED, "only -1"},
+        {true, "\"depth\": 2", "\"depth\": 2, \"if_bidirectonal\": true", CAB_EUNSUPPORTED,
+         "\"if_bidirectonal\" is true; there is no such setting"},
+        {false, "\"hidden_size\": 12", "\"hidden_size\": 12, \"num_labels\": 6", CAB_ESHAPE,
+         "\"num_labels\" is 6, but \"classifier.weight\" has 5 rows"},
+        {true, "\"d_state\": 3", "\"d_state\": 100000", CAB_EFORMAT, "d_state"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tiny t = cases[i].vim ? tiny_vim() : tiny_transformers(CAB_F32, false);
         tiny_configure(&t, cases[i].from, cases[i].to);
@@ -359,7 +372,7 @@ static void test_refused_tensors(void **state)
     t = tiny_transformers(CAB_F32, false);
     tiny_find(&t, "vit.embeddings.position_embeddings")->shape[1] = 9;
     tiny_write(state, &t, 1);
-    expect_refusal(state, CAB_ESHAPE, "has 9 rows, expected 1 and a square grid");
+    expect_refusal(state, CAB_ESHAPE, "\"vit.embeddings.position_embeddings\": shape (1, 9, 12), expected (1, 10, 12)");
     t = tiny_transformers(CAB_F32, true);
     tiny_drop(&t, "deit.embeddings.distillation_token");
     tiny_write(state, &t, 1);
@@ -375,12 +388,116 @@ static void test_refused_tensors(void **state)
     expect_refusal(state, CAB_ESHAPE, "1 rows in \"pos_embed\"");
 }
 
+/* Positions are interpolated for a size that was asked for, never because config.json and the tensor disagree. */
+static void test_positions_of_another_grid(void **state)
+{
+    tiny t = tiny_vim();
+    cab_backend *backend = NULL;
+    cab_model *model = NULL;
+    assert_ok(cab_backend_open(test_device(), &backend));
+    tiny_find(&t, "pos_embed")->shape[1] = 26; /* a grid of 5 x 5, config.json says 3 x 3 */
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_ESHAPE, "\"pos_embed\": shape (1, 26, 8), expected (1, 10, 8)");
+    assert_fails(cab_model_open_sized(*state, 20, backend, CAB_PRECISION_FP32, false, &model), CAB_ESHAPE,
+                 "shape (1, 26, 8), expected (1, 10, 8)");
+    cab_backend_close(backend);
+}
+
+static void write_plain_timm(void **state, const char *config)
+{
+    tiny t = tiny_transformers(CAB_F32, false);
+    write_as_timm(state, &t, false, config);
+}
+
+/* Arguments of timm's constructor: obeyed, or refused by name. */
+static void test_timm_arguments(void **state)
+{
+    static const struct {
+        const char *name, *arguments, *beside;
+        cab_status status;
+        const char *text;
+    } cases[] = {
+        {"vit_tiny_patch4_12", "\"global_pool\": \"avg\"", "", CAB_EUNSUPPORTED,
+         "\"global_pool\" is \"avg\"; only \"token\""},
+        {"vit_tiny_patch4_12", "", "\"global_pool\": \"avg\"", CAB_EUNSUPPORTED, "\"global_pool\" is \"avg\""},
+        {"vit_tiny_patch4_12", "\"act_layer\": \"quick_gelu\"", "", CAB_EUNSUPPORTED, "\"quick_gelu\""},
+        {"vit_tiny_patch4_12", "\"class_token\": false", "", CAB_EUNSUPPORTED, "\"class_token\" is false"},
+        {"vit_tiny_patch4_12", "\"no_embed_class\": true", "", CAB_EUNSUPPORTED, "\"no_embed_class\" is true"},
+        {"vit_tiny_patch4_12", "\"init_values\": 1e-5", "", CAB_EUNSUPPORTED, "\"init_values\" is"},
+        {"vit_tiny_patch4_12", "\"qk_norm\": true", "", CAB_EUNSUPPORTED, "\"qk_norm\" is true"},
+        {"vit_tiny_patch4_12", "\"norm_layer\": \"rmsnorm\"", "", CAB_EUNSUPPORTED, "\"norm_layer\" is"},
+        {"vit_tiny_patch4_12", "\"new_thing\": 1", "", CAB_EUNSUPPORTED, "\"new_thing\" is 1"},
+        {"vit_tiny_patch4_12", "\"depth\": 3", "", CAB_ESHAPE, "\"depth\" is 3, but the tensors are those of 2"},
+        {"vit_tiny_patch4_12", "\"img_size\": [16, 16]", "", CAB_ESHAPE, "\"img_size\" is [16,16]"},
+        {"vit_tiny_patch4_12", "\"mlp_ratio\": 4", "", CAB_ESHAPE, "\"mlp_ratio\" is 4"},
+        {"vit_tiny_patch4_12", "", "\"num_classes\": 7", CAB_ESHAPE, "\"num_classes\" is 7"},
+        {"vit_tiny_patch4_12", "", "\"input_size\": [3, 16, 16]", CAB_ESHAPE, "\"input_size\" is [3,16,16]"},
+        {"vit_tiny_patch4_12", "", "\"pretrained_cfg\": {\"input_size\": [3, 16, 16]}", CAB_ESHAPE, "input_size"},
+        {"vit_tiny_patch4_clip_quickgelu_12", "", "", CAB_EUNSUPPORTED, "\"clip\" is another variant"},
+        {"vit_base_patch4_plus_12", "", "", CAB_EUNSUPPORTED, "\"plus\" is another variant"},
+        {"vit_medium_patch4_12", "", "", CAB_EUNSUPPORTED, "\"medium\" is another variant"}};
+    char config[512];
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(config, sizeof config, "{\"architecture\": \"%s\", \"model_args\": {%s}%s%s}", cases[i].name,
+                 cases[i].arguments, cases[i].beside[0] ? ", " : "", cases[i].beside);
+        write_plain_timm(state, config);
+        expect_refusal(state, cases[i].status, cases[i].text);
+    }
+    write_plain_timm(state,
+                     "{\"architecture\": \"vit_tiny_patch4_12.augreg_in21k\", \"num_classes\": 5, \"global_pool\": "
+                     "\"token\", \"model_args\": {\"img_size\": 12, \"depth\": 2, \"act_layer\": \"relu\", "
+                     "\"drop_rate\": 0.1, \"class_token\": true, \"init_values\": null, \"reg_tokens\": 0}}");
+    cab_model *model = NULL;
+    assert_ok(cab_model_load_on(test_device(), *state, CAB_PRECISION_FP32, &model));
+    assert_int_equal(model->config.activation, CAB_RELU);
+    cab_model_free(model);
+}
+
+/* qkv_bias false: no biases, and such as are stored are left over. */
+static void test_qkv_bias(void **state)
+{
+    tiny t = tiny_transformers(CAB_F32, false);
+    cab_model *model = NULL;
+    tiny_configure(&t, "\"num_channels\"", "\"qkv_bias\": false, \"num_channels\"");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EUNSUPPORTED, "attention.key.bias\" and 5 more are left over");
+    for (int l = 0; l < 2; l++)
+        for (int i = 0; i < 3; i++) {
+            static const char *const parts[] = {"query", "key", "value"};
+            char name[CAB_NAME_MAX];
+            snprintf(name, sizeof name, "vit.encoder.layer.%d.attention.attention.%s.bias", l, parts[i]);
+            tiny_drop(&t, name);
+        }
+    TINY_MATRIX(&t, 12, 12, "vit.pooler.dense.weight"); /* the classifier reads the class token */
+    TINY_VECTOR(&t, 0, 12, "vit.pooler.dense.bias");
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    free(image_logits(model));
+    cab_model_free(model);
+    tiny_configure(&t, "\"qkv_bias\": false", "\"qkv_bias\": true");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EFORMAT, "attention.query.bias\" is missing");
+}
+
+static void test_tensors_left_over(void **state)
+{
+    tiny t = tiny_transformers(CAB_F32, false);
+    TINY_MATRIX(&t, 12, 12, "pre_logits.fc.weight"); /* between the norm and the head */
+    write_as_timm(state, &t, false, "{\"architecture\": \"vit_tiny_patch4_12\"}");
+    expect_refusal(state, CAB_EUNSUPPORTED, "tensor \"pre_logits.fc.weight\" is left over");
+    t = tiny_vim();
+    tiny_configure(&t, "\"depth\": 2", "\"depth\": 1");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EUNSUPPORTED, "tensor \"layers.1.mixer.A_b_log\" and 16 more are left over");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEMP_TEST(test_transformers),   TEMP_TEST(test_timm),
-                                       TEMP_TEST(test_single_head),    TEMP_TEST(test_mapped),
-                                       TEMP_TEST(test_image_size),     TEMP_TEST(test_image_size_refused),
-                                       TEMP_TEST(test_vim_comes_back), TEMP_TEST(test_refused_configurations),
-                                       TEMP_TEST(test_refused_tensors)};
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_transformers),     TEMP_TEST(test_timm),
+                                       TEMP_TEST(test_single_head),      TEMP_TEST(test_mapped),
+                                       TEMP_TEST(test_image_size),       TEMP_TEST(test_image_size_refused),
+                                       TEMP_TEST(test_vim_comes_back),   TEMP_TEST(test_refused_configurations),
+                                       TEMP_TEST(test_refused_tensors),  TEMP_TEST(test_positions_of_another_grid),
+                                       TEMP_TEST(test_timm_arguments),   TEMP_TEST(test_qkv_bias),
+                                       TEMP_TEST(test_tensors_left_over)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
