@@ -111,6 +111,12 @@ typedef struct cab_generate_options {
     float top_p;       /* 1: all */
     uint64_t seed;
     bool ignore_end; /* go on past the end-of-text token */
+    float min_p;     /* among tokens that have at least this share of the likeliest's probability; 0: all */
+    /* Divides positive logits of tokens that the text holds already, prompt included, and multiplies negative ones; 0 or 1:
+     * none. */
+    float repeat_penalty;
+    const char *const *stop; /* a text ends before the first of these that appears in it; none is handed over */
+    size_t stop_count;
 } cab_generate_options;
 
 /* 128 tokens, temperature 0.8, no top-k, top-p 0.95, seed 1. */

@@ -130,6 +130,11 @@ cab_status cab_decode_tokens(cab_decode *d, int32_t *tokens)
     return cab_tensor_read(d->graph, d->tokens, tokens);
 }
 
+cab_status cab_decode_put(cab_decode *d, const int32_t *tokens)
+{
+    return cab_tensor_write(d->graph, d->tokens, tokens);
+}
+
 cab_status cab_decode_logits(cab_decode *d, float *logits)
 {
     const cab_tensor *t = d->logits;

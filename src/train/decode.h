@@ -27,6 +27,8 @@ void cab_decode_free(cab_decode *decode);
 cab_status cab_decode_step(cab_decode *decode);
 /* tokens[batch]: what the next step will be fed, of the prompts or drawn. Waits for the steps asked for. */
 cab_status cab_decode_tokens(cab_decode *decode, int32_t *tokens);
+/* Feeds tokens[batch] to the next step in place of what it would be fed. */
+cab_status cab_decode_put(cab_decode *decode, const int32_t *tokens);
 /* logits[batch * vocab_size] of the last step. Likewise. */
 cab_status cab_decode_logits(cab_decode *decode, float *logits);
 /* Tokens fed so far, to each sequence. */

@@ -2,12 +2,13 @@
  *
  * Randomness is a function of (seed, sample, position in the continuation), so a text does not depend on what else is
  * generated beside it. */
+#include "train/generate.h"
+
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
 #include "data/tokenizer.h"
-#include "models/model.h"
 #include "train/decode.h"
 
 #include <string.h>
@@ -17,10 +18,19 @@ cab_generate_options cab_generate_defaults(void)
     return (cab_generate_options){.max_tokens = 128, .temperature = 0.8f, .top_p = 0.95f, .seed = 1};
 }
 
+const char *cab_stop_word(cab_stop_reason reason)
+{
+#define STOP_WORD(name, word) word,
+    static const char *const words[] = {CAB_STOP_REASONS(STOP_WORD)};
+#undef STOP_WORD
+    return words[reason];
+}
+
 /* A text under way. */
 typedef struct continuation {
     cab_decoder decoder;
-    uint64_t count; /* tokens generated */
+    cab_bytes held; /* what may be the beginning of a stop text */
+    cab_generation account;
     bool ended;
 } continuation;
 
@@ -37,7 +47,7 @@ typedef struct session {
     cab_decode_row *rows;
     continuation *texts;
     int32_t *tokens; /* the next of each row */
-    cab_bytes bytes;
+    double started;  /* when the first token could be drawn; 0: not yet */
     int32_t end;
 } session;
 
@@ -66,6 +76,7 @@ static cab_status open_rows(session *s, const char *const *prompts, uint32_t sam
         for (uint32_t k = 0; k < samples; k++) {
             const size_t row = p * samples + k;
             s->rows[row] = (cab_decode_row){s->prompts[p].data, s->prompts[p].count, (int32_t)k};
+            s->texts[row].account.prompt_tokens = s->prompts[p].count;
             cab_decoder_begin(&s->texts[row].decoder, s->tokenizer, empty);
         }
     }
@@ -77,10 +88,17 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
     char path[CAB_PATH_MAX];
     const cab_model *model = s->model;
     const cab_generate_options *o = s->options;
-    const cab_sampling sampling = {
-        .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .seed = o->seed};
+    const cab_sampling sampling = {.temperature = o->temperature,
+                                   .top_k = o->top_k,
+                                   .top_p = o->top_p,
+                                   .seed = o->seed,
+                                   .min_p = o->min_p,
+                                   .repeat_penalty = o->repeat_penalty};
     if (s->n_prompts == 0 || samples == 0 || samples > INT32_MAX)
         return cab_fail(CAB_EARG, "%zu prompts with %u samples each: nothing to generate", s->n_prompts, samples);
+    for (size_t i = 0; i < o->stop_count; i++)
+        if (o->stop[i][0] == '\0')
+            return cab_fail(CAB_EARG, "a stop text is empty");
     if (cab_model_reads_images(model))
         return cab_fail(CAB_EARG, "the model in %s reads images, expected one of text",
                         model->directory ? model->directory : "memory");
@@ -99,27 +117,84 @@ static void session_close(session *s)
     cab_decode_free(s->decode);
     for (size_t i = 0; s->prompts != NULL && i < s->n_prompts; i++)
         cab_ids_free(&s->prompts[i]);
+    for (size_t i = 0; s->texts != NULL && i < s->n_rows; i++)
+        cab_bytes_free(&s->texts[i].held);
     cab_free(s->prompts);
     cab_free(s->rows);
     cab_free(s->texts);
     cab_free(s->tokens);
-    cab_bytes_free(&s->bytes);
     cab_tokenizer_free(s->tokenizer);
 }
 
-/* Hands over the bytes decoded; a sink that has enough ends the text. */
-static void hand_over(session *s, size_t row)
+/* ---- text goes out ------------------------------------------------------------------------------------------------- */
+
+static void end_text(session *s, size_t row, cab_stop_reason reason)
 {
-    if (s->bytes.count > 0 && !s->sink(s->user, row, s->bytes.data, s->bytes.count))
-        s->texts[row].ended = true;
-    s->bytes.count = 0;
+    continuation *t = &s->texts[row];
+    if (t->ended)
+        return;
+    t->ended = true;
+    t->account.stop = reason;
+    t->account.seconds = s->started > 0 ? cab_seconds() - s->started : 0;
 }
 
-static cab_status finish(session *s, size_t row)
+/* Where the first of the stop texts begins in text[0..size); size where there is none. */
+static size_t find_stop(const cab_generate_options *o, const char *text, size_t size)
 {
-    s->texts[row].ended = true;
-    CAB_TRY(cab_decoder_finish(&s->texts[row].decoder, &s->bytes));
-    hand_over(s, row);
+    size_t first = size;
+    for (size_t i = 0; i < o->stop_count; i++) {
+        const size_t length = strlen(o->stop[i]);
+        for (size_t at = 0; at < first && at + length <= size; at++)
+            if (memcmp(text + at, o->stop[i], length) == 0)
+                first = at;
+    }
+    return first;
+}
+
+/* How many bytes at the end of the text may be the beginning of a stop text. */
+static size_t unsure(const cab_generate_options *o, const char *text, size_t size)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < o->stop_count; i++)
+        for (size_t n = strlen(o->stop[i]) - 1; n > most; n--)
+            if (n <= size && memcmp(text + size - n, o->stop[i], n) == 0)
+                most = n;
+    return most;
+}
+
+/* Hands over what is held but for its last `keep` bytes; a sink that has enough ends the text. */
+static void hand_over(session *s, size_t row, size_t keep)
+{
+    cab_bytes *held = &s->texts[row].held;
+    const size_t size = held->count - keep;
+    if (size > 0 && !s->sink(s->user, row, held->data, size))
+        end_text(s, row, CAB_STOP_SINK);
+    if (size > 0 && keep > 0)
+        memmove(held->data, held->data + size, keep);
+    held->count = keep;
+}
+
+/* A stop text ends the text before it. */
+static void release(session *s, size_t row)
+{
+    cab_bytes *held = &s->texts[row].held;
+    const size_t at = find_stop(s->options, held->data, held->count);
+    if (at == held->count) {
+        hand_over(s, row, unsure(s->options, held->data, held->count));
+        return;
+    }
+    held->count = at;
+    hand_over(s, row, 0);
+    end_text(s, row, CAB_STOP_TEXT);
+}
+
+static cab_status finish(session *s, size_t row, cab_stop_reason reason)
+{
+    continuation *t = &s->texts[row];
+    CAB_TRY(cab_decoder_finish(&t->decoder, &t->held));
+    if (t->held.count > 0)
+        hand_over(s, row, 0);
+    end_text(s, row, reason);
     return CAB_OK;
 }
 
@@ -131,15 +206,19 @@ static cab_status take(session *s, size_t row)
     if (t->ended || (size_t)cab_decode_position(s->decode) < s->rows[row].length)
         return CAB_OK;
     if (token == s->end && !s->options->ignore_end)
-        return finish(s, row);
+        return finish(s, row, CAB_STOP_END);
     size_t size = 0;
+    t->account.tokens++;
     if (cab_tokenizer_piece(s->tokenizer, token, &size) != NULL) /* else a row that pads the vocabulary: no text */
-        CAB_TRY(cab_decoder_push(&t->decoder, token, &s->bytes));
-    hand_over(s, row);
-    if (!t->ended && ++t->count == s->options->max_tokens)
-        return finish(s, row);
+        CAB_TRY(cab_decoder_push(&t->decoder, token, &t->held));
+    if (t->held.count > 0)
+        release(s, row);
+    if (!t->ended && t->account.tokens == s->options->max_tokens)
+        return finish(s, row, CAB_STOP_LENGTH);
     return CAB_OK;
 }
+
+/* ---- steps ---------------------------------------------------------------------------------------------------------- */
 
 static bool all_ended(const session *s)
 {
@@ -165,6 +244,8 @@ static cab_status run(session *s)
             cab_log_warn("stopped: the context of %d tokens is full", s->model->config.max_length);
             break;
         }
+        if (s->started == 0 && (size_t)cab_decode_position(s->decode) + 1 >= shortest)
+            s->started = cab_seconds();
         CAB_GOTO(cab_decode_step(s->decode));
         if (s->n_rows > 1)
             cab_progress_update(&progress, (uint64_t)cab_decode_position(s->decode), "");
@@ -176,22 +257,32 @@ static cab_status run(session *s)
     }
     for (size_t i = 0; i < s->n_rows; i++)
         if (!s->texts[i].ended)
-            CAB_GOTO(finish(s, i));
+            CAB_GOTO(finish(s, i, CAB_STOP_CONTEXT));
 done:
     cab_progress_end(&progress);
+    return status;
+}
+
+cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,
+                              const cab_generate_options *options, cab_texts_sink sink, void *user,
+                              cab_generation *generations)
+{
+    session s = {.model = model, .options = options, .sink = sink, .user = user, .n_prompts = n};
+    cab_status status;
+    CAB_GOTO(session_open(&s, prompts, samples));
+    if (options->max_tokens > 0)
+        CAB_GOTO(run(&s));
+    for (size_t i = 0; generations != NULL && i < s.n_rows; i++)
+        generations[i] = s.texts[i].account;
+done:
+    session_close(&s);
     return status;
 }
 
 cab_status cab_generate_batch(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,
                               const cab_generate_options *options, cab_texts_sink sink, void *user)
 {
-    session s = {.model = model, .options = options, .sink = sink, .user = user, .n_prompts = n};
-    cab_status status;
-    CAB_GOTO(session_open(&s, prompts, samples));
-    status = options->max_tokens > 0 ? run(&s) : CAB_OK;
-done:
-    session_close(&s);
-    return status;
+    return cab_generate_texts(model, n, prompts, samples, options, sink, user, NULL);
 }
 
 typedef struct one_sink {
@@ -211,4 +302,72 @@ cab_status cab_generate(cab_model *model, const char *prompt, const cab_generate
 {
     one_sink one = {sink, user};
     return cab_generate_batch(model, 1, &prompt, 1, options, pass_on, &one);
+}
+
+/* ---- turns ---------------------------------------------------------------------------------------------------------- */
+
+struct cab_dialogue {
+    session session; /* of one row; opened by the first turn */
+    one_sink sink;
+};
+
+cab_status cab_dialogue_new(cab_model *model, const cab_generate_options *options, cab_dialogue **dialogue)
+{
+    CAB_TRY(CAB_NEW(dialogue, 1, "a dialogue"));
+    (*dialogue)->session =
+        (session){.model = model, .options = options, .sink = pass_on, .user = &(*dialogue)->sink, .n_prompts = 1};
+    return CAB_OK;
+}
+
+/* The model is fed the last token that it drew, unless that ended its text, and the words but for their last token, which the
+ * next step takes. */
+static cab_status feed(session *s, const cab_ids *ids)
+{
+    if (s->texts[0].account.stop != CAB_STOP_END)
+        CAB_TRY(cab_decode_step(s->decode));
+    for (size_t i = 0; i < ids->count; i++) {
+        CAB_TRY(cab_decode_put(s->decode, &ids->data[i]));
+        if (i + 1 < ids->count)
+            CAB_TRY(cab_decode_step(s->decode));
+    }
+    return CAB_OK;
+}
+
+static cab_status next_turn(session *s, const char *words)
+{
+    cab_ids ids = {0};
+    cab_status status;
+    CAB_GOTO(cab_tokenizer_encode(s->tokenizer, words, strlen(words), &ids));
+    if (ids.count == 0) {
+        status = cab_fail(CAB_EARG, "a turn without words");
+        goto done;
+    }
+    CAB_GOTO(feed(s, &ids));
+    s->texts[0].account = (cab_generation){.prompt_tokens = ids.count};
+    s->texts[0].ended = false;
+    s->texts[0].held.count = 0;
+    s->started = 0;
+    cab_decoder_begin(&s->texts[0].decoder, s->tokenizer, false);
+done:
+    cab_ids_free(&ids);
+    return status;
+}
+
+cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text_sink sink, void *user,
+                             cab_generation *generation)
+{
+    session *s = &dialogue->session;
+    dialogue->sink = (one_sink){sink, user};
+    CAB_TRY(s->decode == NULL ? session_open(s, &words, 1) : next_turn(s, words));
+    CAB_TRY(run(s));
+    *generation = s->texts[0].account;
+    return CAB_OK;
+}
+
+void cab_dialogue_free(cab_dialogue *dialogue)
+{
+    if (dialogue == NULL)
+        return;
+    session_close(&dialogue->session);
+    cab_free(dialogue);
 }

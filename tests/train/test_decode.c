@@ -5,6 +5,7 @@
 #include "models/model.h"
 #include "runs.h"
 #include "train/decode.h"
+#include "train/generate.h"
 
 #include <math.h>
 
@@ -79,6 +80,105 @@ static void test_contexts_end(void **state)
     cab_model_free(model);
 }
 
+static bool append(void *user, size_t index, const char *text, size_t size)
+{
+    return collect((collected *)user + index, text, size);
+}
+
+/* A text ends before a stop text, and nothing of one is handed over, also where it comes in pieces. */
+static void test_stop_texts(void **state)
+{
+    (void)state;
+    static const char *const ball[] = {"zebra", "red ball"}, *const either[] = {"a big", "One day"},
+                             *const empty[] = {""};
+    static const char *const prompt = "Once";
+    cab_model *model = NULL;
+    cab_generation account;
+    cab_generate_options o = cab_generate_defaults();
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_FP32, &model));
+    o.max_tokens = 40;
+    o.temperature = 0;
+    const collected whole = generate(model, prompt, o, 0);
+    const char *at = strstr(whole.text, "red ball");
+    assert_non_null(at);
+    o.stop = ball;
+    o.stop_count = 2;
+    collected c[1] = {{.limit = 0}};
+    assert_ok(cab_generate_texts(model, 1, &prompt, 1, &o, append, c, &account));
+    assert_int_equal(c->size, at - whole.text);
+    assert_memory_equal(c->text, whole.text, c->size);
+    assert_string_equal(cab_stop_word(account.stop), "stop");
+    assert_int_equal(account.prompt_tokens, 1);
+    assert_in_range(account.tokens, 2, 39);
+    o.stop = either; /* the first in the text, not in the list */
+    const collected first = generate(model, prompt, o, 0);
+    assert_int_equal(first.size, strstr(whole.text, "One day") - whole.text);
+    o.stop_count = 1; /* what may begin a stop text is handed over in the end */
+    o.stop = (const char *const[]){"Lily's mom said something else"};
+    assert_string_equal(generate(model, prompt, o, 0).text, whole.text);
+    o.stop = empty;
+    assert_fails(cab_generate(model, "Once", &o, collect, c), CAB_EARG, "a stop text is empty");
+    cab_model_free(model);
+}
+
+/* What the least probability and the penalty do to a text; 0 and 1 do nothing. */
+static void test_filters(void **state)
+{
+    (void)state;
+    cab_model *model = NULL;
+    cab_generate_options o = cab_generate_defaults();
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_FP32, &model));
+    o.max_tokens = 30;
+    const collected plain = generate(model, "Once", o, 0);
+    o.repeat_penalty = 1;
+    assert_string_equal(generate(model, "Once", o, 0).text, plain.text);
+    o.temperature = 0;
+    const collected likeliest = generate(model, "Once", o, 0);
+    o.temperature = 1.5f;
+    o.min_p = 1;
+    assert_string_equal(generate(model, "Once", o, 0).text, likeliest.text);
+    o.min_p = 0;
+    o.temperature = 0;
+    o.repeat_penalty = 100; /* no word twice */
+    const collected once = generate(model, "tom tom", o, 0);
+    assert_null(strstr(once.text, "tom"));
+    const char *the = strstr(once.text, " the ");
+    assert_true(the == NULL || strstr(the + 1, " the ") == NULL);
+    cab_model_free(model);
+}
+
+/* A text in turns is the text that one would get from all that was said before; the context of a teacher fills up. */
+static void test_turns(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"Once upon a time", "\nThen Tom", "\nBut Lily"};
+    cab_model *model = NULL;
+    cab_dialogue *dialogue = NULL;
+    cab_generation g = {0};
+    cab_generate_options o = cab_generate_defaults();
+    char whole[4096] = "";
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_FP32, &model));
+    o.max_tokens = 9;
+    o.temperature = 0;
+    assert_ok(cab_dialogue_new(model, &o, &dialogue));
+    for (int turn = 0; turn < 3; turn++) {
+        collected c = {.limit = 0};
+        strcat(whole, words[turn]);
+        assert_ok(cab_dialogue_turn(dialogue, words[turn], collect, &c, &g));
+        assert_string_equal(c.text, generate(model, whole, o, 0).text);
+        assert_int_equal(g.tokens, 9);
+        strcat(whole, c.text);
+    }
+    collected rest = {.limit = 0};
+    cab_status status = CAB_OK;
+    for (int turn = 0; turn < 30 && status == CAB_OK; turn++)
+        status = cab_dialogue_turn(dialogue, " and and and and and", collect, &rest, &g);
+    assert_int_equal(status, CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "context of 256 tokens is full"));
+    cab_dialogue_free(dialogue);
+    cab_model_free(model);
+}
+
 /* A student's steps give the logits that the whole text gives. */
 static void test_student_decodes(void **state)
 {
@@ -145,6 +245,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_teacher_continues_its_prompt),
         cmocka_unit_test(test_contexts_end),
+        cmocka_unit_test(test_stop_texts),
+        cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_turns),
         TEMP_TEST(test_student_decodes),
         cmocka_unit_test(test_models_without_a_tokenizer),
     };
