@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "distill/term.h"
 #include "report/report.h"
 #include "train/log.h"
 
@@ -150,13 +151,16 @@ static cab_status add_recipes(struct plan *plan, const struct distill_options *o
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
 
-static void print_weight(const char *term, double start, double end)
+static void print_weights(const cab_stage *stage)
 {
-    if (start <= 0 && end <= 0)
-        return;
-    printf("  %s %g", term, start);
-    if (end >= 0 && end != start)
-        printf(" -> %g", end);
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
+        const cab_term_span weight = cab_stage_weight(stage, (cab_term_id)t);
+        if (!cab_stage_uses(stage, (cab_term_id)t))
+            continue;
+        printf("  %s %g", cab_term_name((cab_term_id)t), weight.start);
+        if (weight.end >= 0 && weight.end != weight.start)
+            printf(" -> %g", weight.end);
+    }
 }
 
 /* "10 passes", "50000 tokens" ...: how long a stage is, in the recipe's own words. */
@@ -200,9 +204,7 @@ static cab_status print_stages(const cab_recipe *recipe)
             printf(" learning rate %g;", lr);
         else
             printf(" learning rate of the method;");
-        print_weight("ce", stage->ce, stage->ce_end);
-        print_weight("kl", stage->kl, stage->kl_end);
-        print_weight("align", stage->align, stage->align_end);
+        print_weights(stage);
         putchar('\n');
     }
     return CAB_OK;

@@ -1,11 +1,12 @@
 /* recipe.c - recipes in memory: defaults, presets, overrides by dotted path, and every check that needs no file.
  *
- * A key is "seed" (top), "train.lr" (a group's) or "stages[1].align". Order of precedence, weakest first: defaults, those of
+ * A key is "seed" (top), "train.lr" (a group's) or "stages[1].lr". Order of precedence, weakest first: defaults, those of
  * the student's architecture, the method's preset, the keys of the file, overrides in the order in which they are given. */
 #include "distill/recipe.h"
 
 #include "base/memory.h"
 #include "distill/augmentation.h"
+#include "distill/term.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -482,11 +483,12 @@ static cab_status check_training(const cab_recipe *recipe)
 }
 
 /* A weight at the stage's end is -1 (the same) or at least 0. */
-static cab_status check_weight(unsigned index, const char *term, double start, double end, bool *used)
+static cab_status check_weight(unsigned index, const cab_stage *stage, cab_term_id term)
 {
+    const double end = cab_stage_weight(stage, term).end;
     if (end < 0 && end != -1)
-        return cab_fail(CAB_EARG, "stages[%u].%s_end: found %g, expected 0 or more, or -1", index, term, end);
-    *used = *used || start > 0 || end > 0;
+        return cab_fail(CAB_EARG, "stages[%u].%s_end: found %g, expected 0 or more, or -1", index, cab_term_name(term),
+                        end);
     return CAB_OK;
 }
 
@@ -514,12 +516,15 @@ static cab_status check_stages(const cab_recipe *recipe)
         return cab_fail(CAB_EARG, "stages: none; name a method, or list at least one stage with a loss weight");
     for (unsigned i = 0; i < recipe->stages_count; i++) {
         const cab_stage *stage = &recipe->stages[i];
+        char names[SENTENCE_MAX];
         bool used = false;
-        CAB_TRY(check_weight(i, "ce", stage->ce, stage->ce_end, &used));
-        CAB_TRY(check_weight(i, "kl", stage->kl, stage->kl_end, &used));
-        CAB_TRY(check_weight(i, "align", stage->align, stage->align_end, &used));
+        for (int t = 0; t < CAB_TERM_COUNT; t++) {
+            CAB_TRY(check_weight(i, stage, (cab_term_id)t));
+            used = used || cab_stage_uses(stage, (cab_term_id)t);
+        }
         if (!used)
-            return cab_fail(CAB_EARG, "stages[%u] \"%s\": no loss term; give ce, kl or align a weight", i, stage->name);
+            return cab_fail(CAB_EARG, "stages[%u] \"%s\": no loss term; give %s a weight", i, stage->name,
+                            cab_term_names(names, sizeof names));
     }
     return check_lengths(recipe);
 }

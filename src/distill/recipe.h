@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "distill/terms.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -150,6 +151,12 @@
     INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \
     INT(log_every, 1, 1, INT64_MAX, "steps between log lines")
 
+/* A loss term's keys in a stage: its weight, the weight at the stage's end, and what else its row of terms.h names. */
+#define CAB_RECIPE_TERM(ID, name, help, KEYS, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                 \
+    REAL(name, 0, 0, 1e6, "weight of " help)                                                                           \
+    REAL(name##_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                           \
+    KEYS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)
+
 /* One stage. The whole list replaces a preset's stages. */
 #define CAB_RECIPE_STAGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     TEXT(name, "train", "shown in the log")                                                                            \
@@ -158,13 +165,7 @@
     INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by one of the others")                                  \
     REAL(passes, 0, 0, 1e9, "length in passes over the training data; 0: by one of the others")                        \
     REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
-    REAL(ce, 0, 0, 1e6, "weight of the cross-entropy")                                                                 \
-    REAL(ce_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                               \
-    REAL(kl, 0, 0, 1e6, "weight of KL(teacher || student)")                                                            \
-    REAL(kl_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                               \
-    REAL(temperature, 1, 0.01, 100, "of the KL")                                                                       \
-    REAL(align, 0, 0, 1e6, "weight of the alignment loss")                                                             \
-    REAL(align_end, -1, -1, 1e6, "weight at the stage's end; -1: the same")                                            \
+    CAB_TERMS(CAB_RECIPE_TERM, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                \
     ENUM(weights_shape, 0, "linear|cosine", "how weights move from start to end")                                      \
     LIST(freeze, "parameter name patterns (shell wildcards) that do not train in this stage")
 

@@ -192,6 +192,14 @@ cab_precision cab_precision_auto(const char *device)
     return CAB_PRECISION_FP32;
 }
 
+cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch, int64_t length)
+{
+    const int64_t size = model->config.image_size;
+    if (cab_model_reads_images(model))
+        return cab_graph_input(g, "pixels", CAB_F32, 4, (int64_t[]){batch, 3, size, size});
+    return cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){batch, length});
+}
+
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     return model->arch->record(g, model, ids, recompute, taps);

@@ -116,6 +116,7 @@ struct cab_arch {
     const char *name; /* model_type in config.json */
     const char *timm; /* what timm's names of it begin with; NULL: timm has none */
     bool teacher, student;
+    bool bidirectional; /* students: a second direction, from the last token to the first, with taps of its own */
     size_t layers_size; /* bytes of model->layers for n layers: header + n * per_layer */
     size_t per_layer;
     const cab_setting *const
@@ -182,6 +183,9 @@ cab_status cab_model_quantise(cab_model *model);
 cab_dtype cab_model_dtype(const cab_model *model);
 /* bf16 where the device (as for cab_backend_open()) multiplies it in hardware: any GPU, some processors. */
 cab_precision cab_precision_auto(const char *device);
+/* What the model reads, as an input of the graph: ids (batch, length) I32, or pixels (batch, 3, S, S) F32, normalised; then
+ * length is ignored. */
+cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch, int64_t length);
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute,
                              const cab_taps *taps);
 /* hidden (B, L, D) -> logits (B, L, V) in the model's dtype. */

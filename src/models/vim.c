@@ -248,6 +248,7 @@ static cab_head_side head(const cab_model *model)
 const cab_arch cab_arch_vim = {
     .name = "vim",
     .student = true,
+    .bidirectional = true,
     .layers_size = sizeof(cab_vim),
     .per_layer = sizeof(cab_vim_layer),
     .settings = setting_tables,

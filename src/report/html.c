@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "distill/term.h"
 #include "report/chart.h"
 #include "report/page.h"
 #include "report/report.h"
@@ -264,16 +265,22 @@ struct plot {
 };
 
 #define POINT(field) offsetof(cab_report_point, field)
-static const struct plot plots[] = {
+static const struct plot evaluation_plots[] = {
     {"Validation perplexity", "lower is better", POINT(perplexity), true, true, perplexity},
     {"Validation top-1", "share of images; higher is better", POINT(top1), true, false, top1},
     {"KL from the teacher, validation", "nats per %s; lower is better", POINT(kl), true, true, NULL},
     {"Top-1 agreement, validation", "share of %ss; higher is better", POINT(agreement), true, false, NULL},
-    {"Cross-entropy, training", "nats per %s", POINT(ce), false, false, NULL},
-    {"KL, training", "nats per %s", POINT(kl), false, true, NULL},
-    {"Alignment, training", "mean squared error of bridged B, C against K, Q", POINT(align), false, true, NULL},
-    {"Learning rate", "of the optimizer", POINT(lr), false, false, NULL},
 };
+static const struct plot rate_plot = {"Learning rate", "of the optimizer", POINT(lr), false, false, NULL};
+
+static struct plot term_plot(cab_term_id term)
+{
+    const cab_term *t = cab_term_at(term);
+    return (struct plot){.title = t->chart.title,
+                         .note = t->chart.note,
+                         .offset = POINT(terms) + (size_t)term * sizeof(double),
+                         .logarithmic = t->chart.logarithmic};
+}
 #undef POINT
 
 static void put_note(FILE *out, const char *note, const char *unit_of)
@@ -345,7 +352,7 @@ static cab_status put_chart(FILE *out, const cab_report_runs *runs, const struct
         }
     }
     chart.series = series;
-    if (chart.count == 0)
+    if (chart.count == 0 || *charts == CHARTS_IMPOSSIBLE)
         goto done;
     CAB_GOTO(cab_chart_draw(&chart, &svg));
     *charts = svg ? CHARTS_SOME : CHARTS_IMPOSSIBLE;
@@ -377,14 +384,25 @@ static void put_legend(FILE *out, const cab_report_runs *runs)
     fputs("</div>\n", out);
 }
 
+/* What evaluations found, the loss terms, the learning rate. */
+static cab_status put_plots(FILE *out, const cab_report_runs *runs, enum charts *charts)
+{
+    for (size_t i = 0; i < sizeof evaluation_plots / sizeof *evaluation_plots; i++)
+        CAB_TRY(put_chart(out, runs, &evaluation_plots[i], charts));
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
+        const struct plot plot = term_plot((cab_term_id)t);
+        CAB_TRY(put_chart(out, runs, &plot, charts));
+    }
+    return put_chart(out, runs, &rate_plot, charts);
+}
+
 static cab_status put_charts(FILE *out, const cab_report_runs *runs)
 {
     enum charts charts = CHARTS_NONE_YET;
     fputs("<h2>Training</h2>\n", out);
     put_legend(out, runs);
     fputs("<div class=\"charts\">\n", out);
-    for (size_t i = 0; charts != CHARTS_IMPOSSIBLE && i < sizeof plots / sizeof *plots; i++)
-        CAB_TRY(put_chart(out, runs, &plots[i], &charts));
+    CAB_TRY(put_plots(out, runs, &charts));
     fputs("</div>\n", out);
     if (charts == CHARTS_IMPOSSIBLE)
         fputs("<p class=\"note\">No charts: gnuplot could not be run. Install it and write the report again.</p>\n",

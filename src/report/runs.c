@@ -55,9 +55,7 @@ static cab_status read_point(const cab_json *json, cab_report_point *point, bool
         {"step", &point->step},
         {"tokens", &point->tokens},
         {"loss", &point->loss},
-        {"ce", &point->ce},
         {"kl", &point->kl},
-        {"align", &point->align},
         {"lr", &point->lr},
         {"perplexity", &point->perplexity},
         {"seconds", &point->seconds},
@@ -69,6 +67,8 @@ static cab_status read_point(const cab_json *json, cab_report_point *point, bool
     };
     CAB_TRY(cab_json_bool_or(json, NULL, "eval", false, evaluation));
     CAB_TRY(read_numbers(json, numbers, sizeof numbers / sizeof *numbers));
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        CAB_TRY(cab_json_number_or(json, NULL, cab_term_name((cab_term_id)t), NAN, &point->terms[t]));
     if (!isfinite(point->step) || !isfinite(point->tokens))
         return cab_fail(CAB_EFORMAT, "%s: a line without step or tokens", json->name);
     return CAB_OK;

@@ -5,6 +5,7 @@
 #ifndef CAB_REPORT_RUNS_H
 #define CAB_REPORT_RUNS_H
 
+#include "distill/terms.h"
 #include "train/compare.h"
 #include "train/predictions.h"
 
@@ -14,7 +15,8 @@
 
 /* One line of log.jsonl. Of an evaluation: loss, kl, agreement, perplexity, or top1 and top5; of a step the others. */
 typedef struct cab_report_point {
-    double step, tokens, loss, ce, kl, align, lr, perplexity, agreement, top1, top5;
+    double step, tokens, loss, kl, lr, perplexity, agreement, top1, top5;
+    double terms[CAB_TERM_COUNT]; /* the loss terms of a step */
     double tokens_per_s, images_per_s, seconds;
 } cab_report_point;
 

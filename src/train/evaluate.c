@@ -148,7 +148,8 @@ static uint64_t load_batch(evaluator *e)
 
 static cab_status evaluate(evaluator *e, bool *complete)
 {
-    const cab_term_weights none = {0};
+    const cab_term_weights none = {{0}};
+    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid};
     uint64_t total = cab_dataset_tokens(e->dataset), limit = e->options->max_tokens;
     cab_progress progress;
     cab_status status = CAB_OK;
@@ -159,9 +160,9 @@ static cab_status evaluate(evaluator *e, bool *complete)
     *complete = true;
     while ((labelled = load_batch(e)) > 0) {
         cab_term_values v;
-        CAB_GOTO(cab_objective_run(e->objective, e->ids, e->labels, e->valid, &none, 1, &v));
-        e->ce += v.ce * (double)v.labels;
-        e->kl += v.kl * (double)v.valid;
+        CAB_GOTO(cab_objective_run(e->objective, &batch, &none, 1, &v));
+        e->ce += v.of[CAB_TERM_CE] * (double)v.labels;
+        e->kl += v.of[CAB_TERM_KL] * (double)v.valid;
         e->agreement += v.agreement * (double)v.valid;
         e->tokens += labelled;
         cab_progress_update(&progress, e->tokens < total ? e->tokens : total, "");

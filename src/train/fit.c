@@ -42,9 +42,17 @@ static cab_status activation_budget(const cab_run *run, double *budget)
     }
     CAB_TRY(parse_bytes(memory, budget));
     *budget -= moments + (double)(cab_params_bytes(run->student->params) + cab_params_bytes(run->teacher->params));
-    if (run->bridge_params != NULL)
-        *budget -= 3.0 * (double)cab_params_bytes(run->bridge_params);
+    if (run->terms.params != NULL)
+        *budget -= 3.0 * (double)cab_params_bytes(run->terms.params);
     return CAB_OK;
+}
+
+static bool needs_teacher(const cab_objective_options *options)
+{
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        if (options->terms[t] && (cab_term_at((cab_term_id)t)->needs & CAB_NEEDS_TEACHER))
+            return true;
+    return false;
 }
 
 static cab_status plan_with(cab_run *run, cab_objective_options *options, int recompute, cab_plan *plan)
@@ -52,8 +60,8 @@ static cab_status plan_with(cab_run *run, cab_objective_options *options, int re
     options->recompute = recompute;
     cab_objective_free(run->objective);
     run->objective = NULL;
-    CAB_TRY(cab_objective_new(run->backend, run->student, options->kl || options->align ? run->teacher : NULL,
-                              options->align ? run->bridge : NULL, options, &run->objective));
+    CAB_TRY(cab_objective_new(run->backend, run->student, needs_teacher(options) ? run->teacher : NULL, &run->terms,
+                              options, &run->objective));
     return cab_objective_plan(run->objective, plan);
 }
 

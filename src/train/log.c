@@ -35,6 +35,14 @@ static bool add_whole(json_object *object, const char *key, uint64_t value)
     return add(object, key, json_object_new_int64(value > INT64_MAX ? INT64_MAX : (int64_t)value));
 }
 
+static bool add_terms(json_object *object, const double terms[CAB_TERM_COUNT])
+{
+    bool complete = true;
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        complete = complete && add_real(object, cab_term_name((cab_term_id)t), terms[t]);
+    return complete;
+}
+
 static bool add_images(json_object *object, bool images, uint64_t count)
 {
     return !images || add_whole(object, "images", count);
@@ -125,8 +133,7 @@ cab_status cab_run_log_step(cab_run_log *log, const cab_run_step *step)
     json_object *line = json_object_new_object();
     bool complete = line && add_whole(line, "step", step->step) && add_whole(line, "tokens", step->tokens) &&
                     add_text(line, "stage", step->stage) && add_real(line, "loss", step->loss) &&
-                    add_real(line, "ce", step->ce) && add_real(line, "kl", step->kl) &&
-                    add_real(line, "align", step->align) && add_real(line, "lr", step->lr) &&
+                    add_terms(line, step->terms) && add_real(line, "lr", step->lr) &&
                     add_real(line, "grad_norm", step->grad_norm) && add_images(line, step->images, step->tokens) &&
                     add_real(line, step->images ? "images_per_s" : "tokens_per_s", step->tokens_per_s) &&
                     add_real(line, "seconds", step->seconds);

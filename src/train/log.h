@@ -1,12 +1,13 @@
 /* log.h - what a run leaves behind for its reader: <run>/log.jsonl, <run>/result.json, <run>/recipe.yaml.
  *
  * log.jsonl: one JSON object per line, written and flushed as it happens.
- *   a training step   {"step":120,"tokens":61440,"stage":"distil","loss":3.1,"ce":2.9,"kl":0.8,"align":0.01,"lr":0.001,
+ *   a training step   {"step":120,"tokens":61440,"stage":"distil","loss":3.1,"lr":0.001,
  *                      "grad_norm":0.7,"tokens_per_s":51200,"seconds":12.5}
  *   an evaluation     {"eval":true,"step":120,"tokens":61440,"loss":2.8,"perplexity":16.4,"kl":0.7,"agreement":0.61,
  *                      "seconds":13.0}
  * of a run on images  "images" stands beside "tokens", which are the same number then, "images_per_s" for "tokens_per_s", and
  *                     an evaluation has "top1" and "top5", between 0 and 1, for "perplexity"
+ * A step has every loss term (distill/terms.h) under its name after "loss", unweighted.
  * "seconds" counts from the start of the run. A number that is not finite (a loss term the stage lacks) is left out.
  *
  * result.json, written once at the end: the fields of cab_result under their names, and those of cab_run_summary. */
@@ -15,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "distill/terms.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,8 +31,9 @@
 typedef struct cab_run_step {
     uint64_t step, tokens;
     const char *stage;
-    double loss, ce, kl, align, lr, grad_norm, tokens_per_s, seconds;
-    bool images; /* tokens are images */
+    double loss, lr, grad_norm, tokens_per_s, seconds;
+    double terms[CAB_TERM_COUNT]; /* unweighted */
+    bool images;                  /* tokens are images */
 } cab_run_step;
 
 typedef struct cab_run_eval {

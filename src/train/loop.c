@@ -30,11 +30,6 @@ static uint64_t tokens_done(const cab_run *run)
     return run->step * (uint64_t)(run->batch * run->seq_len);
 }
 
-static double weighted(double weight, double value)
-{
-    return weight > 0 && !isnan(value) ? weight * value : 0;
-}
-
 static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_term_weights *w, double lr, double norm)
 {
     uint64_t first = 0;
@@ -42,15 +37,13 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
     cab_run_step line = {.step = run->step,
                          .tokens = tokens_done(run),
                          .stage = stage->name,
-                         .loss = weighted(w->ce, v->ce) + weighted(w->kl, v->kl) + weighted(w->align, v->align),
-                         .ce = v->ce,
-                         .kl = v->kl,
-                         .align = v->align,
+                         .loss = cab_terms_loss(w, v),
                          .lr = lr,
                          .grad_norm = norm,
                          .tokens_per_s = (double)tokens_done(run) / run->train_seconds,
                          .images = run->reads_images,
                          .seconds = run->seconds};
+    memcpy(line.terms, v->of, sizeof line.terms);
     if (run->step % (uint64_t)run->recipe->train.log_every != 0)
         return CAB_OK;
     return cab_run_log_step(&run->log, &line);
@@ -86,16 +79,10 @@ static void show_progress(const cab_run *run, cab_progress *progress, const cab_
 {
     char detail[160];
     int used = 0;
-    const struct {
-        const char *name;
-        double value;
-        bool present;
-    } terms[] = {{"ce", v->ce, v->labels > 0},
-                 {"kl", v->kl, !isnan(v->kl) && v->valid > 0},
-                 {"align", v->align, !isnan(v->align)}};
-    for (int i = 0; i < 3; i++)
-        if (terms[i].present && !isnan(terms[i].value))
-            used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", terms[i].name, terms[i].value);
+    for (int t = 0; t < CAB_TERM_COUNT && (size_t)used < sizeof detail / 2; t++)
+        if (v->counted[t] && !isnan(v->of[t]))
+            used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", cab_term_name((cab_term_id)t),
+                             v->of[t]);
     const double done = (double)tokens_done(run);
     if (run->reads_images)
         snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk images  %.1f images/s", lr, done / 1e3,

@@ -1,4 +1,4 @@
-/* run.c - opening a run: teacher, tokenizer, data, student, bridge. */
+/* run.c - opening a run: teacher, tokenizer, data, student, loss terms. */
 #include "train/run.h"
 
 #include "base/file.h"
@@ -151,30 +151,11 @@ static cab_status open_student(const struct cab_recipe *r, cab_run *run)
     return CAB_OK;
 }
 
-static bool any_alignment(const struct cab_recipe *r)
+static cab_status open_terms(const struct cab_recipe *r, cab_run *run)
 {
-    for (unsigned i = 0; i < r->stages_count; i++)
-        if (r->stages[i].align > 0 || r->stages[i].align_end > 0)
-            return true;
-    return false;
-}
-
-static cab_status open_bridge(const struct cab_recipe *r, cab_run *run)
-{
-    static const cab_activation_kind activations[] = {CAB_SILU, CAB_GELU_ERF, CAB_RELU, CAB_TANH};
-    static const cab_feature_map maps[] = {CAB_MAP_NONE, CAB_MAP_NONE, CAB_MAP_RELU, CAB_MAP_EXP};
-    if (!any_alignment(r))
-        return CAB_OK;
-    cab_bridge_options options = {.n_layer = (int)r->bridge.n_layer,
-                                  .hidden = chosen(r->bridge.hidden, run->teacher->config.d_model),
-                                  .activation = activations[r->bridge.activation],
-                                  .softmax = r->bridge.feature_map == CAB_BRIDGE_MAP_SOFTMAX,
-                                  .map = maps[r->bridge.feature_map],
-                                  .bidirectional = run->reads_images};
-    CAB_TRY(cab_params_new(run->backend, &run->bridge_params));
-    return cab_bridge_new(run->bridge_params, &options, run->layer_map, run->student->config.n_layer,
-                          cab_model_key_width(run->student), cab_model_key_width(run->teacher),
-                          cab_model_query_width(run->teacher), (uint64_t)r->seed, &run->bridge);
+    const cab_term_setup setup = {
+        .recipe = r, .student = run->student, .teacher = run->teacher, .layer_map = run->layer_map};
+    return cab_term_set_open(&setup, &run->terms);
 }
 
 static cab_status open_averages(const struct cab_recipe *r, cab_run *run)
@@ -230,7 +211,7 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
                     ? cab_initialise_images(run->student, run->teacher, r, run->layer_map,
                                             r->student.classes == CAB_CLASSES_DATA ? run->images.map : NULL)
                     : cab_initialise(run->student, run->teacher, r, run->layer_map));
-    CAB_TRY(open_bridge(r, run));
+    CAB_TRY(open_terms(r, run));
     CAB_TRY(open_averages(r, run));
     return run->reads_images ? cab_run_images_open_loader(run) : CAB_OK;
 }
@@ -241,8 +222,7 @@ void cab_run_close(cab_run *run)
     cab_objective_free(run->evaluation);
     cab_optimizer_free(run->optimizer);
     cab_run_images_close(run);
-    cab_bridge_free(run->bridge);
-    cab_params_free(run->bridge_params);
+    cab_term_set_close(&run->terms);
     if (run->averages != NULL)
         for (size_t i = 0; i < cab_params_count(run->student->params); i++)
             run->backend->release(run->backend, run->averages[i]);

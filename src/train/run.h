@@ -39,8 +39,7 @@ typedef struct cab_run {
     cab_backend *backend;
     cab_precision precision;
     cab_model *teacher, *student;
-    cab_params *bridge_params;
-    cab_bridge *bridge; /* NULL when no stage aligns */
+    cab_term_set terms; /* what the loss terms keep of this pair: the bridge, its parameters */
     int *layer_map;
     float **averages; /* EMA by student parameter; NULL without */
     cab_tokenizer *tokenizer;

@@ -25,14 +25,6 @@ enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, RANK_SHARE = 16, PREDICTIO
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
-static bool any_kl(const struct cab_recipe *r)
-{
-    for (unsigned i = 0; i < r->stages_count; i++)
-        if (r->stages[i].kl > 0 || r->stages[i].kl_end > 0)
-            return true;
-    return false;
-}
-
 /* Decodes everything now, if the recipe wants that kept. One file per set of images. */
 static cab_status keep_decoded(const struct cab_recipe *r, cab_image_set *set, const char *name)
 {
@@ -87,8 +79,8 @@ static cab_status map_classes(cab_run *run)
     const bool stated = run->recipe->data.classes[0] != '\0';
     const int32_t *map = NULL;
     if (!stated && (int64_t)classes->count != t->n_classes) {
-        if (any_kl(run->recipe) || run->recipe->student.classes == CAB_CLASSES_TEACHER ||
-            run->recipe->init.weights == CAB_INIT_TEACHER)
+        if (cab_recipe_needs(run->recipe, CAB_NEEDS_TEACHER | CAB_NEEDS_HEAD) ||
+            run->recipe->student.classes == CAB_CLASSES_TEACHER || run->recipe->init.weights == CAB_INIT_TEACHER)
             return cab_fail(
                 CAB_EARG,
                 "data.classes is missing: the data has %zu classes, the teacher %s has %d; a class map says "
@@ -231,23 +223,9 @@ static cab_status open_given(cab_run *run)
     return CAB_OK;
 }
 
-static cab_status check_alignment(const cab_run *run)
-{
-    const cab_config *s = &run->student->config, *t = &run->teacher->config;
-    bool aligned = false;
-    for (unsigned i = 0; i < run->recipe->stages_count; i++)
-        aligned = aligned || run->recipe->stages[i].align > 0 || run->recipe->stages[i].align_end > 0;
-    if (!aligned || s->patch_size == t->patch_size)
-        return CAB_OK;
-    return cab_fail(CAB_ESHAPE,
-                    "the student has patches of %d pixels, the teacher of %d: alignment compares token with token",
-                    s->patch_size, t->patch_size);
-}
-
 cab_status cab_run_images_open_student(cab_run *run)
 {
-    CAB_TRY(run->recipe->student.path[0] != '\0' ? open_given(run) : new_student(run));
-    return check_alignment(run);
+    return run->recipe->student.path[0] != '\0' ? open_given(run) : new_student(run);
 }
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
@@ -299,11 +277,11 @@ static cab_status load(cab_run *run, uint64_t step)
     return CAB_OK;
 }
 
-static cab_image_batch micro_batch(const cab_run *run, int index)
+static cab_batch micro_batch(const cab_run *run, int index)
 {
     const cab_run_images *i = &run->images;
     const size_t first = (size_t)(index * run->micro_batch), size = (size_t)i->transform.size;
-    cab_image_batch batch = {.pixels = i->pixels + first * 3 * size * size, .labels = i->labels + first};
+    cab_batch batch = {.input = i->pixels + first * 3 * size * size, .labels = i->labels + first};
     if (i->mixed)
         batch.targets = i->targets + first * (size_t)run->student->config.n_classes;
     return batch;
@@ -317,9 +295,9 @@ static void send_next(cab_run *run, int index, int share)
     const uint64_t step = run->step + (index + 1 < share ? 0 : 1);
     if (step >= run->total_steps || load(run, step) != CAB_OK)
         return;
-    const cab_image_batch next = micro_batch(run, index + 1 < share ? index + 1 : 0);
+    const cab_batch next = micro_batch(run, index + 1 < share ? index + 1 : 0);
     if (cab_run_stage(run, step, &first) == cab_run_stage(run, run->step, &first))
-        i->ahead = cab_objective_next_images(run->objective, &next) == CAB_OK;
+        i->ahead = cab_objective_next(run->objective, &next) == CAB_OK;
 }
 
 cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights *weights, int share,
@@ -327,11 +305,11 @@ cab_status cab_run_images_train(cab_run *run, int index, const cab_term_weights 
 {
     cab_run_images *i = &run->images;
     CAB_TRY(load(run, run->step));
-    cab_image_batch batch = micro_batch(run, index);
+    cab_batch batch = micro_batch(run, index);
     if (i->ahead)
-        batch.pixels = NULL;
+        batch.input = NULL;
     i->ahead = false;
-    CAB_TRY(cab_objective_start_images(run->objective, &batch, weights, share));
+    CAB_TRY(cab_objective_start(run->objective, &batch, weights, share));
     send_next(run, index, share);
     return cab_objective_finish(run->objective, values);
 }

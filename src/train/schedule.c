@@ -45,7 +45,10 @@ static double weight(double start, double end, int64_t kind, double progress)
 cab_term_weights cab_schedule_weights(const cab_stage *stage, uint64_t step, uint64_t steps)
 {
     double progress = steps > 1 ? (double)step / (double)(steps - 1) : 0.0;
-    return (cab_term_weights){.ce = weight(stage->ce, stage->ce_end, stage->weights_shape, progress),
-                              .kl = weight(stage->kl, stage->kl_end, stage->weights_shape, progress),
-                              .align = weight(stage->align, stage->align_end, stage->weights_shape, progress)};
+    cab_term_weights weights;
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
+        const cab_term_span span = cab_stage_weight(stage, (cab_term_id)t);
+        weights.of[t] = weight(span.start, span.end, stage->weights_shape, progress);
+    }
+    return weights;
 }

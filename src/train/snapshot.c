@@ -80,8 +80,8 @@ static cab_status add_tensors(const cab_run *run, bag *b)
         if (run->averages != NULL)
             CAB_TRY(bag_add(b, run->backend, "average.", t, run->averages[i]));
     }
-    for (size_t i = 0; run->bridge_params != NULL && i < cab_params_count(run->bridge_params); i++) {
-        const cab_tensor *t = cab_params_at(run->bridge_params, i);
+    for (size_t i = 0; run->terms.params != NULL && i < cab_params_count(run->terms.params); i++) {
+        const cab_tensor *t = cab_params_at(run->terms.params, i);
         CAB_TRY(bag_add(b, run->backend, "", t, t->data));
     }
     for (size_t i = 0; i < cab_optimizer_count(run->optimizer); i++) {
@@ -157,13 +157,13 @@ static cab_status load_parameters(cab_run *run, const cab_safetensors *st)
             CAB_TRY(load_into(run, st, "average.", t, run->averages[i]));
     }
     CAB_TRY(cab_params_refresh(student));
-    if (run->bridge_params == NULL)
+    if (run->terms.params == NULL)
         return CAB_OK;
-    for (size_t i = 0; i < cab_params_count(run->bridge_params); i++) {
-        const cab_tensor *t = cab_params_at(run->bridge_params, i);
+    for (size_t i = 0; i < cab_params_count(run->terms.params); i++) {
+        const cab_tensor *t = cab_params_at(run->terms.params, i);
         CAB_TRY(load_into(run, st, "", t, t->data));
     }
-    return cab_params_refresh(run->bridge_params);
+    return cab_params_refresh(run->terms.params);
 }
 
 cab_status cab_snapshot_load(cab_run *run, bool *found)

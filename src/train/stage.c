@@ -16,11 +16,6 @@ unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first)
     return stage;
 }
 
-static bool uses(double start, double end)
-{
-    return start > 0 || end > 0;
-}
-
 static cab_status freeze(cab_run *run, const cab_stage *stage)
 {
     CAB_TRY(cab_params_set_trainable(run->student->params, "*", true, NULL));
@@ -34,10 +29,10 @@ static cab_status freeze(cab_run *run, const cab_stage *stage)
     return CAB_OK;
 }
 
-static cab_status new_optimizer(cab_run *run, bool align)
+static cab_status new_optimizer(cab_run *run)
 {
     const struct cab_recipe *r = run->recipe;
-    cab_params *stores[2] = {run->student->params, run->bridge_params};
+    cab_params *stores[2] = {run->student->params, run->terms.params};
     float *const *averages[2] = {run->averages, NULL};
     cab_adamw_options options = {.beta1 = (float)r->train.beta1,
                                  .beta2 = (float)r->train.beta2,
@@ -46,7 +41,7 @@ static cab_status new_optimizer(cab_run *run, bool align)
                                  .ema_decay = (float)r->train.ema};
     cab_optimizer_free(run->optimizer);
     run->optimizer = NULL;
-    return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, align ? 2 : 1,
+    return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, stores[1] != NULL ? 2 : 1,
                              (float)r->train.weight_decay, &options, &run->optimizer);
 }
 
@@ -54,8 +49,8 @@ void cab_run_print_plan(const cab_run *run, const cab_stage *stage, const cab_pl
 {
     char a[32], b[32], c[32], d[32], e[32];
     double parameters = (double)(cab_params_bytes(run->student->params) + cab_params_bytes(run->teacher->params));
-    if (run->bridge_params != NULL)
-        parameters += (double)cab_params_bytes(run->bridge_params);
+    if (run->terms.params != NULL)
+        parameters += (double)cab_params_bytes(run->terms.params);
     double optimizer = (double)cab_optimizer_bytes(run->optimizer);
     cab_log_info("plan of stage \"%s\": %d nodes, %d tensors, %.2f GFLOP in matrix products per micro-batch",
                  stage->name, plan->nodes, plan->tensors, plan->flops * 1e-9);
@@ -87,19 +82,18 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     cab_plan plan;
     cab_objective_options options = {.batch = run->micro_batch,
                                      .seq_len = run->seq_len,
-                                     .ce = uses(stage->ce, stage->ce_end),
-                                     .kl = uses(stage->kl, stage->kl_end),
-                                     .align = uses(stage->align, stage->align_end),
                                      .temperature = (float)stage->temperature,
                                      .train = true,
                                      .teacher_head = run->images.side,
-                                     .targets = run->images.mixed && uses(stage->ce, stage->ce_end)};
+                                     .targets = run->images.mixed && cab_stage_needs(stage, CAB_NEEDS_LABELS)};
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        options.terms[t] = cab_stage_uses(stage, (cab_term_id)t);
     cab_objective_free(run->objective);
     run->objective = NULL;
     run->images.ahead = false;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
-    CAB_TRY(new_optimizer(run, options.align));
+    CAB_TRY(new_optimizer(run));
     cab_run_print_plan(run, stage, &plan);
     return check_memory(run, &plan);
 }
@@ -111,31 +105,26 @@ static cab_status run_text(cab_run *run, int index, const cab_term_weights *weig
     for (int64_t i = 0; i < run->micro_batch; i++)
         CAB_TRY(cab_dataset_train_sequence(run->train, first + (uint64_t)i, run->ids + i * run->seq_len,
                                            run->labels + i * run->seq_len));
-    return cab_objective_run(run->objective, run->ids, run->labels, NULL, weights, share, v);
+    const cab_batch batch = {.input = run->ids, .labels = run->labels};
+    return cab_objective_run(run->objective, &batch, weights, share, v);
 }
 
 /* A term that the stage has must be a number. */
 static cab_status check_finite(const cab_run *run, const cab_stage *stage, const cab_term_values *v)
 {
-    const struct {
-        const char *name;
-        double value;
-        bool present;
-    } terms[] = {{"ce", v->ce, uses(stage->ce, stage->ce_end) && v->labels > 0},
-                 {"kl", v->kl, uses(stage->kl, stage->kl_end) && v->valid > 0},
-                 {"align", v->align, uses(stage->align, stage->align_end) && cab_bridge_aligned(run->bridge) > 0}};
-    for (int i = 0; i < 3; i++)
-        if (terms[i].present && !isfinite(terms[i].value))
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        if (cab_stage_uses(stage, (cab_term_id)t) && v->counted[t] && !isfinite(v->of[t]))
             return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the loss term %s is %g", run->step + 1,
-                            stage->name, terms[i].name, terms[i].value);
+                            stage->name, cab_term_name((cab_term_id)t), v->of[t]);
     return CAB_OK;
 }
 
 static void add_values(cab_term_values *sum, const cab_term_values *v, int share)
 {
-    sum->ce += v->ce / share;
-    sum->kl += v->kl / share;
-    sum->align += v->align / share;
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
+        sum->of[t] += v->of[t] / share;
+        sum->counted[t] = sum->counted[t] || v->counted[t];
+    }
     sum->agreement += v->agreement / share;
     sum->labels += v->labels;
     sum->valid += v->valid;
@@ -209,14 +198,15 @@ static cab_status evaluation_graph(cab_run *run)
 
 static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evaluation *out)
 {
-    const cab_term_weights none = {0};
+    const cab_term_weights none = {{0}};
+    const cab_batch batch = {.input = run->ids, .labels = run->labels, .valid = run->valid};
     double ce = 0, kl = 0, agreement = 0;
     for (uint64_t w = 0; w < windows; w += (uint64_t)run->micro_batch) {
         cab_term_values v;
         load_windows(run, w, windows);
-        CAB_TRY(cab_objective_run(run->evaluation, run->ids, run->labels, run->valid, &none, 1, &v));
-        ce += v.ce * (double)v.labels;
-        kl += v.kl * (double)v.valid;
+        CAB_TRY(cab_objective_run(run->evaluation, &batch, &none, 1, &v));
+        ce += v.of[CAB_TERM_CE] * (double)v.labels;
+        kl += v.of[CAB_TERM_KL] * (double)v.valid;
         agreement += v.agreement * (double)v.valid;
         out->tokens += (uint64_t)v.labels;
     }

@@ -11,6 +11,7 @@
 #include "models/synthetic.h"
 #include "train/limits.h"
 #include "train/optimizer.h"
+#include "train/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,14 +24,14 @@ typedef struct timer {
     cab_backend *backend;
     double available; /* bytes on the device before anything was made */
     cab_model *teacher, *student;
-    cab_params *bridge_params;
-    cab_bridge *bridge;
+    cab_recipe *recipe; /* one stage, of the terms that are timed */
+    cab_term_set terms;
     cab_objective *objective;
     cab_optimizer *optimizer;
     cab_plan plan;
     int *layer_map;
-    int32_t *ids, *labels;
-    float *pixels;
+    int32_t *labels;
+    void *input;         /* ids or pixels */
     double step, update; /* seconds */
     double memory;       /* peak, before the limits are measured */
     uint64_t steps_done;
@@ -65,71 +66,77 @@ static cab_status open_models(timer *t)
     return cab_layer_map(CAB_LAYERS_PROPORTIONAL, NULL, 0, S, T, t->layer_map);
 }
 
+/* A recipe of defaults for the student, whose only stage weighs the terms that are timed by 1. */
+static cab_status make_recipe(timer *t)
+{
+    static const char *const weights[][2][4] = {/* of text, of images */
+                                                [CAB_STEP_ALIGN] = {{"align"}, {"align"}},
+                                                [CAB_STEP_SOFT] = {{"ce", "kl"}, {"kl"}},
+                                                [CAB_STEP_JOINT] = {{"ce", "kl", "align"}, {"kl", "align"}}};
+    const char *const *term = weights[t->o.stage][cab_model_reads_images(t->student)];
+    char key[64];
+    CAB_TRY(cab_recipe_new(&t->recipe));
+    CAB_TRY(cab_recipe_set(t->recipe, "student.architecture", t->student->arch->name));
+    CAB_TRY(cab_recipe_reset_stages(t->recipe, 1));
+    for (; *term != NULL; term++) {
+        snprintf(key, sizeof key, "stages[0].%s", *term);
+        CAB_TRY(cab_recipe_set(t->recipe, key, "1"));
+    }
+    return CAB_OK;
+}
+
 static cab_status record(timer *t)
 {
     const cab_step_options *o = &t->o;
-    const bool images = cab_model_reads_images(t->student);
-    const bool align = o->stage != CAB_STEP_SOFT, head = o->stage != CAB_STEP_ALIGN;
-    const cab_bridge_options bridge = {.n_layer = 2,
-                                       .hidden = images ? 128 : t->teacher->config.d_model,
-                                       .activation = CAB_SILU,
-                                       .softmax = images,
-                                       .bidirectional = images};
-    const cab_objective_options objective = {.batch = o->batch,
-                                             .seq_len = o->seq_len,
-                                             .ce = head && !images,
-                                             .kl = head,
-                                             .align = align,
-                                             .temperature = 1,
-                                             .recompute = o->recompute,
-                                             .train = true};
+    cab_objective_options objective = {
+        .batch = o->batch, .seq_len = o->seq_len, .temperature = 1, .recompute = o->recompute, .train = true};
     const cab_adamw_options adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1};
-    CAB_TRY(cab_params_new(t->backend, &t->bridge_params));
-    if (align)
-        CAB_TRY(cab_bridge_new(t->bridge_params, &bridge, t->layer_map, t->student->config.n_layer,
-                               cab_model_key_width(t->student), cab_model_key_width(t->teacher),
-                               cab_model_query_width(t->teacher), 1, &t->bridge));
-    CAB_TRY(cab_objective_new(t->backend, t->student, t->teacher, t->bridge, &objective, &t->objective));
+    CAB_TRY(make_recipe(t));
+    const cab_term_setup setup = {
+        .recipe = t->recipe, .student = t->student, .teacher = t->teacher, .layer_map = t->layer_map};
+    CAB_TRY(cab_term_set_open(&setup, &t->terms));
+    for (int i = 0; i < CAB_TERM_COUNT; i++)
+        objective.terms[i] = cab_stage_uses(&t->recipe->stages[0], (cab_term_id)i);
+    CAB_TRY(cab_objective_new(t->backend, t->student, t->teacher, &t->terms, &objective, &t->objective));
     CAB_TRY(cab_objective_plan(t->objective, &t->plan));
-    cab_params *stores[2] = {t->student->params, t->bridge_params};
+    cab_params *stores[2] = {t->student->params, t->terms.params};
     float *const *averages[2] = {NULL, NULL};
-    return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, 2, 0.1f, &adamw, &t->optimizer);
+    return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1, 0.1f,
+                             &adamw, &t->optimizer);
 }
 
+/* Random ids or pixels, random labels. */
 static cab_status draw_batch(timer *t)
 {
     const cab_config *c = &t->student->config;
     const bool images = cab_model_reads_images(t->student);
-    const size_t n = (size_t)(t->o.batch * t->o.seq_len);
-    const size_t n_pixels = images ? n * 3 * (size_t)c->image_size * (size_t)c->image_size : 0;
+    const size_t n = (size_t)(t->o.batch * t->o.seq_len), pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
     const uint64_t classes = (uint64_t)(images ? c->n_classes : c->vocab_size);
     cab_random random = {.seed = 1, .stream = CAB_STREAM_TEST};
-    CAB_TRY(CAB_NEW(&t->ids, n, "a batch"));
     CAB_TRY(CAB_NEW(&t->labels, n, "a batch"));
-    CAB_TRY(CAB_NEW(&t->pixels, n_pixels, "a batch"));
+    CAB_TRY(cab_alloc(&t->input, images ? n * pixels : n, sizeof(float), "a batch"));
+    int32_t *ids = t->input;
+    float *values = t->input;
     for (size_t i = 0; i < n; i++) {
-        t->ids[i] = (int32_t)cab_random_below(&random, classes);
+        if (!images)
+            ids[i] = (int32_t)cab_random_below(&random, classes);
         t->labels[i] = (int32_t)cab_random_below(&random, classes);
     }
-    for (size_t i = 0; i < n_pixels; i++)
-        t->pixels[i] = 2.0f * cab_random_uniform(&random) - 1.0f;
+    for (size_t i = 0; images && i < n * pixels; i++)
+        values[i] = 2.0f * cab_random_uniform(&random) - 1.0f;
     return CAB_OK;
 }
 
 static cab_status run_step(timer *t)
 {
-    const cab_term_weights weights = {.ce = 1, .kl = 1, .align = 1};
-    const cab_image_batch next = {.pixels = t->pixels, .labels = t->labels};
-    const cab_image_batch images = {.pixels = t->steps_done > 0 ? NULL : t->pixels, .labels = t->labels};
+    const cab_term_weights weights = cab_schedule_weights(&t->recipe->stages[0], 0, 1);
+    const cab_batch next = {.input = t->input, .labels = t->labels};
+    const cab_batch batch = {.input = t->steps_done > 0 ? NULL : t->input, .labels = t->labels};
     cab_term_values values;
     double norm = 0;
-    if (cab_model_reads_images(t->student)) {
-        CAB_TRY(cab_objective_start_images(t->objective, &images, &weights, 1));
-        CAB_TRY(cab_objective_next_images(t->objective, &next)); /* beside the step, as in a run */
-        CAB_TRY(cab_objective_finish(t->objective, &values));
-    } else {
-        CAB_TRY(cab_objective_run(t->objective, t->ids, t->labels, NULL, &weights, 1, &values));
-    }
+    CAB_TRY(cab_objective_start(t->objective, &batch, &weights, 1));
+    CAB_TRY(cab_objective_next(t->objective, &next)); /* beside the step, as in a run */
+    CAB_TRY(cab_objective_finish(t->objective, &values));
     double started = cab_seconds();
     CAB_TRY(cab_optimizer_step(t->optimizer, 1e-6, ++t->steps_done, &norm));
     t->update += cab_seconds() - started;
@@ -280,14 +287,13 @@ static void timer_close(timer *t)
 {
     cab_optimizer_free(t->optimizer);
     cab_objective_free(t->objective);
-    cab_bridge_free(t->bridge);
-    cab_params_free(t->bridge_params);
+    cab_term_set_close(&t->terms);
+    cab_recipe_free(t->recipe);
     cab_model_free(t->student);
     cab_model_free(t->teacher);
     cab_free(t->layer_map);
-    cab_free(t->ids);
     cab_free(t->labels);
-    cab_free(t->pixels);
+    cab_free(t->input);
     cab_backend_close(t->backend);
 }
 

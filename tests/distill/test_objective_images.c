@@ -3,31 +3,33 @@
 #include "distill/objective.h"
 #include "models/tiny_vision.h"
 #include "models/vim.h"
+#include "nn/bridge.h"
 #include "pair.h"
 
 enum { BATCH = 4, SIZE = 12, PIXELS = 3 * SIZE * SIZE, CLASSES = 5 };
 
 typedef struct fixture {
     pair models;
-    cab_params *bridge_params;
-    cab_bridge *bridge;
+    cab_term_set terms;
     float pixels[BATCH * PIXELS], targets[BATCH * CLASSES];
     int32_t labels[BATCH];
 } fixture;
 
 static fixture open_fixture(void **state, bool distilled, bool softmax)
 {
-    fixture f = {.bridge = NULL};
+    fixture f = {.terms = {.params = NULL}};
+    cab_bridge *bridge = NULL;
     const tiny teacher = tiny_transformers(CAB_F32, distilled), student = tiny_vim();
     const cab_bridge_options options = {
         .n_layer = 2, .hidden = 7, .activation = CAB_SILU, .softmax = softmax, .bidirectional = true};
     const int map[2] = {1, 0};
     cab_random random = {.seed = 3, .stream = CAB_STREAM_TEST};
     pair_open(state, &teacher, &student, CAB_PRECISION_FP32, &f.models);
-    assert_ok(cab_params_new(f.models.backend, &f.bridge_params));
-    assert_ok(cab_bridge_new(f.bridge_params, &options, map, 2, cab_model_key_width(f.models.student),
+    assert_ok(cab_params_new(f.models.backend, &f.terms.params));
+    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2, cab_model_key_width(f.models.student),
                              cab_model_key_width(f.models.teacher), cab_model_query_width(f.models.teacher), 5,
-                             &f.bridge));
+                             &bridge));
+    f.terms.state[CAB_TERM_ALIGN] = bridge;
     for (int i = 0; i < BATCH * PIXELS; i++)
         f.pixels[i] = cab_random_normal(&random);
     for (int i = 0; i < BATCH; i++) {
@@ -40,8 +42,7 @@ static fixture open_fixture(void **state, bool distilled, bool softmax)
 
 static void close_fixture(fixture *f)
 {
-    cab_bridge_free(f->bridge);
-    cab_params_free(f->bridge_params);
+    cab_term_set_close(&f->terms);
     pair_close(&f->models);
 }
 
@@ -51,26 +52,26 @@ static cab_objective *objective(const fixture *f, cab_objective_options options)
     options.batch = options.batch > 0 ? options.batch : BATCH;
     options.seq_len = 1;
     options.temperature = 1;
-    bool teacher = options.kl || options.align;
-    assert_ok(cab_objective_new(f->models.backend, f->models.student, teacher ? f->models.teacher : NULL,
-                                options.align ? f->bridge : NULL, &options, &o));
+    bool teacher = options.terms[CAB_TERM_KL] || options.terms[CAB_TERM_ALIGN];
+    assert_ok(cab_objective_new(f->models.backend, f->models.student, teacher ? f->models.teacher : NULL, &f->terms,
+                                &options, &o));
     assert_ok(cab_objective_plan(o, NULL));
     return o;
 }
 
 static cab_term_values run(const fixture *f, cab_objective *o, cab_term_weights weights, int first, int share)
 {
-    const cab_image_batch batch = {
-        .pixels = f->pixels + first * PIXELS, .labels = f->labels + first, .targets = f->targets + first * CLASSES};
+    const cab_batch batch = {
+        .input = f->pixels + first * PIXELS, .labels = f->labels + first, .targets = f->targets + first * CLASSES};
     cab_term_values values;
-    assert_ok(cab_objective_run_images(o, &batch, &weights, share, &values));
+    assert_ok(cab_objective_run(o, &batch, &weights, share, &values));
     return values;
 }
 
 static double weighted(const fixture *f, cab_objective *o, cab_term_weights w)
 {
     cab_term_values v = run(f, o, w, 0, 1);
-    return (w.ce > 0 ? w.ce * v.ce : 0) + (w.kl > 0 ? w.kl * v.kl : 0) + (w.align > 0 ? w.align * v.align : 0);
+    return cab_terms_loss(&w, &v);
 }
 
 /* ---- values ---------------------------------------------------------------------------------------------------------- */
@@ -108,8 +109,9 @@ static void test_values(void **state)
     for (int distilled = 0; distilled < 2; distilled++) {
         fixture f = open_fixture(state, distilled, true);
         cab_objective *o =
-            objective(&f, (cab_objective_options){.ce = true, .kl = true, .targets = true, .train = true});
-        cab_term_values got = run(&f, o, (cab_term_weights){.ce = 1, .kl = 1}, 0, 1);
+            objective(&f, (cab_objective_options){
+                              .terms[CAB_TERM_CE] = true, .terms[CAB_TERM_KL] = true, .targets = true, .train = true});
+        cab_term_values got = run(&f, o, (cab_term_weights){.of[CAB_TERM_CE] = 1, .of[CAB_TERM_KL] = 1}, 0, 1);
         float *student = logits_of(&f, f.models.student), *teacher = logits_of(&f, f.models.teacher);
         double ce = 0, kl = 0;
         for (int i = 0; i < BATCH; i++) {
@@ -121,7 +123,8 @@ static void test_values(void **state)
                 kl += exp(q[v]) * (q[v] - p[v]) / BATCH;
             }
         }
-        assert_true(fabs(got.ce - ce) < 1e-5 && fabs(got.kl - kl) < 1e-5); /* batchmean: per image */
+        assert_true(fabs(got.of[CAB_TERM_CE] - ce) < 1e-5 &&
+                    fabs(got.of[CAB_TERM_KL] - kl) < 1e-5); /* batchmean: per image */
         assert_int_equal(got.valid, BATCH);
         free(student);
         free(teacher);
@@ -137,7 +140,7 @@ static void test_restricted_head(void **state)
     fixture f = open_fixture(state, false, false);
     const cab_head_side whole = f.models.teacher->arch->head(f.models.teacher);
     cab_vim *student = f.models.student->layers;
-    cab_objective_options options = {.kl = true, .train = true};
+    cab_objective_options options = {.terms[CAB_TERM_KL] = true, .train = true};
     float w[CLASSES * 12], b[CLASSES], rows[3 * 12], biases[3];
     cab_params *head = NULL;
     assert_ok(cab_params_new(f.models.backend, &head));
@@ -156,7 +159,7 @@ static void test_restricted_head(void **state)
     student->head.w->grad->shape[0] = student->head.b->grad->shape[0] = 3;
     memset(f.labels, 0, sizeof f.labels);
     cab_objective *o = objective(&f, options);
-    cab_term_values got = run(&f, o, (cab_term_weights){.kl = 1}, 0, 1);
+    cab_term_values got = run(&f, o, (cab_term_weights){.of[CAB_TERM_KL] = 1}, 0, 1);
     double kl = 0;
     for (int i = 0; i < BATCH; i++) {
         double p[3], q[3];
@@ -165,7 +168,7 @@ static void test_restricted_head(void **state)
         for (int v = 0; v < 3; v++)
             kl += exp(q[v]) * (q[v] - p[v]) / BATCH;
     }
-    assert_true(fabs(got.kl - kl) < 1e-5);
+    assert_true(fabs(got.of[CAB_TERM_KL] - kl) < 1e-5);
     free(student_logits);
     free(teacher_logits);
     cab_objective_free(o);
@@ -216,16 +219,30 @@ static void test_gradients(void **state)
         cab_term_weights weights;
         bool distilled, softmax;
     } cases[] = {
-        {{.ce = true, .kl = true, .align = true, .targets = true, .train = true}, {.5, 1, 2}, false, false},
-        {{.align = true, .train = true}, {0, 0, 1}, true, false},
-        {{.align = true, .train = true}, {0, 0, 1}, false, true},
-        {{.ce = true, .kl = true, .align = true, .train = true, .recompute = true}, {1, 1, 1}, true, true},
+        {{.terms[CAB_TERM_CE] = true,
+          .terms[CAB_TERM_KL] = true,
+          .terms[CAB_TERM_ALIGN] = true,
+          .targets = true,
+          .train = true},
+         {{.5, 1, 2}},
+         false,
+         false},
+        {{.terms[CAB_TERM_ALIGN] = true, .train = true}, {{0, 0, 1}}, true, false},
+        {{.terms[CAB_TERM_ALIGN] = true, .train = true}, {{0, 0, 1}}, false, true},
+        {{.terms[CAB_TERM_CE] = true,
+          .terms[CAB_TERM_KL] = true,
+          .terms[CAB_TERM_ALIGN] = true,
+          .train = true,
+          .recompute = true},
+         {{1, 1, 1}},
+         true,
+         true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fixture f = open_fixture(state, cases[i].distilled, cases[i].softmax);
         cab_objective *o = objective(&f, cases[i].options);
         expect_gradients(&f, o, f.models.student->params, cases[i].weights);
-        expect_gradients(&f, o, f.bridge_params, cases[i].weights);
+        expect_gradients(&f, o, f.terms.params, cases[i].weights);
         cab_objective_free(o);
         close_fixture(&f);
     }
@@ -248,8 +265,12 @@ static float *gradients(cab_params *params, size_t *n)
 static void test_micro_batches(void **state)
 {
     fixture f = open_fixture(state, false, true);
-    const cab_term_weights w = {1, 1, 3};
-    cab_objective_options options = {.ce = true, .kl = true, .align = true, .targets = true, .train = true};
+    const cab_term_weights w = {{1, 1, 3}};
+    cab_objective_options options = {.terms[CAB_TERM_CE] = true,
+                                     .terms[CAB_TERM_KL] = true,
+                                     .terms[CAB_TERM_ALIGN] = true,
+                                     .targets = true,
+                                     .train = true};
     size_t n = 0;
     cab_objective *whole = objective(&f, options);
     cab_term_values values = run(&f, whole, w, 0, 1);
@@ -258,13 +279,13 @@ static void test_micro_batches(void **state)
     cab_objective *piece = objective(&f, options);
     double align = 0, square = 0, apart = 0;
     for (int i = 0; i < BATCH; i++)
-        align += run(&f, piece, w, i, BATCH).align / BATCH;
+        align += run(&f, piece, w, i, BATCH).of[CAB_TERM_ALIGN] / BATCH;
     float *pieces = gradients(f.models.student->params, &n);
     for (size_t i = 0; i < n; i++) {
         square += (double)once[i] * (double)once[i];
         apart += ((double)once[i] - (double)pieces[i]) * ((double)once[i] - (double)pieces[i]);
     }
-    assert_true(fabs(align - values.align) < 1e-6);
+    assert_true(fabs(align - values.of[CAB_TERM_ALIGN]) < 1e-6);
     assert_true(sqrt(apart) < 1e-5 * sqrt(square));
     free(once);
     free(pieces);
@@ -287,11 +308,11 @@ static int count_nodes(cab_objective *o, const char *name)
 static void test_what_runs(void **state)
 {
     fixture f = open_fixture(state, false, true);
-    cab_objective *o = objective(&f, (cab_objective_options){.ce = true, .train = true});
+    cab_objective *o = objective(&f, (cab_objective_options){.terms[CAB_TERM_CE] = true, .train = true});
     assert_int_equal(count_nodes(o, "attention"), 0); /* no teacher */
     assert_int_equal(count_nodes(o, "align_loss"), 0);
     cab_objective_free(o);
-    o = objective(&f, (cab_objective_options){.align = true, .train = true});
+    o = objective(&f, (cab_objective_options){.terms[CAB_TERM_ALIGN] = true, .train = true});
     assert_int_equal(count_nodes(o, "align_loss"), 8); /* two layers, two directions, B and C */
     assert_int_equal(count_nodes(o, "head_loss"), 0);
     assert_int_equal(count_nodes(o, "attention"), 1); /* the last layer's keys need the first layer only */

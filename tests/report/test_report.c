@@ -24,9 +24,7 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
                                    .tokens = 100 * i,
                                    .stage = "s",
                                    .loss = 3,
-                                   .ce = 2,
-                                   .kl = 1.0 / i,
-                                   .align = NAN,
+                                   .terms = {2, 1.0 / i, NAN},
                                    .lr = 1e-3,
                                    .grad_norm = 1,
                                    .tokens_per_s = 10,
@@ -89,7 +87,8 @@ static void runs_are_read_back(void **state)
     assert_int_equal(runs.items[0].training.count, 12);
     assert_true(runs.items[0].perplexity == 100 && runs.items[0].tokens == 1200 && isnan(runs.items[0].peak_memory));
     assert_true(runs.items[1].finished && runs.items[1].perplexity == 9.5 && runs.items[1].evaluations.count == 2);
-    assert_true(isnan(runs.items[1].training.items[3].align) && runs.items[1].training.items[3].kl == 0.25);
+    assert_true(isnan(runs.items[1].training.items[3].terms[CAB_TERM_ALIGN]) &&
+                runs.items[1].training.items[3].kl == 0.25);
     cab_report_runs_free(&runs);
     assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "b"), temp_path(state, "b//")}, 2, &runs));
     assert_string_equal(runs.items[0].name, runs.items[0].directory);

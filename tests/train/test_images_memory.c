@@ -2,6 +2,7 @@
 #include "device/device.h"
 #include "distill/objective.h"
 #include "models/synthetic.h"
+#include "nn/bridge.h"
 #include "temp.h"
 
 enum { SIZES = 3 };
@@ -16,8 +17,7 @@ static const char vim_tiny[] =
 typedef struct fixture {
     cab_backend *backend;
     cab_model *teacher, *student;
-    cab_params *bridge_params;
-    cab_bridge *bridge;
+    cab_term_set terms;
     cab_objective *objective;
 } fixture;
 
@@ -32,10 +32,15 @@ static cab_model *model(void **state, fixture *f, const char *config, int size, 
 
 static cab_plan plan_at(void **state, fixture *f, int size, bool recompute)
 {
-    const cab_bridge_options bridge = {
+    const cab_bridge_options options_of_bridge = {
         .n_layer = 2, .hidden = 128, .activation = CAB_SILU, .softmax = true, .bidirectional = true};
-    const cab_objective_options options = {
-        .batch = 1, .seq_len = 1, .align = true, .temperature = 1, .recompute = recompute ? 24 : 0, .train = true};
+    const cab_objective_options options = {.batch = 1,
+                                           .seq_len = 1,
+                                           .terms[CAB_TERM_ALIGN] = true,
+                                           .temperature = 1,
+                                           .recompute = recompute ? 24 : 0,
+                                           .train = true};
+    cab_bridge *bridge = NULL;
     int map[24];
     cab_plan plan;
     for (int l = 0; l < 24; l++)
@@ -45,9 +50,10 @@ static cab_plan plan_at(void **state, fixture *f, int size, bool recompute)
     f->backend->threads = 2;
     f->teacher = model(state, f, vit_tiny, size, false);
     f->student = model(state, f, vim_tiny, size, true);
-    assert_ok(cab_params_new(f->backend, &f->bridge_params));
-    assert_ok(cab_bridge_new(f->bridge_params, &bridge, map, 24, 16, 192, 192, 1, &f->bridge));
-    assert_ok(cab_objective_new(f->backend, f->student, f->teacher, f->bridge, &options, &f->objective));
+    assert_ok(cab_params_new(f->backend, &f->terms.params));
+    assert_ok(cab_bridge_new(f->terms.params, &options_of_bridge, map, 24, 16, 192, 192, 1, &bridge));
+    f->terms.state[CAB_TERM_ALIGN] = bridge;
+    assert_ok(cab_objective_new(f->backend, f->student, f->teacher, &f->terms, &options, &f->objective));
     assert_ok(cab_objective_plan(f->objective, &plan));
     return plan;
 }
@@ -55,8 +61,7 @@ static cab_plan plan_at(void **state, fixture *f, int size, bool recompute)
 static void close_fixture(fixture *f)
 {
     cab_objective_free(f->objective);
-    cab_bridge_free(f->bridge);
-    cab_params_free(f->bridge_params);
+    cab_term_set_close(&f->terms);
     cab_model_free(f->teacher);
     cab_model_free(f->student);
     cab_backend_close(f->backend);

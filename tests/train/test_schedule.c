@@ -81,15 +81,15 @@ static void test_weights(void **state)
     for (int step = 0; step <= 4; step++) {
         stage.weights_shape = CAB_WEIGHTS_LINEAR;
         cab_term_weights w = cab_schedule_weights(&stage, (uint64_t)step, 5);
-        expect(w.ce, 1, "constant", step);
-        expect(w.kl, step / 2.0, "rising", step);
-        expect(w.align, 3 - 0.75 * step, "falling", step);
+        expect(w.of[CAB_TERM_CE], 1, "constant", step);
+        expect(w.of[CAB_TERM_KL], step / 2.0, "rising", step);
+        expect(w.of[CAB_TERM_ALIGN], 3 - 0.75 * step, "falling", step);
         stage.weights_shape = CAB_WEIGHTS_COSINE;
         w = cab_schedule_weights(&stage, (uint64_t)step, 5);
-        expect(w.align, 3 - 1.5 * (1 - cos(acos(-1) * step / 4)), "along a cosine", step);
+        expect(w.of[CAB_TERM_ALIGN], 3 - 1.5 * (1 - cos(acos(-1) * step / 4)), "along a cosine", step);
     }
     cab_term_weights w = cab_schedule_weights(&stage, 0, 1);
-    expect(w.align, 3, "a single step", 0);
+    expect(w.of[CAB_TERM_ALIGN], 3, "a single step", 0);
 }
 
 int main(void)

@@ -85,7 +85,7 @@ static void test_unreached_parameters_stay(void **state)
     cab_recipe *recipe = open_run(state, "cab", "run", NULL, &run);
     size_t n;
     float *before = copy_values(&run, run.student->params, NULL, &n),
-          *bridge = copy_values(&run, run.bridge_params, NULL, &n);
+          *bridge = copy_values(&run, run.terms.params, NULL, &n);
     advance(&run, 1);
     float *after = copy_values(&run, run.student->params, NULL, &n);
     size_t at = 0, still = 0;
@@ -99,9 +99,9 @@ static void test_unreached_parameters_stay(void **state)
         at += count;
     }
     assert_int_equal(still, 11); /* head 2, final norm 2; of the last layer D, z_bias, out_proj and the MLP's 4 */
-    float *trained = copy_values(&run, run.bridge_params, NULL, &n);
+    float *trained = copy_values(&run, run.terms.params, NULL, &n);
     assert_true(memcmp(trained, bridge, n * sizeof *bridge) != 0);
-    assert_non_null(cab_params_find(run.bridge_params, "bridge.B.0.0.weight"));
+    assert_non_null(cab_params_find(run.terms.params, "bridge.B.0.0.weight"));
     free(before);
     free(after);
     free(bridge);
@@ -182,7 +182,7 @@ static void test_snapshots(void **state)
     assert_ok(cab_snapshot_moments(&b));
     advance(&a, 3);
     advance(&b, 3);
-    const cab_params *stores[2][2] = {{a.student->params, a.bridge_params}, {b.student->params, b.bridge_params}};
+    const cab_params *stores[2][2] = {{a.student->params, a.terms.params}, {b.student->params, b.terms.params}};
     for (int k = 0; k < 3; k++) {
         size_t n;
         float *x = copy_values(&a, stores[0][k / 2], k == 1 ? a.averages : NULL, &n);
@@ -246,13 +246,13 @@ static void test_recompute_needs_less(void **state)
         cab_objective *o = NULL;
         const cab_objective_options options = {.batch = 4,
                                                .seq_len = 16,
-                                               .ce = true,
-                                               .kl = true,
-                                               .align = true,
+                                               .terms[CAB_TERM_CE] = true,
+                                               .terms[CAB_TERM_KL] = true,
+                                               .terms[CAB_TERM_ALIGN] = true,
                                                .temperature = 1,
                                                .recompute = i == 1,
                                                .train = true};
-        assert_ok(cab_objective_new(run.backend, run.student, run.teacher, run.bridge, &options, &o));
+        assert_ok(cab_objective_new(run.backend, run.student, run.teacher, &run.terms, &options, &o));
         assert_ok(cab_objective_plan(o, &plan));
         arena[i] = plan.arena;
         assert_true(plan.arena < plan.arena_unshared && plan.flops > 0);
