@@ -26,7 +26,7 @@ build: ## the tool and the library, in build/release
 	@$(BUILD) release
 
 demo: ## distils examples/tales five ways in a few minutes, with a table, a report and a sample
-	@$(PACKAGES) build demo
+	@$(PACKAGES) build
 	@$(CONFIGURE) release
 	@$(BUILD) release --target cab
 	$(CAB) distill recipes/tales-gpt2.yaml --methods $(DEMO_METHODS) --out $(DEMO) --overwrite

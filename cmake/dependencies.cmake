@@ -93,3 +93,20 @@ if(CAB_WITH_CUDA)
   target_link_libraries(cab_dependencies INTERFACE $<IF:$<BOOL:${CAB_EMULATE}>,cab_emulator,CUDA::cudart_static> stdc++)
 endif()
 target_link_libraries(cab_dependencies INTERFACE m ${CMAKE_DL_LIBS})
+
+# ---- the report's page ------------------------------------------------------------------------------------------------
+
+# dygraphs (Debian: libjs-dygraphs) is packed into reports; without it their charts are drawings.
+find_path(CAB_DYGRAPHS dygraph.min.js PATHS /usr/share/javascript/dygraphs /usr/share/nodejs/dygraphs/dist NO_DEFAULT_PATH)
+set(CAB_DYGRAPHS_LICENCE /usr/share/doc/libjs-dygraphs/copyright CACHE FILEPATH "The licence of dygraphs, shown in reports")
+set(CAB_ASSETS ${CMAKE_BINARY_DIR}/assets.c)
+set(CAB_ASSET_FILES ${CMAKE_SOURCE_DIR}/src/report/live.js)
+set(CAB_ASSET_OPTIONS -D OUTPUT=${CAB_ASSETS} -D LIVE=${CMAKE_SOURCE_DIR}/src/report/live.js)
+if(CAB_DYGRAPHS AND EXISTS ${CAB_DYGRAPHS_LICENCE})
+  list(APPEND CAB_ASSET_FILES ${CAB_DYGRAPHS}/dygraph.min.js ${CAB_DYGRAPHS}/dygraph.min.css ${CAB_DYGRAPHS_LICENCE})
+  list(APPEND CAB_ASSET_OPTIONS -D LIBRARY=${CAB_DYGRAPHS}/dygraph.min.js -D LIBRARY_STYLE=${CAB_DYGRAPHS}/dygraph.min.css
+       -D LIBRARY_LICENCE=${CAB_DYGRAPHS_LICENCE})
+endif()
+add_custom_command(OUTPUT ${CAB_ASSETS}
+                   COMMAND ${CMAKE_COMMAND} ${CAB_ASSET_OPTIONS} -P ${CMAKE_SOURCE_DIR}/cmake/assets.cmake
+                   DEPENDS ${CAB_ASSET_FILES} ${CMAKE_SOURCE_DIR}/cmake/assets.cmake VERBATIM)

@@ -76,7 +76,7 @@ static cab_status put_page(const char *path, cab_comparison *c)
     cab_report_runs runs = {0};
     cab_status status;
     CAB_GOTO(cab_report_runs_add(&runs, cab_path_name(c->student), c));
-    status = cab_report_html(&runs, "Teacher and student", path);
+    status = cab_report_html(&runs, &(cab_report_page){.title = "Teacher and student"}, path);
 done:
     cab_report_runs_free(&runs);
     return status;

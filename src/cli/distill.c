@@ -246,8 +246,8 @@ static cab_status check_directories(const struct plan *plan, const struct distil
     return CAB_OK;
 }
 
-/* The table of what was reached on stdout; for a comparison also <root>/report.html. */
-static cab_status print_results(const struct plan *plan, bool page)
+/* The table of what was reached on stdout, and report.html: in the directory of the run, or of all of them. */
+static cab_status print_results(const struct plan *plan, bool several)
 {
     const char *directories[METHODS_MAX];
     char path[CAB_PATH_MAX], title[CAB_PATH_MAX + NAME_BYTES];
@@ -257,12 +257,11 @@ static cab_status print_results(const struct plan *plan, bool page)
         directories[i] = plan->recipes[i]->out;
     CAB_GOTO(cab_report_runs_read(directories, plan->count, &runs));
     CAB_GOTO(cab_report_table(&runs, stdout));
-    if (page) {
-        CAB_GOTO(cab_path_join(path, plan->root, "report.html"));
-        snprintf(title, sizeof title, "%s: methods compared", cab_path_name(plan->root));
-        CAB_GOTO(cab_report_html(&runs, title, path));
-        cab_log_info("report: %s", path);
-    }
+    const char *directory = several ? plan->root : directories[0];
+    CAB_GOTO(cab_path_join(path, directory, "report.html"));
+    snprintf(title, sizeof title, "%s%s", cab_path_name(directory), several ? ": methods compared" : "");
+    CAB_GOTO(cab_report_html(&runs, &(cab_report_page){.title = title}, path));
+    cab_log_info("report: %s", path);
 done:
     cab_report_runs_free(&runs);
     return status;

@@ -1,6 +1,7 @@
 /* version.c - which version this is and what was built into it. */
 #include "cli/command.h"
 #include "device/device.h"
+#include "report/report.h"
 
 #include <archive.h>
 #include <cyaml/cyaml.h>
@@ -34,21 +35,6 @@ static const char *instruction_set(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "x86-64-v3" : "x86-64";
 }
 
-/* Whether a program of this name can be run: it stands in a directory of $PATH. */
-static bool on_path(const char *program)
-{
-    const char *path = getenv("PATH");
-    char candidate[4096];
-    while (path && *path) {
-        size_t length = strcspn(path, ":");
-        int needed = snprintf(candidate, sizeof candidate, "%.*s/%s", (int)length, path, program);
-        if (needed > 0 && (size_t)needed < sizeof candidate && access(candidate, X_OK) == 0)
-            return true;
-        path += length + (path[length] == ':');
-    }
-    return false;
-}
-
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct version_options *options = given;
@@ -70,7 +56,7 @@ static cab_status run(const void *given, const cab_list *operands)
     printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s, libjpeg-turbo %s, libpng %s\n", json_c_version(),
            cyaml_version_str, utf8proc_version(), archive_version_string(), QUOTE_VALUE(LIBJPEG_TURBO_VERSION),
            png_get_libpng_ver(NULL));
-    printf("charts           %s\n", on_path("gnuplot") ? "gnuplot" : "none: gnuplot is not installed");
+    printf("charts           %s\n", cab_report_charts());
     return CAB_OK;
 }
 

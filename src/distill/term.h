@@ -52,7 +52,7 @@ typedef struct cab_term {
     unsigned needs;                      /* CAB_NEEDS_... */
     unsigned student_taps, teacher_taps; /* sets of taps */
     struct {
-        const char *title, *note; /* of its chart in the report; %s in the note: token or image */
+        const char *title, *note, *unit; /* of its chart in the report; %s: token or image */
         bool logarithmic;
     } chart;
     /* The term's state for a pair of models: checks that the term makes sense for them (CAB_ESHAPE), adds parameters. NULL: it

@@ -9,6 +9,6 @@ static cab_status ce_record(const cab_term_inputs *in, cab_term_output *out)
 
 const cab_term cab_term_ce = {
     .needs = CAB_NEEDS_HEAD | CAB_NEEDS_LABELS,
-    .chart = {.title = "Cross-entropy, training", .note = "nats per %s"},
+    .chart = {.title = "Cross-entropy, training", .note = "on the labels", .unit = "nats per %s"},
     .record = ce_record,
 };

@@ -9,6 +9,6 @@ static cab_status kl_record(const cab_term_inputs *in, cab_term_output *out)
 
 const cab_term cab_term_kl = {
     .needs = CAB_NEEDS_TEACHER | CAB_NEEDS_HEAD,
-    .chart = {.title = "KL, training", .note = "nats per %s", .logarithmic = true},
+    .chart = {.title = "KL, training", .note = "from the teacher", .unit = "nats per %s", .logarithmic = true},
     .record = kl_record,
 };

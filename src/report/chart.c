@@ -1,24 +1,96 @@
-/* chart.c - writes a gnuplot script to a temporary file, runs gnuplot on it without a shell, reads the SVG back.
- *
- * Only numbers go into the script. Text and grid lines get their colours from the page's style sheet. */
+/* chart.c - a chart is a frame (pixels and the values at its edges), ticks, and what is drawn in it. */
 #include "report/chart.h"
 
-#include "base/memory.h"
-
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <spawn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-extern char **environ;
+enum { LEFT = 66, RIGHT = 14, TOP = 12, BOTTOM = 48, UNITS = 4, TICKS_MAX = 32 };
+static const double largest = 1e30;
 
-enum { SVG_MAX = 16 << 20, UNITS = 4 };
-static const double log_ratio = 12; /* a logarithmic axis that spans less than this is drawn as a linear one */
+struct frame {
+    double width, height;  /* of the drawing, in pixels */
+    double x0, x1, y0, y1; /* values at the edges of the plot; y as log10 where the axis is logarithmic */
+    bool logarithmic;
+};
+
+bool cab_chart_shows(double value, bool logarithmic)
+{
+    return isfinite(value) && fabs(value) <= largest && (!logarithmic || value >= 1 / largest);
+}
+
+static double place_x(const struct frame *f, double x)
+{
+    return LEFT + (x - f->x0) / (f->x1 - f->x0) * (f->width - LEFT - RIGHT);
+}
+
+static double place_y(const struct frame *f, double y)
+{
+    const double value = f->logarithmic ? log10(y) : y;
+    return f->height - BOTTOM - (value - f->y0) / (f->y1 - f->y0) * (f->height - TOP - BOTTOM);
+}
+
+/* ---- axes ------------------------------------------------------------------------------------------------------------- */
+
+/* About five ticks a round distance apart: 1, 2 or 5 times a power of ten. */
+static size_t linear_ticks(double low, double high, double ticks[TICKS_MAX])
+{
+    const double rough = (high - low) / 5, scale = pow(10, floor(log10(rough))), share = rough / scale;
+    const double step = scale * (share < 1.5 ? 1 : share < 3.5 ? 2 : share < 7.5 ? 5 : 10), first = ceil(low / step);
+    size_t n = 0;
+    for (; n < TICKS_MAX && (first + (double)n) * step <= high; n++)
+        ticks[n] = (first + (double)n) * step;
+    return n;
+}
+
+/* 1, 2 and 5 of every decade of a short axis; of a long one powers of ten, eleven at most. low, high: log10. */
+static size_t log_ticks(double low, double high, double ticks[TICKS_MAX])
+{
+    static const double steps[] = {1, 2, 5};
+    const int first = (int)floor(low), last = (int)ceil(high);
+    const size_t each = last - first > 4 ? 1 : sizeof steps / sizeof *steps;
+    size_t n = 0;
+    for (int decade = first; decade <= last; decade += 1 + (last - first) / 10) {
+        for (size_t i = 0; i < each && n < TICKS_MAX; i++) {
+            const double tick = steps[i] * pow(10, decade);
+            if (log10(tick) >= low && log10(tick) <= high)
+                ticks[n++] = tick;
+        }
+    }
+    return n;
+}
+
+static void put_y_axis(FILE *out, const struct frame *f, const char *label)
+{
+    double ticks[TICKS_MAX];
+    const size_t n = f->logarithmic ? log_ticks(f->y0, f->y1, ticks) : linear_ticks(f->y0, f->y1, ticks);
+    for (size_t i = 0; i < n; i++) {
+        const double y = place_y(f, ticks[i]);
+        fprintf(out,
+                "<path class=\"grid\" d=\"M%d %.1fH%.0f\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>",
+                LEFT, y, f->width - RIGHT, LEFT - 6, y + 4, ticks[i]);
+    }
+    fprintf(out, "<text transform=\"translate(13 %.1f) rotate(-90)\" text-anchor=\"middle\">%s%s</text>",
+            (f->height - BOTTOM + TOP) / 2, label, f->logarithmic ? ", log scale" : "");
+}
+
+static void put_x_axis(FILE *out, const struct frame *f, const double *ticks, size_t n, const char *unit,
+                       const char *label)
+{
+    const double bottom = f->height - BOTTOM;
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.4g</text>", place_x(f, ticks[i]),
+                bottom + 17, ticks[i]);
+    fprintf(out,
+            "<path class=\"axis\" d=\"M%d %.1fH%.0f\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s%s</text>",
+            LEFT, bottom, f->width - RIGHT, (f->width + LEFT - RIGHT) / 2, f->height - 8, unit, label);
+}
+
+static void begin(FILE *out, const struct frame *f, const char *title)
+{
+    fprintf(out, "<svg class=\"still\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"%s\">", f->width, f->height,
+            title);
+}
+
+/* ---- lines ------------------------------------------------------------------------------------------------------------ */
 
 struct extent {
     double x_max, y_min, y_max;
@@ -34,222 +106,115 @@ static struct extent measure(const cab_chart *chart)
             extent.y_max = fmax(extent.y_max, chart->series[s].y[i]);
         }
     }
-    if (isfinite(chart->reference)) {
+    if (cab_chart_shows(chart->reference, chart->logarithmic)) {
         extent.y_min = fmin(extent.y_min, chart->reference);
         extent.y_max = fmax(extent.y_max, chart->reference);
     }
     return extent;
 }
 
-/* Ticks at 1, 2 and 5 of every decade of a short axis: gnuplot's own leave most of it bare. At most ten on a long one. */
-static void write_log_ticks(FILE *script, const struct extent *extent)
-{
-    static const double steps[] = {1, 2, 5};
-    int first = (int)floor(log10(extent->y_min)), last = (int)ceil(log10(extent->y_max));
-    size_t each = last - first > 4 ? 1 : sizeof steps / sizeof *steps;
-    const char *before = "set ytics (";
-    for (int decade = first; decade <= last; decade += 1 + (last - first) / 10) {
-        for (size_t i = 0; i < each; i++) {
-            double tick = steps[i] * pow(10, decade);
-            fprintf(script, "%s\"%g\" %g", before, tick, tick);
-            before = ", ";
-        }
-    }
-    fprintf(script, ")\n");
-}
-
 /* A margin of a twentieth around the values, but not below 0 when no value is. */
-static void write_y_axis(FILE *script, const struct extent *extent, bool logarithmic)
+static void fit_y(struct frame *f, const struct extent *extent)
 {
-    double span = extent->y_max > extent->y_min ? extent->y_max - extent->y_min : fabs(extent->y_max) + 1e-9;
-    double low = extent->y_min - span / 20, high = extent->y_max + span / 20;
-    if (low < 0 && extent->y_min >= 0)
-        low = 0;
-    if (logarithmic) {
-        double factor = pow(extent->y_max / extent->y_min, 0.05);
-        low = extent->y_min / factor;
-        high = extent->y_max * factor;
-        fprintf(script, "set logscale y\n");
-        write_log_ticks(script, extent);
-    }
-    fprintf(script, "set yrange [%.9g:%.9g]\n", low, high);
+    const double from = f->logarithmic ? log10(extent->y_min) : extent->y_min;
+    const double to = f->logarithmic ? log10(extent->y_max) : extent->y_max;
+    const double least = fmax(1e-6 * fmax(fabs(from), fabs(to)), f->logarithmic ? 0.1 : 1e-30);
+    const double span = fmax(to - from, least);
+    f->y0 = from - span / 20;
+    f->y1 = from + span * 1.05;
+    if (!f->logarithmic && f->y0 < 0 && from >= 0)
+        f->y0 = 0;
 }
 
-static void write_frame(FILE *script, int width, int height)
+static void put_line(FILE *out, const struct frame *f, const cab_chart_series *s, double scale, bool marks)
 {
-    fprintf(script,
-            "set terminal svg dynamic size %d,%d noenhanced\n"
-            "set border 1 lc rgb '#8a93a0'\nset tics nomirror scale 0.5 textcolor rgb '#68717d'\n"
-            "set grid y lc rgb '#d5dae1' dt 1 lw 1\nset lmargin 9\nset rmargin 2\nset tmargin 0.8\n",
-            width, height);
+    fprintf(out, "<path class=\"line\" stroke=\"%s\" stroke-dasharray=\"%s\" d=\"", s->colour, s->dash);
+    for (size_t i = 0; i < s->count; i++)
+        fprintf(out, "%c%.1f %.1f", i ? 'L' : 'M', place_x(f, s->x[i] / scale), place_y(f, s->y[i]));
+    fputs("\"/>", out);
+    for (size_t i = 0; marks && i < s->count; i++)
+        fprintf(out, "<circle r=\"2.4\" fill=\"%s\" cx=\"%.1f\" cy=\"%.1f\"/>", s->colour, place_x(f, s->x[i] / scale),
+                place_y(f, s->y[i]));
 }
 
-static void write_lines(FILE *script, const void *given)
+void cab_chart_draw(FILE *out, const cab_chart *chart)
 {
-    const cab_chart *chart = given;
     static const struct {
         double scale;
         const char *name;
     } units[UNITS] = {{1, ""}, {1e3, "thousand "}, {1e6, "million "}, {1e9, "billion "}};
-    struct extent extent = measure(chart);
+    const struct extent extent = measure(chart);
+    struct frame f = {.width = 520, .height = 300, .logarithmic = chart->logarithmic};
+    double ticks[TICKS_MAX];
     int unit = UNITS - 1;
     while (unit > 0 && extent.x_max < 2 * units[unit].scale)
         unit--;
-    write_frame(script, 560, 300);
-    fprintf(script, "set xlabel '%s%s' textcolor rgb '#68717d'\nset xrange [0:%.9g]\n", units[unit].name, chart->unit,
-            extent.x_max > 0 ? extent.x_max / units[unit].scale : 1);
-    write_y_axis(script, &extent, chart->logarithmic && extent.y_max > log_ratio * extent.y_min);
-    for (size_t s = 0; s < chart->count; s++) {
-        fprintf(script, "$d%zu << END\n", s);
-        for (size_t i = 0; i < chart->series[s].count; i++)
-            fprintf(script, "%.9g %.9g\n", chart->series[s].x[i] / units[unit].scale, chart->series[s].y[i]);
-        fprintf(script, "END\n");
-    }
-    fprintf(script, "plot ");
-    if (isfinite(chart->reference))
-        fprintf(script, "%.9g with lines lw 1.5 dt (8,6) lc rgb '#8a93a0' notitle, ", chart->reference);
+    f.x1 = extent.x_max > 0 ? extent.x_max / units[unit].scale : 1;
+    fit_y(&f, &extent);
+    begin(out, &f, chart->title);
+    put_y_axis(out, &f, chart->y_label);
+    put_x_axis(out, &f, ticks, linear_ticks(f.x0, f.x1, ticks), units[unit].name, chart->x_label);
+    if (cab_chart_shows(chart->reference, chart->logarithmic))
+        fprintf(out, "<path class=\"reference\" d=\"M%d %.1fH%.0f\"/>", LEFT, place_y(&f, chart->reference),
+                f.width - RIGHT);
     for (size_t s = 0; s < chart->count; s++)
-        fprintf(script, "$d%zu with %s lw 2 lc rgb '%s' notitle%s", s,
-                chart->marks ? "linespoints pt 7 ps 0.4" : "lines", chart->series[s].colour,
-                s + 1 < chart->count ? ", " : "\n");
-}
-
-/* Runs "gnuplot -d -" from `script` to `output`; false where it cannot be run or fails. -d: no start-up files. */
-static bool run_gnuplot(FILE *script, FILE *output)
-{
-    char *const arguments[] = {(char[]){"gnuplot"}, (char[]){"-d"}, (char[]){"-"}, NULL};
-    posix_spawn_file_actions_t actions;
-    pid_t pid;
-    int state = 0;
-    if (posix_spawn_file_actions_init(&actions) != 0)
-        return false;
-    bool started = posix_spawn_file_actions_adddup2(&actions, fileno(script), STDIN_FILENO) == 0 &&
-                   posix_spawn_file_actions_adddup2(&actions, fileno(output), STDOUT_FILENO) == 0 &&
-                   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0) == 0 &&
-                   posix_spawnp(&pid, arguments[0], &actions, NULL, arguments, environ) == 0;
-    posix_spawn_file_actions_destroy(&actions);
-    if (!started)
-        return false;
-    while (waitpid(pid, &state, 0) < 0) {
-        if (errno != EINTR)
-            return false;
-    }
-    return WIFEXITED(state) && WEXITSTATUS(state) == 0;
-}
-
-/* Removes every stretch of text that begins with `begin` and ends with `end`. */
-static void cut(char *text, const char *begin, const char *end)
-{
-    char *from = text, *to;
-    while ((from = strstr(from, begin)) && (to = strstr(from + strlen(begin), end)))
-        memmove(from, to + strlen(end), strlen(to + strlen(end)) + 1);
-}
-
-/* Fits the drawing into a page: no XML header, no titles (they show as tips), no identifiers that charts would share. */
-static cab_status take_svg(FILE *output, bool definitions, char **svg)
-{
-    char *text, *start;
-    long size = fseek(output, 0, SEEK_END) == 0 ? ftell(output) : -1;
-    if (size <= 0 || size > SVG_MAX)
-        return CAB_OK;
-    CAB_TRY(CAB_NEW(&text, (size_t)size + 1, "a chart"));
-    rewind(output);
-    if (fread(text, 1, (size_t)size, output) == (size_t)size && (start = strstr(text, "<svg"))) {
-        memmove(text, start, strlen(start) + 1);
-        cut(text, "<title>", "</title>");
-        cut(text, "<desc>", "</desc>");
-        cut(text, " id=\"gnuplot", "\"");
-        if (!definitions)
-            cut(text, "<defs>", "</defs>");
-        *svg = text;
-        return CAB_OK;
-    }
-    cab_free(text);
-    return CAB_OK;
-}
-
-/* Writes a script by `write`, has it drawn. */
-static cab_status draw(void (*write)(FILE *script, const void *chart), const void *chart, bool definitions, char **svg)
-{
-    cab_status status = CAB_OK;
-    *svg = NULL;
-    FILE *script = tmpfile(), *output = tmpfile();
-    if (!script || !output) {
-        status = cab_fail_errno(CAB_EIO, errno, "a temporary file for a chart cannot be made");
-        goto done;
-    }
-    write(script, chart);
-    if (fflush(script) != 0) {
-        status = cab_fail_errno(CAB_EIO, errno, "a chart's script cannot be written");
-        goto done;
-    }
-    rewind(script);
-    if (run_gnuplot(script, output))
-        status = take_svg(output, definitions, svg);
-done:
-    if (script)
-        fclose(script);
-    if (output)
-        fclose(output);
-    return status;
-}
-
-cab_status cab_chart_draw(const cab_chart *chart, char **svg)
-{
-    return draw(write_lines, chart, chart->definitions, svg);
+        put_line(out, &f, &chart->series[s], units[unit].scale, chart->marks);
+    fputs("</svg>", out);
 }
 
 /* ---- box plots -------------------------------------------------------------------------------------------------------- */
 
-struct box_extent {
-    double low, high, last; /* of y and x */
-};
-
-static struct box_extent measure_boxes(const cab_box_chart *chart)
+static void measure_boxes(const cab_box_chart *chart, struct frame *f)
 {
-    struct box_extent extent = {0};
+    double low = 0, high = 0, last = 0;
     for (size_t s = 0; s < chart->count; s++) {
         for (size_t i = 0; i < chart->series[s].count; i++) {
             const cab_chart_box *b = &chart->series[s].boxes[i];
-            extent.low = fmin(extent.low, b->min);
-            extent.high = fmax(extent.high, b->max);
-            extent.last = fmax(extent.last, b->x);
+            low = fmin(low, b->min);
+            high = fmax(high, b->max);
+            last = fmax(last, b->x);
         }
     }
-    return extent;
+    f->x0 = -0.6;
+    f->x1 = last + 0.6;
+    f->y0 = low < 0 ? fmax(low - 0.05, -1) : 0;
+    f->y1 = fmax(fmin(high + 0.05, 1), f->y0 + 0.1);
 }
 
-static void write_boxes(FILE *script, const void *given)
+static void put_box(FILE *out, const struct frame *f, const cab_chart_box *b, double shift, double width,
+                    const char *colour)
 {
-    static const double together = 0.72, widest = 0.036; /* of the distance between two x; of the chart, each */
-    const cab_box_chart *chart = given;
-    const struct box_extent extent = measure_boxes(chart);
-    const double width = fmin(together / (double)chart->count, widest * (extent.last + 1.2));
-    write_frame(script, 1120, 340);
+    const double x = place_x(f, b->x + shift), half = width / 2, q1 = place_y(f, b->q1), q3 = place_y(f, b->q3);
+    fprintf(out,
+            "<g stroke=\"%s\" fill=\"%s\"><title>layer %.0f: median %.3f, quartiles %.3f and %.3f, extremes %.3f and "
+            "%.3f</title>",
+            colour, colour, b->x, b->median, b->q1, b->q3, b->min, b->max);
+    fprintf(out, "<path d=\"M%.1f %.1fV%.1fM%.1f %.1fV%.1f\"/>", x, place_y(f, b->min), q1, x, q3, place_y(f, b->max));
+    fprintf(out, "<rect fill-opacity=\"0.3\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>", x - half,
+            fmin(q1, q3), width, fabs(q1 - q3));
+    fprintf(out, "<path stroke-width=\"2.4\" d=\"M%.1f %.1fh%.1f\"/></g>", x - half, place_y(f, b->median), width);
+}
+
+void cab_boxes_draw(FILE *out, const cab_box_chart *chart)
+{
+    static const double together = 0.72, widest = 40; /* of the distance between two x; pixels, each */
+    struct frame f = {.width = 1120, .height = 340};
+    double ticks[TICKS_MAX];
+    size_t n = 0;
+    measure_boxes(chart, &f);
+    const double apart = place_x(&f, 1) - place_x(&f, 0);
+    const double width = fmin(together * apart / (double)chart->count, widest);
+    const double each = ceil((f.x1 - f.x0) / TICKS_MAX);
+    for (double x = 0; n < TICKS_MAX && x < f.x1; x += each)
+        ticks[n++] = x;
+    begin(out, &f, chart->title);
+    put_y_axis(out, &f, chart->y_label);
+    put_x_axis(out, &f, ticks, n, "", chart->x_label);
+    fprintf(out, "<path class=\"axis\" d=\"M%d %.1fH%.0f\"/>", LEFT, place_y(&f, 0), f.width - RIGHT);
     for (size_t s = 0; s < chart->count; s++) {
-        const cab_box_series *series = &chart->series[s];
-        const double shift = width * ((double)s - (double)(chart->count - 1) / 2);
-        fprintf(script, "$d%zu << END\n", s);
-        for (size_t i = 0; i < series->count; i++) {
-            const cab_chart_box *b = &series->boxes[i];
-            fprintf(script, "%.9g %.9g %.9g %.9g %.9g %.9g\n", b->x + shift, b->min, b->q1, b->median, b->q3, b->max);
-        }
-        fprintf(script, "END\n");
+        const double shift = ((double)s - (double)(chart->count - 1) / 2) * width / apart;
+        for (size_t i = 0; i < chart->series[s].count; i++)
+            put_box(out, &f, &chart->series[s].boxes[i], shift, 0.8 * width, chart->series[s].colour);
     }
-    fprintf(script,
-            "set xlabel '%s' textcolor rgb '#68717d'\nset xrange [-0.6:%.9g]\nset xtics %d\n"
-            "set yrange [%.9g:%.9g]\nset style fill solid 0.3 border\nplot 0 with lines lw 1 lc rgb '#8a93a0' notitle",
-            chart->label, extent.last + 0.6, extent.last > 40 ? 5 : 1, extent.low < 0 ? fmax(extent.low - 0.05, -1) : 0,
-            fmin(extent.high + 0.05, 1));
-    for (size_t s = 0; s < chart->count; s++)
-        fprintf(script,
-                ", $d%zu using 1:3:2:6:5:(%.9g) with candlesticks lw 1.2 lc rgb '%s' notitle whiskerbars 0.4"
-                ", $d%zu using 1:4:4:4:4:(%.9g) with candlesticks lw 2.4 lc rgb '%s' notitle",
-                s, width * 0.8, chart->series[s].colour, s, width * 0.8, chart->series[s].colour);
-    fprintf(script, "\n");
-}
-
-cab_status cab_boxes_draw(const cab_box_chart *chart, char **svg)
-{
-    return draw(write_boxes, chart, false, svg);
+    fputs("</svg>", out);
 }

@@ -79,16 +79,17 @@ static cab_status compress(const png_byte *pixels, int64_t rows, int64_t columns
     return status;
 }
 
-cab_status cab_heat_png(const float *values, int64_t rows, int64_t columns, cab_heat_palette palette, char **base64)
+cab_status cab_heat_png(const float *values, int64_t rows, int64_t columns, cab_heat_palette palette, double *full,
+                        char **base64)
 {
     const size_t n = (size_t)rows * (size_t)columns;
     png_byte *pixels = NULL;
-    double full = 0;
     cab_status status;
+    *full = 0;
     CAB_GOTO(CAB_NEW(&pixels, 4 * n, "a drawing"));
-    CAB_GOTO(find_full(values, n, &full));
+    CAB_GOTO(find_full(values, n, full));
     for (size_t i = 0; i < n; i++) {
-        const double value = full > 0 ? fmin(fabs((double)values[i]) / full, 1) : 0;
+        const double value = *full > 0 ? fmin(fabs((double)values[i]) / *full, 1) : 0;
         paint(palette == CAB_HEAT_OVERLAY ? overlay : plain, pow(value, bend), pixels + 4 * i);
     }
     status = compress(pixels, rows, columns, base64);

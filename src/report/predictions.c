@@ -12,9 +12,11 @@ static void put_choice(FILE *out, const cab_predicted *p, bool right)
 static void put_prediction(FILE *out, const cab_prediction *p)
 {
     const bool right = p->n_top > 0 && p->top[0].label == p->truth.label;
-    fprintf(out, "<figure class=\"card guess\"><img alt=\"\" src=\"data:image/jpeg;base64,%s\">", p->thumbnail);
-    fprintf(out, "<figcaption><span class=\"%s\">%s</span> ", right ? "yes" : "no",
-            right ? "\xe2\x9c\x93" : "\xe2\x9c\x97");
+    fputs("<figure class=\"card guess\"><img alt=\"", out);
+    cab_page_put(out, p->name);
+    fprintf(out, "\" src=\"data:image/jpeg;base64,%s\">", p->thumbnail);
+    fprintf(out, "<figcaption><span class=\"%s\" role=\"img\" aria-label=\"%s\">%s</span> ", right ? "yes" : "no",
+            right ? "right" : "wrong", right ? "\xe2\x9c\x93" : "\xe2\x9c\x97");
     cab_page_put(out, p->truth.name);
     fputs("</figcaption><ol>", out);
     for (int i = 0; i < p->n_top; i++)
@@ -39,8 +41,8 @@ void cab_page_predictions(FILE *out, const cab_report_runs *runs)
                   : "<h2>What the students see</h2>\n<p class=\"note\">The true class, then the student's three "
                     "likeliest.</p>\n",
               out);
-        fprintf(out, "<details%s><summary><span class=\"dot\" style=\"background:%s\"></span>", any ? "" : " open",
-                cab_page_colour(i));
+        fprintf(out, "<details%s><summary>", any ? "" : " open");
+        cab_page_put_key(out, runs, i);
         cab_page_put(out, run->name);
         fputs("</summary><div class=\"guesses\">\n", out);
         for (size_t k = 0; k < run->predictions.count; k++)

@@ -11,9 +11,18 @@
  * spaces, so that other programs can read them. Nothing where there is no run. */
 cab_status cab_report_table(const cab_report_runs *runs, FILE *out);
 
-/* One self-contained page: the table, charts (SVG by gnuplot; without gnuplot a note says so), how alike teacher and students
- * mix tokens and what they look at, predictions, samples, recipes: what there is of it.
+typedef struct cab_report_page {
+    const char *title;
+    int refresh; /* seconds after which a browser loads the page again, for runs that go on; 0: never */
+} cab_report_page;
+
+/* What draws the charts of this build: "dygraphs" or "drawings". */
+const char *cab_report_charts(void);
+
+/* One self-contained page: the table, charts, how alike teacher and students mix tokens and what they look at, predictions,
+ * samples, recipes: what there is of it. Charts are drawings; where the build found the chart library, a browser with scripts turns
+ * those of the training into charts with values under the pointer, zoom, and switches.
  * Everything that comes from files is escaped. Written atomically. */
-cab_status cab_report_html(const cab_report_runs *runs, const char *title, const char *path);
+cab_status cab_report_html(const cab_report_runs *runs, const cab_report_page *page, const char *path);
 
 #endif

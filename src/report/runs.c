@@ -158,6 +158,8 @@ static cab_status read_result(cab_report_run *run, const char *path)
         {"top1", &run->top1},
         {"top5", &run->top5},
         {"teacher_top1", &run->teacher_top1},
+        {"teacher_top5", &run->teacher_top5},
+        {"teacher_parameters", &run->teacher_parameters},
         {"images_per_second", &run->images_per_second},
     };
     CAB_TRY(cab_json_load(path, RESULT_MAX, &json));
@@ -222,10 +224,8 @@ static cab_status read_recipe(cab_report_run *run)
     return CAB_OK;
 }
 
-static cab_status read_run(cab_report_run *run, const char *directory)
+static void forget_numbers(cab_report_run *run)
 {
-    char path[CAB_PATH_MAX];
-    char **const texts[] = {&run->method, &run->teacher, &run->student, &run->sample, &run->recipe, &run->name};
     double *const numbers[] = {&run->loss,
                                &run->perplexity,
                                &run->kl,
@@ -238,13 +238,22 @@ static cab_status read_run(cab_report_run *run, const char *directory)
                                &run->parameters,
                                &run->fraction,
                                &run->seed,
-                               &run->teacher_perplexity,
                                &run->top1,
                                &run->top5,
+                               &run->images_per_second,
+                               &run->teacher_perplexity,
                                &run->teacher_top1,
-                               &run->images_per_second};
+                               &run->teacher_top5,
+                               &run->teacher_parameters};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         *numbers[i] = NAN;
+}
+
+static cab_status read_run(cab_report_run *run, const char *directory)
+{
+    char path[CAB_PATH_MAX];
+    char **const texts[] = {&run->method, &run->teacher, &run->student, &run->sample, &run->recipe, &run->name};
+    forget_numbers(run);
     CAB_TRY(cab_strdup(&run->directory, directory));
     for (size_t length = strlen(directory); length > 1 && run->directory[length - 1] == '/'; length--)
         run->directory[length - 1] = '\0';
@@ -339,6 +348,26 @@ static cab_status make_names_unique(cab_report_runs *runs)
     return CAB_OK;
 }
 
+cab_report_run cab_report_teacher_of(const cab_report_runs *runs)
+{
+    cab_report_run teacher = {.name = (char *)"teacher"};
+    forget_numbers(&teacher);
+    for (size_t i = 0; i < runs->count; i++) {
+        const cab_report_run *run = &runs->items[i];
+        const struct {
+            double *to, from;
+        } known[] = {{&teacher.perplexity, run->teacher_perplexity},
+                     {&teacher.top1, run->teacher_top1},
+                     {&teacher.top5, run->teacher_top5},
+                     {&teacher.parameters, run->teacher_parameters}};
+        for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+            *known[k].to = isfinite(*known[k].to) ? *known[k].to : known[k].from;
+            teacher.finished = teacher.finished || isfinite(*known[k].to);
+        }
+    }
+    return teacher;
+}
+
 /* ---- comparisons ------------------------------------------------------------------------------------------------------ */
 
 cab_status cab_report_runs_add(cab_report_runs *runs, const char *name, cab_comparison *comparison)
@@ -346,7 +375,7 @@ cab_status cab_report_runs_add(cab_report_runs *runs, const char *name, cab_comp
     CAB_TRY(CAB_GROW(&runs->comparisons, &runs->comparisons_capacity, runs->n_comparison + 1, "comparisons"));
     cab_report_comparison *added = &runs->comparisons[runs->n_comparison];
     CAB_TRY(cab_strdup(&added->name, name));
-    added->colour = runs->count + runs->n_comparison;
+    added->look = runs->count + runs->n_comparison;
     added->comparison = *comparison;
     *comparison = (cab_comparison){0};
     runs->n_comparison++;
@@ -371,7 +400,7 @@ static cab_status add_extras(cab_report_runs *runs, size_t i)
     CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_COMPARISON));
     if (cab_path_exists(path)) {
         if (add_comparison(runs, run->name, path) == CAB_OK)
-            runs->comparisons[runs->n_comparison - 1].colour = i;
+            runs->comparisons[runs->n_comparison - 1].look = i;
         else
             cab_log_warn("%s", cab_error_text());
     }

@@ -31,8 +31,9 @@ typedef struct cab_report_run {
     char *recipe;  /* text of recipe.yaml */
     bool finished; /* has a result.json; else the last evaluation stands in for it */
     double loss, perplexity, kl, agreement, tokens_per_second, seconds, peak_memory, tokens, steps;
-    double parameters, fraction, seed, teacher_perplexity;
-    double top1, top5, teacher_top1, images_per_second;
+    double parameters, fraction, seed;
+    double top1, top5, images_per_second;
+    double teacher_perplexity, teacher_top1, teacher_top5, teacher_parameters;
     bool images; /* of a run on images: tokens are images */
     cab_report_points training, evaluations;
     size_t unreadable; /* lines of the log */
@@ -42,7 +43,7 @@ typedef struct cab_report_run {
 /* A comparison of a student with its teacher: a run's compare.json, or a file that was given. */
 typedef struct cab_report_comparison {
     char *name;
-    size_t colour; /* that of its run */
+    size_t look; /* index of its run; from the number of runs on where it has none */
     cab_comparison comparison;
 } cab_report_comparison;
 
@@ -60,6 +61,10 @@ cab_status cab_report_runs_read(const char *const *paths, size_t count, cab_repo
 /* Adds a comparison that is already in memory, and leaves `comparison` empty. */
 cab_status cab_report_runs_add(cab_report_runs *runs, const char *name, cab_comparison *comparison);
 void cab_report_runs_free(cab_report_runs *runs);
+
+/* What the runs know of their teacher, as a run of the name "teacher", `finished` where anything is known: its numbers are those of
+ * the first run that has them, NAN where none does. Owns nothing. */
+cab_report_run cab_report_teacher_of(const cab_report_runs *runs);
 
 /* Whether a run was begun in this directory, and whether it has ended. */
 bool cab_report_is_run(const char *directory);

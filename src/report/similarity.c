@@ -16,7 +16,6 @@ static cab_status make_series(const cab_report_comparison *from, cab_box_series 
     const cab_comparison *c = &from->comparison;
     CAB_TRY(CAB_NEW(&series->boxes, (size_t)c->n_layer, "a chart's boxes"));
     series->count = (size_t)c->n_layer;
-    series->colour = cab_page_colour(from->colour);
     for (int l = 0; l < c->n_layer; l++) {
         const cab_similarity *s = &c->layers[l];
         series->boxes[l] = (cab_chart_box){s->layer, s->min, s->q1, s->median, s->q3, s->max};
@@ -27,26 +26,30 @@ static cab_status make_series(const cab_report_comparison *from, cab_box_series 
 static cab_status put_boxes(FILE *out, const cab_report_runs *runs)
 {
     cab_box_series *series = NULL;
-    char *svg = NULL;
     cab_status status;
     CAB_GOTO(CAB_NEW(&series, runs->n_comparison, "a chart's series"));
-    for (size_t i = 0; i < runs->n_comparison; i++)
+    for (size_t i = 0; i < runs->n_comparison; i++) {
+        series[i].colour = cab_page_look_of(runs, runs->comparisons[i].look).colour;
         CAB_GOTO(make_series(&runs->comparisons[i], &series[i]));
-    const cab_box_chart chart = {.series = series, .count = runs->n_comparison, .label = "layer of the student"};
-    CAB_GOTO(cab_boxes_draw(&chart, &svg));
-    if (svg != NULL)
-        fprintf(out, "<figure class=\"card chart wide\"><div class=\"slide\">%s</div></figure>\n", svg);
+    }
+    const cab_box_chart chart = {.title = "Similarity of attention, layer by layer",
+                                 .x_label = "layer of the student",
+                                 .y_label = "cosine similarity",
+                                 .series = series,
+                                 .count = runs->n_comparison};
+    fputs("<figure class=\"card chart wide\"><div class=\"slide\" tabindex=\"0\">", out);
+    cab_boxes_draw(out, &chart);
+    fputs("</div></figure>\n", out);
 done:
     for (size_t i = 0; series != NULL && i < runs->n_comparison; i++)
         cab_free(series[i].boxes);
     cab_free(series);
-    cab_free(svg);
     return status;
 }
 
-static void put_key(FILE *out, const cab_report_comparison *c)
+static void put_key(FILE *out, const cab_report_runs *runs, const cab_report_comparison *c)
 {
-    fprintf(out, "<span class=\"dot\" style=\"background:%s\"></span>", cab_page_colour(c->colour));
+    cab_page_put_key(out, runs, c->look);
     cab_page_put(out, c->name);
 }
 
@@ -57,7 +60,7 @@ static void put_medians(FILE *out, const cab_report_runs *runs)
     for (size_t i = 0; i < runs->n_comparison; i++) {
         const cab_comparison *c = &runs->comparisons[i].comparison;
         fputs("<span>", out);
-        put_key(out, &runs->comparisons[i]);
+        put_key(out, runs, &runs->comparisons[i]);
         fprintf(out, " <span class=\"muted\">median %.3f over %lld %s</span></span>", c->all.median,
                 (long long)c->samples, c->images ? "images" : "windows of text");
     }
@@ -69,11 +72,13 @@ static void put_medians(FILE *out, const cab_report_runs *runs)
 static cab_status put_tile(FILE *out, const cab_heat_map *map, const float *values, const char *whose, int layer)
 {
     char *png = NULL;
-    CAB_TRY(cab_heat_png(values, map->rows, map->columns, CAB_HEAT_OVERLAY, &png));
-    fprintf(out,
-            "<figure><div class=\"over\"><img alt=\"\" src=\"data:image/png;base64,%s\"></div>"
-            "<figcaption>%s layer %d</figcaption></figure>",
-            png, whose, layer);
+    double full = 0;
+    CAB_TRY(cab_heat_png(values, map->rows, map->columns, CAB_HEAT_OVERLAY, &full, &png));
+    fprintf(out, "<figure><div class=\"over\"><img alt=\"what the class token of the %s looks at in layer %d of ",
+            whose, layer);
+    cab_page_put(out, map->name);
+    fprintf(out, "\" src=\"data:image/png;base64,%s\"></div><figcaption>%s layer %d, to %.2g</figcaption></figure>",
+            png, whose, layer, full);
     cab_free(png);
     return CAB_OK;
 }
@@ -107,11 +112,13 @@ static cab_status put_matrix(FILE *out, const cab_heat_map *map, const float *va
 {
     const int64_t side = map->rows * CELL;
     char *png = NULL;
-    CAB_TRY(cab_heat_png(values, map->rows, map->columns, CAB_HEAT_PLAIN, &png));
+    double full = 0;
+    CAB_TRY(cab_heat_png(values, map->rows, map->columns, CAB_HEAT_PLAIN, &full, &png));
     fprintf(out,
-            "<text x=\"%lld\" y=\"11\">%s layer %d</text><rect x=\"%lld\" y=\"%d\" width=\"%lld\" height=\"%lld\"/>"
+            "<text x=\"%lld\" y=\"11\">%s layer %d, to %.2g</text><rect x=\"%lld\" y=\"%d\" width=\"%lld\" "
+            "height=\"%lld\"/>"
             "<image x=\"%lld\" y=\"%d\" width=\"%lld\" height=\"%lld\" href=\"data:image/png;base64,%s\"/>",
-            (long long)left, whose, layer, (long long)left, (int)ABOVE, (long long)side, (long long)side,
+            (long long)left, whose, layer, full, (long long)left, (int)ABOVE, (long long)side, (long long)side,
             (long long)left, (int)ABOVE, (long long)side, (long long)side, png);
     cab_free(png);
     for (int64_t i = 0; i < map->columns; i++) {
@@ -127,8 +134,11 @@ static cab_status put_matrix(FILE *out, const cab_heat_map *map, const float *va
 static cab_status put_pair(FILE *out, const cab_heat_map *map, const cab_heat_layer *layer)
 {
     const int64_t side = map->rows * CELL;
-    fprintf(out, "<figure class=\"card matrix\"><div class=\"slide\"><svg viewBox=\"0 0 %lld %lld\">",
-            BESIDE + 2LL * side + BETWEEN + 1, ABOVE + (long long)side + BELOW);
+    fprintf(
+        out,
+        "<figure class=\"card matrix\"><div class=\"slide\" tabindex=\"0\"><svg viewBox=\"0 0 %lld %lld\" role=\"img\" "
+        "aria-label=\"attention of teacher layer %d and student layer %d\">",
+        BESIDE + 2LL * side + BETWEEN + 1, ABOVE + (long long)side + BELOW, layer->teacher_layer, layer->layer);
     for (int64_t i = 0; i < map->rows; i++) {
         fprintf(out, "<text class=\"word\" text-anchor=\"end\" x=\"%d\" y=\"%lld\">", BESIDE - 5,
                 (long long)(ABOVE + i * CELL + CELL - 2));
@@ -152,13 +162,13 @@ static cab_status put_sentence(FILE *out, const cab_heat_map *map)
     return CAB_OK;
 }
 
-static cab_status put_maps(FILE *out, const cab_report_comparison *from)
+static cab_status put_maps(FILE *out, const cab_report_runs *runs, const cab_report_comparison *from)
 {
     const cab_comparison *c = &from->comparison;
     if (c->n_map == 0)
         return CAB_OK;
     fputs("<details open><summary>", out);
-    put_key(out, from);
+    put_key(out, runs, from);
     fputs("</summary><div class=\"maps\">\n", out);
     for (int64_t i = 0; i < c->n_map; i++)
         CAB_TRY(c->maps[i].thumbnail != NULL ? put_picture(out, &c->maps[i]) : put_sentence(out, &c->maps[i]));
@@ -188,13 +198,15 @@ cab_status cab_page_similarity(FILE *out, const cab_report_runs *runs)
     CAB_TRY(put_boxes(out, runs));
     if (!any_maps(runs))
         return CAB_OK;
-    fputs(
-        "<h2>What they look at</h2>\n<p class=\"note\">Of a picture: how much the class token takes from each patch. "
-        "Of "
-        "text: how much each token, a row, takes from those up to it, columns. Magnitudes, each map on a scale of its "
-        "own.</p>\n",
-        out);
+    fputs("<h2>What they look at</h2>\n<p class=\"note\">Of a picture: how much the class token takes from each patch. "
+          "Of "
+          "text: how much each token, a row, takes from those up to it, columns. Colours stand for magnitudes, from 0 "
+          "to the "
+          "number above or below each map, which one entry in 50 exceeds.</p>\n"
+          "<div class=\"legend\"><span><span class=\"scale picture\"></span>0 to the number: pictures</span>"
+          "<span><span class=\"scale plain\"></span>0 to the number: text</span></div>\n",
+          out);
     for (size_t i = 0; i < runs->n_comparison; i++)
-        CAB_TRY(put_maps(out, &runs->comparisons[i]));
+        CAB_TRY(put_maps(out, runs, &runs->comparisons[i]));
     return CAB_OK;
 }

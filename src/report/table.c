@@ -66,21 +66,13 @@ static void heading(FILE *out, const layout *kinds)
 cab_status cab_report_table(const cab_report_runs *runs, FILE *out)
 {
     layout kinds = {.width = (int)strlen("teacher")};
-    cab_report_run teacher = {.name = (char[]){"teacher"}, .finished = true};
-    double *const unknown[] = {
-        &teacher.perplexity,       &teacher.top1,    &teacher.top5,        &teacher.kl,
-        &teacher.agreement,        &teacher.seconds, &teacher.peak_memory, &teacher.tokens_per_second,
-        &teacher.images_per_second};
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
-        *unknown[i] = NAN;
+    const cab_report_run teacher = cab_report_teacher_of(runs);
     for (size_t i = 0; i < runs->count; i++) {
         const cab_report_run *run = &runs->items[i];
         int length = (int)strlen(run->name);
         kinds.width = length > kinds.width && length <= 60 ? length : kinds.width;
         kinds.text = kinds.text || !run->images;
         kinds.images = kinds.images || run->images;
-        teacher.perplexity = isfinite(teacher.perplexity) ? teacher.perplexity : run->teacher_perplexity;
-        teacher.top1 = isfinite(teacher.top1) ? teacher.top1 : run->teacher_top1;
     }
     if (runs->count > 0)
         heading(out, &kinds);

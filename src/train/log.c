@@ -174,7 +174,9 @@ cab_status cab_run_summary_write(const char *directory, const cab_run_summary *s
         add_real(object, "agreement", result->agreement) &&
         add_real(object, "teacher_perplexity", summary->teacher_perplexity) &&
         add_ranks(object, summary->images, result->top1, result->top5) &&
-        (!summary->images || add_real(object, "teacher_top1", summary->teacher_top1)) &&
+        (!summary->images || (add_real(object, "teacher_top1", summary->teacher_top1) &&
+                              add_real(object, "teacher_top5", summary->teacher_top5))) &&
+        (summary->teacher_parameters == 0 || add_whole(object, "teacher_parameters", summary->teacher_parameters)) &&
         add_images(object, summary->images, result->tokens) &&
         add_real(object, summary->images ? "images_per_second" : "tokens_per_second", result->tokens_per_second) &&
         add_real(object, "seconds", result->seconds) && add_real(object, "peak_memory", result->peak_memory) &&

@@ -61,9 +61,10 @@ typedef struct cab_run_summary {
     cab_result result;
     const char *method, *teacher, *student, *sample; /* paths as the recipe has them; sample: generated text */
     double fraction, teacher_perplexity;             /* teacher_perplexity: NAN when not measured */
-    double teacher_top1;                             /* of images; NAN: not measured */
-    uint64_t seed, parameters;                       /* of the student */
-    bool images; /* the result's tokens are images: "images" and "images_per_second" stand in the file */
+    double teacher_top1, teacher_top5;               /* of images; NAN: not measured */
+    uint64_t seed, parameters,
+        teacher_parameters; /* parameters: of the student; teacher_parameters: 0 where there is none */
+    bool images;            /* the result's tokens are images: "images" and "images_per_second" stand in the file */
 } cab_run_summary;
 
 /* Writes <directory>/result.json atomically. */

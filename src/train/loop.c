@@ -243,7 +243,8 @@ static cab_status finish(cab_run *run, cab_result *result)
 {
     char directory[CAB_PATH_MAX], method[64];
     sample text = {.text = ""};
-    cab_run_evaluation e = {.loss = NAN, .kl = NAN, .agreement = NAN, .top1 = NAN, .top5 = NAN, .teacher_top1 = NAN};
+    cab_run_evaluation e = {
+        .loss = NAN, .kl = NAN, .agreement = NAN, .top1 = NAN, .top5 = NAN, .teacher_top1 = NAN, .teacher_top5 = NAN};
     double floor = NAN;
     if (run->eval != NULL || run->reads_images)
         CAB_TRY(evaluate_and_log(run, 0, &e));
@@ -272,6 +273,8 @@ static cab_status finish(cab_run *run, cab_result *result)
                                .parameters = cab_model_parameters(run->student),
                                .teacher_perplexity = exp(floor),
                                .teacher_top1 = e.teacher_top1,
+                               .teacher_top5 = e.teacher_top5,
+                               .teacher_parameters = run->teacher ? cab_model_parameters(run->teacher) : 0,
                                .images = run->reads_images};
     CAB_TRY(cab_run_summary_write(run->recipe->out, &summary));
     return cab_snapshot_remove(run);

@@ -82,9 +82,9 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
 
 /* Validation with the weights as they are exported (the EMA if there is one). max_tokens 0: all. */
 typedef struct cab_run_evaluation {
-    double loss, kl, agreement;      /* per token or image; kl and agreement NaN without a teacher */
-    double top1, top5, teacher_top1; /* of images; else NaN */
-    uint64_t tokens;                 /* or images */
+    double loss, kl, agreement;                    /* per token or image; kl and agreement NaN without a teacher */
+    double top1, top5, teacher_top1, teacher_top5; /* of images; else NaN */
+    uint64_t tokens;                               /* or images */
 } cab_run_evaluation;
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out);
 /* Exchanges the student's weights with their averages (a second call takes it back). No effect without EMA. */

@@ -350,6 +350,7 @@ cab_status cab_run_images_evaluate(cab_run *run, bool all, cab_run_evaluation *o
                                     .top1 = e.top1,
                                     .top5 = e.top5,
                                     .teacher_top1 = e.teacher_top1,
+                                    .teacher_top5 = e.teacher_top5,
                                     .tokens = e.images};
     cab_image_evaluation_free(&e);
     return status;

@@ -228,7 +228,7 @@ static cab_status evaluate_text(cab_run *run, uint64_t max_tokens, cab_run_evalu
 
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
 {
-    *out = (cab_run_evaluation){.top1 = NAN, .top5 = NAN, .teacher_top1 = NAN};
+    *out = (cab_run_evaluation){.top1 = NAN, .top5 = NAN, .teacher_top1 = NAN, .teacher_top5 = NAN};
     CAB_TRY(cab_run_swap_averages(run));
     cab_status status =
         run->reads_images ? cab_run_images_evaluate(run, max_tokens == 0, out) : evaluate_text(run, max_tokens, out);

@@ -64,9 +64,13 @@ static char *page_of(void **state, const cab_report_runs *runs, const char *titl
 {
     char *text;
     size_t size;
-    assert_ok(cab_report_html(runs, title, temp_path(state, "page.html")));
+    assert_ok(cab_report_html(runs, &(cab_report_page){.title = title}, temp_path(state, "page.html")));
     assert_ok(cab_file_read(temp_path(state, "page.html"), 1 << 24, &text, &size));
     assert_int_equal(strlen(text), size);
+    assert_non_null(strstr(text, "</html>\n"));
+    char *foot = strstr(text, "<footer>"); /* before it lies all that comes from runs */
+    assert_non_null(foot);
+    *foot = '\0';
     return text;
 }
 
@@ -129,7 +133,7 @@ static void the_page_shows_text_as_text(void **state)
     assert_non_null(strstr(page, "&lt;b&gt;&amp;&#39;"));
     assert_non_null(strstr(page, "Once &lt;upon&gt; a &quot;time&quot; &amp; more"));
     assert_non_null(strstr(page, "&lt;/pre&gt;&lt;script&gt;1&lt;/script&gt; "));
-    assert_null(strstr(page, "<script"));
+    assert_null(strstr(page, "<script>1"));
     assert_null(strstr(page, "<b>"));
     assert_non_null(strstr(page, "1 run, teacher t"));
     cab_free(page);
@@ -184,17 +188,110 @@ static void damaged_runs_are_reported(void **state)
     }
 }
 
-static void numbers_out_of_the_world_are_drawn_or_left_out(void **state)
+/* Between two places of a page; "" where the first is missing. */
+static const char *part_of(const char *page, const char *from, const char *to, char out[4096])
+{
+    const char *begin = strstr(page, from), *end = begin ? strstr(begin, to) : NULL;
+    snprintf(out, 4096, "%.*s", end ? (int)(end - begin) : 0, begin ? begin : "");
+    return out;
+}
+
+/* A number that no axis can hold is counted and left out; the others of its chart and the other charts stay. */
+static void numbers_out_of_the_world_are_left_out(void **state)
 {
     cab_report_runs runs = {0};
+    char part[4096];
     assert_ok(cab_directory_make(temp_path(state, "r")));
     write_file(temp_path(state, "r"), "log.jsonl",
-               "{\"step\":1,\"tokens\":0,\"ce\":1e308,\"kl\":-5,\"align\":4.9e-324,\"lr\":0}\n"
+               "{\"step\":1,\"tokens\":10,\"ce\":1e308,\"kl\":-5,\"align\":4.9e-324,\"lr\":0}\n"
+               "{\"step\":2,\"tokens\":20,\"ce\":3,\"kl\":2,\"align\":1e300,\"lr\":0}\n"
+               "{\"step\":3,\"tokens\":30,\"ce\":2,\"kl\":0.01,\"align\":0.5,\"lr\":0}\n"
                "{\"step\":1e9,\"tokens\":1e300,\"ce\":-1e308,\"kl\":Infinity,\"align\":1e300,\"lr\":0}\n"
-               "{\"eval\":true,\"step\":1,\"tokens\":1,\"perplexity\":1e300,\"kl\":NaN,\"agreement\":7}\n");
+               "{\"eval\":true,\"step\":1,\"tokens\":1,\"perplexity\":0,\"kl\":NaN,\"agreement\":7}\n"
+               "{\"eval\":true,\"step\":2,\"tokens\":2,\"perplexity\":-3,\"kl\":NaN,\"agreement\":7}\n"
+               "{\"eval\":true,\"step\":2,\"tokens\":2,\"perplexity\":1e308,\"kl\":NaN,\"agreement\":7}\n");
+    write_file(temp_path(state, "r"), "result.json",
+               "{\"teacher_perplexity\":0,\"perplexity\":1e308,\"seconds\":1e300}");
     assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
     char *page = page_of(state, &runs, "t");
-    assert_non_null(strstr(page, "</html>"));
+    assert_null(strstr(page, ">inf<"));
+    assert_null(strstr(page, "nan"));
+    part_of(page, "<h3>Cross-entropy, training", "</svg>", part);
+    assert_non_null(strstr(part, "2 numbers are not shown"));
+    assert_non_null(strstr(part, "class=\"line\""));
+    part_of(page, "<h3>KL, training", "</svg>", part); /* 2 and 0.01: a logarithmic axis, with no place for -5 */
+    assert_non_null(strstr(part, "log scale"));
+    assert_non_null(strstr(part, "2 numbers are not shown"));
+    part_of(page, "<h3>Validation perplexity", "</svg>", part); /* 0, -3 and the teacher's 0, drawn on an even axis */
+    assert_non_null(strstr(part, "1 number is not shown"));
+    assert_null(strstr(part, "log scale"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+/* On a logarithmic axis a teacher's perplexity that is not above 0 has no line. */
+static void a_teacher_without_a_logarithm_has_no_line(void **state)
+{
+    static const char *const results[] = {"{\"teacher_perplexity\":6}", "{\"teacher_perplexity\":0}",
+                                          "{\"teacher_perplexity\":-1}"};
+    char part[4096];
+    assert_ok(cab_directory_make(temp_path(state, "r")));
+    write_file(temp_path(state, "r"), "log.jsonl",
+               "{\"eval\":true,\"step\":1,\"tokens\":1,\"perplexity\":1000}\n"
+               "{\"eval\":true,\"step\":2,\"tokens\":2,\"perplexity\":7}\n");
+    for (size_t i = 0; i < 3; i++) {
+        cab_report_runs runs = {0};
+        write_file(temp_path(state, "r"), "result.json", results[i]);
+        assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+        char *page = page_of(state, &runs, "t");
+        part_of(page, "<h3>Validation perplexity", "</svg>", part);
+        assert_non_null(strstr(part, "log scale"));
+        assert_int_equal(strstr(part, "class=\"reference\"") != NULL, i == 0);
+        cab_free(page);
+        cab_report_runs_free(&runs);
+    }
+}
+
+/* Colours belong to methods, whatever stands beside them; two runs of one method can be told apart. */
+static void methods_keep_their_looks(void **state)
+{
+    char with_soft[4096], alone[4096];
+    cab_report_runs runs = {0};
+    static const char *const names[] = {"a", "b", "c"};
+    static const char *const results[] = {"{\"method\":\"soft\"}", "{\"method\":\"cab-best\"}",
+                                          "{\"method\":\"cab-best\"}"};
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(cab_directory_make(temp_path(state, names[i])));
+        write_file(temp_path(state, names[i]), "result.json", results[i]);
+    }
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    char *page = page_of(state, &runs, "t");
+    part_of(page, "<div class=\"legend\">", "</div>", with_soft);
+    cab_free(page);
+    cab_report_runs_free(&runs);
+    assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "b")}, 1, &runs));
+    page = page_of(state, &runs, "t");
+    part_of(page, "<div class=\"legend\">", "</span>", alone);
+    assert_non_null(strstr(with_soft, strstr(alone, "<span>")));
+    const char *b = strstr(with_soft, "stroke=\""), *colours[3];
+    for (size_t i = 0; i < 3; i++, b = strstr(b + 1, "stroke=\""))
+        assert_non_null(colours[i] = b);
+    for (size_t i = 0; i < 3; i++)
+        assert_memory_not_equal(colours[i], colours[(i + 1) % 3], strlen("stroke=\"#123456"));
+    cab_free(page);
+    cab_report_runs_free(&runs);
+}
+
+/* What the chart library is given is JSON that ends no <script>, whatever a run is called. */
+static void names_cannot_leave_the_data(void **state)
+{
+    cab_report_runs runs = {0};
+    make_run(temp_path(state, "<script>\"&'\\\x01"), 30, 7);
+    assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
+    char *page = page_of(state, &runs, "t");
+    if (strcmp(cab_report_charts(), "dygraphs") == 0)
+        assert_non_null(strstr(page, "\"name\":\"\\u003cscript\\u003e\\u0022\\u0026\\u0027\\u005c\\u0001\""));
+    assert_null(strstr(page, "<script>\""));
     cab_free(page);
     cab_report_runs_free(&runs);
 }
@@ -212,7 +309,8 @@ static void runs_on_images_have_their_columns(void **state)
     write_file(
         temp_path(state, "v"), "result.json",
         "{\"method\":\"cab\",\"teacher\":\"t\",\"student\":\"s\",\"loss\":3,\"kl\":1,\"agreement\":0.5,\"top1\":0.2575,"
-        "\"top5\":0.5,\"teacher_top1\":0.605,\"images_per_second\":48.2,\"seconds\":3,\"peak_memory\":1048576,"
+        "\"top5\":0.5,\"teacher_top1\":0.605,\"teacher_top5\":0.83,\"teacher_parameters\":5690000,\"images_per_"
+        "second\":48.2,\"seconds\":3,\"peak_memory\":1048576,"
         "\"tokens\":64}");
     assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
     assert_true(runs.items[0].images && runs.items[0].evaluations.items[0].top1 == 0.25);
@@ -223,13 +321,17 @@ static void runs_on_images_have_their_columns(void **state)
     text[fread(text, 1, sizeof text - 1, out)] = '\0';
     fclose(out);
     assert_string_equal(text, "run       top-1   top-5  KL/image  agreement  images/s   seconds  peak_MiB\n"
-                              "teacher   60.50       -         -          -         -         -         -\n"
+                              "teacher   60.50   83.00         -          -         -         -         -\n"
                               "v         25.75   50.00    1.0000     0.5000        48       3.0         1\n");
     char *page = page_of(state, &runs, "t");
-    assert_non_null(strstr(page, "<th>Top-1</th>"));
-    assert_null(strstr(page, "<th>Perplexity</th>"));
-    assert_true(strstr(page, "Validation top-1") != NULL || strstr(page, "gnuplot could not be run") != NULL);
+    assert_non_null(strstr(page, "<th scope=\"col\">Top-1</th>"));
+    assert_null(strstr(page, ">Perplexity</th>"));
+    assert_non_null(strstr(page, "Validation top-1"));
     assert_non_null(strstr(page, "25.75\xe2\x80\xaf%"));
+    assert_non_null(
+        strstr(page, "teacher</th><td>60.50\xe2\x80\xaf%</td><td>83.00\xe2\x80\xaf%</td><td>0.000</td><td>100"));
+    assert_non_null(strstr(page, "<td>5.69\xe2\x80\xaf"
+                                 "M</td></tr>"));
     cab_free(page);
     cab_report_runs_free(&runs);
 }
@@ -260,8 +362,8 @@ static void comparisons_and_predictions_are_shown(void **state)
     assert_int_equal(runs.n_comparison, 2);
     assert_string_equal(runs.comparisons[0].name, "r");
     assert_string_equal(runs.comparisons[1].name, "other.json");
-    assert_int_equal(runs.comparisons[0].colour, 0);
-    assert_int_not_equal(runs.comparisons[1].colour, 0);
+    assert_int_equal(runs.comparisons[0].look, 0);
+    assert_int_not_equal(runs.comparisons[1].look, 0);
     char *page = page_of(state, &runs, "t");
     assert_non_null(strstr(page, "median 0.200 over 3 windows of text"));
     assert_non_null(strstr(page, "&lt;u&gt;cat"));
@@ -310,7 +412,10 @@ int main(void)
         TEMP_TEST(the_page_shows_text_as_text),
         TEMP_TEST(long_samples_are_cut_between_characters),
         TEMP_TEST(damaged_runs_are_reported),
-        TEMP_TEST(numbers_out_of_the_world_are_drawn_or_left_out),
+        TEMP_TEST(numbers_out_of_the_world_are_left_out),
+        TEMP_TEST(a_teacher_without_a_logarithm_has_no_line),
+        TEMP_TEST(methods_keep_their_looks),
+        TEMP_TEST(names_cannot_leave_the_data),
         TEMP_TEST(runs_on_images_have_their_columns),
         TEMP_TEST(comparisons_and_predictions_are_shown),
         TEMP_TEST(damaged_comparisons_are_left_out),
