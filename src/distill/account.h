@@ -2,7 +2,7 @@
 #ifndef CAB_DISTILL_ACCOUNT_H
 #define CAB_DISTILL_ACCOUNT_H
 
-#include "models/model.h"
+#include "models/part.h"
 
 enum { CAB_REASON_MAX = 96 };
 

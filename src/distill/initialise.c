@@ -17,7 +17,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "distill/account.h"
-#include "models/phi_mamba.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -124,24 +123,24 @@ static void fresh_mixer(start *s, const cab_mamba2 *m)
 
 static void fresh(start *s)
 {
-    const cab_phi_mamba *m = s->student->layers;
+    const cab_network *m = &s->student->network;
     bool biased = s->recipe->init.weights == CAB_INIT_TEACHER ? s->recipe->init.fold : s->recipe->init.near_identity;
     draw_normal(s, m->embedding, s->recipe->init.std > 0 ? s->recipe->init.std : embedding_std);
     draw_matrix(s, m->head.w);
     fill(s, m->final_norm.w, 1);
     for (int l = 0; l < s->student->config.n_layer; l++) {
-        const cab_phi_mamba_layer *y = &m->layers[l];
+        const cab_block *y = &m->blocks[l];
         fill(s, y->norm.w, 1);
         fill(s, y->norm.b, biased ? norm_bias : 0);
-        fresh_mixer(s, &y->mixer);
-        draw_matrix(s, y->mlp.fc1.w);
-        draw_matrix(s, y->mlp.fc2.w);
+        fresh_mixer(s, &y->mamba2);
+        draw_matrix(s, y->mlp.up.w);
+        draw_matrix(s, y->mlp.down.w);
     }
 }
 
 static cab_status take(const start *s, cab_part part, int layer, cab_part_values *out)
 {
-    return s->teacher->arch->part(s->teacher, part, layer, out);
+    return cab_model_part(s->teacher, part, layer, out);
 }
 
 /* Copies a part that must have the parameter's shape. A missing vector (a bias) is zero. */
@@ -160,7 +159,7 @@ static cab_status copy_whole(start *s, account_row row, cab_part part, int layer
 
 static cab_status reuse_ends(start *s)
 {
-    const cab_phi_mamba *m = s->student->layers;
+    const cab_network *m = &s->student->network;
     CAB_TRY(copy_whole(s, ROW_EMBEDDING, CAB_PART_EMBEDDING, 0, m->embedding));
     CAB_TRY(copy_whole(s, ROW_HEAD, CAB_PART_HEAD_W, 0, m->head.w));
     CAB_TRY(copy_whole(s, ROW_HEAD, CAB_PART_HEAD_B, 0, m->head.b));
@@ -258,11 +257,11 @@ done:
     return status;
 }
 
-static cab_status reuse_output(start *s, const cab_phi_mamba_layer *y, int layer)
+static cab_status reuse_output(start *s, const cab_block *y, int layer)
 {
     const cab_config *c = &s->student->config, *t = &s->teacher->config;
     cab_part_values w;
-    float *out = of(s, y->mixer.out_proj.w);
+    float *out = of(s, y->mamba2.out_proj.w);
     CAB_TRY(take(s, CAB_PART_OUT_W, layer, &w));
     if (cab_account_note(&s->accounts[ROW_OUT], w.rows == c->d_model && c->head_dim == t->head_dim,
                          "heads of %d by width %lld, the student's are %d by %d", t->head_dim, (long long)w.rows,
@@ -276,7 +275,7 @@ static cab_status reuse_output(start *s, const cab_phi_mamba_layer *y, int layer
     return CAB_OK;
 }
 
-static cab_status reuse_mlp(start *s, const cab_phi_mamba_layer *y, int layer)
+static cab_status reuse_mlp(start *s, const cab_block *y, int layer)
 {
     projection p;
     cab_part_values w2 = {0}, b2 = {0}, out_bias = {0};
@@ -286,16 +285,20 @@ static cab_status reuse_mlp(start *s, const cab_phi_mamba_layer *y, int layer)
     CAB_GOTO(take(s, CAB_PART_FC2_W, layer, &w2));
     CAB_GOTO(take(s, CAB_PART_FC2_B, layer, &b2));
     CAB_GOTO(take(s, CAB_PART_OUT_B, layer, &out_bias));
+    if (s->teacher->network.blocks[layer].mlp.gate.w != NULL) {
+        cab_account_note(&s->accounts[ROW_MLP], false, "the teacher's has a gate, the student's none");
+        goto done;
+    }
     if (!cab_account_shape(&s->accounts[ROW_MLP], &p.w, c->d_mlp, c->d_model))
         goto done;
     for (int64_t r = 0; r < c->d_mlp; r++)
-        of(s, y->mlp.fc1.b)[r] = fold_row(s, &p, r, 1, of(s, y->mlp.fc1.w) + r * c->d_model);
-    memcpy(of(s, y->mlp.fc2.w), w2.values, (size_t)c->d_model * (size_t)c->d_mlp * sizeof(float));
+        of(s, y->mlp.up.b)[r] = fold_row(s, &p, r, 1, of(s, y->mlp.up.w) + r * c->d_model);
+    memcpy(of(s, y->mlp.down.w), w2.values, (size_t)c->d_model * (size_t)c->d_mlp * sizeof(float));
     for (int64_t i = 0; i < c->d_model; i++) {
         float bias = b2.values != NULL ? b2.values[i] : 0;
         if (s->recipe->init.fold && out_bias.values != NULL)
             bias += out_bias.values[i];
-        of(s, y->mlp.fc2.b)[i] = bias;
+        of(s, y->mlp.down.b)[i] = bias;
     }
 done:
     projection_free(&p);
@@ -307,8 +310,8 @@ done:
 
 static cab_status reuse_layer(start *s, int l, int layer)
 {
-    const cab_phi_mamba *m = s->student->layers;
-    const cab_phi_mamba_layer *y = &m->layers[l];
+    const cab_network *m = &s->student->network;
+    const cab_block *y = &m->blocks[l];
     const cab_config *c = &s->student->config, *t = &s->teacher->config;
     const int64_t states = (int64_t)c->n_group * c->d_state;
     const float scale = (float)s->recipe->init.qk_scale;
@@ -322,7 +325,7 @@ static cab_status reuse_layer(start *s, int l, int layer)
         CAB_TRY(copy_whole(s, ROW_NORM, CAB_PART_NORM_B, layer, y->norm.b));
     }
     for (int i = 0; i < 3; i++)
-        CAB_TRY(reuse_rows(s, &y->mixer, layer, &targets[i]));
+        CAB_TRY(reuse_rows(s, &y->mamba2, layer, &targets[i]));
     CAB_TRY(reuse_output(s, y, layer));
     return reuse_mlp(s, y, layer);
 }
@@ -336,11 +339,11 @@ static void report(const start *s)
 /* a_log = -logit(decay) at the start, by the norm's bias direction. */
 static cab_status set_decay(start *s)
 {
-    const cab_phi_mamba *m = s->student->layers;
+    const cab_network *m = &s->student->network;
     const double wanted = -log(s->recipe->init.decay / (1.0 - s->recipe->init.decay));
     for (int l = 0; l < s->student->config.n_layer; l++) {
-        const cab_mamba2 *x = &m->layers[l].mixer;
-        const float *bias = of(s, m->layers[l].norm.b);
+        const cab_mamba2 *x = &m->blocks[l].mamba2;
+        const float *bias = of(s, m->blocks[l].norm.b);
         int64_t width = cab_columns(x->in_proj.w);
         float *rows = of(s, x->in_proj.w) + (x->in_proj.w->shape[0] - x->n_head) * width;
         double square = 0;

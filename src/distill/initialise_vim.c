@@ -10,7 +10,6 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "models/vim.h"
 
 #include <math.h>
 #include <string.h>
@@ -78,9 +77,9 @@ static cab_status set_direction(const cab_model *student, uint64_t seed, const c
     return set(student, seed, m->D, DRAW_CONSTANT, 1);
 }
 
-static cab_status set_layer(const cab_model *student, uint64_t seed, const cab_vim_layer *y, bool near_identity)
+static cab_status set_layer(const cab_model *student, uint64_t seed, const cab_block *y, bool near_identity)
 {
-    const cab_vim_mixer *m = &y->mixer;
+    const cab_vim_mixer *m = &y->vim;
     const double depth = sqrt((double)student->config.n_layer);
     CAB_TRY(set(student, seed, y->norm.w, DRAW_CONSTANT, 1));
     CAB_TRY(set(student, seed, m->in_proj.w, DRAW_UNIFORM, fan_in(m->in_proj.w)));
@@ -91,16 +90,16 @@ static cab_status set_layer(const cab_model *student, uint64_t seed, const cab_v
 
 cab_status cab_initialise_vim(cab_model *student, uint64_t seed, bool near_identity)
 {
-    const cab_vim *m = student->layers;
+    const cab_network *m = &student->network;
     if (strcmp(student->arch->name, "vim") != 0)
         return cab_fail(CAB_EUNSUPPORTED, "a student of architecture \"%s\" does not start as \"vim\" does",
                         student->arch->name);
-    CAB_TRY(set(student, seed, m->patch_embed.w, DRAW_NORMAL, fan_in(m->patch_embed.w)));
-    CAB_TRY(set(student, seed, m->patch_embed.b, DRAW_CONSTANT, 0));
-    CAB_TRY(set(student, seed, m->class_token, DRAW_NORMAL, token_std));
+    CAB_TRY(set(student, seed, m->patches.w, DRAW_NORMAL, fan_in(m->patches.w)));
+    CAB_TRY(set(student, seed, m->patches.b, DRAW_CONSTANT, 0));
+    CAB_TRY(set(student, seed, m->special[0], DRAW_NORMAL, token_std));
     CAB_TRY(set(student, seed, m->positions, DRAW_NORMAL, token_std));
     for (int l = 0; l < student->config.n_layer; l++)
-        CAB_TRY(set_layer(student, seed, &m->layers[l], near_identity));
+        CAB_TRY(set_layer(student, seed, &m->blocks[l], near_identity));
     CAB_TRY(set(student, seed, m->final_norm.w, DRAW_CONSTANT, 1));
     CAB_TRY(set(student, seed, m->head.w, DRAW_NORMAL, token_std));
     return set(student, seed, m->head.b, DRAW_CONSTANT, 0);

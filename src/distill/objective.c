@@ -77,10 +77,10 @@ static wishes gather_wishes(const cab_objective *o, bool teacher)
 static void record_head(cab_objective *o, const cab_term_inputs *in, bool teacher)
 {
     const cab_head_side *given = &o->options.teacher_head;
-    cab_head_side sides[2] = {in->student->arch->head(in->student), {0}};
+    cab_head_side sides[2] = {cab_model_head(in->student), {0}};
     sides[0].hidden = in->student_hidden;
     if (teacher) {
-        sides[1] = given->w != NULL ? *given : in->teacher->arch->head(in->teacher);
+        sides[1] = given->w != NULL ? *given : cab_model_head(in->teacher);
         sides[1].hidden = in->teacher_hidden;
     }
     if (o->options.targets)

@@ -15,7 +15,6 @@
 #include "base/memory.h"
 #include "distill/account.h"
 #include "distill/initialise_vim.h"
-#include "models/vim.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -57,7 +56,7 @@ static cab_status put(const reuse *r, cab_tensor *t, const float *values)
 static cab_status part_of(const reuse *r, cab_part part, int layer, cab_part_values *out)
 {
     *out = (cab_part_values){0};
-    return r->teacher->arch->part(r->teacher, part, layer, out);
+    return cab_model_part(r->teacher, part, layer, out);
 }
 
 /* Copies a part that must have `rows` rows of `columns`. */
@@ -118,11 +117,11 @@ done:
 
 static cab_status reuse_ends(reuse *r)
 {
-    const cab_vim *m = r->student->layers;
+    const cab_network *m = &r->student->network;
     const int64_t D = r->student->config.d_model;
-    CAB_TRY(copy(r, ROW_PATCHES, CAB_PART_EMBEDDING, 0, m->patch_embed.w, D, cab_columns(m->patch_embed.w)));
-    CAB_TRY(copy(r, ROW_PATCHES, CAB_PART_EMBEDDING_B, 0, m->patch_embed.b, D, 1));
-    CAB_TRY(copy(r, ROW_CLASS_TOKEN, CAB_PART_CLASS_TOKEN, 0, m->class_token, D, 1));
+    CAB_TRY(copy(r, ROW_PATCHES, CAB_PART_EMBEDDING, 0, m->patches.w, D, cab_columns(m->patches.w)));
+    CAB_TRY(copy(r, ROW_PATCHES, CAB_PART_EMBEDDING_B, 0, m->patches.b, D, 1));
+    CAB_TRY(copy(r, ROW_CLASS_TOKEN, CAB_PART_CLASS_TOKEN, 0, m->special[0], D, 1));
     CAB_TRY(copy_positions(r, m->positions));
     CAB_TRY(copy(r, ROW_FINAL_NORM, CAB_PART_FINAL_NORM_W, 0, m->final_norm.w, D, 1));
     CAB_TRY(copy_head(r, CAB_PART_HEAD_W, m->head.w));
@@ -328,14 +327,14 @@ cab_status cab_initialise_images(cab_model *student, const cab_model *teacher, c
     static const char *const names[ROWS] = {"patches", "positions",    "class token",
                                             "head",    "final norm",   "norm before the mixer",
                                             "V -> x",  "K, Q -> B, C", "output projection"};
-    const cab_vim *m = student->layers;
+    const cab_network *m = &student->network;
     reuse r = {.student = student, .teacher = teacher, .recipe = recipe, .class_map = class_map};
     for (int i = 0; i < ROWS; i++)
         r.accounts[i].name = names[i];
     CAB_TRY(cab_initialise_vim(student, (uint64_t)recipe->seed, recipe->init.near_identity));
     for (int l = 0; l < student->config.n_layer && recipe->init.conv_identity; l++) {
-        CAB_TRY(pass_current(student, &m->layers[l].mixer.forward));
-        CAB_TRY(pass_current(student, &m->layers[l].mixer.backward));
+        CAB_TRY(pass_current(student, &m->blocks[l].vim.forward));
+        CAB_TRY(pass_current(student, &m->blocks[l].vim.backward));
     }
     if (recipe->init.weights != CAB_INIT_TEACHER)
         return CAB_OK;
@@ -343,8 +342,8 @@ cab_status cab_initialise_images(cab_model *student, const cab_model *teacher, c
     for (int l = 0; l < student->config.n_layer; l++) {
         if (layer_map[l] < 0)
             continue;
-        CAB_TRY(copy(&r, ROW_NORM, CAB_PART_NORM_W, layer_map[l], m->layers[l].norm.w, student->config.d_model, 1));
-        CAB_TRY(reuse_mixer(&r, &m->layers[l].mixer, layer_map[l]));
+        CAB_TRY(copy(&r, ROW_NORM, CAB_PART_NORM_W, layer_map[l], m->blocks[l].norm.w, student->config.d_model, 1));
+        CAB_TRY(reuse_mixer(&r, &m->blocks[l].vim, layer_map[l]));
     }
     cab_account_print(r.accounts, ROWS);
     cab_log_info("reuse    %-28s not taken: the student has none", "MLP");

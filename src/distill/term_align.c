@@ -28,7 +28,7 @@ static cab_status align_open(const cab_term_setup *setup, void **state)
                                         .activation = activations[b->activation],
                                         .softmax = b->feature_map == CAB_BRIDGE_MAP_SOFTMAX,
                                         .map = maps[b->feature_map],
-                                        .bidirectional = student->arch->bidirectional};
+                                        .bidirectional = cab_network_bidirectional(&student->network)};
     cab_bridge *bridge = NULL;
     CAB_TRY(align_check(&student->config, &teacher->config));
     CAB_TRY(cab_bridge_new(setup->params, &options, setup->layer_map, student->config.n_layer,

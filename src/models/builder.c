@@ -2,10 +2,8 @@
 #include "models/builder.h"
 
 #include "base/memory.h"
-#include "models/architectures.h"
 
 #include <fnmatch.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,16 +15,25 @@ void cab_builder_prefixes(cab_builder *b, const char *const *prefixes)
     b->prefixes = prefixes;
 }
 
-/* The name as stored: with the first prefix that is there, or with the first of all, for the error text. */
-static void full_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
+void cab_builder_layer(cab_builder *b, const char *format, int l)
+{
+    snprintf(b->scope, sizeof b->scope, format, l);
+}
+
+void cab_builder_no_layer(cab_builder *b)
+{
+    b->scope[0] = '\0';
+}
+
+void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
 {
     const char *const *prefixes = b->prefixes != NULL ? b->prefixes : no_prefixes;
     for (int i = 0; prefixes[i] != NULL && b->source != NULL; i++) {
-        snprintf(out, CAB_NAME_MAX, "%s%s", prefixes[i], name);
+        snprintf(out, CAB_NAME_MAX, "%s%s%s", prefixes[i], b->scope, name);
         if (cab_checkpoint_has(b->source, out))
             return;
     }
-    snprintf(out, CAB_NAME_MAX, "%s%s", prefixes[0], name);
+    snprintf(out, CAB_NAME_MAX, "%s%s%s", prefixes[0], b->scope, name);
 }
 
 static cab_status check_finite_bf16(const cab_builder *b, const char *name, const cab_bf16 *values, int64_t n)
@@ -66,7 +73,7 @@ static cab_status try_mapped(cab_builder *b, const char *name, const declaration
 static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, const char *short_name)
 {
     char name[CAB_NAME_MAX];
-    full_name(b, short_name, name);
+    cab_builder_name(b, short_name, name);
     cab_builder_used(b, name);
     if (b->trainable)
         d.dtype = CAB_F32;
@@ -114,11 +121,6 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
     return add_declared(b, out, d, name);
 }
 
-void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX])
-{
-    full_name(b, name, out);
-}
-
 void cab_builder_used(cab_builder *b, const char *name)
 {
     const size_t index = b->source == NULL ? 0 : cab_checkpoint_index(b->source, name);
@@ -159,8 +161,8 @@ cab_status cab_builder_finish(const cab_builder *b, const char *const *unread)
 static cab_status check_copy(cab_builder *b, const char *embedding, const char *head)
 {
     char names[2][CAB_NAME_MAX];
-    full_name(b, embedding, names[0]);
-    full_name(b, head, names[1]);
+    cab_builder_name(b, embedding, names[0]);
+    cab_builder_name(b, head, names[1]);
     const cab_safetensors_entry *e = cab_checkpoint_find(b->source, names[0]);
     const cab_safetensors_entry *h = cab_checkpoint_find(b->source, names[1]);
     if (e == NULL || h == NULL)
@@ -173,18 +175,26 @@ static cab_status check_copy(cab_builder *b, const char *embedding, const char *
                     cab_checkpoint_directory(b->source), names[0], names[1]);
 }
 
-cab_status cab_builder_tied(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *embedding,
-                            const char *head)
+cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_config *c, const char *name,
+                                 const char *head)
 {
-    const bool by_head = !cab_builder_has(b, embedding) && cab_builder_has(b, head);
-    CAB_TRY(cab_builder_matrix(b, out, rows, columns, "%s", by_head ? head : embedding));
-    return b->source == NULL || by_head ? CAB_OK : check_copy(b, embedding, head);
+    const bool by_head = c->tied && !cab_builder_has(b, name) && cab_builder_has(b, head);
+    CAB_TRY(cab_builder_matrix(b, &n->embedding, c->vocab_size, c->d_model, "%s", by_head ? head : name));
+    return !c->tied || b->source == NULL || by_head ? CAB_OK : check_copy(b, name, head);
+}
+
+cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased)
+{
+    if (!c->tied)
+        return cab_builder_dense(b, &n->head, c->d_model, c->vocab_size, biased, "lm_head");
+    n->head.w = n->embedding;
+    return biased ? cab_builder_vector(b, &n->head.b, c->vocab_size, "lm_head.bias") : CAB_OK;
 }
 
 bool cab_builder_has(const cab_builder *b, const char *name)
 {
     char full[CAB_NAME_MAX];
-    full_name(b, name, full);
+    cab_builder_name(b, name, full);
     return b->source != NULL && cab_checkpoint_has(b->source, full);
 }
 
@@ -219,66 +229,17 @@ cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay,
     return add_parameter(b, out, CAB_F32, decay, n_dim, shape, name);
 }
 
-cab_status cab_part_copy(const cab_params *params, const cab_part_place *place, cab_part_values *out)
+cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
+                             const char *name)
 {
-    const cab_tensor *t = place->t;
-    *out = (cab_part_values){0};
-    if (t == NULL)
-        return CAB_OK;
-    bool matrix = t->n_dim == 2;
-    bool transposed = matrix && place->layout == CAB_IN_OUT;
-    int64_t rows = place->rows, columns = !matrix ? 1 : transposed ? t->shape[0] : t->shape[1];
-    float *all = NULL;
-    cab_status status;
-    CAB_TRY(CAB_NEW(&all, (size_t)cab_elements(t), t->name));
-    CAB_GOTO(cab_params_read(params, t, all));
-    CAB_GOTO(CAB_NEW(&out->values, (size_t)(rows * columns), t->name));
-    out->rows = rows;
-    out->columns = columns;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c++)
-            out->values[r * columns + c] =
-                transposed ? all[c * t->shape[1] + place->first + r] : all[(place->first + r) * columns + c];
-done:
-    cab_free(all);
-    return status;
+    const bool in_out = dense->layout == CAB_IN_OUT;
+    CAB_TRY(cab_builder_matrix(b, &dense->w, in_out ? n_in : n_out, in_out ? n_out : n_in, "%s.weight", name));
+    return biased ? cab_builder_vector(b, &dense->b, n_out, "%s.bias", name) : CAB_OK;
 }
 
-int cab_token_parse(const cab_json *json, const char *key, int64_t vocab_size)
+cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name)
 {
-    json_object *value = NULL;
-    if (!json_object_object_get_ex(json->root, key, &value) || !json_object_is_type(value, json_type_int))
-        return -1;
-    int64_t id = json_object_get_int64(value);
-    return id >= 0 && id < vocab_size ? (int)id : -1;
-}
-
-cab_status cab_positive_parse(const cab_json *json, json_object *object, const char *key, double fallback, double *out)
-{
-    CAB_TRY(cab_json_number_or(json, object, key, fallback, out));
-    if (!(*out > 0) || isinf(*out))
-        return cab_fail(CAB_EFORMAT, "%s: \"%s\" is %g, expected a positive number", json->name, key, *out);
-    return CAB_OK;
-}
-
-cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out)
-{
-    static const struct {
-        const char *name;
-        cab_activation_kind kind;
-    } known[] = {{"gelu_new", CAB_GELU_TANH},  {"gelu_pytorch_tanh", CAB_GELU_TANH},
-                 {"gelu_fast", CAB_GELU_TANH}, {"gelu", CAB_GELU_ERF},
-                 {"silu", CAB_SILU},           {"swish", CAB_SILU},
-                 {"relu", CAB_RELU},           {"tanh", CAB_TANH}};
-    const char *name = NULL;
-    CAB_TRY(cab_json_string_or(json, NULL, key, fallback, &name));
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strcmp(known[i].name, name) == 0) {
-            *out = known[i].kind;
-            return CAB_OK;
-        }
-    }
-    return cab_fail(CAB_EUNSUPPORTED,
-                    "%s: \"%s\" is \"%s\"; supported are gelu_new, gelu_pytorch_tanh, gelu, silu, relu, tanh",
-                    json->name, key, name);
+    norm->eps = (float)eps;
+    CAB_TRY(cab_builder_vector(b, &norm->w, n, "%s.weight", name));
+    return biased ? cab_builder_vector(b, &norm->b, n, "%s.bias", name) : CAB_OK;
 }

@@ -1,5 +1,5 @@
-/* builder.h - the state behind cab_builder_matrix() and its kin; for the files that place
- * parameters themselves. */
+/* builder.h - how an architecture comes by its parameters: from a checkpoint, or zeros to be initialised. For the files of
+ * this folder. */
 #ifndef CAB_MODELS_BUILDER_H
 #define CAB_MODELS_BUILDER_H
 
@@ -10,14 +10,53 @@ struct cab_builder {
     cab_params *params;
     const cab_checkpoint *source; /* NULL: fresh parameters */
     const char *const *prefixes;
+    char scope[CAB_NAME_MAX];
     cab_dtype dtype; /* of frozen matrices */
     bool trainable;
     int image_size; /* pixels of a side that the source states; the model's may be another */
     bool *used;     /* by the source's tensors, in its order: what has been read */
 };
 
+/* Names tried in front of every name, until one gives a tensor: "transformer.", "". */
+void cab_builder_prefixes(cab_builder *b, const char *const *prefixes);
+/* What stands before every name from here on: `format` with l in it, "h.%d."; then nothing again. */
+void cab_builder_layer(cab_builder *b, const char *format, int l);
+void cab_builder_no_layer(cab_builder *b);
 /* The name as stored: with the first of the prefixes under which it is there, or the first of all. */
 void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_MAX]);
+/* Whether the checkpoint has it; false for fresh parameters. */
+bool cab_builder_has(const cab_builder *b, const char *name);
+
+/* Matrices are read by products: they take the model's precision when frozen. Vectors are always fp32. `format` with its
+ * arguments makes the name. Missing or misshapen tensors are errors naming the directory and the tensor. */
+cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)
+    CAB_PRINTF(5, 6);
+cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...) CAB_PRINTF(4, 5);
+/* A convolution's filter, stored as (out, ...) and computed with as the matrix (out, product of the rest). */
+cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format,
+                              ...) CAB_PRINTF(5, 6);
+/* A vector of n elements stored with another shape, such as (n, 1, k). Always fp32. */
+cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay, int n_dim, const int64_t *shape,
+                              const char *format, ...) CAB_PRINTF(6, 7);
+/* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for the image size that
+ * the checkpoint states; where the model was asked for with another, it is interpolated (bicubic). class_at is where the n_special
+ * tokens stand, in both at the same part. */
+cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
+
+/* "name.weight", and where biased "name.bias". A dense's layout is the one it has already: 0 is CAB_OUT_IN. */
+cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
+                             const char *name);
+cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name);
+/* Embedding (V, D) and head of a model of text. Tied, they are one matrix, stored under either name or under both with equal
+ * values. The head is "lm_head". */
+cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_config *c, const char *name,
+                                 const char *head);
+cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased);
+
+/* Notes that a tensor of the source, by its full name, has been read. */
+void cab_builder_used(cab_builder *b, const char *name);
+/* CAB_EUNSUPPORTED, naming a tensor of the source that nobody has read and that no pattern of `unread` (may be NULL) allows. */
+cab_status cab_builder_finish(const cab_builder *b, const char *const *unread);
 
 /* Notes that a tensor of the source, by its full name, has been read. */
 void cab_builder_used(cab_builder *b, const char *name);

@@ -30,12 +30,14 @@ static cab_status model_build(cab_model *model, bool trainable, int stated_size)
                            .dtype = cab_model_dtype(model),
                            .trainable = trainable,
                            .image_size = stated_size};
-    size_t bytes = model->arch->layers_size + (size_t)model->config.n_layer * model->arch->per_layer;
+    cab_network *n = &model->network;
     cab_status status;
-    CAB_TRY(cab_alloc(&model->layers, 1, bytes, "a model's layers"));
+    n->n_layer = model->config.n_layer;
+    n->max_length = model->config.max_length;
+    CAB_TRY(CAB_NEW(&n->blocks, (size_t)n->n_layer, "a model's layers"));
     if (model->source != NULL)
         CAB_TRY(CAB_NEW(&builder.used, cab_checkpoint_count(model->source), "a model's tensors"));
-    CAB_GOTO(model->arch->build(&builder, model));
+    CAB_GOTO(model->arch->build(&builder, &model->config, n));
     status = cab_builder_finish(&builder, model->arch->unread);
 done:
     cab_free(builder.used);
@@ -160,7 +162,7 @@ void cab_model_free(cab_model *model)
     cab_params_free(model->params);
     cab_checkpoint_close(model->source);
     cab_free(model->directory);
-    cab_free(model->layers);
+    cab_free(model->network.blocks);
     if (model->owns_backend)
         cab_backend_close(model->backend);
     cab_free(model);
@@ -202,18 +204,33 @@ cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch,
 
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
-    return model->arch->record(g, model, ids, recompute, taps);
+    return cab_network_record(g, &model->network, cab_model_dtype(model), ids, recompute, taps);
+}
+
+cab_tensor *cab_model_record_step(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position)
+{
+    return cab_network_record_step(g, &model->network, cab_model_dtype(model), ids, position);
+}
+
+cab_head_side cab_model_head(const cab_model *model)
+{
+    return (cab_head_side){.w = model->network.head.w, .b = model->network.head.b};
 }
 
 cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden)
 {
-    cab_head_side head = model->arch->head(model);
-    return cab_linear(g, hidden, head.w, head.b, CAB_OUT_IN);
+    return cab_dense_record(g, &model->network.head, hidden);
 }
 
 bool cab_model_reads_images(const cab_model *model)
 {
     return model->config.image_size > 0;
+}
+
+cab_attention_shape cab_config_attention(const cab_config *c, double scale)
+{
+    return (cab_attention_shape){
+        .n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim, .scale = (float)scale, .causal = true};
 }
 
 void cab_config_set_image(cab_config *c, int image_size)
@@ -224,46 +241,27 @@ void cab_config_set_image(cab_config *c, int image_size)
     c->max_length = patches + c->n_special;
 }
 
+bool cab_model_attends(const cab_model *model)
+{
+    bool all = true;
+    for (int l = 0; l < model->network.n_layer; l++)
+        all = all && model->network.blocks[l].kind == CAB_MIXER_ATTENTION;
+    return all;
+}
+
 int64_t cab_model_query_width(const cab_model *model)
 {
-    const cab_config *c = &model->config;
-    return c->d_state > 0 ? (int64_t)c->n_group * c->d_state : (int64_t)c->n_head * c->head_dim;
+    return cab_block_width(&model->network.blocks[0], CAB_TAP_QUERY);
 }
 
 int64_t cab_model_key_width(const cab_model *model)
 {
-    const cab_config *c = &model->config;
-    return c->d_state > 0 ? (int64_t)c->n_group * c->d_state : (int64_t)c->n_kv_head * c->head_dim;
+    return cab_block_width(&model->network.blocks[0], CAB_TAP_KEY);
 }
 
 int64_t cab_model_value_width(const cab_model *model)
 {
-    const cab_config *c = &model->config;
-    return c->d_inner > 0 ? c->d_inner : c->d_state > 0 ? c->d_model : (int64_t)c->n_kv_head * c->head_dim;
-}
-
-void cab_taps_set(const cab_taps *taps, int l, cab_tap tap, cab_tensor *t)
-{
-    if (taps == NULL)
-        return;
-    cab_tensor **const arrays[CAB_TAPS] = {
-        [CAB_TAP_QUERY] = taps->query,           [CAB_TAP_KEY] = taps->key,
-        [CAB_TAP_VALUE] = taps->value,           [CAB_TAP_HIDDEN] = taps->hidden,
-        [CAB_TAP_QUERY_BACK] = taps->query_back, [CAB_TAP_KEY_BACK] = taps->key_back,
-        [CAB_TAP_DECAY] = taps->decay,           [CAB_TAP_DECAY_BACK] = taps->decay_back};
-    if (arrays[tap] != NULL)
-        arrays[tap][l] = t;
-}
-
-cab_tensor *cab_cached_attention(cab_graph *g, const cab_model *model, cab_tensor *const qkv[3], cab_tensor *position,
-                                 const cab_attention_shape *shape)
-{
-    if (qkv[0] == NULL)
-        return NULL;
-    const int64_t cache[3] = {qkv[0]->shape[0], model->config.max_length, (int64_t)shape->n_kv_head * shape->head_dim};
-    cab_tensor *keys = cab_graph_state(g, "key cache", qkv[1]->dtype, 3, cache);
-    cab_tensor *values = cab_graph_state(g, "value cache", qkv[2]->dtype, 3, cache);
-    return cab_attention_step(g, qkv[0], qkv[1], qkv[2], keys, values, position, shape);
+    return cab_block_width(&model->network.blocks[0], CAB_TAP_VALUE);
 }
 
 static cab_status save_config(const cab_model *model, const char *directory)

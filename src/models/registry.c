@@ -1,11 +1,12 @@
-/* registry.c - the architectures. A new one is a file beside this one, a line of architectures.h and a row here. */
+/* registry.c - finding architectures. A new one is a file beside this one and a word of architectures.h. */
 #include "models/architectures.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const cab_arch *const architectures[] = {
-    &cab_arch_gpt2, &cab_arch_phi, &cab_arch_phi_mamba, &cab_arch_vit, &cab_arch_deit, &cab_arch_vim, NULL};
+#define POINTER(name) &cab_arch_##name,
+static const cab_arch *const architectures[] = {CAB_ARCHITECTURES(POINTER) NULL};
+#undef POINTER
 
 const cab_arch *const *cab_architectures(void)
 {

@@ -5,11 +5,10 @@
  *   logits = head(norm_f(x + r)[class token])
  *
  * Vim-Tiny and -Small: 24 layers, D 192 or 384, E = 2 D, N 16, R = ceil(D / 16), K 4, patches of 16. */
-#include "models/vim.h"
-
 #include "base/memory.h"
 #include "models/architectures.h"
 #include "models/builder.h"
+#include "models/sizes.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -173,89 +172,45 @@ static cab_status build_direction(cab_builder *b, const cab_config *c, cab_mamba
     return cab_builder_vector(b, &m->dt_bias, E, "layers.%d.mixer.dt_proj%s.bias", l, suffix);
 }
 
-static cab_status build_layer(cab_builder *b, const cab_config *c, cab_vim_layer *y, int l)
+static cab_status build_layer(cab_builder *b, const cab_config *c, cab_block *y, int l)
 {
+    cab_vim_mixer *m = &y->vim;
+    y->kind = CAB_MIXER_VIM;
+    y->x_apart = true;
     y->norm.eps = (float)c->norm_eps;
-    y->mixer.d_inner = c->d_inner;
+    m->d_inner = c->d_inner;
     CAB_TRY(cab_builder_vector(b, &y->norm.w, c->d_model, "layers.%d.norm.weight", l));
-    CAB_TRY(cab_builder_matrix(b, &y->mixer.in_proj.w, 2 * (int64_t)c->d_inner, c->d_model,
-                               "layers.%d.mixer.in_proj.weight", l));
-    CAB_TRY(build_direction(b, c, &y->mixer.forward, l, ""));
-    CAB_TRY(build_direction(b, c, &y->mixer.backward, l, "_b"));
-    return cab_builder_matrix(b, &y->mixer.out_proj.w, c->d_model, c->d_inner, "layers.%d.mixer.out_proj.weight", l);
+    CAB_TRY(
+        cab_builder_matrix(b, &m->in_proj.w, 2 * (int64_t)c->d_inner, c->d_model, "layers.%d.mixer.in_proj.weight", l));
+    CAB_TRY(build_direction(b, c, &m->forward, l, ""));
+    CAB_TRY(build_direction(b, c, &m->backward, l, "_b"));
+    return cab_builder_matrix(b, &m->out_proj.w, c->d_model, c->d_inner, "layers.%d.mixer.out_proj.weight", l);
 }
 
-static cab_status build(cab_builder *b, cab_model *model)
+static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
-    const cab_config *c = &model->config;
     const int64_t D = c->d_model;
-    cab_vim *m = model->layers;
-    CAB_TRY(cab_builder_filter(b, &m->patch_embed.w, 4, (int64_t[]){D, 3, c->patch_size, c->patch_size},
+    n->patch_size = c->patch_size;
+    n->n_special = 1;
+    n->special_at[0] = n->read_at = c->class_at;
+    n->read_count = 1;
+    CAB_TRY(cab_builder_filter(b, &n->patches.w, 4, (int64_t[]){D, 3, c->patch_size, c->patch_size},
                                "patch_embed.proj.weight"));
-    CAB_TRY(cab_builder_vector(b, &m->patch_embed.b, D, "patch_embed.proj.bias"));
-    CAB_TRY(cab_builder_shaped(b, &m->class_token, CAB_NO_DECAY, 3, (int64_t[]){1, 1, D}, "cls_token"));
-    CAB_TRY(cab_builder_positions(b, &m->positions, c, "pos_embed"));
+    CAB_TRY(cab_builder_vector(b, &n->patches.b, D, "patch_embed.proj.bias"));
+    CAB_TRY(cab_builder_shaped(b, &n->special[0], CAB_NO_DECAY, 3, (int64_t[]){1, 1, D}, "cls_token"));
+    CAB_TRY(cab_builder_positions(b, &n->positions, c, "pos_embed"));
     for (int l = 0; l < c->n_layer; l++)
-        CAB_TRY(build_layer(b, c, &m->layers[l], l));
-    m->final_norm.eps = (float)c->norm_eps;
-    CAB_TRY(cab_builder_vector(b, &m->final_norm.w, D, "norm_f.weight"));
-    CAB_TRY(cab_builder_matrix(b, &m->head.w, c->n_classes, D, "head.weight"));
-    return cab_builder_vector(b, &m->head.b, c->n_classes, "head.bias");
-}
-
-static void set_taps(const cab_taps *taps, int l, const cab_vim_taps *t)
-{
-    cab_taps_set(taps, l, CAB_TAP_QUERY, t->forward.C);
-    cab_taps_set(taps, l, CAB_TAP_KEY, t->forward.B);
-    cab_taps_set(taps, l, CAB_TAP_VALUE, t->forward.x);
-    cab_taps_set(taps, l, CAB_TAP_QUERY_BACK, t->backward.C);
-    cab_taps_set(taps, l, CAB_TAP_KEY_BACK, t->backward.B);
-    cab_taps_set(taps, l, CAB_TAP_DECAY, t->forward.dt);
-    cab_taps_set(taps, l, CAB_TAP_DECAY_BACK, t->backward.dt);
-}
-
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, int recompute, const cab_taps *taps)
-{
-    const cab_config *c = &model->config;
-    const cab_vim *m = model->layers;
-    const int64_t at = c->class_at;
-    cab_tensor *residual = NULL, *class_token = m->class_token;
-    cab_tensor *x = cab_dense_record(g, &m->patch_embed, cab_patches(g, pixels, c->patch_size, cab_model_dtype(model)));
-    x = cab_insert_tokens(g, x, 1, &class_token, &at, m->positions);
-    for (int l = 0; l < c->n_layer; l++) {
-        const cab_vim_layer *y = &m->layers[l];
-        cab_vim_taps mixer_taps;
-        if (l < recompute)
-            cab_graph_segment_begin(g);
-        cab_tensor *u = cab_add_rms_norm(g, x, residual, y->norm.w, y->norm.eps, &residual);
-        cab_taps_set(taps, l, CAB_TAP_HIDDEN, residual);
-        x = cab_vim_record(g, &y->mixer, u, &mixer_taps);
-        set_taps(taps, l, &mixer_taps);
-        if (l < recompute)
-            cab_graph_segment_end(g);
-    }
-    x = cab_select_tokens(g, x, at, 1);
-    residual = cab_select_tokens(g, residual, at, 1);
-    return cab_add_rms_norm(g, x, residual, m->final_norm.w, m->final_norm.eps, &residual);
-}
-
-static cab_head_side head(const cab_model *model)
-{
-    const cab_vim *m = model->layers;
-    return (cab_head_side){.w = m->head.w, .b = m->head.b};
+        CAB_TRY(build_layer(b, c, &n->blocks[l], l));
+    CAB_TRY(cab_builder_norm(b, &n->final_norm, D, c->norm_eps, false, "norm_f"));
+    return cab_builder_dense(b, &n->head, D, c->n_classes, true, "head");
 }
 
 const cab_arch cab_arch_vim = {
     .name = "vim",
     .student = true,
-    .bidirectional = true,
-    .layers_size = sizeof(cab_vim),
-    .per_layer = sizeof(cab_vim_layer),
     .settings = setting_tables,
     .strict = true,
     .configure = configure,
     .describe = describe,
     .build = build,
-    .record = record,
-    .head = head,
 };

@@ -8,27 +8,12 @@
 #include "base/memory.h"
 #include "models/architectures.h"
 #include "models/builder.h"
+#include "models/sizes.h"
 #include "models/timm.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-typedef struct layer {
-    cab_norm norm1, norm2;
-    cab_dense qkv; /* timm */
-    cab_dense q, k, v;
-    cab_dense proj;
-    cab_mlp mlp;
-} layer;
-
-typedef struct vit {
-    cab_dense patch_embed; /* (D, 3 p p): a convolution of stride p */
-    cab_tensor *special[2], *positions;
-    cab_norm norm;
-    cab_dense head; /* (classes, D), or both heads side by side (classes, 2 D) */
-    layer layers[];
-} vit;
 
 /* ---- sizes ----------------------------------------------------------------------------------------------------------- */
 
@@ -127,13 +112,6 @@ static cab_status measure(const cab_checkpoint *source, cab_config *c)
 
 /* ---- parameters ------------------------------------------------------------------------------------------------------ */
 
-static cab_status build_norm(cab_builder *b, const cab_config *c, cab_norm *norm, const char *name)
-{
-    norm->eps = (float)c->norm_eps;
-    CAB_TRY(cab_builder_vector(b, &norm->w, c->d_model, "%s.weight", name));
-    return cab_builder_vector(b, &norm->b, c->d_model, "%s.bias", name);
-}
-
 static cab_status build_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool has_bias,
                               const char *format, int l)
 {
@@ -155,24 +133,27 @@ static const layer_names transformers_names = {"encoder.layer.%d.layernorm_befor
                                                "encoder.layer.%d.attention.output.dense",
                                                "encoder.layer.%d.intermediate.dense", "encoder.layer.%d.output.dense"};
 
-static cab_status build_layer(cab_builder *b, const cab_config *c, layer *y, int l)
+static cab_status build_layer(cab_builder *b, const cab_config *c, cab_block *y, int l)
 {
+    cab_attention_mixer *a = &y->attention;
     const layer_names *n = c->timm ? &timm_names : &transformers_names;
     const int64_t D = c->d_model;
     char name[CAB_NAME_MAX];
-    snprintf(name, sizeof name, n->norm1, l);
-    CAB_TRY(build_norm(b, c, &y->norm1, name));
-    snprintf(name, sizeof name, n->norm2, l);
-    CAB_TRY(build_norm(b, c, &y->norm2, name));
-    CAB_TRY(build_dense(b, &y->proj, D, D, true, n->proj, l));
-    CAB_TRY(build_dense(b, &y->mlp.fc1, D, c->d_mlp, true, n->fc1, l));
-    CAB_TRY(build_dense(b, &y->mlp.fc2, c->d_mlp, D, true, n->fc2, l));
+    a->shape = cab_config_attention(c, 1.0 / sqrt(c->head_dim));
+    a->shape.causal = false;
     y->mlp.act = c->activation;
+    snprintf(name, sizeof name, n->norm1, l);
+    CAB_TRY(cab_builder_norm(b, &y->norm, D, c->norm_eps, true, name));
+    snprintf(name, sizeof name, n->norm2, l);
+    CAB_TRY(cab_builder_norm(b, &y->mlp_norm, D, c->norm_eps, true, name));
+    CAB_TRY(build_dense(b, &a->out, D, D, true, n->proj, l));
+    CAB_TRY(build_dense(b, &y->mlp.up, D, c->d_mlp, true, n->fc1, l));
+    CAB_TRY(build_dense(b, &y->mlp.down, c->d_mlp, D, true, n->fc2, l));
     if (c->timm)
-        return build_dense(b, &y->qkv, D, 3 * D, c->qkv_bias, "blocks.%d.attn.qkv", l);
-    CAB_TRY(build_dense(b, &y->q, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.query", l));
-    CAB_TRY(build_dense(b, &y->k, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.key", l));
-    return build_dense(b, &y->v, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.value", l);
+        return build_dense(b, &a->qkv, D, 3 * D, c->qkv_bias, "blocks.%d.attn.qkv", l);
+    CAB_TRY(build_dense(b, &a->q, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.query", l));
+    CAB_TRY(build_dense(b, &a->k, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.key", l));
+    return build_dense(b, &a->v, D, D, c->qkv_bias, "encoder.layer.%d.attention.attention.value", l);
 }
 
 /* Half of each of two heads, side by side: applied to both tokens in a row, that is the mean of their logits. */
@@ -211,12 +192,12 @@ done:
     return status;
 }
 
-static cab_status build_embeddings(cab_builder *b, const cab_config *c, vit *m)
+static cab_status build_embeddings(cab_builder *b, const cab_config *c, cab_network *m)
 {
     const int64_t D = c->d_model, filter[4] = {D, 3, c->patch_size, c->patch_size}, token[3] = {1, 1, D};
     const char *projection = c->timm ? "patch_embed.proj" : "embeddings.patch_embeddings.projection";
-    CAB_TRY(cab_builder_filter(b, &m->patch_embed.w, 4, filter, "%s.weight", projection));
-    CAB_TRY(cab_builder_vector(b, &m->patch_embed.b, D, "%s.bias", projection));
+    CAB_TRY(cab_builder_filter(b, &m->patches.w, 4, filter, "%s.weight", projection));
+    CAB_TRY(cab_builder_vector(b, &m->patches.b, D, "%s.bias", projection));
     CAB_TRY(cab_builder_shaped(b, &m->special[0], CAB_NO_DECAY, 3, token, "%s",
                                c->timm ? "cls_token" : "embeddings.cls_token"));
     if (c->n_special > 1)
@@ -225,173 +206,41 @@ static cab_status build_embeddings(cab_builder *b, const cab_config *c, vit *m)
     return cab_builder_positions(b, &m->positions, c, c->timm ? "pos_embed" : "embeddings.position_embeddings");
 }
 
-static cab_status build(cab_builder *b, cab_model *model)
+static cab_status build(cab_builder *b, const cab_config *c, cab_network *m)
 {
-    const cab_config *c = &model->config;
-    vit *m = model->layers;
     cab_builder_prefixes(b, encoder_prefixes);
+    m->patch_size = c->patch_size;
+    m->n_special = c->n_special;
+    m->special_at[1] = 1;
+    m->read_count = c->two_heads ? 2 : 1;
     CAB_TRY(build_embeddings(b, c, m));
     for (int l = 0; l < c->n_layer; l++)
-        CAB_TRY(build_layer(b, c, &m->layers[l], l));
-    CAB_TRY(build_norm(b, c, &m->norm, c->timm ? "norm" : "layernorm"));
+        CAB_TRY(build_layer(b, c, &m->blocks[l], l));
+    CAB_TRY(cab_builder_norm(b, &m->final_norm, c->d_model, c->norm_eps, true, c->timm ? "norm" : "layernorm"));
     cab_builder_prefixes(b, plain_prefixes);
     if (c->two_heads && b->source != NULL)
         return build_two_heads(b, c, &m->head);
     return build_dense(b, &m->head, c->d_model, c->n_classes, true, c->timm ? "head" : "classifier", 0);
 }
 
-/* ---- forward --------------------------------------------------------------------------------------------------------- */
-
-static void project(cab_graph *g, const cab_config *c, const layer *y, cab_tensor *x, cab_tensor *qkv[3])
-{
-    const int64_t sizes[3] = {c->d_model, c->d_model, c->d_model};
-    cab_tensor *u = cab_norm_record(g, &y->norm1, x);
-    if (c->timm) {
-        cab_split(g, cab_dense_record(g, &y->qkv, u), 3, sizes, qkv);
-        return;
-    }
-    qkv[0] = cab_dense_record(g, &y->q, u);
-    qkv[1] = cab_dense_record(g, &y->k, u);
-    qkv[2] = cab_dense_record(g, &y->v, u);
-}
-
-static cab_attention_shape attention_shape(const cab_config *c, int l)
-{
-    (void)l; /* all alike */
-    return (cab_attention_shape){.n_head = c->n_head,
-                                 .n_kv_head = c->n_head,
-                                 .head_dim = c->head_dim,
-                                 .scale = (float)(1.0 / sqrt(c->head_dim))};
-}
-
-static cab_tensor *record(cab_graph *g, const cab_model *model, cab_tensor *pixels, int recompute, const cab_taps *taps)
-{
-    static const int64_t front[2] = {0, 1};
-    const cab_config *c = &model->config;
-    const vit *m = model->layers;
-    const cab_attention_shape shape = attention_shape(c, 0);
-    cab_tensor *x = cab_dense_record(g, &m->patch_embed, cab_patches(g, pixels, c->patch_size, cab_model_dtype(model)));
-    x = cab_insert_tokens(g, x, c->n_special, m->special, front, m->positions);
-    for (int l = 0; l < c->n_layer; l++) {
-        const layer *y = &m->layers[l];
-        cab_tensor *qkv[3];
-        if (l < recompute)
-            cab_graph_segment_begin(g);
-        cab_taps_set(taps, l, CAB_TAP_HIDDEN, x);
-        project(g, c, y, x, qkv);
-        for (int i = 0; i < 3; i++)
-            cab_taps_set(taps, l, (cab_tap)i, qkv[i]);
-        cab_tensor *mixed = cab_dense_record(g, &y->proj, cab_attention(g, qkv[0], qkv[1], qkv[2], &shape));
-        x = cab_add(g, 2, (cab_tensor *[]){x, mixed});
-        x = cab_add(g, 2, (cab_tensor *[]){x, cab_mlp_record(g, &y->mlp, cab_norm_record(g, &y->norm2, x))});
-        if (l < recompute)
-            cab_graph_segment_end(g);
-    }
-    x = cab_norm_record(g, &m->norm, cab_select_tokens(g, x, 0, c->two_heads ? 2 : 1));
-    if (x == NULL || !c->two_heads)
-        return x;
-    return cab_reshape(g, x, 3, (int64_t[]){x->shape[0], 1, 2 * (int64_t)c->d_model});
-}
-
-static cab_head_side head(const cab_model *model)
-{
-    const vit *m = model->layers;
-    return (cab_head_side){.w = m->head.w, .b = m->head.b};
-}
-
-/* Of two heads side by side the class token's, as if it stood for both: the sum of the halves. */
-static cab_status class_head(const cab_model *model, cab_part_values *out)
-{
-    const vit *m = model->layers;
-    const int64_t D = model->config.d_model;
-    CAB_TRY(cab_part_copy(model->params, &(cab_part_place){m->head.w, CAB_OUT_IN, 0, model->config.n_classes}, out));
-    if (!model->config.two_heads)
-        return CAB_OK;
-    for (int64_t r = 0; r < out->rows; r++)
-        for (int64_t d = 0; d < D; d++)
-            out->values[r * D + d] = out->values[r * 2 * D + d] + out->values[(r * 2 + 1) * D + d];
-    out->columns = D;
-    return CAB_OK;
-}
-
-static cab_part_place attention_place(const cab_config *c, const layer *y, int which, bool bias)
-{
-    const cab_dense *const own[3] = {&y->q, &y->k, &y->v}, *dense = c->timm ? &y->qkv : own[which];
-    const int64_t D = c->d_model;
-    return (cab_part_place){bias ? dense->b : dense->w, CAB_OUT_IN, c->timm ? which * D : 0, D};
-}
-
-static cab_status part(const cab_model *model, cab_part which, int l, cab_part_values *out)
-{
-    const cab_config *c = &model->config;
-    const vit *m = model->layers;
-    const layer *y = &m->layers[l];
-    const int64_t D = c->d_model, inner = c->d_mlp;
-    const cab_part_place parts[] = {
-        [CAB_PART_EMBEDDING] = {m->patch_embed.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_EMBEDDING_B] = {m->patch_embed.b, CAB_OUT_IN, 0, D},
-        [CAB_PART_CLASS_TOKEN] = {m->special[0], CAB_OUT_IN, 0, D},
-        [CAB_PART_POSITIONS] = {m->positions, CAB_OUT_IN, 0, c->max_length * D},
-        [CAB_PART_HEAD_B] = {m->head.b, CAB_OUT_IN, 0, c->n_classes},
-        [CAB_PART_FINAL_NORM_W] = {m->norm.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_FINAL_NORM_B] = {m->norm.b, CAB_OUT_IN, 0, D},
-        [CAB_PART_NORM_W] = {y->norm1.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_NORM_B] = {y->norm1.b, CAB_OUT_IN, 0, D},
-        [CAB_PART_MLP_NORM_W] = {y->norm2.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_MLP_NORM_B] = {y->norm2.b, CAB_OUT_IN, 0, D},
-        [CAB_PART_Q_W] = attention_place(c, y, 0, false),
-        [CAB_PART_Q_B] = attention_place(c, y, 0, true),
-        [CAB_PART_K_W] = attention_place(c, y, 1, false),
-        [CAB_PART_K_B] = attention_place(c, y, 1, true),
-        [CAB_PART_V_W] = attention_place(c, y, 2, false),
-        [CAB_PART_V_B] = attention_place(c, y, 2, true),
-        [CAB_PART_OUT_W] = {y->proj.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_OUT_B] = {y->proj.b, CAB_OUT_IN, 0, D},
-        [CAB_PART_FC1_W] = {y->mlp.fc1.w, CAB_OUT_IN, 0, inner},
-        [CAB_PART_FC1_B] = {y->mlp.fc1.b, CAB_OUT_IN, 0, inner},
-        [CAB_PART_FC2_W] = {y->mlp.fc2.w, CAB_OUT_IN, 0, D},
-        [CAB_PART_FC2_B] = {y->mlp.fc2.b, CAB_OUT_IN, 0, D},
-    };
-    if (which == CAB_PART_HEAD_W)
-        return class_head(model, out);
-    CAB_TRY(cab_part_copy(model->params, &parts[which], out));
-    if (which == CAB_PART_POSITIONS) {
-        out->rows = c->max_length;
-        out->columns = D;
-    }
-    return CAB_OK;
-}
-
 const cab_arch cab_arch_vit = {
     .name = "vit",
     .timm = "vit_",
     .teacher = true,
-    .layers_size = sizeof(vit),
-    .per_layer = sizeof(layer),
     .settings = setting_tables,
     .unread = unread,
     .configure = configure,
     .measure = measure,
     .build = build,
-    .record = record,
-    .attention = attention_shape,
-    .head = head,
-    .part = part,
 };
 
 const cab_arch cab_arch_deit = {
     .name = "deit",
     .timm = "deit_",
     .teacher = true,
-    .layers_size = sizeof(vit),
-    .per_layer = sizeof(layer),
     .settings = setting_tables,
     .unread = unread,
     .configure = configure,
     .measure = measure,
     .build = build,
-    .record = record,
-    .attention = attention_shape,
-    .head = head,
-    .part = part,
 };

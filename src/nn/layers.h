@@ -1,4 +1,4 @@
-/* layers.h - blocks that several models share: parameters side by side, and how to record them. */
+/* layers.h - parts that layers are made of: parameters side by side, and how to record them. */
 #ifndef CAB_NN_LAYERS_H
 #define CAB_NN_LAYERS_H
 
@@ -14,17 +14,15 @@ typedef struct cab_norm {
     float eps;
 } cab_norm;
 
-/* y = fc2(act(fc1(x))) */
+/* y = down(act(up(x))), or gated: y = down(act(gate(x)) * up(x)) */
 typedef struct cab_mlp {
-    cab_dense fc1, fc2;
+    cab_dense gate; /* w NULL: not gated. Gated, act is CAB_SILU */
+    cab_dense up, down;
     cab_activation_kind act;
 } cab_mlp;
 
 cab_tensor *cab_dense_record(cab_graph *g, const cab_dense *dense, cab_tensor *x);
 cab_tensor *cab_norm_record(cab_graph *g, const cab_norm *norm, cab_tensor *x);
 cab_tensor *cab_mlp_record(cab_graph *g, const cab_mlp *mlp, cab_tensor *x);
-
-/* inv_freq[i] = theta^(-2 i / rotary_dim), i < rotary_dim / 2, as an input of the graph for cab_rotary(). */
-cab_tensor *cab_rotary_frequencies(cab_graph *g, double theta, int rotary_dim);
 
 #endif

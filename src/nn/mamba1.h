@@ -7,6 +7,7 @@
 #ifndef CAB_NN_MAMBA1_H
 #define CAB_NN_MAMBA1_H
 
+#include "nn/context.h"
 #include "nn/layers.h"
 
 typedef struct cab_mamba1 {
@@ -18,14 +19,9 @@ typedef struct cab_mamba1 {
     int dt_rank, d_state;
 } cab_mamba1;
 
-/* What the bridge reads: B plays the part of K, C of Q, x of V. */
-typedef struct cab_mamba1_taps {
-    cab_tensor *x, *B, *C; /* (B, L, E), (B, L, N), (B, L, N); B and C are views */
-    cab_tensor *dt;        /* (B, L, E), without its bias */
-} cab_mamba1_taps;
-
-/* x, convolved, and z, (B, L, E) -> what the scan reads, with which the layer ends. */
-cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_mamba1 *m, cab_tensor *x, cab_tensor *z,
-                                  cab_mamba1_taps *taps);
+/* x, convolved, and z, (B, L, E) -> what the scan reads, with which the layer ends. Taps: query C and key B (B, L, N), views,
+ * decay dt (B, L, E) without its bias; of the second direction under the names of it. */
+cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_context *context, const cab_mamba1 *m, cab_tensor *x,
+                                  cab_tensor *z, bool back);
 
 #endif

@@ -15,37 +15,32 @@ static void split_xbc(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc, cab_te
     cab_split(g, xbc, 3, sizes, parts);
 }
 
-cab_tensor *cab_mamba2_record(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_mamba2_taps *taps)
-{
-    cab_tensor *p[3], *xbc[3];
-    project(g, m, u, p);
-    split_xbc(g, m, cab_conv1d(g, p[0], m->conv_w, m->conv_b, false), xbc);
-    cab_tensor *y = cab_ssd(g, xbc[0], xbc[1], xbc[2], p[2], m->D, m->n_head, m->n_group);
-    *taps = (cab_mamba2_taps){.x = xbc[0], .B = xbc[1], .C = xbc[2], .a_log = p[2]};
-    return cab_dense_record(g, &m->out_proj, cab_gate(g, y, p[1], m->z_bias));
-}
-
 /* A convolution of one tap looks back at nothing and keeps no window. */
 static cab_tensor *conv_step(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc)
 {
-    if (xbc == NULL)
-        return NULL;
-    if (m->d_conv == 1)
+    if (xbc == NULL || m->d_conv == 1)
         return cab_conv1d(g, xbc, m->conv_w, m->conv_b, false);
     const int64_t shape[3] = {xbc->shape[0], m->d_conv - 1, cab_columns(xbc)};
     cab_tensor *window = cab_graph_state(g, "conv state", CAB_F32, 3, shape);
     return cab_conv1d_step(g, xbc, m->conv_w, m->conv_b, window, false);
 }
 
-cab_tensor *cab_mamba2_record_step(cab_graph *g, const cab_mamba2 *m, cab_tensor *u)
+cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *u)
 {
+    const bool step = context->position != NULL;
+    const int64_t head = (int64_t)(m->d_inner / m->n_head) * m->d_state;
+    cab_tensor *p[3], *xbc[3], *h = NULL;
     if (u == NULL)
         return NULL;
-    cab_tensor *p[3], *xbc[3];
-    const int64_t head = (int64_t)(m->d_inner / m->n_head) * m->d_state;
-    cab_tensor *h = cab_graph_state(g, "ssd state", CAB_F32, 3, (int64_t[]){u->shape[0], m->n_head, head});
+    if (step)
+        h = cab_graph_state(g, "ssd state", CAB_F32, 3, (int64_t[]){u->shape[0], m->n_head, head});
     project(g, m, u, p);
-    split_xbc(g, m, conv_step(g, m, p[0]), xbc);
-    cab_tensor *y = cab_ssd_step(g, xbc[0], xbc[1], xbc[2], p[2], m->D, h, m->n_head, m->n_group);
+    split_xbc(g, m, step ? conv_step(g, m, p[0]) : cab_conv1d(g, p[0], m->conv_w, m->conv_b, false), xbc);
+    cab_context_tap(context, CAB_TAP_QUERY, xbc[2]);
+    cab_context_tap(context, CAB_TAP_KEY, xbc[1]);
+    cab_context_tap(context, CAB_TAP_VALUE, xbc[0]);
+    cab_context_tap(context, CAB_TAP_DECAY, p[2]);
+    cab_tensor *y = step ? cab_ssd_step(g, xbc[0], xbc[1], xbc[2], p[2], m->D, h, m->n_head, m->n_group)
+                         : cab_ssd(g, xbc[0], xbc[1], xbc[2], p[2], m->D, m->n_head, m->n_group);
     return cab_dense_record(g, &m->out_proj, cab_gate(g, y, p[1], m->z_bias));
 }

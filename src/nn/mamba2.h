@@ -9,6 +9,7 @@
 #ifndef CAB_NN_MAMBA2_H
 #define CAB_NN_MAMBA2_H
 
+#include "nn/context.h"
 #include "nn/layers.h"
 
 typedef struct cab_mamba2 {
@@ -19,15 +20,8 @@ typedef struct cab_mamba2 {
     int d_inner, n_head, n_group, d_state, d_conv;
 } cab_mamba2;
 
-/* What the bridge reads: B plays the part of K, C of Q, x of V. All after the convolution. */
-typedef struct cab_mamba2_taps {
-    cab_tensor *x, *B, *C; /* (B, L, E), (B, L, G N), (B, L, G N): views */
-    cab_tensor *a_log;     /* (B, L, H), a view: the decay is sigmoid(-a_log) */
-} cab_mamba2_taps;
-
-/* u (B, L, D) -> (B, L, D). */
-cab_tensor *cab_mamba2_record(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_mamba2_taps *taps);
-/* One token, u (B, 1, D): the same function, its state kept in the graph. */
-cab_tensor *cab_mamba2_record_step(cab_graph *g, const cab_mamba2 *m, cab_tensor *u);
+/* u (B, L, D) -> (B, L, D); of a context with a position one token, its state kept in the graph. Taps, all after the
+ * convolution: query C and key B (B, L, G N), value x (B, L, E), decay a_log (B, L, H); views. */
+cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *u);
 
 #endif

@@ -14,12 +14,7 @@ typedef struct cab_vim_mixer {
     int d_inner;
 } cab_vim_mixer;
 
-/* Of both directions; rows in the order of the tokens. */
-typedef struct cab_vim_taps {
-    cab_mamba1_taps forward, backward;
-} cab_vim_taps;
-
-/* u (B, L, D) -> (B, L, D). */
-cab_tensor *cab_vim_record(cab_graph *g, const cab_vim_mixer *m, cab_tensor *u, cab_vim_taps *taps);
+/* u (B, L, D) -> (B, L, D). Taps of both directions, rows in the order of the tokens; value is the forward direction's x. */
+cab_tensor *cab_vim_record(cab_graph *g, const cab_context *context, const cab_vim_mixer *m, cab_tensor *u);
 
 #endif

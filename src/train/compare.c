@@ -54,7 +54,7 @@ static cab_status open_pair(cab_compare_pair *p)
     CAB_TRY(cab_model_open(o->student, p->backend, o->precision, false, &p->student));
     CAB_TRY(
         cab_model_open_sized(o->teacher, p->student->config.image_size, p->backend, o->precision, false, &p->teacher));
-    if (p->teacher->arch->attention == NULL)
+    if (!cab_model_attends(p->teacher))
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" has no attention to compare with", o->teacher,
                         p->teacher->arch->name);
     if (cab_model_reads_images(p->teacher) != cab_model_reads_images(p->student))

@@ -52,8 +52,8 @@ static cab_status record(cab_decode *d, feed *f, const cab_decode_row *rows, con
     f->samples = cab_graph_input(g, "samples", CAB_I32, 1, &d->batch);
     d->tokens = cab_graph_state(g, "tokens", CAB_I32, 2, (int64_t[]){d->batch, 1});
     d->position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1});
-    const cab_head_side head = d->model->arch->head(d->model);
-    cab_tensor *hidden = d->model->arch->record_step(g, d->model, d->tokens, d->position);
+    const cab_head_side head = cab_model_head(d->model);
+    cab_tensor *hidden = cab_model_record_step(g, d->model, d->tokens, d->position);
     d->logits = cab_linear_padded(g, hidden, head.w, head.b, CAB_OUT_IN);
     cab_graph_keep(g, d->logits);
     cab_tensor *seen = NULL;
@@ -79,7 +79,7 @@ cab_status cab_decode_new(const cab_model *model, const cab_decode_row *rows, in
     cab_decode *d = NULL;
     feed f = {0};
     cab_status status;
-    if (model->arch->record_step == NULL)
+    if (!cab_network_steps(&model->network))
         return cab_fail(CAB_EUNSUPPORTED, "a model of architecture \"%s\" generates no text", model->arch->name);
     CAB_TRY(CAB_NEW(&d, 1, "a decoder"));
     d->model = model;

@@ -2,12 +2,12 @@
 #include "train/probe.h"
 
 #include "base/memory.h"
-#include "models/vim.h"
 #include "train/mixing.h"
 
 #include <string.h>
 
-enum { PARTS = 3 }; /* a layer's matrix comes of up to three taps: Q and K, or C, B and what the decay comes from */
+/* What a layer's matrix comes of: three taps, Q and K, or C, B and what the decay comes from; and two parameters. */
+enum { PARTS = 5 };
 
 struct cab_probe {
     const cab_model *model;
@@ -19,14 +19,8 @@ struct cab_probe {
     size_t raw_size;
     float *values[PARTS];
     size_t values_size[PARTS];
-    float *A_log, *dt_bias; /* of a Mamba-1 layer */
-    float *matrix;          /* (length, length) */
+    float *matrix; /* (length, length) */
 };
-
-static bool is_mamba1(const cab_model *model)
-{
-    return model->config.dt_rank > 0;
-}
 
 /* ---- recording ------------------------------------------------------------------------------------------------------- */
 
@@ -63,10 +57,6 @@ cab_status cab_probe_new(const cab_model *model, int64_t length, cab_probe **out
     for (int i = 1; i < CAB_TAPS; i++)
         p->taps[i] = p->taps[0] + (size_t)i * n;
     CAB_GOTO(CAB_NEW(&p->matrix, (size_t)(p->length * p->length), "a matrix of tokens by tokens"));
-    if (is_mamba1(model)) {
-        CAB_GOTO(CAB_NEW(&p->A_log, (size_t)c->d_inner * (size_t)c->d_state, "A_log"));
-        CAB_GOTO(CAB_NEW(&p->dt_bias, (size_t)c->d_inner, "dt_bias"));
-    }
     CAB_GOTO(cab_graph_new(model->backend, &p->g));
     record(p);
     status = cab_graph_plan(p->g, NULL);
@@ -87,8 +77,6 @@ void cab_probe_free(cab_probe *p)
     cab_free(p->raw);
     for (int i = 0; i < PARTS; i++)
         cab_free(p->values[i]);
-    cab_free(p->A_log);
-    cab_free(p->dt_bias);
     cab_free(p->matrix);
     cab_free(p);
 }
@@ -146,17 +134,21 @@ static void add_reordered(const cab_probe *p, float *out)
             out[i * p->tokens + j] += p->matrix[own_row(c, i) * p->length + own_row(c, j)];
 }
 
-static cab_status attention(cab_probe *p, int layer)
+static cab_status read_parameter(cab_probe *p, int part, const cab_tensor *t)
 {
-    const cab_attention_shape shape = p->model->arch->attention(&p->model->config, layer);
-    CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
-    CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
-    return cab_mixing_attention(p->values[0], p->values[1], p->length, &shape, 0, shape.n_head, p->matrix);
+    CAB_TRY(CAB_GROW(&p->values[part], &p->values_size[part], (size_t)cab_elements(t), t->name));
+    return cab_params_read(p->model->params, t, p->values[part]);
 }
 
-static cab_status mamba2(cab_probe *p, int layer)
+static cab_status attention(cab_probe *p, const cab_attention_shape *shape, int layer)
 {
-    const cab_config *c = &p->model->config;
+    CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
+    CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
+    return cab_mixing_attention(p->values[0], p->values[1], p->length, shape, 0, shape->n_head, p->matrix);
+}
+
+static cab_status mamba2(cab_probe *p, const cab_mamba2 *m, int layer)
+{
     CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
     CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
     CAB_TRY(read_tap(p, 2, CAB_TAP_DECAY, layer));
@@ -164,27 +156,25 @@ static cab_status mamba2(cab_probe *p, int layer)
                                       .B = p->values[1],
                                       .a_log = p->values[2],
                                       .L = p->length,
-                                      .H = c->n_head,
-                                      .G = c->n_group,
-                                      .N = c->d_state};
-    return cab_mixing_ssd(&in, 0, c->n_head, p->matrix);
+                                      .H = m->n_head,
+                                      .G = m->n_group,
+                                      .N = m->d_state};
+    return cab_mixing_ssd(&in, 0, m->n_head, p->matrix);
 }
 
-static cab_status mamba1(cab_probe *p, int layer, bool reverse)
+static cab_status mamba1(cab_probe *p, const cab_vim_mixer *mixer, int layer, bool reverse)
 {
-    const cab_vim *m = p->model->layers;
-    const cab_vim_mixer *mixer = &m->layers[layer].mixer;
     const cab_mamba1 *direction = reverse ? &mixer->backward : &mixer->forward;
     CAB_TRY(read_tap(p, 0, reverse ? CAB_TAP_QUERY_BACK : CAB_TAP_QUERY, layer));
     CAB_TRY(read_tap(p, 1, reverse ? CAB_TAP_KEY_BACK : CAB_TAP_KEY, layer));
     CAB_TRY(read_tap(p, 2, reverse ? CAB_TAP_DECAY_BACK : CAB_TAP_DECAY, layer));
-    CAB_TRY(cab_params_read(p->model->params, direction->A_log, p->A_log));
-    CAB_TRY(cab_params_read(p->model->params, direction->dt_bias, p->dt_bias));
+    CAB_TRY(read_parameter(p, 3, direction->A_log));
+    CAB_TRY(read_parameter(p, 4, direction->dt_bias));
     const cab_mixing_scan_inputs in = {.C = p->values[0],
                                        .B = p->values[1],
                                        .dt = p->values[2],
-                                       .dt_bias = p->dt_bias,
-                                       .A_log = p->A_log,
+                                       .dt_bias = p->values[4],
+                                       .A_log = p->values[3],
                                        .L = p->length,
                                        .E = mixer->d_inner,
                                        .N = direction->d_state,
@@ -194,17 +184,21 @@ static cab_status mamba1(cab_probe *p, int layer, bool reverse)
 
 cab_status cab_probe_matrix(cab_probe *p, int layer, float *out)
 {
+    const cab_block *block = &p->model->network.blocks[layer];
     memset(out, 0, (size_t)(p->tokens * p->tokens) * sizeof *out);
-    if (p->model->arch->attention != NULL)
-        CAB_TRY(attention(p, layer));
-    else if (is_mamba1(p->model))
-        CAB_TRY(mamba1(p, layer, false));
-    else
-        CAB_TRY(mamba2(p, layer));
-    add_reordered(p, out);
-    if (is_mamba1(p->model)) {
-        CAB_TRY(mamba1(p, layer, true));
+    switch (block->kind) {
+    case CAB_MIXER_ATTENTION:
+        CAB_TRY(attention(p, &block->attention.shape, layer));
+        break;
+    case CAB_MIXER_MAMBA2:
+        CAB_TRY(mamba2(p, &block->mamba2, layer));
+        break;
+    case CAB_MIXER_VIM:
+        CAB_TRY(mamba1(p, &block->vim, layer, false));
         add_reordered(p, out);
+        CAB_TRY(mamba1(p, &block->vim, layer, true));
+        break;
     }
+    add_reordered(p, out);
     return CAB_OK;
 }

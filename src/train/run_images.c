@@ -121,7 +121,7 @@ done:
 static cab_status restrict_head(cab_run *run)
 {
     cab_run_images *i = &run->images;
-    const cab_head_side own = run->teacher->arch->head(run->teacher);
+    const cab_head_side own = cab_model_head(run->teacher);
     const int64_t n = (int64_t)cab_image_set_classes(i->train)->count;
     if (i->map == NULL || run->recipe->student.classes == CAB_CLASSES_TEACHER)
         return CAB_OK;

@@ -1,7 +1,6 @@
 /* Where the image student starts: what is drawn, that it is the same again, that every parameter then learns. */
 #include "device/device.h"
 #include "distill/initialise_vim.h"
-#include "models/vim.h"
 #include "temp.h"
 
 #include <math.h>
@@ -67,10 +66,10 @@ static void test_values(void **state)
     assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *model = student(backend);
     assert_ok(cab_initialise_vim(model, 3, false));
-    const cab_vim *m = model->layers;
+    const cab_network *m = &model->network;
     for (int l = 0; l < 2; l++)
         for (int d = 0; d < 2; d++) {
-            const cab_mamba1 *x = d == 0 ? &m->layers[l].mixer.forward : &m->layers[l].mixer.backward;
+            const cab_mamba1 *x = d == 0 ? &m->blocks[l].vim.forward : &m->blocks[l].vim.backward;
             float *A_log = values_of(model, x->A_log);
             for (int64_t i = 0; i < cab_elements(x->A_log); i++)
                 assert_true(fabs((double)A_log[i] - log((double)(i % 16 + 1))) < 1e-6);
@@ -80,9 +79,9 @@ static void test_values(void **state)
             expect_all(model, x->dt_proj.w, -1 / sqrt(2.0), 1 / sqrt(2.0));
         }
     assert_true(fabs(deviation(model, m->head.w) - 0.02) < 0.005);
-    assert_true(fabs(deviation(model, m->patch_embed.w) * sqrt(48) - 1) < 0.1);
-    assert_true(fabs(deviation(model, m->layers[1].mixer.in_proj.w) * sqrt(3 * 24) - 1) < 0.1);
-    assert_true(fabs(deviation(model, m->layers[1].mixer.out_proj.w) * sqrt(3 * 48 * 2) - 1) < 0.1);
+    assert_true(fabs(deviation(model, m->patches.w) * sqrt(48) - 1) < 0.1);
+    assert_true(fabs(deviation(model, m->blocks[1].vim.in_proj.w) * sqrt(3 * 24) - 1) < 0.1);
+    assert_true(fabs(deviation(model, m->blocks[1].vim.out_proj.w) * sqrt(3 * 48 * 2) - 1) < 0.1);
     cab_model_free(model);
     cab_backend_close(backend);
 }
@@ -170,7 +169,7 @@ static void test_tied_decay(void **state)
     cab_backend *backend = NULL;
     assert_ok(cab_backend_open(test_device(), &backend));
     cab_model *model = make_student(backend, true), *again = NULL;
-    const cab_tensor *A_log = ((cab_vim *)model->layers)->layers[1].mixer.backward.A_log;
+    const cab_tensor *A_log = model->network.blocks[1].vim.backward.A_log;
     float *gradient = calloc((size_t)cab_elements(A_log), sizeof *gradient);
     assert_non_null(gradient);
     assert_ok(cab_initialise_vim(model, 3, true));
@@ -183,7 +182,7 @@ static void test_tied_decay(void **state)
         assert_true(gradient[i] != 0 && gradient[i] == gradient[i / 16 * 16]);
     assert_ok(cab_model_save(model, temp_path(state, "student")));
     assert_ok(cab_model_load_on(test_device(), temp_path(state, "student"), CAB_PRECISION_FP32, &again));
-    assert_true(again->config.tied_decay && ((cab_vim *)again->layers)->layers[1].mixer.backward.A_log->tied);
+    assert_true(again->config.tied_decay && again->network.blocks[1].vim.backward.A_log->tied);
     free(gradient);
     cab_model_free(model);
     cab_model_free(again);

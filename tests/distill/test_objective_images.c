@@ -2,7 +2,6 @@
  * against differences, micro-batches, a restricted head, and what is not asked for is not there. */
 #include "distill/objective.h"
 #include "models/tiny_vision.h"
-#include "models/vim.h"
 #include "nn/bridge.h"
 #include "pair.h"
 
@@ -138,8 +137,8 @@ static void test_restricted_head(void **state)
 {
     static const int chosen[3] = {4, 0, 2}, own[3] = {0, 1, 2};
     fixture f = open_fixture(state, false, false);
-    const cab_head_side whole = f.models.teacher->arch->head(f.models.teacher);
-    cab_vim *student = f.models.student->layers;
+    const cab_head_side whole = cab_model_head(f.models.teacher);
+    cab_network *student = &f.models.student->network;
     cab_objective_options options = {.terms[CAB_TERM_KL] = true, .train = true};
     float w[CLASSES * 12], b[CLASSES], rows[3 * 12], biases[3];
     cab_params *head = NULL;

@@ -1,8 +1,8 @@
 /* What of a ViT or DeiT the image student starts from, number by number. */
 #include "base/memory.h"
 #include "distill/initialise_vim.h"
+#include "models/part.h"
 #include "models/tiny_vision.h"
-#include "models/vim.h"
 
 enum { D = 12, E = 24, N = 3, PATCHES = 9, CLASSES = 5 };
 
@@ -72,7 +72,7 @@ static float *of(const cab_model *model, const cab_tensor *t)
 static float *part(const fixture *f, cab_part which, int layer)
 {
     cab_part_values p;
-    assert_ok(f->teacher->arch->part(f->teacher, which, layer, &p));
+    assert_ok(cab_model_part(f->teacher, which, layer, &p));
     assert_non_null(p.values);
     return p.values;
 }
@@ -90,14 +90,14 @@ static void test_ends(void **state)
     static const int32_t classes[2] = {4, 1};
     for (int distilled = 0; distilled < 2; distilled++) {
         fixture f = open_fixture(state, distilled, D, 2);
-        const cab_vim *m = f.student->layers;
+        const cab_network *m = &f.student->network;
         initialise(&f, classes);
-        expect_whole(&f, m->patch_embed.w, CAB_PART_EMBEDDING, 0);
-        expect_whole(&f, m->patch_embed.b, CAB_PART_EMBEDDING_B, 0);
-        expect_whole(&f, m->class_token, CAB_PART_CLASS_TOKEN, 0);
+        expect_whole(&f, m->patches.w, CAB_PART_EMBEDDING, 0);
+        expect_whole(&f, m->patches.b, CAB_PART_EMBEDDING_B, 0);
+        expect_whole(&f, m->special[0], CAB_PART_CLASS_TOKEN, 0);
         expect_whole(&f, m->final_norm.w, CAB_PART_FINAL_NORM_W, 0);
-        expect_whole(&f, m->layers[0].norm.w, CAB_PART_NORM_W, 1);
-        expect_whole(&f, m->layers[2].norm.w, CAB_PART_NORM_W, 0);
+        expect_whole(&f, m->blocks[0].norm.w, CAB_PART_NORM_W, 1);
+        expect_whole(&f, m->blocks[2].norm.w, CAB_PART_NORM_W, 0);
         float *got = of(f.student, m->positions), *from = part(&f, CAB_PART_POSITIONS, 0);
         for (int l = 0; l <= PATCHES; l++) { /* the class token's goes to the middle */
             int row = l == PATCHES / 2 ? 0 : 1 + distilled + (l < PATCHES / 2 ? l : l - 1);
@@ -119,7 +119,7 @@ static void test_ends(void **state)
 static void test_two_heads(void **state)
 {
     fixture f = open_fixture(state, true, D, CLASSES);
-    const cab_head_side head = f.teacher->arch->head(f.teacher);
+    const cab_head_side head = cab_model_head(f.teacher);
     float *whole = of(f.teacher, head.w), *one = part(&f, CAB_PART_HEAD_W, 0);
     assert_int_equal(cab_columns(head.w), 2 * D);
     for (int v = 0; v < CLASSES; v++)
@@ -152,7 +152,7 @@ static void expect_picked(const fixture *f, const cab_mamba1 *m, float scale)
 static void test_mixer(void **state)
 {
     fixture f = open_fixture(state, false, D, CLASSES);
-    const cab_vim_mixer *m = &((const cab_vim *)f.student->layers)->layers[0].mixer;
+    const cab_vim_mixer *m = &f.student->network.blocks[0].vim;
     assert_ok(cab_recipe_set(f.recipe, "init.qk_scale", "0.5"));
     initialise(&f, NULL);
     float *in_proj = of(f.student, m->in_proj.w), *out_proj = of(f.student, m->out_proj.w);
@@ -183,7 +183,7 @@ static void test_mixer(void **state)
 static void test_constants(void **state)
 {
     fixture f = open_fixture(state, false, D, CLASSES);
-    const cab_mamba1 *m = &((const cab_vim *)f.student->layers)->layers[0].mixer.backward;
+    const cab_mamba1 *m = &f.student->network.blocks[0].vim.backward;
     assert_ok(cab_recipe_set(f.recipe, "init.conv_identity", "true"));
     initialise(&f, NULL);
     float *w = of(f.student, m->conv_w), *b = of(f.student, m->conv_b);
@@ -209,16 +209,16 @@ static void test_constants(void **state)
 static void test_other_width(void **state)
 {
     fixture f = open_fixture(state, false, 8, CLASSES);
-    const cab_vim *m = f.student->layers;
+    const cab_network *m = &f.student->network;
     cab_model *fresh = student(f.backend, 8, CLASSES);
-    const cab_vim *other = fresh->layers;
+    const cab_network *other = &fresh->network;
     initialise(&f, NULL);
     assert_ok(cab_initialise_vim(fresh, (uint64_t)f.recipe->seed, false));
-    const cab_tensor *const pairs[][2] = {{m->patch_embed.w, other->patch_embed.w},
+    const cab_tensor *const pairs[][2] = {{m->patches.w, other->patches.w},
                                           {m->positions, other->positions},
                                           {m->head.w, other->head.w},
-                                          {m->layers[0].mixer.in_proj.w, other->layers[0].mixer.in_proj.w},
-                                          {m->layers[0].mixer.out_proj.w, other->layers[0].mixer.out_proj.w}};
+                                          {m->blocks[0].vim.in_proj.w, other->blocks[0].vim.in_proj.w},
+                                          {m->blocks[0].vim.out_proj.w, other->blocks[0].vim.out_proj.w}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         float *got = of(f.student, pairs[i][0]), *expected = of(fresh, pairs[i][1]);
         assert_memory_equal(got, expected, (size_t)cab_elements(pairs[i][0]) * sizeof *got);

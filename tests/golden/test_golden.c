@@ -254,7 +254,7 @@ static void check_head_loss(const student *s, bool with_teacher, bool recompute)
 {
     recording r;
     record(s, s->model, recompute, &r);
-    cab_head_side ours = s->model->arch->head(s->model), teacher = {0};
+    cab_head_side ours = cab_model_head(s->model), teacher = {0};
     ours.hidden = r.hidden;
     if (with_teacher)
         teacher = teacher_side(s, r.g);
@@ -437,7 +437,43 @@ static void check_model(const student *s, double tolerance)
         print_message("  logits and %d taps compared\n", compared);
 }
 
-static void compare_model(const char *directory, double least_tolerance)
+/* The same logits from one token at a time. */
+static void check_steps(const student *s, double tolerance)
+{
+    const cab_safetensors_entry *entry = golden_need(s->st, 3, "logits");
+    const int64_t V = s->model->config.vocab_size;
+    const size_t row = (size_t)(s->B * V);
+    float *got = calloc(row * (size_t)s->L, sizeof *got), *expected = golden_values(entry);
+    void *raw = calloc(row, sizeof *got);
+    int32_t *column = calloc((size_t)s->B, sizeof *column);
+    cab_graph *g = NULL;
+    assert_true(got != NULL && raw != NULL && column != NULL && entry->shape[1] == s->L);
+    assert_ok(cab_graph_new(s->backend, &g));
+    cab_tensor *token = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){s->B, 1});
+    cab_tensor *position = cab_graph_input(g, "position", CAB_I32, 1, (int64_t[]){1});
+    cab_tensor *logits = cab_model_record_logits(g, s->model, cab_model_record_step(g, s->model, token, position));
+    cab_graph_keep(g, logits);
+    assert_ok(cab_graph_plan(g, NULL));
+    for (int32_t l = 0; l < s->L; l++) {
+        for (int64_t b = 0; b < s->B; b++)
+            column[b] = s->ids[b * s->L + l];
+        assert_ok(cab_tensor_write(g, token, column));
+        assert_ok(cab_tensor_write(g, position, &l));
+        assert_ok(cab_graph_run(g));
+        assert_ok(cab_tensor_read(g, logits, raw));
+        for (int64_t b = 0; b < s->B; b++)
+            cab_convert(got + (b * s->L + l) * V, CAB_F32,
+                        (const char *)raw + (size_t)(b * V) * cab_dtype_size(logits->dtype), logits->dtype, (size_t)V);
+    }
+    golden_expect("logits of single tokens", got, expected, s->B * s->L * V, tolerance, 0);
+    cab_graph_free(g);
+    free(got);
+    free(expected);
+    free(raw);
+    free(column);
+}
+
+static void compare_model(const char *directory, double least_tolerance, bool steps)
 {
     char path[CAB_PATH_MAX];
     for (size_t p = 0; p < sizeof golden_precisions / sizeof *golden_precisions; p++) {
@@ -464,6 +500,8 @@ static void compare_model(const char *directory, double least_tolerance)
         s.L = ids->shape[1];
         s.ids = golden_ids(ids, s.model->config.vocab_size);
         check_model(&s, fmax(forward_tolerance(&s), least_tolerance));
+        if (steps && cab_network_steps(&s.model->network))
+            check_steps(&s, forward_tolerance(&s));
         if (trains)
             check_head_loss(&s, false, false);
         student_close(&s);
@@ -472,12 +510,12 @@ static void compare_model(const char *directory, double least_tolerance)
 
 static void test_model(void **state)
 {
-    compare_model(*state, 0);
+    compare_model(*state, 0, true);
 }
 
 static void test_teacher(void **state)
 {
-    compare_model(*state, 1e-3);
+    compare_model(*state, 1e-3, false);
 }
 
 /* Golden vectors of a model that is not beside them. */

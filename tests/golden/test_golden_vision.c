@@ -276,7 +276,7 @@ static void check_head_loss(const subject *s, bool recompute)
 {
     recording r;
     record(s, recompute, &r);
-    cab_head_side ours = s->model->arch->head(s->model), teacher = teacher_side(s, r.g);
+    cab_head_side ours = cab_model_head(s->model), teacher = teacher_side(s, r.g);
     ours.hidden = r.hidden;
     cab_tensor *labels = cab_graph_input(r.g, "labels", CAB_I32, 2, (int64_t[]){s->B, 1});
     int32_t *ids = golden_ids(golden_need(s->st, 1, "labels"), s->model->config.n_classes);

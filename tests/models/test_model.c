@@ -1,5 +1,6 @@
 /* Model directories: what loads and how, what is refused and with which sentence, what is saved. */
 #include "data/tokenizer.h"
+#include "models/part.h"
 #include "tiny.h"
 
 static const char *const teacher_directory = "examples/tales/teacher";
@@ -26,9 +27,11 @@ static void test_every_architecture_loads(void **state)
                      tiny_gpt2(CAB_BF16, ""),
                      tiny_phi(CAB_F32),
                      tiny_phi(CAB_BF16),
+                     tiny_llama(CAB_F32),
+                     tiny_llama(CAB_BF16),
                      tiny_phi_mamba(CAB_F32),
                      tiny_phi_mamba(CAB_BF16)};
-    static const char *const names[] = {"gpt2", "gpt2", "phi", "phi", "phi-mamba", "phi-mamba"};
+    static const char *const names[] = {"gpt2", "gpt2", "phi", "phi", "llama", "llama", "phi-mamba", "phi-mamba"};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++)
         for (int precision = CAB_PRECISION_FP32; precision <= CAB_PRECISION_BF16; precision++) {
             cab_model *model = NULL;
@@ -49,7 +52,7 @@ static void test_configuration(void **state)
     assert_int_equal(c->vocab_size, 23);
     assert_int_equal(c->head_dim, 4);
     assert_int_equal(c->n_kv_head, 2);
-    assert_int_equal(c->rotary_dim, 2);
+    assert_int_equal(c->rope.dim, 2);
     assert_int_equal(c->d_mlp, 20);
     assert_int_equal(c->max_length, 16);
     assert_int_equal(c->eos_token, -1); /* a list */
@@ -81,7 +84,7 @@ static void test_untied_head(void **state)
                  "tensor \"lm_head.weight\" is missing");
     TINY_MATRIX(&t, 23, 12, "lm_head.weight");
     assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
-    assert_string_equal(model->arch->head(model).w->name, "lm_head.weight");
+    assert_string_equal(cab_model_head(model).w->name, "lm_head.weight");
     cab_model_free(model);
 }
 
@@ -172,6 +175,29 @@ static void test_values_that_are_not_finite(void **state)
     }
 }
 
+static void test_llama_variants_that_are_not_computed(void **state)
+{
+    static const struct {
+        const char *from, *to;
+        cab_status status;
+        const char *text;
+    } changes[] = {
+        {"\"rope_type\": \"default\"", "\"rope_type\": \"dynamic\"", CAB_EUNSUPPORTED, "rope_type is \"dynamic\""},
+        {"\"head_dim\": 6", "\"head_dim\": 6, \"sliding_window\": 8", CAB_EUNSUPPORTED, "\"sliding_window\" is 8"},
+        {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", CAB_EUNSUPPORTED, "hidden_act is \"gelu\""},
+        {"\"head_dim\": 6", "\"head_dim\": 4", CAB_ESHAPE, "\"model.layers.0.self_attn.q_proj.weight\""},
+        {"\"mlp_bias\": false", "\"mlp_bias\": true", CAB_EFORMAT, "\"model.layers.0.mlp.gate_proj.bias\" is missing"},
+        {"\"attention_bias\": true", "\"attention_bias\": false", CAB_EUNSUPPORTED,
+         "_proj.bias\" and 7 more are left over"},
+        {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", CAB_ESHAPE, "do not divide"},
+    };
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        tiny t = tiny_llama(CAB_F32);
+        tiny_configure(&t, changes[i].from, changes[i].to);
+        expect_refusal(state, &t, changes[i].status, changes[i].text);
+    }
+}
+
 static void test_configurations_that_make_no_sense(void **state)
 {
     static const struct {
@@ -237,7 +263,7 @@ static void test_settings_that_are_not_computed(void **state)
     }
     tiny t = tiny_phi(CAB_F32);
     tiny_configure(&t, "\"vocab_size\"", "\"head_dim\": 8, \"vocab_size\"");
-    expect_refusal(state, &t, CAB_ESHAPE, "head_dim 8");
+    expect_refusal(state, &t, CAB_ESHAPE, "\"model.layers.0.self_attn.q_proj.weight\""); /* obeyed */
 }
 
 /* Settings of training, notes and defaults load; so do tensors that change nothing. */
@@ -294,8 +320,8 @@ static void test_tied_under_either_name(void **state)
         snprintf(e->name, sizeof e->name, "lm_head.weight");
         assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
         float *values = tiny_values(e), *got = calloc((size_t)e->shape[0] * (size_t)e->shape[1], sizeof *got);
-        assert_ptr_equal(model->arch->head(model).w, cab_params_find(model->params, "lm_head.weight"));
-        assert_ok(cab_params_read(model->params, model->arch->head(model).w, got));
+        assert_ptr_equal(cab_model_head(model).w, cab_params_find(model->params, "lm_head.weight"));
+        assert_ok(cab_params_read(model->params, cab_model_head(model).w, got));
         assert_memory_equal(got, values, (size_t)e->shape[0] * (size_t)e->shape[1] * sizeof *got);
         free(tiny_logits(model, ids, 1, 6));
         cab_model_free(model);
@@ -470,18 +496,18 @@ static void test_parts(void **state)
     assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_BF16, &model));
     float *stored = tiny_values(tiny_find(&t, "h.1.attn.c_attn.weight"));
     cab_part_values k = {0}, bias = {0}, none = {.values = stored};
-    assert_ok(model->arch->part(model, CAB_PART_K_W, 1, &k));
+    assert_ok(cab_model_part(model, CAB_PART_K_W, 1, &k));
     assert_int_equal(k.rows, 12);
     assert_int_equal(k.columns, 12);
     for (int out = 0; out < 12; out++)
         for (int in = 0; in < 12; in++)
             assert_true(k.values[out * 12 + in] == stored[in * 36 + 12 + out]);
-    assert_ok(model->arch->part(model, CAB_PART_V_B, 1, &bias));
+    assert_ok(cab_model_part(model, CAB_PART_V_B, 1, &bias));
     float *vector = tiny_values(tiny_find(&t, "h.1.attn.c_attn.bias"));
     assert_int_equal(bias.rows, 12);
     assert_int_equal(bias.columns, 1);
     assert_memory_equal(bias.values, vector + 24, 12 * sizeof(float));
-    assert_ok(model->arch->part(model, CAB_PART_HEAD_B, 0, &none));
+    assert_ok(cab_model_part(model, CAB_PART_HEAD_B, 0, &none));
     assert_null(none.values);
     free(stored);
     free(vector);
@@ -503,6 +529,7 @@ int main(void)
         TEMP_TEST(test_wrong_shape),
         TEMP_TEST(test_values_that_are_not_finite),
         TEMP_TEST(test_configurations_that_make_no_sense),
+        TEMP_TEST(test_llama_variants_that_are_not_computed),
         TEMP_TEST(test_settings_that_are_not_computed),
         TEMP_TEST(test_what_changes_nothing),
         TEMP_TEST(test_tensors_left_over),

@@ -15,7 +15,7 @@ static float *stepwise(const cab_model *model, const int32_t *ids, int64_t B)
     assert_ok(cab_graph_new(model->backend, &g));
     cab_tensor *token = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){B, 1});
     cab_tensor *position = cab_graph_input(g, "position", CAB_I32, 1, (int64_t[]){1});
-    cab_tensor *logits = cab_model_record_logits(g, model, model->arch->record_step(g, model, token, position));
+    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record_step(g, model, token, position));
     cab_graph_keep(g, logits);
     assert_ok(cab_graph_plan(g, NULL));
     for (int32_t l = 0; l < LENGTH; l++) {
@@ -67,6 +67,12 @@ static void test_gpt2(void **state)
 static void test_phi(void **state)
 {
     tiny t = tiny_phi(CAB_F32);
+    compare(state, &t, "0");
+}
+
+static void test_llama(void **state)
+{
+    tiny t = tiny_llama(CAB_F32);
     compare(state, &t, "0");
 }
 
@@ -139,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(test_gpt2),
         TEMP_TEST(test_phi),
+        TEMP_TEST(test_llama),
         TEMP_TEST(test_phi_mamba),
         TEMP_TEST(test_phi_mamba_without_convolution),
         TEMP_TEST(test_eager),

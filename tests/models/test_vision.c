@@ -158,7 +158,7 @@ static void test_single_head(void **state)
     snprintf(tiny_find(&t, "cls_classifier.weight")->name, CAB_NAME_MAX, "classifier.weight");
     snprintf(tiny_find(&t, "cls_classifier.bias")->name, CAB_NAME_MAX, "classifier.bias");
     assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
-    assert_int_equal(cab_columns(model->arch->head(model).w), 12);
+    assert_int_equal(cab_columns(cab_model_head(model).w), 12);
     free(image_logits(model));
     cab_model_free(model);
 }

@@ -109,6 +109,38 @@ static inline tiny tiny_phi(cab_dtype dtype)
     return t;
 }
 
+/* Width 16, 4 heads of 6, 2 of keys and values, 2 layers; q, k, v and o with biases, the MLP without. */
+static inline tiny tiny_llama(cab_dtype dtype)
+{
+    tiny t = {.dtype = dtype,
+              .config =
+                  "{\"model_type\": \"llama\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 2, "
+                  "\"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 6, "
+                  "\"intermediate_size\": 20, \"max_position_embeddings\": 16, \"hidden_act\": \"silu\", "
+                  "\"attention_bias\": true, \"mlp_bias\": false, \"tie_word_embeddings\": true, "
+                  "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 500.0}}"};
+    TINY_MATRIX(&t, 23, 16, "model.embed_tokens.weight");
+    for (int l = 0; l < 2; l++) {
+        static const struct {
+            const char *name;
+            int64_t in, out;
+            bool biased;
+        } dense[] = {{"self_attn.q_proj", 16, 24, true}, {"self_attn.k_proj", 16, 12, true},
+                     {"self_attn.v_proj", 16, 12, true}, {"self_attn.o_proj", 24, 16, true},
+                     {"mlp.gate_proj", 16, 20, false},   {"mlp.up_proj", 16, 20, false},
+                     {"mlp.down_proj", 20, 16, false}};
+        for (int i = 0; i < 7; i++) {
+            TINY_MATRIX(&t, dense[i].out, dense[i].in, "model.layers.%d.%s.weight", l, dense[i].name);
+            if (dense[i].biased)
+                TINY_VECTOR(&t, 0, dense[i].out, "model.layers.%d.%s.bias", l, dense[i].name);
+        }
+        TINY_VECTOR(&t, 1, 16, "model.layers.%d.input_layernorm.weight", l);
+        TINY_VECTOR(&t, 1, 16, "model.layers.%d.post_attention_layernorm.weight", l);
+    }
+    TINY_VECTOR(&t, 1, 16, "model.norm.weight");
+    return t;
+}
+
 /* Width 12, 4 heads in 2 groups, state 5, convolution of 3, 2 layers. */
 static inline tiny tiny_phi_mamba(cab_dtype dtype)
 {

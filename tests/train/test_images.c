@@ -1,7 +1,6 @@
 /* Runs on real pictures: a student learns, what it leaves can be used, and what does not fit together is said. */
 #include "data/image_transform.h"
 #include "images.h"
-#include "models/vim.h"
 
 #include <math.h>
 

@@ -1,0 +1,83 @@
+#include "models/sizes.h"
+
+#include <math.h>
+#include <string.h>
+
+static int *field(const cab_size *size, cab_config *config)
+{
+    return (int *)(void *)((char *)config + size->offset);
+}
+
+cab_status cab_sizes_parse(const cab_json *json, const cab_size *sizes, cab_config *config)
+{
+    for (const cab_size *s = sizes; s->key != NULL; s++) {
+        int64_t value = 0;
+        if (s->fallback == CAB_REQUIRED)
+            CAB_TRY(cab_json_int(json, NULL, s->key, 1, s->most, &value));
+        else
+            CAB_TRY(cab_json_int_or(json, NULL, s->key, 1, s->most, s->fallback, &value));
+        *field(s, config) = (int)value;
+    }
+    return CAB_OK;
+}
+
+void cab_sizes_describe(const cab_size *sizes, const cab_config *config, json_object *json)
+{
+    cab_config copy = *config;
+    for (const cab_size *s = sizes; s->key != NULL; s++)
+        json_object_object_add(json, s->key, json_object_new_int(*field(s, &copy)));
+}
+
+cab_status cab_positive_parse(const cab_json *json, json_object *object, const char *key, double fallback, double *out)
+{
+    CAB_TRY(cab_json_number_or(json, object, key, fallback, out));
+    if (!(*out > 0) || isinf(*out))
+        return cab_fail(CAB_EFORMAT, "%s: \"%s\" is %g, expected a positive number", json->name, key, *out);
+    return CAB_OK;
+}
+
+static const struct {
+    const char *name; /* the first of a kind is the one that is written */
+    cab_activation_kind kind;
+} activations[] = {{"gelu_new", CAB_GELU_TANH},  {"gelu_pytorch_tanh", CAB_GELU_TANH},
+                   {"gelu_fast", CAB_GELU_TANH}, {"gelu", CAB_GELU_ERF},
+                   {"silu", CAB_SILU},           {"swish", CAB_SILU},
+                   {"relu", CAB_RELU},           {"tanh", CAB_TANH}};
+
+cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out)
+{
+    const char *name = NULL;
+    CAB_TRY(cab_json_string_or(json, NULL, key, fallback, &name));
+    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++) {
+        if (strcmp(activations[i].name, name) == 0) {
+            *out = activations[i].kind;
+            return CAB_OK;
+        }
+    }
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: \"%s\" is \"%s\"; supported are gelu_new, gelu_pytorch_tanh, gelu, silu, relu, tanh",
+                    json->name, key, name);
+}
+
+const char *cab_activation_name(cab_activation_kind kind)
+{
+    size_t i = 0;
+    while (i + 1 < sizeof activations / sizeof *activations && activations[i].kind != kind)
+        i++;
+    return activations[i].name;
+}
+
+static int token(const cab_json *json, const char *key, int64_t vocab_size)
+{
+    json_object *value = NULL;
+    if (!json_object_object_get_ex(json->root, key, &value) || !json_object_is_type(value, json_type_int))
+        return -1;
+    int64_t id = json_object_get_int64(value);
+    return id >= 0 && id < vocab_size ? (int)id : -1;
+}
+
+void cab_tokens_parse(const cab_json *json, cab_config *config)
+{
+    config->bos_token = token(json, "bos_token_id", config->vocab_size);
+    config->eos_token = token(json, "eos_token_id", config->vocab_size);
+}

@@ -1,0 +1,35 @@
+/* sizes.h - what config.json says, in tables: a key, the field of cab_config that it gives, and its range. */
+#ifndef CAB_MODELS_SIZES_H
+#define CAB_MODELS_SIZES_H
+
+#include "models/model.h"
+
+typedef struct cab_size {
+    const char *key;
+    size_t offset;    /* of an int in cab_config */
+    int64_t most;     /* from 1 */
+    int64_t fallback; /* where the key is absent; CAB_REQUIRED: an error. 0: the architecture derives it */
+} cab_size;
+
+enum { CAB_REQUIRED = -1 };
+
+#define CAB_SIZE(key_, field_, most_, fallback_)                                                                       \
+    {                                                                                                                  \
+        .key = key_, .offset = offsetof(cab_config, field_), .most = most_, .fallback = fallback_                      \
+    }
+
+/* Reads them, in the order of a table that ends with a key of NULL. */
+cab_status cab_sizes_parse(const cab_json *json, const cab_size *sizes, cab_config *config);
+/* Writes them. */
+void cab_sizes_describe(const cab_size *sizes, const cab_config *config, json_object *json);
+
+/* A finite number above zero in `object` (NULL: the root). */
+cab_status cab_positive_parse(const cab_json *json, json_object *object, const char *key, double fallback, double *out);
+/* "gelu_new", "gelu", "silu" ... as config.json says it. */
+cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out);
+const char *cab_activation_name(cab_activation_kind kind);
+/* bos_token and eos_token of vocab_size; -1 where a key is absent, a list, or outside the vocabulary, as in many small
+ * models' files. */
+void cab_tokens_parse(const cab_json *json, cab_config *config);
+
+#endif

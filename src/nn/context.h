@@ -1,0 +1,57 @@
+/* context.h - how a model is being recorded: over whole sequences or one decoding step, and which tensors somebody wants to
+ * see ("taps"). One struct goes through all layers of one recording. */
+#ifndef CAB_NN_CONTEXT_H
+#define CAB_NN_CONTEXT_H
+
+#include "ops/ops.h"
+
+/* Recorded per layer, on demand: NULL pointers are not filled in. Each array has n_layer entries. */
+typedef struct cab_taps {
+    cab_tensor **query, **key,
+        **value;         /* (B, L, heads * width), as the mixer sees them (after rotation, convolution) */
+    cab_tensor **hidden; /* (B, L, D): the input of each layer */
+    cab_tensor **query_back, **key_back; /* of the second direction, rows in the order of the tokens */
+    cab_tensor **decay, **decay_back;    /* students: what the decay comes from, a_log (B, L, H) or dt (B, L, E) */
+} cab_taps;
+
+typedef enum cab_tap {
+    CAB_TAP_QUERY,
+    CAB_TAP_KEY,
+    CAB_TAP_VALUE,
+    CAB_TAP_HIDDEN,
+    CAB_TAP_QUERY_BACK,
+    CAB_TAP_KEY_BACK,
+    CAB_TAP_DECAY,
+    CAB_TAP_DECAY_BACK,
+    CAB_TAPS
+} cab_tap;
+
+/* Rotary position embedding: dim features of every head turn, feature pair i by theta^(-2 i / dim) a token. */
+typedef struct cab_rope {
+    double theta;
+    int dim; /* 0: none */
+} cab_rope;
+
+enum { CAB_ROPES_MAX = 4 }; /* different ones within a model */
+
+typedef struct cab_context {
+    cab_dtype dtype;      /* of activations */
+    cab_tensor *position; /* one decoding step: an I32 scalar, where the token stands. NULL: whole sequences */
+    int64_t max_length;   /* tokens that a cache of keys and values holds */
+    const cab_taps *taps; /* NULL: none are wanted */
+    int layer;            /* being recorded */
+    cab_tensor *residual; /* models whose residual stream is fp32 beside the activations: its sum so far */
+    struct {
+        cab_rope rope;
+        cab_tensor *frequencies;
+    } ropes[CAB_ROPES_MAX]; /* recorded so far, n_rope of them */
+    int n_rope;
+} cab_context;
+
+/* Notes t as the tap of the layer that is being recorded, if it is wanted. */
+void cab_context_tap(const cab_context *context, cab_tap tap, cab_tensor *t);
+
+/* x (B, L, n_head * width) turned by `rope`, at the positions of the context. */
+cab_tensor *cab_context_rotate(cab_graph *g, cab_context *context, cab_tensor *x, const cab_rope *rope, int n_head);
+
+#endif

@@ -1,0 +1,69 @@
+#include "nn/network.h"
+
+static cab_tensor *record_input(cab_graph *g, const cab_network *n, const cab_context *context, cab_tensor *input)
+{
+    if (n->embedding != NULL)
+        return cab_embedding(g, input, n->embedding, n->positions, n->positions != NULL ? context->position : NULL,
+                             context->dtype);
+    cab_tensor *x = cab_dense_record(g, &n->patches, cab_patches(g, input, n->patch_size, context->dtype));
+    return cab_insert_tokens(g, x, n->n_special, n->special, n->special_at, n->positions);
+}
+
+static cab_tensor *record_output(cab_graph *g, const cab_network *n, cab_context *context, cab_tensor *x)
+{
+    const cab_norm *norm = &n->final_norm;
+    cab_tensor *residual = context->residual;
+    if (n->read_count > 0) {
+        x = cab_select_tokens(g, x, n->read_at, n->read_count);
+        residual = residual != NULL ? cab_select_tokens(g, residual, n->read_at, n->read_count) : NULL;
+    }
+    x = residual != NULL ? cab_add_rms_norm(g, x, residual, norm->w, norm->eps, &residual)
+                         : cab_norm_record(g, norm, x);
+    if (x == NULL || n->read_count < 2)
+        return x;
+    return cab_reshape(g, x, 3, (int64_t[]){x->shape[0], 1, n->read_count * cab_columns(x)});
+}
+
+static cab_tensor *record(cab_graph *g, const cab_network *n, cab_context *context, cab_tensor *input, int recompute)
+{
+    cab_tensor *x = record_input(g, n, context, input);
+    for (context->layer = 0; context->layer < n->n_layer; context->layer++) {
+        const bool segment = context->layer < recompute;
+        if (segment)
+            cab_graph_segment_begin(g);
+        x = cab_block_record(g, context, &n->blocks[context->layer], x);
+        if (segment)
+            cab_graph_segment_end(g);
+    }
+    return record_output(g, n, context, x);
+}
+
+cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input,
+                               int recompute, const cab_taps *taps)
+{
+    cab_context context = {.dtype = dtype, .max_length = network->max_length, .taps = taps};
+    return record(g, network, &context, input, recompute);
+}
+
+cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
+                                    cab_tensor *position)
+{
+    cab_context context = {.dtype = dtype, .max_length = network->max_length, .position = position};
+    return position == NULL ? NULL : record(g, network, &context, ids, 0);
+}
+
+bool cab_network_steps(const cab_network *network)
+{
+    bool all = network->embedding != NULL;
+    for (int l = 0; l < network->n_layer; l++)
+        all = all && cab_block_steps(&network->blocks[l]);
+    return all;
+}
+
+bool cab_network_bidirectional(const cab_network *network)
+{
+    bool all = true;
+    for (int l = 0; l < network->n_layer; l++)
+        all = all && network->blocks[l].kind == CAB_MIXER_VIM;
+    return all;
+}

@@ -1,0 +1,41 @@
+/* network.h - a whole model as data: what it makes of its input, its layers, and what the head reads.
+ *
+ *   text       x = embedding[ids] + positions            -> blocks -> final_norm(x)
+ *   images     x = patches(pixels), with tokens of its own among them, + positions -> blocks -> final_norm(x[tokens]) */
+#ifndef CAB_NN_NETWORK_H
+#define CAB_NN_NETWORK_H
+
+#include "nn/block.h"
+
+enum { CAB_SPECIAL_MAX = 2 };
+
+typedef struct cab_network {
+    cab_tensor *embedding; /* text: (V, D) */
+    cab_dense patches;     /* images: (D, 3 p p), a convolution of stride p */
+    int patch_size;
+    int n_special; /* tokens beside the patches, (D) each, and where they stand */
+    cab_tensor *special[CAB_SPECIAL_MAX];
+    int64_t special_at[CAB_SPECIAL_MAX];
+    cab_tensor *positions; /* (max, D) added to x; NULL: none */
+    int n_layer;
+    cab_block *blocks;
+    int64_t max_length; /* tokens that it takes */
+    int64_t read_at;    /* images: the head reads read_count tokens from here on, side by side */
+    int64_t read_count; /* 0: every token has an output */
+    cab_norm final_norm;
+    cab_dense head;
+} cab_network;
+
+/* ids (B, L) I32, or pixels (B, 3, H, W) F32 -> what the head reads, (B, L, D) or (B, 1, read_count * D). The first `recompute`
+ * layers are computed again in the backward pass instead of kept. taps may be NULL. */
+cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input,
+                               int recompute, const cab_taps *taps);
+/* One token of text: ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
+cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
+                                    cab_tensor *position);
+/* Whether it does such steps. */
+bool cab_network_steps(const cab_network *network);
+/* Whether its layers have a second direction, from the last token to the first, with taps of its own. */
+bool cab_network_bidirectional(const cab_network *network);
+
+#endif
