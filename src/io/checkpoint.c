@@ -3,12 +3,15 @@
  *   model.safetensors               all tensors, or
  *   model.safetensors.index.json    {"metadata": {...}, "weight_map": {tensor: "model-00001-of-00002.safetensors"}}
  *
+ * and so is a .gguf file, under the names that gguf_view.h gives it.
+ *
  * Where both are there the single file is taken, as Hugging Face's loader does. Tensors that lie in a shard without being
  * in the index do not belong to the model. */
 #include "io/checkpoint.h"
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "io/gguf_view.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +30,8 @@ struct cab_checkpoint {
     size_t n_shards, shard_capacity;
     const cab_safetensors_entry **tensors; /* sorted by name */
     size_t n_tensors;
+    cab_gguf *gguf; /* NULL: a directory */
+    cab_gguf_view view;
 };
 
 static int compare_names(const void *a, const void *b)
@@ -132,10 +137,24 @@ static cab_status open_weights(cab_checkpoint *ck)
     return CAB_OK;
 }
 
+static cab_status open_gguf(cab_checkpoint *ck)
+{
+    CAB_TRY(cab_gguf_open(ck->directory, &ck->gguf));
+    CAB_TRY(cab_gguf_view_open(ck->gguf, &ck->view));
+    ck->n_tensors = ck->view.count;
+    CAB_TRY(CAB_NEW(&ck->tensors, ck->n_tensors, "a model's tensors"));
+    for (size_t i = 0; i < ck->n_tensors; i++)
+        ck->tensors[i] = &ck->view.entries[i];
+    qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
+    return CAB_OK;
+}
+
 static cab_status open_files(cab_checkpoint *ck, const char *directory)
 {
     char path[CAB_PATH_MAX];
     CAB_TRY(cab_strdup(&ck->directory, directory));
+    if (cab_gguf_named(directory) && !cab_path_is_directory(directory))
+        return open_gguf(ck);
     CAB_TRY(cab_path_join(path, directory, "config.json"));
     CAB_TRY(cab_json_load(path, CONFIG_BYTES_MAX, &ck->config));
     return open_weights(ck);
@@ -145,8 +164,9 @@ cab_status cab_checkpoint_open(const char *directory, cab_checkpoint **out)
 {
     cab_checkpoint *ck = NULL;
     *out = NULL;
-    if (!cab_path_is_directory(directory))
-        return cab_fail(CAB_EIO, "%s: no such directory, expected one with config.json and model.safetensors",
+    if (!cab_path_is_directory(directory) && !(cab_gguf_named(directory) && cab_path_exists(directory)))
+        return cab_fail(CAB_EIO,
+                        "%s: no such directory, expected one with config.json and model.safetensors, or a .gguf file",
                         directory);
     CAB_TRY(CAB_NEW(&ck, 1, "a model directory"));
     cab_status status = open_files(ck, directory);
@@ -168,6 +188,8 @@ void cab_checkpoint_close(cab_checkpoint *ck)
     }
     cab_free(ck->shards);
     cab_free(ck->tensors);
+    cab_gguf_view_close(&ck->view);
+    cab_gguf_close(ck->gguf);
     cab_json_close(&ck->config);
     cab_free(ck->directory);
     cab_free(ck);
@@ -180,7 +202,7 @@ const char *cab_checkpoint_directory(const cab_checkpoint *ck)
 
 const cab_json *cab_checkpoint_config(const cab_checkpoint *ck)
 {
-    return &ck->config;
+    return ck->gguf != NULL ? &ck->view.config : &ck->config;
 }
 
 size_t cab_checkpoint_count(const cab_checkpoint *ck)
@@ -234,12 +256,41 @@ cab_status cab_checkpoint_need(const cab_checkpoint *ck, const char *name, int n
     return CAB_OK;
 }
 
+/* values: as the file has them, then as transformers does. */
+static cab_status change_back(const cab_gguf_change *change, int n_dim, const int64_t *shape, float *values)
+{
+    int64_t columns = 1;
+    for (int i = 1; i < n_dim; i++)
+        columns *= shape[i];
+    const int64_t rows = n_dim > 0 ? shape[0] : 1;
+    for (int64_t i = 0; change->added != 0 && i < rows * columns; i++)
+        values[i] += change->added;
+    if (change->heads == 0)
+        return CAB_OK;
+    float *stored = NULL;
+    CAB_TRY(CAB_NEW(&stored, (size_t)(rows * columns), "a tensor's rows"));
+    memcpy(stored, values, (size_t)(rows * columns) * sizeof *values);
+    for (int64_t row = 0; row < rows; row++)
+        memcpy(values + row * columns, stored + cab_gguf_row(change, rows, row) * columns,
+               (size_t)columns * sizeof *values);
+    cab_free(stored);
+    return CAB_OK;
+}
+
+/* Whether the tensor is in the file as transformers has it. */
+static bool unchanged(const cab_checkpoint *ck, const cab_safetensors_entry *entry)
+{
+    const cab_gguf_change *change = ck->gguf == NULL ? NULL : &ck->view.changes[entry - ck->view.entries];
+    return change == NULL || (change->heads == 0 && change->added == 0);
+}
+
 cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                    float *out)
 {
     const cab_safetensors_entry *entry = NULL;
     CAB_TRY(require(ck, name, &entry));
-    return cab_safetensors_entry_read_f32(entry, n_dim, shape, out);
+    CAB_TRY(cab_safetensors_entry_read_f32(entry, n_dim, shape, out));
+    return ck->gguf == NULL ? CAB_OK : change_back(&ck->view.changes[entry - ck->view.entries], n_dim, shape, out);
 }
 
 cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
@@ -249,7 +300,7 @@ cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n
     *data = NULL;
     CAB_TRY(require(ck, name, &entry));
     CAB_TRY(cab_safetensors_entry_check_shape(entry, n_dim, shape));
-    if (entry->dtype == dtype && (uintptr_t)entry->data % cab_dtype_size(dtype) == 0)
+    if (entry->dtype == dtype && unchanged(ck, entry) && (uintptr_t)entry->data % cab_dtype_size(dtype) == 0)
         *data = entry->data;
     return CAB_OK;
 }

@@ -1,4 +1,5 @@
-/* checkpoint.h - a model directory in Hugging Face layout: config.json and model.safetensors, whole or in shards. */
+/* checkpoint.h - a model: a directory in Hugging Face layout, config.json and model.safetensors, whole or in shards; or a .gguf file,
+ * which looks like such a directory from here on. */
 #ifndef CAB_IO_CHECKPOINT_H
 #define CAB_IO_CHECKPOINT_H
 
@@ -8,7 +9,7 @@
 typedef struct cab_checkpoint cab_checkpoint;
 
 /* Reads config.json and maps model.safetensors, or every file that model.safetensors.index.json names; each tensor the
- * index lists must be in the file it gives. CAB_EUNSUPPORTED: only PyTorch's pickled weights are there. */
+ * index lists must be in the file it gives. A path that ends in .gguf is such a file. CAB_EUNSUPPORTED: only PyTorch's pickled weights are there. */
 cab_status cab_checkpoint_open(const char *directory, cab_checkpoint **out);
 void cab_checkpoint_close(cab_checkpoint *ck);
 

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "tensor/blocks.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -365,10 +366,15 @@ cab_status cab_safetensors_entry_check_shape(const cab_safetensors_entry *entry,
 static size_t convert_chunk(const cab_safetensors_entry *entry, size_t begin, size_t end, float *out)
 {
     uint64_t aligned[CHUNK]; /* the mapped bytes may lie at any address; room for CHUNK doubles */
-    size_t element = cab_dtype_size(entry->dtype), count = end - begin;
+    const uint8_t *from = (const uint8_t *)entry->data + cab_dtype_bytes(entry->dtype, (int64_t)begin);
+    const size_t count = end - begin;
     uint32_t worst = 0;
-    memcpy(aligned, (const uint8_t *)entry->data + begin * element, count * element);
-    cab_convert(out + begin, CAB_F32, aligned, entry->dtype, count);
+    if (cab_dtype_is_blocks(entry->dtype)) {
+        cab_blocks_expand(entry->dtype, from, out + begin, (int64_t)count);
+    } else {
+        memcpy(aligned, from, count * cab_dtype_size(entry->dtype));
+        cab_convert(out + begin, CAB_F32, aligned, entry->dtype, count);
+    }
     for (size_t i = begin; i < end; i++) {
         uint32_t bits;
         memcpy(&bits, &out[i], sizeof bits);
@@ -385,11 +391,16 @@ static size_t convert_chunk(const cab_safetensors_entry *entry, size_t begin, si
 cab_status cab_safetensors_entry_read_f32(const cab_safetensors_entry *entry, int n_dim, const int64_t *shape,
                                           float *out)
 {
-    if (entry->dtype != CAB_F32 && entry->dtype != CAB_BF16 && entry->dtype != CAB_F16 && entry->dtype != CAB_F64)
-        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": stored as %s, expected F32, BF16, F16 or F64", entry->file,
-                        entry->name, entry->dtype_name);
+    if (entry->dtype != CAB_F32 && entry->dtype != CAB_BF16 && entry->dtype != CAB_F16 && entry->dtype != CAB_F64 &&
+        !(entry->dtype < CAB_DTYPES && cab_dtype_is_blocks(entry->dtype)))
+        return cab_fail(CAB_EFORMAT,
+                        "%s: tensor \"%s\": stored as %s, expected F32, BF16, F16 or F64, or blocks of Q8_0, Q4_0 "
+                        "to Q5_1 or Q4_K to Q6_K",
+                        entry->file, entry->name, entry->dtype_name);
     CAB_TRY(cab_safetensors_entry_check_shape(entry, n_dim, shape));
-    size_t count = entry->bytes / cab_dtype_size(entry->dtype);
+    size_t count = 1;
+    for (int i = 0; i < n_dim; i++)
+        count *= (size_t)shape[i];
     size_t chunks = count / CHUNK + (count % CHUNK != 0);
     size_t bad = SIZE_MAX;
 #pragma omp parallel for reduction(min : bad) if (count >= PARALLEL_MIN)

@@ -4,8 +4,10 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[CAB_DTYPES] = {
-    [CAB_F32] = {"F32", 4}, [CAB_BF16] = {"BF16", 2}, [CAB_F16] = {"F16", 2}, [CAB_F64] = {"F64", 8},
-    [CAB_I32] = {"I32", 4}, [CAB_I64] = {"I64", 8},   [CAB_U16] = {"U16", 2}, [CAB_U8] = {"U8", 1},
+    [CAB_F32] = {"F32", 4},   [CAB_BF16] = {"BF16", 2}, [CAB_F16] = {"F16", 2},   [CAB_F64] = {"F64", 8},
+    [CAB_I32] = {"I32", 4},   [CAB_I64] = {"I64", 8},   [CAB_U16] = {"U16", 2},   [CAB_U8] = {"U8", 1},
+    [CAB_Q8_0] = {"Q8_0", 0}, [CAB_Q4_0] = {"Q4_0", 0}, [CAB_Q4_1] = {"Q4_1", 0}, [CAB_Q5_0] = {"Q5_0", 0},
+    [CAB_Q5_1] = {"Q5_1", 0}, [CAB_Q4_K] = {"Q4_K", 0}, [CAB_Q5_K] = {"Q5_K", 0}, [CAB_Q6_K] = {"Q6_K", 0},
 };
 
 size_t cab_dtype_size(cab_dtype dtype)
@@ -56,11 +58,9 @@ static float load(const void *from, cab_dtype dtype, size_t i)
         return (float)((const int64_t *)from)[i];
     case CAB_U16:
         return (float)((const uint16_t *)from)[i];
-    case CAB_U8:
-    case CAB_DTYPES:
-        break;
+    default:
+        return (float)((const uint8_t *)from)[i];
     }
-    return (float)((const uint8_t *)from)[i];
 }
 
 void cab_convert(void *to, cab_dtype to_dtype, const void *from, cab_dtype from_dtype, size_t count)

@@ -6,13 +6,32 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef enum cab_dtype { CAB_F32, CAB_BF16, CAB_F16, CAB_F64, CAB_I32, CAB_I64, CAB_U16, CAB_U8, CAB_DTYPES } cab_dtype;
+typedef enum cab_dtype {
+    CAB_F32,
+    CAB_BF16,
+    CAB_F16,
+    CAB_F64,
+    CAB_I32,
+    CAB_I64,
+    CAB_U16,
+    CAB_U8,
+    CAB_Q8_0, /* from here on blocks of a few bits an element (blocks.h) */
+    CAB_Q4_0,
+    CAB_Q4_1,
+    CAB_Q5_0,
+    CAB_Q5_1,
+    CAB_Q4_K,
+    CAB_Q5_K,
+    CAB_Q6_K,
+    CAB_DTYPES
+} cab_dtype;
 
 /* The upper half of an IEEE fp32: 8 exponent bits, 7 of mantissa. */
 typedef uint16_t cab_bf16;
 
+/* Bytes of an element; 0 of blocks. */
 size_t cab_dtype_size(cab_dtype dtype);
-/* "F32", "BF16" ...: the names safetensors uses. */
+/* "F32", "BF16" ...: the names safetensors uses, and GGUF for blocks. */
 const char *cab_dtype_name(cab_dtype dtype);
 
 static inline float cab_bf16_to_f32(cab_bf16 value)

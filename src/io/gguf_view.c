@@ -1,0 +1,472 @@
+/* gguf_view.c - what llama.cpp calls things, and what transformers calls them. */
+#include "io/gguf_view.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_BYTES = 96 }; /* of a tensor, as in tensor.h */
+
+/* ---- tables ------------------------------------------------------------------------------------------------------- */
+
+/* A name of the file ("%d": the layer) and transformers'; both are followed by ".weight" or ".bias". */
+typedef struct name_pair {
+    const char *gguf, *transformers;
+} name_pair;
+
+static const name_pair common_names[] = {
+    {"token_embd", "model.embed_tokens"},
+    {"output_norm", "model.norm"},
+    {"output", "lm_head"},
+    {"blk.%d.attn_norm", "model.layers.%d.input_layernorm"},
+    {"blk.%d.attn_q", "model.layers.%d.self_attn.q_proj"},
+    {"blk.%d.attn_k", "model.layers.%d.self_attn.k_proj"},
+    {"blk.%d.attn_v", "model.layers.%d.self_attn.v_proj"},
+    {"blk.%d.attn_output", "model.layers.%d.self_attn.o_proj"},
+    {"blk.%d.attn_q_norm", "model.layers.%d.self_attn.q_norm"},
+    {"blk.%d.attn_k_norm", "model.layers.%d.self_attn.k_norm"},
+    {"blk.%d.ffn_norm", "model.layers.%d.post_attention_layernorm"},
+    {"blk.%d.ffn_gate", "model.layers.%d.mlp.gate_proj"},
+    {"blk.%d.ffn_up", "model.layers.%d.mlp.up_proj"},
+    {"blk.%d.ffn_down", "model.layers.%d.mlp.down_proj"},
+    {NULL, NULL},
+};
+
+static const name_pair gemma_names[] = {
+    {"blk.%d.ffn_norm", "model.layers.%d.pre_feedforward_layernorm"},
+    {"blk.%d.post_attention_norm", "model.layers.%d.post_attention_layernorm"},
+    {"blk.%d.post_ffw_norm", "model.layers.%d.post_feedforward_layernorm"},
+    {NULL, NULL},
+};
+
+static const name_pair olmo2_names[] = {
+    {"blk.%d.post_attention_norm", "model.layers.%d.post_attention_layernorm"},
+    {"blk.%d.post_ffw_norm", "model.layers.%d.post_feedforward_layernorm"},
+    {NULL, NULL},
+};
+
+static const name_pair phi3_names[] = {
+    {"blk.%d.attn_qkv", "model.layers.%d.self_attn.qkv_proj"},
+    {"blk.%d.ffn_up", "model.layers.%d.mlp.gate_up_proj"},
+    {NULL, NULL},
+};
+
+static const name_pair starcoder2_names[] = {
+    {"blk.%d.ffn_up", "model.layers.%d.mlp.c_fc"},
+    {"blk.%d.ffn_down", "model.layers.%d.mlp.c_proj"},
+    {NULL, NULL},
+};
+
+static const name_pair no_names[] = {{NULL, NULL}};
+
+/* Keys of the file, behind "<architecture>.", and of config.json. */
+typedef struct key_pair {
+    const char *gguf, *config; /* config NULL: known, and says nothing that is needed */
+} key_pair;
+
+static const key_pair keys[] = {
+    {"block_count", "num_hidden_layers"},
+    {"context_length", "max_position_embeddings"},
+    {"embedding_length", "hidden_size"},
+    {"feed_forward_length", "intermediate_size"},
+    {"attention.head_count", "num_attention_heads"},
+    {"attention.head_count_kv", "num_key_value_heads"},
+    {"attention.key_length", "head_dim"},
+    {"attention.value_length", NULL}, /* as key_length: checked */
+    {"attention.layer_norm_rms_epsilon", "rms_norm_eps"},
+    {"attention.layer_norm_epsilon", "norm_epsilon"},
+    {"attention.sliding_window", "sliding_window"},
+    {"attention.sliding_window_pattern", "sliding_window_pattern"},
+    {"attention.scale", "attention_multiplier"},
+    {"embedding_scale", "embedding_multiplier"},
+    {"residual_scale", "residual_multiplier"},
+    {"logit_scale", "logits_scaling"},
+    {"attn_logit_softcapping", "attn_logit_softcapping"},
+    {"final_logit_softcapping", "final_logit_softcapping"},
+    {"rope.freq_base", "rope_theta"},
+    {"rope.freq_base_swa", "rope_local_base_freq"},
+    {"rope.dimension_count", NULL}, /* below */
+    {"rope.scaling.type", NULL},
+    {"rope.scaling.factor", NULL},
+    {"rope.scaling.attn_factor", NULL},
+    {"rope.scaling.original_context_length", NULL},
+    {"rope.scaling.finetuned", NULL},
+    {"rope.scaling.yarn_beta_fast", NULL},
+    {"rope.scaling.yarn_beta_slow", NULL},
+    {"vocab_size", NULL}, /* the embedding's rows say it */
+};
+
+/* One architecture of llama.cpp. constants: more of config.json, as JSON. */
+typedef struct family {
+    const char *name, *model_type;
+    const name_pair *names; /* before the common ones */
+    bool permuted;          /* rows of q and k are in the order of rotated pairs */
+    bool norms_plus_one;    /* norms' weights are stored as 1 + w */
+    int wide_layers; /* a model of so many layers scales attention by hidden_size / heads, not by the head's width */
+    const char *constants;
+} family;
+
+static const family families[] = {
+    {"llama", "llama", no_names, true, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"qwen2", "qwen2", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"qwen3", "qwen3", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"gemma2", "gemma2", gemma_names, false, true, 46, "{\"hidden_activation\": \"gelu_pytorch_tanh\"}"},
+    {"gemma3", "gemma3_text", gemma_names, false, true, 62,
+     "{\"hidden_activation\": \"gelu_pytorch_tanh\", \"rope_local_base_freq\": 10000.0, \"sliding_window_pattern\": "
+     "6}"},
+    {"granite", "granite", no_names, true, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"olmo2", "olmo2", olmo2_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"phi3", "phi3", phi3_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"smollm3", "smollm3", no_names, true, false, 0, "{\"hidden_act\": \"silu\", \"no_rope_layer_interval\": 4}"},
+    {"starcoder2", "starcoder2", starcoder2_names, false, false, 0,
+     "{\"hidden_act\": \"gelu_pytorch_tanh\", \"use_bias\": true}"},
+};
+
+/* Vectors of factors for the frequencies of the rotary embedding: no tensors to transformers. */
+static const char *const factor_tensors[] = {"rope_freqs.weight", "rope_factors_short.weight",
+                                             "rope_factors_long.weight"};
+
+/* ---- configuration ------------------------------------------------------------------------------------------------ */
+
+static cab_status find_family(const cab_json *metadata, const family **out)
+{
+    const char *name = NULL;
+    char known[256] = "";
+    size_t used = 0;
+    CAB_TRY(cab_json_string(metadata, NULL, "general.architecture", &name));
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        if (strcmp(families[i].name, name) == 0) {
+            *out = &families[i];
+            return CAB_OK;
+        }
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", families[i].name);
+    }
+    return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%.64s\" is not read from GGUF files; supported are %s",
+                    metadata->name, name, known);
+}
+
+static const key_pair *find_key(const char *suffix)
+{
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(keys[i].gguf, suffix) == 0)
+            return &keys[i];
+    return NULL;
+}
+
+/* Every key of the architecture, or a refusal. */
+static cab_status copy_keys(const cab_json *metadata, const family *f, json_object *config)
+{
+    const size_t n = strlen(f->name);
+    json_object_object_foreach(metadata->root, key, value)
+    {
+        if (strncmp(key, f->name, n) != 0 || key[n] != '.')
+            continue;
+        const key_pair *pair = find_key(key + n + 1);
+        if (pair == NULL)
+            return cab_fail(CAB_EUNSUPPORTED, "%s: the key \"%s\" is not known, and may change what the model computes",
+                            metadata->name, key);
+        if (pair->config != NULL)
+            json_object_object_add(config, pair->config, json_object_get(value));
+    }
+    return CAB_OK;
+}
+
+static cab_status add_constants(const family *f, const cab_json *metadata, json_object *config)
+{
+    json_object *constants = json_tokener_parse(f->constants);
+    if (constants == NULL)
+        return cab_fail(CAB_ENOMEM, "%s: no memory for its configuration", metadata->name);
+    json_object_object_foreach(constants, key, value)
+    {
+        if (!json_object_object_get_ex(config, key, NULL))
+            json_object_object_add(config, key, json_object_get(value));
+    }
+    json_object_put(constants);
+    json_object_object_add(config, "model_type", json_object_new_string(f->model_type));
+    return CAB_OK;
+}
+
+/* The getters of json.h, of "<architecture>.<suffix>". */
+static cab_status int_of(const cab_json *metadata, const family *f, const char *suffix, int64_t fallback, int64_t *out)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", f->name, suffix);
+    return cab_json_int_or(metadata, NULL, key, 0, INT32_MAX, fallback, out);
+}
+
+static cab_status number_of(const cab_json *metadata, const family *f, const char *suffix, double fallback, double *out)
+{
+    char key[128];
+    snprintf(key, sizeof key, "%s.%s", f->name, suffix);
+    return cab_json_number_or(metadata, NULL, key, fallback, out);
+}
+
+static json_object *factors_of(const cab_gguf *gguf, const char *name)
+{
+    const cab_safetensors_entry *e = cab_gguf_find(gguf, name);
+    if (e == NULL || e->dtype != CAB_F32 || e->n_dim != 1)
+        return NULL;
+    json_object *list = json_object_new_array();
+    for (int64_t i = 0; i < e->shape[0]; i++) {
+        float value;
+        memcpy(&value, (const uint8_t *)e->data + (size_t)i * sizeof value, sizeof value);
+        json_object_array_add(list, json_object_new_double((double)value));
+    }
+    return list;
+}
+
+/* Llama 3's scaling comes as a factor per frequency, as do those of longrope: all are transformers' "longrope". */
+static void add_factors(const cab_gguf *gguf, json_object *scaling)
+{
+    json_object *one = factors_of(gguf, factor_tensors[0]);
+    json_object *shorter = one != NULL ? json_object_get(one) : factors_of(gguf, factor_tensors[1]);
+    json_object *longer = one != NULL ? one : factors_of(gguf, factor_tensors[2]);
+    if (shorter == NULL || longer == NULL) {
+        json_object_put(shorter);
+        json_object_put(longer);
+        return;
+    }
+    json_object_object_add(scaling, "rope_type", json_object_new_string("longrope"));
+    json_object_object_add(scaling, "short_factor", shorter);
+    json_object_object_add(scaling, "long_factor", longer);
+}
+
+static cab_status add_scaling(const cab_gguf *gguf, const family *f, json_object *config)
+{
+    const cab_json *metadata = cab_gguf_metadata(gguf);
+    const char *type = NULL;
+    char key[128];
+    double factor = 1, attention = 1, fast = 32, slow = 1;
+    int64_t original = 0, context = 0;
+    snprintf(key, sizeof key, "%s.rope.scaling.type", f->name);
+    CAB_TRY(cab_json_string_or(metadata, NULL, key, "none", &type));
+    CAB_TRY(number_of(metadata, f, "rope.scaling.factor", 1, &factor));
+    CAB_TRY(number_of(metadata, f, "rope.scaling.attn_factor", 1, &attention));
+    CAB_TRY(number_of(metadata, f, "rope.scaling.yarn_beta_fast", 32, &fast));
+    CAB_TRY(number_of(metadata, f, "rope.scaling.yarn_beta_slow", 1, &slow));
+    CAB_TRY(int_of(metadata, f, "context_length", 0, &context));
+    CAB_TRY(int_of(metadata, f, "rope.scaling.original_context_length", context, &original));
+    json_object *scaling = json_object_new_object();
+    add_factors(gguf, scaling);
+    if (json_object_object_length(scaling) == 0 && strcmp(type, "none") != 0)
+        json_object_object_add(scaling, "rope_type", json_object_new_string(type));
+    if (json_object_object_length(scaling) == 0) {
+        json_object_put(scaling);
+        return CAB_OK;
+    }
+    json_object_object_add(scaling, "factor", json_object_new_double(factor));
+    json_object_object_add(scaling, "attention_factor", json_object_new_double(attention));
+    json_object_object_add(scaling, "original_max_position_embeddings", json_object_new_int64(original));
+    if (strcmp(type, "yarn") == 0) {
+        json_object_object_add(scaling, "beta_fast", json_object_new_double(fast));
+        json_object_object_add(scaling, "beta_slow", json_object_new_double(slow));
+    }
+    json_object_object_add(config, "rope_scaling", scaling);
+    return CAB_OK;
+}
+
+/* Widths of heads: of keys, of values, and what of them is rotated. */
+static cab_status add_heads(const cab_json *metadata, const family *f, json_object *config)
+{
+    int64_t width, layers, heads, key, value, rotated;
+    CAB_TRY(int_of(metadata, f, "embedding_length", 0, &width));
+    CAB_TRY(int_of(metadata, f, "block_count", 0, &layers));
+    CAB_TRY(int_of(metadata, f, "attention.head_count", 0, &heads));
+    if (width < 1 || heads < 1)
+        return cab_fail(CAB_EFORMAT, "%s: \"%s.embedding_length\" or \"%s.attention.head_count\" is missing",
+                        metadata->name, f->name, f->name);
+    CAB_TRY(int_of(metadata, f, "attention.key_length", width / heads, &key));
+    CAB_TRY(int_of(metadata, f, "attention.value_length", width / heads, &value));
+    CAB_TRY(int_of(metadata, f, "rope.dimension_count", key, &rotated));
+    if (key != value || key < 1 || rotated > key)
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "%s: heads of width %lld for keys and %lld for values, %lld rotated; expected the same widths",
+                        metadata->name, (long long)key, (long long)value, (long long)rotated);
+    json_object_object_add(config, "head_dim", json_object_new_int64(key));
+    if (rotated != key)
+        json_object_object_add(config, "partial_rotary_factor", json_object_new_double((double)rotated / (double)key));
+    if (f->wide_layers > 0)
+        json_object_object_add(config, "query_pre_attn_scalar",
+                               json_object_new_int64(layers == f->wide_layers ? width / heads : key));
+    return CAB_OK;
+}
+
+static void add_token(const cab_json *metadata, const char *key, const char *name, json_object *config)
+{
+    json_object *id = NULL;
+    if (json_object_object_get_ex(metadata->root, key, &id))
+        json_object_object_add(config, name, json_object_get(id));
+}
+
+/* What the tensors say. */
+static cab_status add_from_tensors(const cab_gguf *gguf, json_object *config)
+{
+    const cab_safetensors_entry *embedding = cab_gguf_find(gguf, "token_embd.weight");
+    if (embedding == NULL || embedding->n_dim != 2)
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"token_embd.weight\" is missing", cab_gguf_metadata(gguf)->name);
+    json_object_object_add(config, "vocab_size", json_object_new_int64(embedding->shape[0]));
+    json_object_object_add(config, "tie_word_embeddings",
+                           json_object_new_boolean(cab_gguf_find(gguf, "output.weight") == NULL));
+    json_object_object_add(config, "attention_bias",
+                           json_object_new_boolean(cab_gguf_find(gguf, "blk.0.attn_q.bias") != NULL));
+    json_object_object_add(config, "mlp_bias",
+                           json_object_new_boolean(cab_gguf_find(gguf, "blk.0.ffn_up.bias") != NULL));
+    return CAB_OK;
+}
+
+static cab_status make_config(const cab_gguf *gguf, const family *f, cab_json *config)
+{
+    const cab_json *metadata = cab_gguf_metadata(gguf);
+    CAB_TRY(cab_strdup(&config->name, metadata->name));
+    config->root = json_object_new_object();
+    if (config->root == NULL)
+        return cab_fail(CAB_ENOMEM, "%s: no memory for its configuration", metadata->name);
+    CAB_TRY(copy_keys(metadata, f, config->root));
+    CAB_TRY(add_constants(f, metadata, config->root));
+    CAB_TRY(add_heads(metadata, f, config->root));
+    CAB_TRY(add_scaling(gguf, f, config->root));
+    add_token(metadata, "tokenizer.ggml.bos_token_id", "bos_token_id", config->root);
+    add_token(metadata, "tokenizer.ggml.eos_token_id", "eos_token_id", config->root);
+    add_token(metadata, "tokenizer.ggml.padding_token_id", "pad_token_id", config->root);
+    return add_from_tensors(gguf, config->root);
+}
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+
+/* Whether `name` is `pattern` followed by an ending; the layer, where the pattern has one, in *layer. */
+static bool match(const char *name, const char *pattern, int *layer, const char **ending)
+{
+    const char *hole = strstr(pattern, "%d");
+    const size_t head = hole == NULL ? strlen(pattern) : (size_t)(hole - pattern);
+    if (strncmp(name, pattern, head) != 0)
+        return false;
+    name += head;
+    if (hole != NULL) {
+        int digits = 0;
+        if (sscanf(name, "%5d%n", layer, &digits) != 1 || *layer < 0)
+            return false;
+        name += digits;
+        if (strncmp(name, hole + 2, strlen(hole + 2)) != 0)
+            return false;
+        name += strlen(hole + 2);
+    }
+    *ending = name;
+    return strcmp(name, ".weight") == 0 || strcmp(name, ".bias") == 0;
+}
+
+static bool translate(const name_pair *pairs, const char *name, char out[NAME_BYTES])
+{
+    for (; pairs->gguf != NULL; pairs++) {
+        int layer = 0;
+        const char *ending;
+        char stem[NAME_BYTES];
+        if (!match(name, pairs->gguf, &layer, &ending))
+            continue;
+        const char *hole = strstr(pairs->transformers, "%d");
+        if (hole == NULL)
+            snprintf(stem, sizeof stem, "%s", pairs->transformers);
+        else
+            snprintf(stem, sizeof stem, "%.*s%d%s", (int)(hole - pairs->transformers), pairs->transformers, layer,
+                     hole + 2);
+        snprintf(out, NAME_BYTES, "%.*s%s", NAME_BYTES - 8, stem, ending);
+        return true;
+    }
+    return false;
+}
+
+static bool is_factors(const char *name)
+{
+    for (size_t i = 0; i < sizeof factor_tensors / sizeof *factor_tensors; i++)
+        if (strcmp(name, factor_tensors[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static cab_gguf_change change_of(const family *f, const char *name, int heads, int kv_heads)
+{
+    cab_gguf_change change = {0};
+    if (f->norms_plus_one && ends_with(name, "norm.weight"))
+        change.added = -1;
+    if (f->permuted && (ends_with(name, ".attn_q.weight") || ends_with(name, ".attn_q.bias")))
+        change.heads = heads;
+    if (f->permuted && (ends_with(name, ".attn_k.weight") || ends_with(name, ".attn_k.bias")))
+        change.heads = kv_heads;
+    return change;
+}
+
+static cab_status check_heads(const cab_safetensors_entry *e, const cab_gguf_change *change)
+{
+    if (change->heads > 0 && (e->n_dim < 1 || e->shape[0] % (2 * (int64_t)change->heads) != 0))
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %lld rows, expected %d heads of an even width", e->file,
+                        e->name, (long long)(e->n_dim < 1 ? 0 : e->shape[0]), change->heads);
+    return CAB_OK;
+}
+
+static cab_status add_tensors(const cab_gguf *gguf, const family *f, cab_gguf_view *view)
+{
+    const cab_json *metadata = cab_gguf_metadata(gguf);
+    const size_t count = cab_gguf_count(gguf);
+    int64_t heads = 0, kv_heads = 0;
+    CAB_TRY(int_of(metadata, f, "attention.head_count", 0, &heads));
+    CAB_TRY(int_of(metadata, f, "attention.head_count_kv", heads, &kv_heads));
+    CAB_TRY(CAB_NEW(&view->entries, count, "a model's tensors"));
+    CAB_TRY(CAB_NEW(&view->changes, count, "a model's tensors"));
+    CAB_TRY(CAB_NEW(&view->names, count, "a model's tensors"));
+    for (size_t i = 0; i < count; i++) {
+        const cab_safetensors_entry *e = cab_gguf_at(gguf, i);
+        char name[NAME_BYTES];
+        if (is_factors(e->name))
+            continue;
+        if (!translate(f->names, e->name, name) && !translate(common_names, e->name, name))
+            return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" has no place in a model of architecture \"%s\"",
+                            e->file, e->name, f->name);
+        cab_safetensors_entry *entry = &view->entries[view->count];
+        view->changes[view->count] = change_of(f, e->name, (int)heads, (int)kv_heads);
+        CAB_TRY(check_heads(e, &view->changes[view->count]));
+        *entry = *e;
+        CAB_TRY(cab_strdup(&view->names[view->count], name));
+        entry->name = view->names[view->count++];
+    }
+    return CAB_OK;
+}
+
+cab_status cab_gguf_view_open(const cab_gguf *gguf, cab_gguf_view *view)
+{
+    const family *f = NULL;
+    cab_status status;
+    *view = (cab_gguf_view){0};
+    CAB_GOTO(find_family(cab_gguf_metadata(gguf), &f));
+    CAB_GOTO(make_config(gguf, f, &view->config));
+    status = add_tensors(gguf, f, view);
+done:
+    if (status != CAB_OK)
+        cab_gguf_view_close(view);
+    return status;
+}
+
+void cab_gguf_view_close(cab_gguf_view *view)
+{
+    for (size_t i = 0; view->names != NULL && i < view->count; i++)
+        cab_free(view->names[i]);
+    cab_free(view->names);
+    cab_free(view->entries);
+    cab_free(view->changes);
+    cab_json_close(&view->config);
+    *view = (cab_gguf_view){0};
+}
+
+int64_t cab_gguf_row(const cab_gguf_change *change, int64_t rows, int64_t row)
+{
+    if (change->heads == 0)
+        return row;
+    const int64_t width = rows / change->heads, head = row / width, i = row % width;
+    return head * width + (i < width / 2 ? 2 * i : 2 * (i - width / 2) + 1);
+}

@@ -1,0 +1,306 @@
+/* test_gguf.c - GGUF files: values and tensors as they were written, every way a header can lie, and the view as a directory of
+ * transformers. */
+#include "base/memory.h"
+#include "io/checkpoint.h"
+#include "io/gguf_view.h"
+#include "temp.h"
+
+enum { U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9 };
+enum { TENSOR_F32 = 0, TENSOR_Q4_0 = 2, TENSOR_Q2_K = 10 };
+
+/* A file under construction. */
+typedef struct image {
+    uint8_t bytes[1 << 16];
+    size_t size;
+} image;
+
+static void put(image *f, const void *data, size_t size)
+{
+    assert_true(f->size + size <= sizeof f->bytes);
+    memcpy(f->bytes + f->size, data, size);
+    f->size += size;
+}
+
+static void put_u32(image *f, uint32_t v)
+{
+    put(f, &v, sizeof v);
+}
+
+static void put_u64(image *f, uint64_t v)
+{
+    put(f, &v, sizeof v);
+}
+
+static void put_text(image *f, const char *text)
+{
+    put_u64(f, strlen(text));
+    put(f, text, strlen(text));
+}
+
+static void begin(image *f, uint64_t tensors, uint64_t pairs)
+{
+    f->size = 0;
+    put(f, "GGUF", 4);
+    put_u32(f, 3);
+    put_u64(f, tensors);
+    put_u64(f, pairs);
+}
+
+static void pair_text(image *f, const char *key, const char *value)
+{
+    put_text(f, key);
+    put_u32(f, STRING);
+    put_text(f, value);
+}
+
+static void pair_u32(image *f, const char *key, uint32_t value)
+{
+    put_text(f, key);
+    put_u32(f, U32);
+    put_u32(f, value);
+}
+
+static void pair_f32(image *f, const char *key, float value)
+{
+    put_text(f, key);
+    put_u32(f, F32);
+    put(f, &value, sizeof value);
+}
+
+static void tensor(image *f, const char *name, uint64_t rows, uint64_t columns, uint32_t type, uint64_t offset)
+{
+    put_text(f, name);
+    put_u32(f, rows > 0 ? 2 : 1);
+    put_u64(f, columns);
+    if (rows > 0)
+        put_u64(f, rows);
+    put_u32(f, type);
+    put_u64(f, offset);
+}
+
+static void pad(image *f)
+{
+    while (f->size % 32 != 0)
+        put(f, "", 1);
+}
+
+static cab_status parse(const image *f)
+{
+    cab_gguf *g = NULL;
+    uint8_t *copy = malloc(f->size > 0 ? f->size : 1); /* of the exact size: a sanitizer sees any read beyond it */
+    memcpy(copy, f->bytes, f->size);
+    cab_status status = cab_gguf_parse(copy, f->size, "bad.gguf", &g);
+    assert_true((status == CAB_OK) == (g != NULL));
+    cab_gguf_close(g);
+    free(copy);
+    return status;
+}
+
+static void assert_refused(const image *f, const char *text)
+{
+    assert_int_not_equal(parse(f), CAB_OK);
+    if (strstr(cab_error_text(), text) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", cab_error_text(), text);
+}
+
+static void reads_values_and_tensors(void **state)
+{
+    (void)state;
+    static image f;
+    cab_gguf *g = NULL;
+    const char *text = NULL;
+    json_object *list = NULL;
+    double number = 0;
+    begin(&f, 2, 4);
+    pair_text(&f, "general.architecture", "toy");
+    pair_f32(&f, "toy.eps", 0.5f);
+    pair_u32(&f, "toy.block_count", 3);
+    put_text(&f, "toy.names");
+    put_u32(&f, ARRAY);
+    put_u32(&f, STRING);
+    put_u64(&f, 2);
+    put_text(&f, "a");
+    put_text(&f, "bc");
+    tensor(&f, "w", 2, 3, TENSOR_F32, 0);
+    tensor(&f, "unread", 0, 256, TENSOR_Q2_K, 32);
+    pad(&f);
+    const float values[6] = {1, 2, 3, 4, 5, 6};
+    put(&f, values, sizeof values);
+    assert_int_equal(cab_gguf_parse(f.bytes, f.size, "toy.gguf", &g), CAB_OK);
+    const cab_json *m = cab_gguf_metadata(g);
+    assert_int_equal(cab_json_string(m, NULL, "general.architecture", &text), CAB_OK);
+    assert_string_equal(text, "toy");
+    assert_int_equal(cab_json_number(m, NULL, "toy.eps", &number), CAB_OK);
+    assert_true(number == 0.5);
+    assert_int_equal(cab_json_array(m, NULL, "toy.names", &list), CAB_OK);
+    assert_string_equal(json_object_get_string(json_object_array_get_idx(list, 1)), "bc");
+    const cab_safetensors_entry *w = cab_gguf_find(g, "w");
+    float read[6];
+    assert_int_equal(cab_safetensors_entry_read_f32(w, 2, (int64_t[]){2, 3}, read), CAB_OK);
+    assert_memory_equal(read, values, sizeof read);
+    assert_int_equal(cab_gguf_find(g, "unread")->dtype, CAB_DTYPES);
+    assert_null(cab_gguf_find(g, "x"));
+    cab_gguf_close(g);
+}
+
+static void lying_files(void **state)
+{
+    (void)state;
+    static image f;
+    begin(&f, 0, 0);
+    f.bytes[0] = 'g';
+    assert_refused(&f, "bad.gguf: does not begin with \"GGUF\"");
+    begin(&f, 0, 0);
+    f.bytes[4] = 1;
+    assert_refused(&f, "bad.gguf: GGUF version 1; supported are 2 and 3");
+    f.bytes[4] = 0;
+    f.bytes[7] = 3;
+    assert_refused(&f, "(big-endian?)");
+    begin(&f, 0, 1);
+    assert_refused(&f, "the file ends at byte 24, within a key");
+    begin(&f, 0, UINT64_MAX);
+    assert_refused(&f, "18446744073709551615 keys, at most 65536");
+    begin(&f, UINT64_MAX / 2, 0);
+    assert_refused(&f, "tensors in the 0 bytes left");
+    begin(&f, 0, 1);
+    put_u64(&f, UINT64_MAX);
+    assert_refused(&f, "a key of 18446744073709551615 bytes");
+    begin(&f, 0, 2);
+    pair_u32(&f, "k", 1);
+    pair_u32(&f, "k", 1);
+    assert_refused(&f, "the key \"k\" stands there twice");
+    begin(&f, 0, 1);
+    put_text(&f, "k");
+    put_u32(&f, ARRAY);
+    put_u32(&f, U32);
+    put_u64(&f, 1 << 30);
+    assert_refused(&f, "k has 1073741824 elements, at most");
+    begin(&f, 0, 1);
+    put_text(&f, "k");
+    put_u32(&f, 13);
+    assert_refused(&f, "\"k\" is of type 13");
+}
+
+static void lying_tensors(void **state)
+{
+    (void)state;
+    static image f;
+    begin(&f, 1, 0);
+    tensor(&f, "w", 2, 3, TENSOR_F32, 0);
+    pad(&f);
+    assert_refused(&f, "tensor \"w\": 24 bytes at 0 of a body of 0: the file is truncated");
+    begin(&f, 1, 0);
+    tensor(&f, "w", 2, 3, TENSOR_F32, UINT64_MAX);
+    pad(&f);
+    assert_refused(&f, "the file is truncated");
+    begin(&f, 1, 0);
+    tensor(&f, "w", 2, 33, TENSOR_Q4_0, 0);
+    assert_refused(&f, "tensor \"w\": rows of 33 elements, expected a multiple of 32 for Q4_0");
+    begin(&f, 1, 0);
+    tensor(&f, "w", UINT64_C(1) << 40, UINT64_C(1) << 40, TENSOR_F32, 0);
+    assert_refused(&f, "more than 2^63 elements");
+    begin(&f, 1, 0);
+    tensor(&f, "w", 2, 3, 99, 0);
+    assert_refused(&f, "tensor \"w\": unknown type 99");
+    begin(&f, 2, 0);
+    tensor(&f, "w", 0, 0, TENSOR_F32, 0);
+    tensor(&f, "w", 0, 0, TENSOR_F32, 0);
+    assert_refused(&f, "tensor \"w\" stands there twice");
+}
+
+/* ---- as a directory ------------------------------------------------------------------------------------------------- */
+
+/* A llama of one layer, width 4, two heads of 2 and one key head, of which only the tensors that are changed on the way are here. */
+static void put_llama(image *f, const char *more_key)
+{
+    begin(f, 3, more_key != NULL ? 9 : 8);
+    pair_text(f, "general.architecture", "llama");
+    pair_u32(f, "llama.block_count", 1);
+    pair_u32(f, "llama.context_length", 64);
+    pair_u32(f, "llama.embedding_length", 4);
+    pair_u32(f, "llama.attention.head_count", 1);
+    pair_f32(f, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    pair_f32(f, "llama.rope.freq_base", 1e4f);
+    pair_u32(f, "tokenizer.ggml.eos_token_id", 2);
+    if (more_key != NULL)
+        pair_u32(f, more_key, 1);
+    tensor(f, "token_embd.weight", 3, 4, TENSOR_F32, 0);
+    tensor(f, "blk.0.attn_q.weight", 4, 4, TENSOR_F32, 64);
+    tensor(f, "output_norm.weight", 0, 4, TENSOR_F32, 128);
+    pad(f);
+    for (int i = 0; i < 36; i++) {
+        const float v = (float)i;
+        put(f, &v, sizeof v);
+    }
+}
+
+static void write_image(const image *f, const char *directory, char path[CAB_PATH_MAX])
+{
+    assert_int_equal(cab_path_join(path, directory, "toy.gguf"), CAB_OK);
+    assert_int_equal(cab_file_write(path, f->bytes, f->size), CAB_OK);
+}
+
+static void looks_like_a_directory(void **state)
+{
+    static image f;
+    char path[CAB_PATH_MAX];
+    cab_checkpoint *ck = NULL;
+    int64_t width = 0, end = 0, vocab = 0, head = 0;
+    bool tied = false;
+    float q[16];
+    put_llama(&f, NULL);
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_OK);
+    const cab_json *config = cab_checkpoint_config(ck);
+    assert_int_equal(cab_json_int(config, NULL, "hidden_size", 1, 100, &width), CAB_OK);
+    assert_int_equal(cab_json_int(config, NULL, "vocab_size", 1, 100, &vocab), CAB_OK);
+    assert_int_equal(cab_json_int(config, NULL, "eos_token_id", 0, 100, &end), CAB_OK);
+    assert_int_equal(cab_json_int(config, NULL, "head_dim", 0, 100, &head), CAB_OK);
+    assert_int_equal(cab_json_bool_or(config, NULL, "tie_word_embeddings", false, &tied), CAB_OK);
+    assert_int_equal(width, 4);
+    assert_int_equal(vocab, 3);
+    assert_int_equal(end, 2);
+    assert_int_equal(head, 4);
+    assert_true(tied);
+    /* llama.cpp has rotated pairs side by side: rows 0, 1, 2, 3 there are 0, 2, 1, 3 here. */
+    assert_int_equal(cab_checkpoint_read_f32(ck, "model.layers.0.self_attn.q_proj.weight", 2, (int64_t[]){4, 4}, q),
+                     CAB_OK);
+    const float first[4] = {q[0], q[4], q[8], q[12]}, expected[4] = {16, 24, 20, 28};
+    assert_memory_equal(first, expected, sizeof first);
+    const void *view = NULL;
+    assert_int_equal(
+        cab_checkpoint_view(ck, "model.layers.0.self_attn.q_proj.weight", 2, (int64_t[]){4, 4}, CAB_F32, &view),
+        CAB_OK);
+    assert_null(view); /* is not there as it is needed */
+    assert_true(cab_checkpoint_has(ck, "model.norm.weight"));
+    cab_checkpoint_close(ck);
+}
+
+static void refuses_what_it_does_not_know(void **state)
+{
+    static image f;
+    char path[CAB_PATH_MAX];
+    cab_checkpoint *ck = NULL;
+    put_llama(&f, "llama.expert_count");
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_EUNSUPPORTED);
+    assert_non_null(strstr(cab_error_text(), "the key \"llama.expert_count\" is not known"));
+    begin(&f, 0, 1);
+    pair_text(&f, "general.architecture", "rwkv6");
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_EUNSUPPORTED);
+    assert_non_null(
+        strstr(cab_error_text(), "architecture \"rwkv6\" is not read from GGUF files; supported are llama, qwen2"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_values_and_tensors),
+        cmocka_unit_test(lying_files),
+        cmocka_unit_test(lying_tensors),
+        cmocka_unit_test_setup_teardown(looks_like_a_directory, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, temp_setup, temp_teardown),
+    };
+    return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
+}
