@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/tokenizer_gguf.h"
 #include "data/tokenizer_internal.h"
 #include "data/utf8.h"
 
@@ -300,6 +301,31 @@ cab_status cab_tokenizer_load(const char *path, cab_tokenizer **out)
     cab_status status = cab_tokenizer_parse(text, size, path, out);
     cab_free(text);
     return status;
+}
+
+static cab_status open_gguf(const char *path, cab_tokenizer **out)
+{
+    cab_gguf *gguf = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    cab_status status;
+    CAB_TRY(cab_gguf_open(path, &gguf));
+    CAB_GOTO(cab_tokenizer_from_gguf(gguf, &text, &size));
+    status = cab_tokenizer_parse(text, size, path, out);
+done:
+    cab_free(text);
+    cab_gguf_close(gguf);
+    return status;
+}
+
+cab_status cab_tokenizer_open(const char *model, cab_tokenizer **out)
+{
+    char path[CAB_PATH_MAX];
+    *out = NULL;
+    if (cab_gguf_named(model) && !cab_path_is_directory(model))
+        return open_gguf(model, out);
+    CAB_TRY(cab_path_join(path, model, "tokenizer.json"));
+    return cab_tokenizer_load(path, out);
 }
 
 void cab_tokenizer_free(cab_tokenizer *t)

@@ -19,6 +19,8 @@
 typedef struct cab_tokenizer cab_tokenizer;
 typedef struct cab_encoder cab_encoder;
 
+/* The tokenizer of a model: tokenizer.json of a directory, or what a .gguf file holds. */
+cab_status cab_tokenizer_open(const char *model, cab_tokenizer **out);
 /* `path` is the tokenizer.json itself. */
 cab_status cab_tokenizer_load(const char *path, cab_tokenizer **out);
 /* The same from memory; `name` stands in error texts where the path would. */

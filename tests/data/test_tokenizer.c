@@ -165,6 +165,28 @@ static void test_golden(void **state)
         cab_tokenizer_free(g->tokenizer);
 }
 
+/* Tokenizers within GGUF files of real models: $CAB_GGUF/<name>.gguf, build/teachers where it is not set, beside the cases of
+ * ../shared/teachers/<name>/. */
+static void test_gguf(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"smollm2", "gemma3"};
+    const char *directory = getenv("CAB_GGUF") == NULL ? "build/teachers" : getenv("CAB_GGUF");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[CAB_PATH_MAX], cases[CAB_PATH_MAX];
+        snprintf(path, sizeof path, "%s/%s.gguf", directory, names[i]);
+        snprintf(cases, sizeof cases, "../shared/teachers/%s/tokenizer_cases.jsonl", names[i]);
+        if (!cab_path_exists(path)) {
+            print_message("skipped: %s is not there\n", path);
+            continue;
+        }
+        golden one[] = {{"ids", path, NULL}, {NULL, NULL, NULL}};
+        assert_ok(cab_tokenizer_open(path, &one[0].tokenizer));
+        for_lines(cases, check_golden, one);
+        cab_tokenizer_free(one[0].tokenizer);
+    }
+}
+
 /* ---- a small vocabulary for the rest ---------------------------------------------------------------------------------- */
 
 #define MODEL(options, vocab, merges)                                                                                  \
@@ -365,9 +387,15 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_variants),  cmocka_unit_test(test_golden),    cmocka_unit_test(test_long_word),
-        cmocka_unit_test(test_streaming), cmocka_unit_test(test_bad_text),  cmocka_unit_test(test_vocabulary_mismatch),
-        cmocka_unit_test(test_runaways),  cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_streaming),
+        cmocka_unit_test(test_bad_text),
+        cmocka_unit_test(test_vocabulary_mismatch),
+        cmocka_unit_test(test_runaways),
+        cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
