@@ -2,9 +2,10 @@
  *
  * Building streams: a batch of documents is read, its documents are encoded by all threads, the ids are written, the next
  * batch follows. Only the two tables of ends stay in memory until the end. The header, which holds the counts and the
- * checksum, is written last, over a blank one. */
+ * checksum, is written last, over a blank one; the checksum takes it last as well, with zeros for itself. */
 #include "data/cache.h"
 
+#include "base/checksum.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -17,7 +18,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { VERSION = 2, HEADER_SIZE = 64, BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 8192 };
+enum { VERSION = 3, HEADER_SIZE = 64, BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 8192 };
 
 static const char magic[8] = "CABTOKS\n";
 
@@ -41,6 +42,7 @@ typedef struct builder {
     cab_text *text;
     cab_writer writer;
     header header;
+    cab_checksum checksum; /* of what follows the header, so far */
     int threads;
     cab_encoder **encoders; /* by thread */
     cab_bytes batch;        /* texts back to back */
@@ -125,7 +127,7 @@ static cab_status encode_batch(builder *b)
 
 static cab_status write_hashed(builder *b, const void *data, size_t size)
 {
-    b->header.checksum = cab_hash(b->header.checksum, data, size);
+    cab_checksum_add(&b->checksum, data, size);
     return cab_writer_write(&b->writer, data, size);
 }
 
@@ -158,6 +160,15 @@ static cab_status write_batch(builder *b)
     return CAB_OK;
 }
 
+/* `body`: the checksum of all that follows the header. */
+static uint64_t finish_checksum(cab_checksum body, const header *h)
+{
+    header blank = *h;
+    blank.checksum = 0;
+    cab_checksum_add(&body, &blank, sizeof blank);
+    return cab_checksum_end(&body);
+}
+
 static cab_status write_tables(builder *b)
 {
     static const char zeros[8];
@@ -165,6 +176,7 @@ static cab_status write_tables(builder *b)
     CAB_TRY(write_hashed(b, zeros, odd == 0 ? 0 : 8 - odd));
     CAB_TRY(write_hashed(b, b->token_end, b->header.documents * sizeof *b->token_end));
     CAB_TRY(write_hashed(b, b->byte_end, b->header.documents * sizeof *b->byte_end));
+    b->header.checksum = finish_checksum(b->checksum, &b->header);
     if (fseek(b->writer.stream, 0, SEEK_SET) != 0)
         return cab_fail_errno(CAB_EIO, errno, "%s: cannot write", b->writer.path);
     return cab_writer_write(&b->writer, &b->header, sizeof b->header);
@@ -202,7 +214,7 @@ cab_status cab_cache_build(const char *path, const char *text_path, uint64_t key
     b.header.version = VERSION;
     b.header.width = cab_tokenizer_vocab_size(tokenizer) <= UINT16_MAX + 1 ? 2 : 4;
     b.header.key = key;
-    b.header.checksum = CAB_HASH_START;
+    b.checksum = cab_checksum_begin();
     CAB_GOTO(builder_init(&b));
     CAB_GOTO(cab_text_open(text_path, &options->text, &b.text));
     CAB_GOTO(cab_writer_open(&b.writer, path));
@@ -227,7 +239,8 @@ cab_status cab_cache_key(const char *text_path, const cab_tokenizer *tokenizer, 
     CAB_TRY(cab_map_open(text_path, &map));
     uint64_t hash = cab_hash(CAB_HASH_START, parts, sizeof parts);
     hash = cab_text_key(hash, text_path, &options->text);
-    *key = cab_hash(hash, map.data, map.size);
+    const uint64_t content = cab_checksum_of(map.data, map.size);
+    *key = cab_hash(hash, &content, sizeof content);
     cab_map_close(&map);
     return CAB_OK;
 }
@@ -266,8 +279,10 @@ cab_status cab_cache_parse(const char *path, const cab_map *map, uint64_t key, i
     header h;
     uint64_t ids_size = 0;
     CAB_TRY(check_header(path, map, key, &h, &ids_size));
-    if (cab_hash(CAB_HASH_START, map->data + HEADER_SIZE, map->size - HEADER_SIZE) != h.checksum)
-        return cab_fail(CAB_EFORMAT, "%s: checksum does not match", path);
+    cab_checksum checksum = cab_checksum_begin();
+    cab_checksum_add(&checksum, map->data + HEADER_SIZE, map->size - HEADER_SIZE);
+    if (finish_checksum(checksum, &h) != h.checksum)
+        return cab_fail(CAB_EFORMAT, "%s: damaged: its checksum does not match", path);
     cab_tokens tokens = {*map, map->data + HEADER_SIZE, h.width == 2 ? CAB_TOKEN_U16 : CAB_TOKEN_U32, h.tokens};
     /* aligned: mappings begin on a page, the header and the padded ids are multiples of 8 */
     const uint64_t *token_end = (const uint64_t *)(const void *)(map->data + HEADER_SIZE + ids_size);

@@ -4,12 +4,12 @@
  * input never meets a stale cache, and one cache serves every copy of the same text. Layout, little-endian:
  *
  *   0   "CABTOKS\n"            8 bytes
- *   8   u32 version            2
+ *   8   u32 version            3
  *   12  u32 width              bytes per id, 2 or 4
  *   16  u64 key
  *   24  u64 documents          D
  *   32  u64 tokens             T
- *   40  u64 checksum           FNV-1a of all that follows the header
+ *   40  u64 checksum           XXH64 of all that follows the header, then of the header with zeros here
  *   48  u64 reserved           0, twice
  *   64  ids                    T * width, zero-padded to 8 bytes
  *   ..  u64 token_end[D]       end of each document in ids; the last is T

@@ -3,14 +3,18 @@
  * The file, little-endian, mapped when complete:
  *
  *   0   "CABIMGS\n"        8 bytes
- *   8   u32 version        1
+ *   8   u32 version        2
  *   12  u32 reserved       0
  *   16  u64 key            of names, classes, sizes, times of change, decode options
  *   24  u64 images         N
  *   32  u64 size           of the file
- *   40  reserved           0
- *   64  N times            u64 offset, u32 width, u32 height; offset 0: could not be decoded
- *   ..  pixels             (height, width, 3) of each, in the order in which they were decoded */
+ *   40  u64 checksum       XXH64 of the header, with zeros here, and of the table
+ *   48  reserved           0
+ *   64  N times            u64 offset, u32 width, u32 height, u64 XXH64 of the pixels; offset 0: could not be decoded
+ *   ..  pixels             (height, width, 3) of each, in the order in which they were decoded
+ *
+ * A damaged file is built anew, with a warning; one of other images, or of an older version, silently. */
+#include "base/checksum.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -24,16 +28,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { HEADER = 64, VERSION = 1, THREADS_MAX = 256, PROGRESS_STEP = 64 };
+enum { HEADER = 64, VERSION = 2, THREADS_MAX = 256, PROGRESS_STEP = 64 };
 static const char MAGIC[8] = "CABIMGS\n";
 static const double MEMORY_SHARE = 0.8; /* of what is free may be filled with images */
 
 typedef struct header {
     char magic[8];
     uint32_t version, reserved;
-    uint64_t key, images, size;
-    uint8_t rest[HEADER - 40];
+    uint64_t key, images, size, checksum;
+    uint8_t rest[HEADER - 48];
 } header;
+_Static_assert(sizeof(header) == HEADER && sizeof(cab_cached_image) == 24, "both are written as they lie in memory");
 
 /* ---- every image once, by several threads ------------------------------------------------------------------------------ */
 
@@ -81,7 +86,8 @@ static cab_status keep(pass *p, uint64_t i, cab_image *image)
     }
     if (p->table != NULL) {
         CAB_TRY(write_at(p->fd, image->pixels, bytes, before));
-        p->table[i] = (cab_cached_image){before, (uint32_t)image->width, (uint32_t)image->height};
+        p->table[i] = (cab_cached_image){before, (uint32_t)image->width, (uint32_t)image->height,
+                                         cab_checksum_of(image->pixels, bytes)};
     }
     return CAB_OK;
 }
@@ -200,37 +206,88 @@ static uint64_t cache_key(const cab_image_set *set)
     return hash;
 }
 
-static bool is_valid(const cab_map *map, uint64_t key, uint64_t images)
+static uint64_t checksum_of(header h, const void *table, size_t size)
 {
-    header h;
-    if (map->size < HEADER)
-        return false;
-    memcpy(&h, map->data, sizeof h);
-    if (memcmp(h.magic, MAGIC, sizeof MAGIC) != 0 || h.version != VERSION || h.key != key || h.images != images ||
-        h.size != map->size || (map->size - HEADER) / sizeof(cab_cached_image) < images)
-        return false;
-    const cab_cached_image *table = (const void *)(map->data + HEADER);
-    for (uint64_t i = 0; i < images; i++) {
-        uint64_t pixels = (uint64_t)table[i].width * table[i].height; /* below 2^64 */
-        if (table[i].offset != 0 && (pixels == 0 || table[i].width > INT32_MAX || table[i].height > INT32_MAX ||
-                                     table[i].offset > map->size || pixels > (map->size - table[i].offset) / 3))
-            return false;
-    }
-    return true;
+    h.checksum = 0;
+    cab_checksum checksum = cab_checksum_begin();
+    cab_checksum_add(&checksum, &h, sizeof h);
+    cab_checksum_add(&checksum, table, size);
+    return cab_checksum_end(&checksum);
 }
 
-static bool adopt(cab_image_set *set, const char *path, uint64_t key)
+static cab_status check_header(const char *path, const cab_map *map, uint64_t key, uint64_t images, bool *stale)
+{
+    header h;
+    size_t table = 0;
+    if (map->size < HEADER || memcmp(map->data, MAGIC, sizeof MAGIC) != 0)
+        return cab_fail(CAB_EFORMAT, "%s: not a cache of images", path);
+    memcpy(&h, map->data, sizeof h);
+    *stale = h.version < VERSION;
+    if (h.version != VERSION)
+        return cab_fail(CAB_EFORMAT, "%s: a cache of images of version %" PRIu32 ", expected %d", path, h.version,
+                        VERSION);
+    if (h.size != map->size || __builtin_mul_overflow(h.images, sizeof(cab_cached_image), &table) ||
+        table > map->size - HEADER)
+        return cab_fail(CAB_EFORMAT, "%s: %zu bytes, truncated or damaged", path, map->size);
+    if (checksum_of(h, map->data + HEADER, table) != h.checksum)
+        return cab_fail(CAB_EFORMAT, "%s: damaged: the checksum of its table does not match", path);
+    *stale = h.key != key || h.images != images;
+    return *stale ? cab_fail(CAB_EFORMAT, "%s: a cache of other images", path) : CAB_OK;
+}
+
+/* Whether image i's pixels lie in the file, and are those that were decoded. */
+static bool is_sound(const cab_map *map, const cab_cached_image *image)
+{
+    const uint64_t pixels = (uint64_t)image->width * image->height; /* below 2^64 */
+    if (image->offset == 0)
+        return true;
+    if (pixels == 0 || image->width > INT32_MAX || image->height > INT32_MAX || image->offset > map->size ||
+        pixels > (map->size - image->offset) / 3)
+        return false;
+    return cab_checksum_of(map->data + image->offset, 3 * pixels) == image->checksum;
+}
+
+cab_status cab_image_cache_parse(const char *path, const cab_map *map, uint64_t key, uint64_t images, int threads,
+                                 const cab_cached_image **table, bool *stale)
+{
+    uint64_t damaged = 0, first = UINT64_MAX;
+    *stale = false;
+    CAB_TRY(check_header(path, map, key, images, stale));
+    const cab_cached_image *all = (const void *)(map->data + HEADER); /* aligned: a mapping begins on a page */
+#pragma omp parallel for schedule(dynamic, 16) num_threads(threads) reduction(+ : damaged) reduction(min : first)
+    for (uint64_t i = 0; i < images; i++) {
+        if (is_sound(map, &all[i]))
+            continue;
+        damaged++;
+        first = i < first ? i : first;
+    }
+    if (damaged > 0)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: damaged: %" PRIu64 " of %" PRIu64
+                        " images are not as they were decoded, the first is %" PRIu64,
+                        path, damaged, images, first);
+    *table = all;
+    return CAB_OK;
+}
+
+/* False: there is none that can be used, and damage has been told. */
+static bool adopt(cab_image_set *set, const char *path, uint64_t key, int threads)
 {
     cab_map map;
-    if (cab_map_open(path, &map) != CAB_OK)
+    bool stale = false;
+    if (!cab_path_exists(path))
         return false;
-    if (!is_valid(&map, key, set->count)) {
-        cab_map_close(&map);
-        return false;
+    cab_status status = cab_map_open(path, &map);
+    if (status == CAB_OK) {
+        status = cab_image_cache_parse(path, &map, key, set->count, threads, &set->cached, &stale);
+        if (status != CAB_OK)
+            cab_map_close(&map);
     }
-    set->cache_file = map;
-    set->cached = (const void *)(map.data + HEADER);
-    return true;
+    if (status == CAB_OK)
+        set->cache_file = map;
+    else if (!stale)
+        cab_log_warn("%s; decoding the images again", cab_error_text());
+    return status == CAB_OK;
 }
 
 static cab_status build_file(cab_image_set *set, const char *path, uint64_t key, int threads)
@@ -247,6 +304,7 @@ static cab_status build_file(cab_image_set *set, const char *path, uint64_t key,
     CAB_GOTO(run(&p, "decoding images", threads));
     h.size = atomic_load(&p.bytes);
     memcpy(h.magic, MAGIC, sizeof MAGIC);
+    h.checksum = checksum_of(h, p.table, table);
     CAB_GOTO(cab_writer_write(&writer, &h, sizeof h));
     CAB_GOTO(cab_writer_write(&writer, p.table, table));
     CAB_GOTO(cab_writer_commit(&writer));
@@ -263,10 +321,11 @@ cab_status cab_image_set_cache(cab_image_set *set, const char *path, int threads
     if (path == NULL)
         return cache_in_memory(set, threads);
     uint64_t key = cache_key(set);
-    if (adopt(set, path, key))
+    threads = threads < 1 ? cab_thread_count() : threads;
+    if (adopt(set, path, key, threads))
         return CAB_OK;
     CAB_TRY(build_file(set, path, key, threads));
-    if (!adopt(set, path, key))
+    if (!adopt(set, path, key, threads))
         return cab_fail(CAB_EIO, "%s: the cache of images cannot be read back", path);
     return CAB_OK;
 }

@@ -35,6 +35,7 @@ typedef struct cab_image_item {
 typedef struct cab_cached_image {
     uint64_t offset;
     uint32_t width, height;
+    uint64_t checksum; /* of its pixels */
 } cab_cached_image;
 
 struct cab_image_set {
@@ -86,5 +87,9 @@ cab_status cab_image_set_bad(cab_image_set *set, uint64_t i, cab_status status);
 /* Makes `image` image i of the cache; false when there is no cache or the image is bad. */
 bool cab_image_cache_lend(const cab_image_set *set, uint64_t i, cab_image *image);
 void cab_image_cache_close(cab_image_set *set);
+/* Checks a mapped cache of `images` images in full, pixels included, by `threads` threads: CAB_EFORMAT, with the damage, or with *stale where
+ * it is whole, but of an older version or of other images. *table lies in the mapping. */
+cab_status cab_image_cache_parse(const char *path, const cab_map *map, uint64_t key, uint64_t images, int threads,
+                                 const cab_cached_image **table, bool *stale);
 
 #endif

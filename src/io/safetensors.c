@@ -7,7 +7,7 @@
  *
  * The header is read tensor by tensor, so that it takes little more memory than the table of tensors: as one JSON document,
  * the 20 MB of 300,000 empty tensors would take a gigabyte. The format's own library also refuses bodies with unused bytes; such files are accepted here, they are harmless. */
-#include "io/safetensors.h"
+#include "io/safetensors_internal.h"
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -377,13 +377,60 @@ static cab_status find_header(const uint8_t *data, size_t size, const char *name
     return CAB_OK;
 }
 
+size_t cab_safetensors_find_digits(const char *header, size_t size)
+{
+    static const char before[] = "\"" CAB_SAFETENSORS_CHECKSUM "\":\"" CAB_SAFETENSORS_ALGORITHM;
+    const size_t length = sizeof before - 1, needed = length + CAB_SAFETENSORS_DIGITS;
+    for (size_t at = 0; at + needed <= size; at++) {
+        const char *quote = memchr(header + at, '"', size - needed - at + 1);
+        if (quote == NULL)
+            return SIZE_MAX;
+        at = (size_t)(quote - header);
+        if (memcmp(quote, before, length) == 0)
+            return at + length;
+    }
+    return SIZE_MAX;
+}
+
+/* XXH64 of the file with zeros for the digits at data[at ...]. */
+static uint64_t checksum_without(const uint8_t *data, size_t size, size_t at)
+{
+    const size_t behind = at + CAB_SAFETENSORS_DIGITS;
+    cab_checksum checksum = cab_checksum_begin();
+    cab_checksum_add(&checksum, data, at);
+    cab_checksum_add(&checksum, "0000000000000000", CAB_SAFETENSORS_DIGITS);
+    cab_checksum_add(&checksum, data + behind, size - behind);
+    return cab_checksum_end(&checksum);
+}
+
+/* Files of ours know their own damage. */
+static cab_status check_checksum(const cab_safetensors *st, const uint8_t *data, size_t size, size_t header)
+{
+    char computed[64];
+    const char *stated = cab_safetensors_metadata(st, CAB_SAFETENSORS_CHECKSUM);
+    if (stated == NULL)
+        return CAB_OK;
+    const size_t at = cab_safetensors_find_digits((const char *)data, LENGTH_BYTES + header);
+    if (at == SIZE_MAX)
+        return cab_fail(CAB_EFORMAT, "%s: \"" CAB_SAFETENSORS_CHECKSUM "\" is \"%.40s\", which cab has not written",
+                        st->name, stated);
+    snprintf(computed, sizeof computed, CAB_SAFETENSORS_ALGORITHM "%016" PRIx64, checksum_without(data, size, at));
+    if (strcmp(computed, stated) != 0)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: damaged, or changed by a program that kept \"" CAB_SAFETENSORS_CHECKSUM
+                        "\": found %s, expected %.40s",
+                        st->name, computed, stated);
+    return CAB_OK;
+}
+
 static cab_status parse(cab_safetensors *st, const uint8_t *data, size_t size, const char *name)
 {
     size_t length = 0;
     CAB_TRY(find_header(data, size, name, &length));
     const char *text = (const char *)data + LENGTH_BYTES;
     CAB_TRY(cab_strdup(&st->name, name));
-    return parse_entries(st, text, length, data + LENGTH_BYTES + length, size - LENGTH_BYTES - length);
+    CAB_TRY(parse_entries(st, text, length, data + LENGTH_BYTES + length, size - LENGTH_BYTES - length));
+    return check_checksum(st, data, size, length);
 }
 
 /* ---- public ----------------------------------------------------------------------------------------------------- */

@@ -29,7 +29,8 @@ typedef struct cab_safetensors_entry {
 
 /* Maps and checks a file. CAB_EIO: cannot be read. CAB_EFORMAT: the header does not parse, names a tensor twice, a type
  * that is not in the format, more than CAB_SAFETENSORS_DIMS dimensions, or data that lies outside the file, overlaps
- * another tensor's or has not the size of its shape. The text names the file, the tensor and the numbers. */
+ * another tensor's or has not the size of its shape; or the file has a checksum of cab's writer ("cab_checksum" in its metadata), and
+ * another content. The text names the file, the tensor and the numbers. */
 cab_status cab_safetensors_open(const char *path, cab_safetensors **out);
 /* The same over memory, which must outlive *out; `name` stands for the file in error texts. */
 cab_status cab_safetensors_parse(const void *data, size_t size, const char *name, cab_safetensors **out);
@@ -62,7 +63,7 @@ cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char
                                       const int64_t *shape, const void *data);
 /* Both are copied; a later value of the same key replaces the earlier one. */
 cab_status cab_safetensors_writer_metadata(cab_safetensors_writer *writer, const char *key, const char *value);
-/* Replaces `path` atomically. CAB_EARG: two tensors of one name. */
+/* Replaces `path` atomically, and adds the checksum to the metadata. CAB_EARG: two tensors of one name. */
 cab_status cab_safetensors_writer_save(cab_safetensors_writer *writer, const char *path);
 void cab_safetensors_writer_free(cab_safetensors_writer *writer);
 

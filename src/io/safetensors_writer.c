@@ -1,11 +1,14 @@
 /* safetensors_writer.c - the writer; safetensors.c opens with the layout.
  *
+ * The metadata hold a checksum of the whole file, which is computed with zeros for its own digits (safetensors_internal.h).
+ *
  * The header is padded with spaces so that the body begins on a cache line of the mapped file. Sorted by element size,
  * largest first, every tensor is then aligned to its elements although none is followed by padding. */
 #include "base/file.h"
 #include "base/memory.h"
-#include "io/safetensors.h"
+#include "io/safetensors_internal.h"
 
+#include <inttypes.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,23 +130,50 @@ static cab_status build_header(const cab_safetensors_writer *writer, const char 
     return CAB_OK;
 }
 
-static cab_status write_file(const cab_safetensors_writer *writer, json_object *header, cab_writer *file)
+/* Length and text of the header and its padding as they go to the file. */
+static cab_status format_header(json_object *header, const char *path, char **out, size_t *size)
 {
-    static const char spaces[BODY_ALIGNMENT + 1] = "                                                                ";
     size_t length = 0;
     const char *text =
         json_object_to_json_string_length(header, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &length);
     if (text == NULL)
-        return cab_fail(CAB_ENOMEM, "out of memory: the header of %s", file->path);
-    size_t used = (sizeof(uint64_t) + length) % BODY_ALIGNMENT;
-    size_t padding = (BODY_ALIGNMENT - used) % BODY_ALIGNMENT;
-    uint64_t n = length + padding;
-    CAB_TRY(cab_writer_write(file, &n, sizeof n));
-    CAB_TRY(cab_writer_write(file, text, length));
-    CAB_TRY(cab_writer_write(file, spaces, padding));
+        return cab_fail(CAB_ENOMEM, "out of memory: the header of %s", path);
+    *size = (sizeof(uint64_t) + length + BODY_ALIGNMENT - 1) / BODY_ALIGNMENT * BODY_ALIGNMENT;
+    const uint64_t n = *size - sizeof n;
+    CAB_TRY(cab_alloc((void **)out, 1, *size, "the header of a safetensors file"));
+    memset(*out, ' ', *size);
+    memcpy(*out, &n, sizeof n);
+    memcpy(*out + sizeof n, text, length);
+    return CAB_OK;
+}
+
+/* Replaces the zeros in the header by the checksum of all that is going to be written. */
+static void put_checksum(const cab_safetensors_writer *writer, char *header, size_t size)
+{
+    char digits[CAB_SAFETENSORS_DIGITS + 1];
+    cab_checksum checksum = cab_checksum_begin();
+    cab_checksum_add(&checksum, header, size);
     for (size_t i = 0; i < writer->count; i++)
-        CAB_TRY(cab_writer_write(file, writer->tensors[i].data, writer->tensors[i].bytes));
-    return cab_writer_commit(file);
+        cab_checksum_add(&checksum, writer->tensors[i].data, writer->tensors[i].bytes);
+    snprintf(digits, sizeof digits, "%016" PRIx64, cab_checksum_end(&checksum));
+    char *at = header + cab_safetensors_find_digits(header, size);
+    memcpy(at, digits, CAB_SAFETENSORS_DIGITS);
+}
+
+static cab_status write_file(const cab_safetensors_writer *writer, json_object *header, cab_writer *file)
+{
+    char *text = NULL;
+    size_t size = 0;
+    cab_status status;
+    CAB_TRY(format_header(header, file->path, &text, &size));
+    put_checksum(writer, text, size);
+    CAB_GOTO(cab_writer_write(file, text, size));
+    for (size_t i = 0; i < writer->count; i++)
+        CAB_GOTO(cab_writer_write(file, writer->tensors[i].data, writer->tensors[i].bytes));
+    status = cab_writer_commit(file);
+done:
+    cab_free(text);
+    return status;
 }
 
 cab_status cab_safetensors_writer_save(cab_safetensors_writer *writer, const char *path)
@@ -155,6 +185,8 @@ cab_status cab_safetensors_writer_save(cab_safetensors_writer *writer, const cha
         return cab_fail(CAB_ENOMEM, "out of memory: the header of %s", path);
     if (writer->count > 0)
         qsort(writer->tensors, writer->count, sizeof *writer->tensors, compare);
+    CAB_GOTO(cab_safetensors_writer_metadata(writer, CAB_SAFETENSORS_CHECKSUM,
+                                             CAB_SAFETENSORS_ALGORITHM "0000000000000000"));
     CAB_GOTO(build_header(writer, path, header));
     CAB_GOTO(cab_writer_open(&file, path));
     CAB_GOTO(write_file(writer, header, &file));

@@ -139,13 +139,10 @@ static void test_damaged_cache(void **state)
     assert_ok(cab_file_read(file, 1 << 20, &sound, &size));
     for (size_t i = 0; i < size; i += i < 64 ? 1 : 97) {
         cab_map map;
-        bool reserved = i >= 48 && i < 64;
         sound[i] ^= 0x40;
         assert_ok(cab_file_write(file, sound, size));
         assert_ok(cab_map_open(file, &map));
-        cab_status status = cab_cache_parse(file, &map, key, VOCABULARY, &cache);
-        if (!reserved)
-            check_error(status, CAB_EFORMAT, file, "");
+        check_error(cab_cache_parse(file, &map, key, VOCABULARY, &cache), CAB_EFORMAT, file, "");
         cab_map_close(&map);
         sound[i] ^= 0x40;
     }

@@ -358,6 +358,67 @@ static void an_empty_file_is_a_file(void **state)
     cab_safetensors_close(NULL);
 }
 
+/* Every bit of a file of ours: its flip is an error, or it hides the name of the checksum and leaves every tensor as it is. */
+static void flipped_bits_are_noticed(void **state)
+{
+    static const float values[5] = {1, 2, 3, 4, 5};
+    const item items[] = {{"w", CAB_F32, 1, {5}, values}, {"v", CAB_U8, 1, {3}, values}};
+    const char *path = temp_path(state, "flip.st");
+    char *data = NULL;
+    size_t size = 0, unnoticed = 0;
+    save(path, items, 2);
+    assert_ok(cab_file_read(path, 1 << 20, &data, &size));
+    for (size_t bit = 0; bit < 8 * size; bit++) {
+        cab_safetensors *st = NULL;
+        data[bit / 8] = (char)(data[bit / 8] ^ 1 << bit % 8);
+        if (cab_safetensors_parse(data, size, "flip.st", &st) == CAB_OK) {
+            float out[5];
+            unnoticed++;
+            assert_null(cab_safetensors_metadata(st, "cab_checksum"));
+            assert_ok(cab_safetensors_read_f32(st, "w", 1, (int64_t[]){5}, out));
+            assert_memory_equal(out, values, sizeof values);
+            assert_memory_equal(cab_safetensors_find(st, "v")->data, values, 3);
+        }
+        cab_safetensors_close(st);
+        data[bit / 8] = (char)(data[bit / 8] ^ 1 << bit % 8);
+    }
+    print_message("%zu of %zu flips hide the checksum's name\n", unnoticed, 8 * size);
+    assert_true(unnoticed < 8 * strlen("cab_checksum"));
+    data[size - 1]++;
+    cab_safetensors *st = NULL;
+    assert_fails(cab_safetensors_parse(data, size, "flip.st", &st), CAB_EFORMAT,
+                 "flip.st: damaged, or changed by a program");
+    cab_free(data);
+}
+
+/* A checksum of another kind under our name is refused; without the name the file is anybody's. */
+static void only_checksums_of_ours_are_verified(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"__metadata__\":{\"cab_checksum\":\"xxh64:0123456789abcdef\"}}";
+    static const struct {
+        const char *from, *to;
+        const char *error; /* NULL: accepted */
+    } cases[] = {{"cab_checksum", "a_b_checksum", NULL},
+                 {"xxh64", "md5:x", "\"cab_checksum\" is \"md5:x:0123456789abcdef\", which cab has not written"},
+                 {":\"xx", ": xx", "flip.st"},
+                 {"0123", "9123", "flip.st: damaged"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t data[8 + sizeof text] = {sizeof text - 1};
+        cab_safetensors *st = NULL;
+        memcpy(data + 8, text, sizeof text);
+        char *at = strstr((char *)data + 8, cases[i].from);
+        assert_non_null(at);
+        memcpy(at, cases[i].to, strlen(cases[i].to));
+        cab_status status = cab_safetensors_parse(data, 8 + sizeof text - 1, "flip.st", &st);
+        if (cases[i].error == NULL)
+            assert_ok(status);
+        else
+            assert_fails(status, CAB_EFORMAT, cases[i].error);
+        cab_safetensors_close(st);
+    }
+}
+
 /* ---- real files --------------------------------------------------------------------------------------------------- */
 
 static void real_files(void **state)
@@ -442,6 +503,8 @@ int main(void)
         TEMP_TEST(written_without_holes),
         TEMP_TEST(writer_refuses),
         TEMP_TEST(an_empty_file_is_a_file),
+        TEMP_TEST(flipped_bits_are_noticed),
+        cmocka_unit_test(only_checksums_of_ours_are_verified),
         cmocka_unit_test(real_files),
     };
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);
