@@ -318,6 +318,23 @@ const char *cab_path_name(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
+const char *cab_path_quoted(const char *path, char *out)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._+,:@%=-";
+    size_t length = 1;
+    if (path[0] != '\0' && path[strspn(path, plain)] == '\0') {
+        snprintf(out, CAB_PATH_MAX, "%s", path);
+        return out;
+    }
+    out[0] = '\'';
+    for (; *path != '\0' && length < CAB_PATH_MAX - 6; path++) {
+        const char *quote = *path == '\'' ? "'\\'" : ""; /* ends the word, adds a quote, begins another */
+        length += (size_t)snprintf(out + length, CAB_PATH_MAX - length, "%s%c", quote, *path);
+    }
+    snprintf(out + length, CAB_PATH_MAX - length, "'");
+    return out;
+}
+
 bool cab_path_exists(const char *path)
 {
     struct stat info;

@@ -59,6 +59,8 @@ cab_status cab_file_copy(const char *from, const char *to);
 cab_status cab_path_join(char *out, const char *directory, const char *name);
 /* The part after the last '/'. */
 const char *cab_path_name(const char *path);
+/* The path as one word of a shell, in out[CAB_PATH_MAX], cut off if longer; returns out. */
+const char *cab_path_quoted(const char *path, char *out);
 bool cab_path_exists(const char *path);
 bool cab_path_is_directory(const char *path);
 /* mkdir -p. */

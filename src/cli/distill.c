@@ -27,7 +27,9 @@
     TEXT(passes, 'p', "N", "", "passes over the training data instead (train.passes)")                                 \
     TEXT(seed, 0, "N", "", "seed of everything random (seed)")                                                         \
     LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
-    BOOL(resume, 'r', "go on with the run in the output directory; one that has ended is kept")                        \
+    BOOL(resume, 'r',                                                                                                  \
+         "go on with the run in the output directory, or in the directory given in place of RECIPE; one that has "     \
+         "ended is kept")                                                                                              \
     BOOL(overwrite, 0, "start anew where the output directory holds a run")                                            \
     BOOL(dry_run, 0, "print the plan and stop")                                                                        \
     BOOL(quiet, 'q', "no messages but warnings")
@@ -101,6 +103,17 @@ static cab_status apply_flags(cab_recipe *recipe, const struct distill_options *
     return CAB_OK;
 }
 
+/* The recipe of a run's directory, which goes on there, wherever it was begun. */
+static cab_status load_run(const char *directory, cab_recipe **recipe)
+{
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(path, directory, CAB_RUN_RECIPE));
+    if (!cab_path_exists(path))
+        return cab_fail(CAB_EARG, "%s: holds no run: there is no " CAB_RUN_RECIPE " in it", directory);
+    CAB_TRY(cab_recipe_load(path, recipe));
+    return cab_recipe_set(*recipe, "out", directory);
+}
+
 /* Adds the recipe for one method ("": as the file has it). */
 static cab_status add_recipe(struct plan *plan, const struct distill_options *options, const cab_list *operands,
                              const char *method)
@@ -108,8 +121,13 @@ static cab_status add_recipe(struct plan *plan, const struct distill_options *op
     cab_recipe **recipe = &plan->recipes[plan->count];
     if (plan->count >= METHODS_MAX)
         return cab_fail(CAB_EARG, "--methods: more than %d", METHODS_MAX);
-    if (operands->count)
-        CAB_TRY(cab_recipe_load(operands->items[0], recipe));
+    const char *given = operands->count ? operands->items[0] : NULL;
+    if (given && cab_path_is_directory(given) && !options->resume)
+        return cab_fail(CAB_EARG, "%s: is a directory, expected a recipe; --resume goes on with the run in it", given);
+    if (given && cab_path_is_directory(given))
+        CAB_TRY(load_run(given, recipe));
+    else if (given)
+        CAB_TRY(cab_recipe_load(given, recipe));
     else
         CAB_TRY(cab_recipe_preset("cab-best", recipe));
     plan->count++;
@@ -310,20 +328,24 @@ static const cli_example examples[] = {
      "without a recipe file: cab-best"},
     {"cab distill recipes/vit-tiny-vim-tiny.yaml --methods vanilla,soft,cab --out runs/vim --passes 10",
      "from images: a ViT becomes a Vision Mamba"},
-    {"cab distill recipes/tales-gpt2.yaml --resume", "go on after an interruption, with the same bits"},
+    {"cab distill --resume runs/a", "go on after an interruption, from any directory, with the same bits"},
     {0}};
 
 const cli_command cli_distill = {
     .name = "distill",
     .summary = "train a Mamba student from a Transformer teacher",
-    .synopsis = "[RECIPE]",
+    .synopsis = "[RECIPE | --resume RUN]",
     .description =
         "Runs a recipe: reads teacher and data, trains the student, and leaves in the output directory recipe.yaml, "
         "log.jsonl, result.json and the student. Without a RECIPE the defaults and the method cab-best are used.\n\n"
         "Images (student.architecture: vim) lie in folders of classes, archives of them, or .csv lists. A class map "
         "says which of the teacher's classes they are.\n\n"
         "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\n"
-        "Ctrl-C saves the state and stops; --resume goes on from it. At the end a table of what was reached is printed "
+        "Ctrl-C saves the state, stops and prints the command that goes on from there; so do SIGTERM, SIGHUP, SIGUSR1, "
+        "SIGUSR2 and SIGXCPU (Slurm: --signal=USR1@60). --resume takes the run's directory, or a recipe and --out; "
+        "keys "
+        "that do not change the student may differ, and the inputs must be those it began with, wherever they lie now. "
+        "At the end a table of what was reached is printed "
         "to standard output.",
     .examples = examples,
     .options = distill_table,

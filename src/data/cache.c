@@ -231,18 +231,25 @@ done:
 
 /* ---- opening ---------------------------------------------------------------------------------------------------------- */
 
-cab_status cab_cache_key(const char *text_path, const cab_tokenizer *tokenizer, const cab_cache_options *options,
-                         uint64_t *key)
+static cab_status find_key(const char *text_path, const cab_tokenizer *tokenizer, const cab_cache_options *options,
+                           uint64_t *key, cab_fingerprint *text)
 {
     cab_map map = {0};
     uint64_t parts[2] = {VERSION, cab_tokenizer_hash(tokenizer)};
     CAB_TRY(cab_map_open(text_path, &map));
     uint64_t hash = cab_hash(CAB_HASH_START, parts, sizeof parts);
     hash = cab_text_key(hash, text_path, &options->text);
-    const uint64_t content = cab_checksum_of(map.data, map.size);
-    *key = cab_hash(hash, &content, sizeof content);
+    *text = (cab_fingerprint){map.size, cab_checksum_of(map.data, map.size)};
+    *key = cab_hash(hash, &text->checksum, sizeof text->checksum);
     cab_map_close(&map);
     return CAB_OK;
+}
+
+cab_status cab_cache_key(const char *text_path, const cab_tokenizer *tokenizer, const cab_cache_options *options,
+                         uint64_t *key)
+{
+    cab_fingerprint text;
+    return find_key(text_path, tokenizer, options, key, &text);
 }
 
 /* Both tables rise; token_end ends at the number of tokens. */
@@ -293,7 +300,7 @@ cab_status cab_cache_parse(const char *path, const cab_map *map, uint64_t key, i
         if (cab_tokens_get(&tokens, i) >= vocab_size)
             return cab_fail(CAB_EFORMAT, "%s: token %" PRIu64 ": id %" PRId64 ", but the vocabulary has %" PRId64, path,
                             i, cab_tokens_get(&tokens, i), vocab_size);
-    *cache = (cab_cache){tokens, h.documents, token_end, byte_end};
+    *cache = (cab_cache){.tokens = tokens, .documents = h.documents, .token_end = token_end, .byte_end = byte_end};
     return CAB_OK;
 }
 
@@ -307,17 +314,11 @@ static cab_status open_existing(const char *path, uint64_t key, int64_t vocab_si
     return status;
 }
 
-cab_status cab_cache_open(const char *text_path, const cab_tokenizer *tokenizer, const cab_cache_options *options,
-                          cab_cache *cache)
+/* The cache at `path`, built or built anew where need be. */
+static cab_status open_or_build(const char *path, const char *text_path, uint64_t key, const cab_tokenizer *tokenizer,
+                                const cab_cache_options *options, cab_cache *cache)
 {
-    char path[CAB_PATH_MAX], name[32];
-    uint64_t key = 0;
-    int64_t vocab_size = cab_tokenizer_vocab_size(tokenizer);
-    *cache = (cab_cache){0};
-    CAB_TRY(cab_cache_key(text_path, tokenizer, options, &key));
-    snprintf(name, sizeof name, "%016" PRIx64 ".tok", key);
-    CAB_TRY(cab_path_join(path, options->directory, name));
-    cab_temporary_sweep(options->directory);
+    const int64_t vocab_size = cab_tokenizer_vocab_size(tokenizer);
     if (cab_path_exists(path)) {
         if (open_existing(path, key, vocab_size, cache) == CAB_OK)
             return CAB_OK;
@@ -326,6 +327,22 @@ cab_status cab_cache_open(const char *text_path, const cab_tokenizer *tokenizer,
     CAB_TRY(cab_directory_make(options->directory));
     CAB_TRY(cab_cache_build(path, text_path, key, tokenizer, options));
     return open_existing(path, key, vocab_size, cache);
+}
+
+cab_status cab_cache_open(const char *text_path, const cab_tokenizer *tokenizer, const cab_cache_options *options,
+                          cab_cache *cache)
+{
+    char path[CAB_PATH_MAX], name[32];
+    uint64_t key = 0;
+    cab_fingerprint text;
+    *cache = (cab_cache){0};
+    CAB_TRY(find_key(text_path, tokenizer, options, &key, &text));
+    snprintf(name, sizeof name, "%016" PRIx64 ".tok", key);
+    CAB_TRY(cab_path_join(path, options->directory, name));
+    cab_temporary_sweep(options->directory);
+    CAB_TRY(open_or_build(path, text_path, key, tokenizer, options, cache));
+    cache->text = text;
+    return CAB_OK;
 }
 
 void cab_cache_close(cab_cache *cache)

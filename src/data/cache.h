@@ -20,6 +20,7 @@
 #define CAB_DATA_CACHE_H
 
 #include "base/error.h"
+#include "base/fingerprint.h"
 #include "data/text.h"
 #include "data/tokenizer.h"
 #include "data/tokens.h"
@@ -31,6 +32,7 @@ typedef struct cab_cache {
     uint64_t documents;
     const uint64_t *token_end; /* into the mapping */
     const uint64_t *byte_end;
+    cab_fingerprint text; /* of the text file, of all its bytes; set by cab_cache_open() */
 } cab_cache;
 
 /* What the ids depend on besides the tokenizer. */

@@ -20,6 +20,7 @@
 typedef struct source {
     cab_cache cache;
     cab_tokens tokens; /* of token files */
+    char *path;
 } source;
 
 typedef struct document {
@@ -92,6 +93,7 @@ done:
 
 static cab_status open_source(cab_dataset *d, source *s, const char *path, const cab_dataset_options *options)
 {
+    CAB_TRY(cab_strdup(&s->path, path));
     if (cab_tokens_is_tokens(path))
         return open_tokens(d, s, path, options);
     CAB_TRY(cab_data_paths_check_kind(path));
@@ -203,6 +205,19 @@ done:
     return status;
 }
 
+size_t cab_dataset_files(const cab_dataset *d)
+{
+    return d->sources_count;
+}
+
+const char *cab_dataset_file(const cab_dataset *d, size_t index, cab_fingerprint *content)
+{
+    const source *s = &d->sources[index];
+    const bool tokens = s->tokens.map.data != NULL;
+    *content = tokens ? cab_fingerprint_of(s->tokens.map.data, s->tokens.map.size) : s->cache.text;
+    return s->path;
+}
+
 void cab_dataset_free(cab_dataset *d)
 {
     if (d == NULL)
@@ -210,6 +225,7 @@ void cab_dataset_free(cab_dataset *d)
     for (size_t i = 0; i < d->sources_count; i++) {
         cab_cache_close(&d->sources[i].cache);
         cab_tokens_close(&d->sources[i].tokens);
+        cab_free(d->sources[i].path);
     }
     cab_free(d->sources);
     cab_free(d->documents);

@@ -12,6 +12,7 @@
 #define CAB_DATA_DATASET_H
 
 #include "base/error.h"
+#include "base/fingerprint.h"
 #include "data/expand.h"
 #include "data/tokenizer.h"
 #include "data/tokens.h"
@@ -37,6 +38,10 @@ typedef struct cab_dataset_options {
 cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_dataset_options *options,
                             cab_dataset **out);
 void cab_dataset_free(cab_dataset *dataset);
+
+/* The files, in the order in which they were opened: path, and content (of text all of it, whatever its size). */
+size_t cab_dataset_files(const cab_dataset *dataset);
+const char *cab_dataset_file(const cab_dataset *dataset, size_t index, cab_fingerprint *content);
 
 /* Documents kept, and before the fraction was taken. */
 uint64_t cab_dataset_documents(const cab_dataset *dataset);

@@ -13,6 +13,7 @@
 #ifndef CAB_DATA_IMAGE_SET_H
 #define CAB_DATA_IMAGE_SET_H
 
+#include "base/fingerprint.h"
 #include "data/expand.h"
 #include "data/image.h"
 #include "data/image_classes.h"
@@ -65,6 +66,10 @@ cab_status cab_image_set_check(cab_image_set *set, int threads);
 /* The same, and keeps the decoded images: in memory when `path` is NULL, else in one file that is mapped from then on and
  * used again as long as the images and the decode options are the same. More than fits is CAB_ENOMEM or CAB_EIO. */
 cab_status cab_image_set_cache(cab_image_set *set, const char *path, int threads);
+
+/* What tells this set's content from another's, wherever it lies: labels, names within their folder and sizes of all images, the bytes of 256
+ * of them, and the archives' fingerprints. `size` is the sum of the images' sizes. */
+cab_status cab_image_set_fingerprint(const cab_image_set *set, cab_fingerprint *out);
 
 /* Writes the images as a .csv list: path,class. Paths below the list's folder are relative, others absolute. */
 cab_status cab_image_set_write_list(const cab_image_set *set, const char *path);

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/temporary.h"
 #include "train/compare.h"
+#include "train/identity.h"
 #include "train/log.h"
 #include "train/predictions.h"
 
@@ -25,28 +26,27 @@ static cab_status lock(const char *directory, cab_claim *claim)
     return CAB_OK;
 }
 
-/* Refuses what the directory holds unless it is this run, unfinished. */
+/* Refuses what the directory holds unless it is this run, unfinished. Where there is a checkpoint, it tells whether the inputs are the
+ * same, wherever they lie now (snapshot.h); before the first one their paths must do. */
 static cab_status check_contents(const cab_recipe *recipe)
 {
-    char path[CAB_PATH_MAX], result[CAB_PATH_MAX];
-    char *old = NULL, *new = NULL;
-    size_t old_size = 0, new_size = 0;
-    cab_status status;
+    char path[CAB_PATH_MAX], result[CAB_PATH_MAX], checkpoint[CAB_PATH_MAX], text[1024];
+    cab_recipe *old = NULL;
     CAB_TRY(cab_path_join(path, recipe->out, CAB_RUN_RECIPE));
     CAB_TRY(cab_path_join(result, recipe->out, CAB_RUN_RESULT));
+    CAB_TRY(cab_path_join(checkpoint, recipe->out, CAB_RUN_CHECKPOINT));
     if (!cab_path_exists(path))
         return CAB_OK;
-    CAB_GOTO(cab_file_read(path, 1 << 24, &old, &old_size));
-    CAB_GOTO(cab_recipe_print(recipe, &new, &new_size));
-    if (old_size != new_size || memcmp(old, new, new_size) != 0)
-        status =
-            cab_fail(CAB_EARG, "%s: holds another run (its recipe.yaml differs); choose another directory or remove it",
-                     recipe->out);
-    else if (cab_path_exists(result))
+    CAB_TRY(cab_recipe_load(path, &old));
+    cab_status status = cab_identity_compare(path, old, recipe, !cab_path_exists(checkpoint));
+    cab_recipe_free(old);
+    if (status == CAB_EARG) {
+        snprintf(text, sizeof text, "%s", cab_error_text());
+        return cab_fail(CAB_EARG, "%s: holds another run (%s); choose another directory or remove it", recipe->out,
+                        text);
+    }
+    if (status == CAB_OK && cab_path_exists(result))
         status = cab_fail(CAB_EARG, "%s: holds this run, finished; choose another directory or remove it", recipe->out);
-done:
-    cab_free(old);
-    cab_free(new);
     return status;
 }
 
@@ -86,10 +86,15 @@ cab_status cab_claim_begin(const cab_recipe *recipe, bool anew, cab_claim *claim
     if (anew)
         CAB_TRY(remove_run(recipe->out));
     CAB_TRY(cab_path_join(path, recipe->out, CAB_RUN_RECIPE));
-    if (cab_path_exists(path))
-        return CAB_OK;
-    claim->begun = true;
-    return cab_recipe_save(recipe, path);
+    claim->begun = !cab_path_exists(path);
+    return CAB_OK;
+}
+
+cab_status cab_claim_record(const cab_recipe *recipe)
+{
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(path, recipe->out, CAB_RUN_RECIPE));
+    return cab_identity_save(recipe, path);
 }
 
 cab_status cab_claim_clear(const cab_recipe *recipe)

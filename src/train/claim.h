@@ -15,8 +15,10 @@ typedef struct cab_claim {
 /* Makes recipe->out if need be, and locks it until it is released or the process ends; nothing in it changes. CAB_EARG where another
  * process holds it and, unless `anew`, where it holds another run, or this one, finished. Release even after a failure. */
 cab_status cab_claim_take(const cab_recipe *recipe, bool anew, cab_claim *claim);
-/* Writes recipe.yaml if it is not there. anew: after removing what an earlier run left, but for student/, which is replaced in the end. */
+/* The run may change the directory from here on. anew: after removing what an earlier run left, but for student/, which is replaced in the end. */
 cab_status cab_claim_begin(const cab_recipe *recipe, bool anew, cab_claim *claim);
+/* Writes recipe.yaml, its paths made absolute. Of a resumed run, once its checkpoint has been accepted: what may change may have changed. */
+cab_status cab_claim_record(const cab_recipe *recipe);
 /* Removes the run that recipe->out holds, if it is there. */
 cab_status cab_claim_clear(const cab_recipe *recipe);
 /* `fruitless`: nothing was trained, so what this claim has made goes, and the next attempt may have a mended recipe. */

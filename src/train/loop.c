@@ -93,14 +93,14 @@ static void show_progress(const cab_run *run, cab_progress *progress, const cab_
     cab_progress_update(progress, run->step, detail);
 }
 
-/* Saves, and says where the run stands. */
+/* Saves, and says where the run stands and how it goes on. */
 static cab_status interrupted(cab_run *run)
 {
+    char word[CAB_PATH_MAX];
     CAB_TRY(cab_snapshot_save(run));
     return cab_fail(CAB_EINTERRUPTED,
-                    "interrupted at step %" PRIu64 " of %" PRIu64
-                    "; resumed (cab distill --resume) it goes on from there",
-                    run->step, run->total_steps);
+                    "interrupted at step %" PRIu64 " of %" PRIu64 "; to go on from there: cab distill --resume %s",
+                    run->step, run->total_steps, cab_path_quoted(run->recipe->out, word));
 }
 
 /* A failed step leaves parameters as they were; the text gains the place to go on from. */
@@ -303,6 +303,7 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
 {
     bool resumed = false;
     CAB_TRY(cab_snapshot_load(run, &resumed));
+    CAB_TRY(cab_claim_record(run->recipe));
     if (resumed)
         cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run->step, run->total_steps);
     describe(run);

@@ -9,6 +9,7 @@
 #include "distill/initialise.h"
 #include "distill/initialise_vim.h"
 #include "distill/layer_map.h"
+#include "train/inputs.h"
 #include "train/run_images.h"
 
 #include <inttypes.h>
@@ -214,7 +215,9 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
                     : cab_initialise(run->student, run->teacher, r, run->layer_map));
     CAB_TRY(open_terms(r, run));
     CAB_TRY(open_averages(r, run));
-    return run->reads_images ? cab_run_images_open_loader(run) : CAB_OK;
+    if (run->reads_images)
+        CAB_TRY(cab_run_images_open_loader(run));
+    return cab_inputs_describe(run, &run->inputs);
 }
 
 void cab_run_close(cab_run *run)
@@ -234,6 +237,7 @@ void cab_run_close(cab_run *run)
     cab_dataset_free(run->eval);
     cab_tokenizer_free(run->tokenizer);
     cab_free(run->layer_map);
+    cab_free(run->inputs);
     cab_free(run->stage_steps);
     cab_free(run->ids);
     cab_free(run->labels);

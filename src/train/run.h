@@ -36,6 +36,7 @@ typedef struct cab_run_images {
 
 typedef struct cab_run {
     const struct cab_recipe *recipe;
+    char *inputs; /* what it was given, by content (inputs.h) */
     cab_backend *backend;
     cab_precision precision;
     cab_model *teacher, *student;

@@ -1,34 +1,28 @@
 #include "train/snapshot.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
-#include "io/safetensors.h"
+#include "base/thread.h"
+#include "train/identity.h"
+#include "train/inputs.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static const char *const layout_version = "1";
+static const char *const layout_version = "2";
+static const char advice[] = "put back a copy of the checkpoint, or start anew with --overwrite";
 
 enum { NAME_MAX_LENGTH = CAB_NAME_MAX + 16 };
 
 static cab_status snapshot_path(const cab_run *run, char path[CAB_PATH_MAX])
 {
     return cab_path_join(path, run->recipe->out, CAB_RUN_CHECKPOINT);
-}
-
-/* A checkpoint belongs to one recipe: what is written beside the run. */
-static cab_status recipe_hash(const cab_run *run, char text[32])
-{
-    char *content = NULL;
-    size_t size = 0;
-    CAB_TRY(cab_recipe_print(run->recipe, &content, &size));
-    snprintf(text, 32, "%016" PRIx64, cab_hash(CAB_HASH_START, content, size));
-    cab_free(content);
-    return CAB_OK;
 }
 
 /* Copies of device memory, kept until the file is written. */
@@ -57,6 +51,22 @@ static void bag_close(bag *b)
     cab_safetensors_writer_free(b->writer);
 }
 
+static const char *precision_name(const cab_run *run)
+{
+    return run->precision == CAB_PRECISION_BF16 ? "bf16" : "fp32";
+}
+
+/* A checkpoint belongs to one recipe and to the files that the run was given. */
+static cab_status add_recipe(const cab_run *run, bag *b)
+{
+    char *text = NULL;
+    size_t size = 0;
+    CAB_TRY(cab_recipe_print(run->recipe, &text, &size));
+    cab_status status = cab_safetensors_writer_metadata(b->writer, "recipe", text);
+    cab_free(text);
+    return status;
+}
+
 static cab_status add_metadata(const cab_run *run, bag *b)
 {
     char text[64];
@@ -67,8 +77,11 @@ static cab_status add_metadata(const cab_run *run, bag *b)
     CAB_TRY(cab_safetensors_writer_metadata(b->writer, "seconds", text));
     snprintf(text, sizeof text, "%.17g", run->train_seconds);
     CAB_TRY(cab_safetensors_writer_metadata(b->writer, "train_seconds", text));
-    CAB_TRY(recipe_hash(run, text));
-    return cab_safetensors_writer_metadata(b->writer, "recipe", text);
+    snprintf(text, sizeof text, "%d", cab_thread_count());
+    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "threads", text));
+    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "precision", precision_name(run)));
+    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "inputs", run->inputs));
+    return add_recipe(run, b);
 }
 
 static cab_status add_tensors(const cab_run *run, bag *b)
@@ -122,29 +135,96 @@ static cab_status load_into(const cab_run *run, const cab_safetensors *st, const
     return status;
 }
 
+/* A whole number, or not negative and finite, as add_metadata() writes them. */
+static bool read_whole(const char *text, uint64_t *out)
+{
+    char *end = NULL;
+    errno = 0;
+    *out = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0;
+}
+
+static bool read_seconds(const char *text, double *out)
+{
+    char *end = NULL;
+    *out = strtod(text, &end);
+    return text[0] != '\0' && *end == '\0' && isfinite(*out) && *out >= 0;
+}
+
+cab_status cab_snapshot_facts_read(const cab_safetensors *st, const char *path, cab_snapshot_facts *out)
+{
+    static const char *const keys[] = {"step", "seconds", "train_seconds", "recipe", "inputs", "threads", "precision"};
+    enum { KEYS = sizeof keys / sizeof *keys };
+    const char *values[KEYS], *version = cab_safetensors_metadata(st, "version");
+    if (version != NULL && strcmp(version, "1") == 0)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: of an earlier version of cab, which did not note what the run was given; end it with that "
+                        "version, or start anew with --overwrite",
+                        path);
+    if (version == NULL || strcmp(version, layout_version) != 0)
+        return cab_fail(CAB_EFORMAT, "%s: not a checkpoint of a run: version is \"%.20s\", expected %s; %s", path,
+                        version == NULL ? "" : version, layout_version, advice);
+    if (cab_safetensors_metadata(st, "cab_checksum") == NULL)
+        return cab_fail(CAB_EFORMAT, "%s: damaged: it has no checksum; %s", path, advice);
+    for (int i = 0; i < KEYS; i++) {
+        values[i] = cab_safetensors_metadata(st, keys[i]);
+        if (values[i] == NULL)
+            return cab_fail(CAB_EFORMAT, "%s: not a checkpoint of a run: its metadata lack %s; %s", path, keys[i],
+                            advice);
+    }
+    *out = (cab_snapshot_facts){.recipe = values[3], .inputs = values[4], .precision = values[6]};
+    if (!read_whole(values[0], &out->step) || !read_seconds(values[1], &out->seconds) ||
+        !read_seconds(values[2], &out->train_seconds) || !read_whole(values[5], &out->threads))
+        return cab_fail(CAB_EFORMAT, "%s: step, seconds, train_seconds or threads is no number; %s", path, advice);
+    return CAB_OK;
+}
+
+/* The run that the checkpoint was made by is this one: the same recipe, given the same. */
+static cab_status check_identity(const cab_run *run, const cab_snapshot_facts *facts, const char *path)
+{
+    cab_recipe *then = NULL;
+    CAB_TRY(cab_recipe_parse(path, facts->recipe, strlen(facts->recipe), &then));
+    cab_status status = cab_identity_compare(path, then, run->recipe, false);
+    cab_recipe_free(then);
+    return status == CAB_OK ? cab_inputs_compare(path, facts->inputs, run->inputs) : status;
+}
+
+/* What may change the last bits is no other run, but it is told. */
+static void tell_differences(const cab_run *run, const cab_snapshot_facts *facts)
+{
+    if (facts->threads != (uint64_t)cab_thread_count())
+        cab_log_warn("the run had %" PRIu64
+                     " threads and goes on with %d: its bits may differ from those of an unbroken run",
+                     facts->threads, cab_thread_count());
+    if (strcmp(facts->precision, precision_name(run)) != 0)
+        cab_log_warn("the run had precision %.16s, and this machine gives %s: precision: %.16s keeps it",
+                     facts->precision, precision_name(run), facts->precision);
+}
+
 static cab_status load_metadata(cab_run *run, const cab_safetensors *st, const char *path)
 {
-    char hash[64];
-    const char *recipe = cab_safetensors_metadata(st, "recipe"), *step = cab_safetensors_metadata(st, "step");
-    const char *seconds = cab_safetensors_metadata(st, "seconds"),
-               *train = cab_safetensors_metadata(st, "train_seconds"),
-               *version = cab_safetensors_metadata(st, "version");
-    char *end = NULL;
-    if (recipe == NULL || step == NULL || seconds == NULL || train == NULL || version == NULL)
-        return cab_fail(CAB_EFORMAT,
-                        "%s: not a checkpoint of a run: metadata version, recipe, step or seconds is missing", path);
-    if (strcmp(version, layout_version) != 0)
-        return cab_fail(CAB_EFORMAT, "%s: version is \"%s\", expected %s", path, version, layout_version);
-    CAB_TRY(recipe_hash(run, hash));
-    if (strcmp(hash, recipe) != 0)
-        return cab_fail(CAB_EARG, "%s: belongs to a run with another recipe (%s, this one is %s)", path, recipe, hash);
-    run->step = strtoull(step, &end, 10);
-    run->seconds = strtod(seconds, NULL);
-    run->train_seconds = strtod(train, NULL);
-    if (*end != '\0' || run->step > run->total_steps)
-        return cab_fail(CAB_EFORMAT, "%s: step is \"%s\", expected a number up to %" PRIu64, path, step,
+    cab_snapshot_facts facts;
+    CAB_TRY(cab_snapshot_facts_read(st, path, &facts));
+    CAB_TRY(check_identity(run, &facts, path));
+    if (facts.step > run->total_steps)
+        return cab_fail(CAB_EFORMAT, "%s: step is %" PRIu64 ", expected a number up to %" PRIu64, path, facts.step,
                         run->total_steps);
+    tell_differences(run, &facts);
+    run->step = facts.step;
+    run->seconds = facts.seconds;
+    run->train_seconds = facts.train_seconds;
     return CAB_OK;
+}
+
+/* Its checksum is verified. */
+static cab_status open_checkpoint(const char *path, cab_safetensors **st)
+{
+    char text[CAB_PATH_MAX];
+    cab_status status = cab_safetensors_open(path, st);
+    if (status != CAB_EFORMAT)
+        return status;
+    snprintf(text, sizeof text, "%s", cab_error_text());
+    return cab_fail(CAB_EFORMAT, "%s; %s", text, advice);
 }
 
 static cab_status load_parameters(cab_run *run, const cab_safetensors *st)
@@ -174,7 +254,7 @@ cab_status cab_snapshot_load(cab_run *run, bool *found)
     *found = cab_path_exists(path);
     if (!*found)
         return CAB_OK;
-    CAB_TRY(cab_safetensors_open(path, &st));
+    CAB_TRY(open_checkpoint(path, &st));
     cab_status status = load_metadata(run, st, path);
     if (status == CAB_OK)
         status = load_parameters(run, st);
@@ -188,7 +268,7 @@ cab_status cab_snapshot_moments(cab_run *run)
     cab_safetensors *st = NULL;
     cab_status status = CAB_OK;
     CAB_TRY(snapshot_path(run, path));
-    CAB_TRY(cab_safetensors_open(path, &st));
+    CAB_TRY(open_checkpoint(path, &st));
     for (size_t i = 0; status == CAB_OK && i < cab_optimizer_count(run->optimizer); i++) {
         const cab_optimized *o = cab_optimizer_at(run->optimizer, i);
         status = load_into(run, st, "m.", o->parameter, o->m);

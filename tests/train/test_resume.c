@@ -114,7 +114,8 @@ static void test_interrupted_and_resumed(void **state)
 /* Rewrites a checkpoint with one tensor's values replaced. */
 static void damage_checkpoint(const char *path, const char *name, float value)
 {
-    static const char *const keys[] = {"version", "step", "seconds", "train_seconds", "recipe"};
+    static const char *const keys[] = {"version", "step",   "seconds", "train_seconds",
+                                       "recipe",  "inputs", "threads", "precision"};
     cab_safetensors *st = NULL;
     cab_safetensors_writer *writer = NULL;
     float large[32 * 1024];
@@ -177,6 +178,25 @@ static void test_checkpoints_that_do_not_belong(void **state)
     cab_recipe_free(r);
 }
 
+/* One flipped bit anywhere ends in an error that names the file and says what to do. */
+static void test_flipped_bits_are_refused(void **state)
+{
+    char checkpoint[CAB_PATH_MAX], *sound = NULL;
+    size_t size = 0;
+    cab_recipe *r = broken_off(state, "broken", checkpoint);
+    assert_ok(cab_file_read(checkpoint, 1 << 26, &sound, &size));
+    for (size_t k = 0; k < 40; k++) {
+        const size_t at = k < 20 ? k * 97 : (size_t)((double)(size - 1) * (double)(k - 20) / 19);
+        sound[at] = (char)(sound[at] ^ 1 << k % 8);
+        assert_ok(cab_file_write(checkpoint, sound, size));
+        assert_fails(cab_distill(r, NULL, NULL), CAB_EFORMAT, checkpoint);
+        assert_non_null(strstr(cab_error_text(), "start anew with --overwrite"));
+        sound[at] = (char)(sound[at] ^ 1 << k % 8);
+    }
+    cab_free(sound);
+    cab_recipe_free(r);
+}
+
 /* ---- the other process ----------------------------------------------------------------------------------------------- */
 
 static void stop(int signal_number)
@@ -201,10 +221,9 @@ static int run_recipe(const char *path)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TEMP_TEST(test_killed_at_random_moments),
-        TEMP_TEST(test_interrupted_and_resumed),
-        TEMP_TEST(test_a_failed_step_names_the_checkpoint),
-        TEMP_TEST(test_checkpoints_that_do_not_belong),
+        TEMP_TEST(test_killed_at_random_moments),           TEMP_TEST(test_interrupted_and_resumed),
+        TEMP_TEST(test_a_failed_step_names_the_checkpoint), TEMP_TEST(test_checkpoints_that_do_not_belong),
+        TEMP_TEST(test_flipped_bits_are_refused),
     };
     if (argc == 3 && strcmp(argv[1], "run") == 0)
         return run_recipe(argv[2]);
