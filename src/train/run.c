@@ -6,9 +6,8 @@
 #include "base/memory.h"
 #include "base/thread.h"
 #include "device/device.h"
-#include "distill/initialise.h"
-#include "distill/initialise_vim.h"
 #include "distill/layer_map.h"
+#include "distill/students.h"
 #include "train/inputs.h"
 #include "train/run_images.h"
 
@@ -34,7 +33,7 @@ static cab_status open_models(const struct cab_recipe *r, cab_run *run)
     if (cab_model_reads_images(run->teacher) != run->reads_images)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
                         r->teacher.path, run->teacher->arch->name, run->reads_images ? "text" : "images",
-                        run->reads_images ? "phi-mamba" : "vim");
+                        cab_student_for(!run->reads_images)->arch->name);
     run->seq_len = 1;
     return CAB_OK;
 }
@@ -87,59 +86,13 @@ static cab_status open_data(const struct cab_recipe *r, cab_run *run)
     return cab_dataset_open((const char *const *)r->data.eval.items, r->data.eval.count, &options, &run->eval);
 }
 
-static int chosen(int64_t value, int fallback)
-{
-    return value > 0 ? (int)value : fallback;
-}
-
-/* Master, gradient, bf16 copy and two moments of every parameter, said before any is allocated. */
-static cab_status check_student_fits(const cab_run *run, const cab_config *c)
-{
-    const double bytes_per_parameter = 4 + 4 + 2 + 8;
-    double d = c->d_model, states = (double)c->n_group * c->d_state, channels = d + 2 * states;
-    double layer =
-        (channels + d + c->n_head) * d + d * d + 2 * d * c->d_mlp + c->d_mlp + channels * (c->d_conv + 1) + 5 * d;
-    double parameters = 2.0 * c->vocab_size * d + c->n_layer * layer;
-    double available = run->backend->available(run->backend);
-    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
-    if (parameters * bytes_per_parameter <= available)
-        return CAB_OK;
-    return cab_fail(
-        CAB_ENOMEM, "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
-        parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
-}
-
-static cab_status new_student(const struct cab_recipe *r, cab_run *run)
-{
-    const cab_config *t = &run->teacher->config;
-    const cab_arch *arch = NULL;
-    cab_config c = {.vocab_size = t->vocab_size,
-                    .d_model = chosen(r->student.d_model, t->d_model),
-                    .n_layer = chosen(r->student.n_layer, t->n_layer),
-                    .n_head = chosen(r->student.n_head, t->n_head),
-                    .d_mlp = chosen(r->student.d_mlp, t->d_mlp),
-                    .d_conv = (int)r->student.d_conv,
-                    .max_length = (int)run->seq_len,
-                    .norm_eps = t->norm_eps,
-                    .activation = t->activation,
-                    .bos_token = t->bos_token,
-                    .eos_token = t->eos_token};
-    CAB_TRY(cab_architecture_find("phi-mamba", "student.architecture", &arch));
-    if (c.d_model % c.n_head != 0)
-        return cab_fail(CAB_ESHAPE, "student.d_model %d is not a multiple of student.n_head %d", c.d_model, c.n_head);
-    c.n_kv_head = c.n_group = c.n_head;
-    c.head_dim = c.d_model / c.n_head;
-    c.d_state = chosen(r->student.d_state, t->head_dim);
-    CAB_TRY(check_student_fits(run, &c));
-    return cab_model_create(arch, &c, run->backend, run->precision, &run->student);
-}
-
 static cab_status open_student(const struct cab_recipe *r, cab_run *run)
 {
+    const cab_student_source source = {.teacher = run->teacher, .recipe = r, .seq_len = run->seq_len};
     if (run->reads_images)
         return cab_run_images_open_student(run);
     if (r->student.path[0] == '\0')
-        return new_student(r, run);
+        return cab_student_create(&source, run->backend, run->precision, &run->student);
     CAB_TRY(cab_model_open(r->student.path, run->backend, run->precision, true, &run->student));
     if (!run->student->arch->student)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student", r->student.path,
@@ -209,10 +162,12 @@ cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
     CAB_TRY(cab_layer_map((int)r->bridge.layer_map, r->bridge.layers.items, r->bridge.layers.count, n_layer,
                           run->teacher->config.n_layer, run->layer_map));
     if (r->student.path[0] == '\0')
-        CAB_TRY(run->reads_images
-                    ? cab_initialise_images(run->student, run->teacher, r, run->layer_map,
-                                            r->student.classes == CAB_CLASSES_DATA ? run->images.map : NULL)
-                    : cab_initialise(run->student, run->teacher, r, run->layer_map));
+        CAB_TRY(cab_student_initialise(
+            run->student,
+            &(cab_student_source){.teacher = run->teacher,
+                                  .recipe = r,
+                                  .layer_map = run->layer_map,
+                                  .class_map = r->student.classes == CAB_CLASSES_DATA ? run->images.map : NULL}));
     CAB_TRY(open_terms(r, run));
     CAB_TRY(open_averages(r, run));
     if (run->reads_images)

@@ -12,6 +12,7 @@
 #include "base/temporary.h"
 #include "base/thread.h"
 #include "distill/augmentation.h"
+#include "distill/students.h"
 #include "train/image_scorer.h"
 #include "train/predictions.h"
 
@@ -21,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, RANK_SHARE = 16, PREDICTIONS = 24 };
+enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, PREDICTIONS = 24 };
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
@@ -155,28 +156,6 @@ done:
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
-static int chosen(int64_t value, int fallback)
-{
-    return value > 0 ? (int)value : fallback;
-}
-
-/* Master, gradient, bf16 copy and two moments of every parameter, said before any is allocated. */
-static cab_status check_fits(const cab_run *run, const cab_config *c)
-{
-    const double bytes_per_parameter = 4 + 4 + 2 + 8;
-    const double D = c->d_model, E = c->d_inner, N = c->d_state, R = c->dt_rank;
-    const double direction = E * (N + 1 + c->d_conv + 1 + (R + 2 * N) + R + 1), layer = 3 * E * D + 2 * direction + D;
-    const double parameters = c->n_layer * layer + D * (3.0 * c->patch_size * c->patch_size + c->max_length + 3) +
-                              (double)c->n_classes * (D + 1);
-    const double available = run->backend->available(run->backend);
-    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
-    if (parameters * bytes_per_parameter <= available)
-        return CAB_OK;
-    return cab_fail(
-        CAB_ENOMEM, "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
-        parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
-}
-
 static int student_classes(const cab_run *run)
 {
     return run->recipe->student.classes == CAB_CLASSES_TEACHER ? run->teacher->config.n_classes
@@ -185,29 +164,9 @@ static int student_classes(const cab_run *run)
 
 static cab_status new_student(cab_run *run)
 {
-    const struct cab_recipe_student *s = &run->recipe->student;
-    const cab_config *t = &run->teacher->config;
-    const cab_arch *arch = NULL;
-    cab_config c = {.d_model = chosen(s->d_model, t->d_model),
-                    .n_layer = chosen(s->n_layer, t->n_layer),
-                    .d_state = chosen(s->d_state, RANK_SHARE),
-                    .d_conv = (int)s->d_conv,
-                    .patch_size = chosen(s->patch_size, t->patch_size),
-                    .n_classes = student_classes(run),
-                    .n_group = 1,
-                    .n_special = 1,
-                    .tied_decay = s->tied_decay,
-                    .class_middle = true,
-                    .norm_eps = 1e-5};
-    c.d_inner = (int)s->expand * c.d_model;
-    c.dt_rank = chosen(s->dt_rank, (c.d_model + RANK_SHARE - 1) / RANK_SHARE);
-    if (t->image_size % c.patch_size != 0)
-        return cab_fail(CAB_ESHAPE, "student.patch_size is %d, images have %d pixels a side: not a multiple",
-                        c.patch_size, t->image_size);
-    cab_config_set_image(&c, t->image_size);
-    CAB_TRY(cab_architecture_find("vim", "student.architecture", &arch));
-    CAB_TRY(check_fits(run, &c));
-    return cab_model_create(arch, &c, run->backend, run->precision, &run->student);
+    const cab_student_source source = {
+        .teacher = run->teacher, .recipe = run->recipe, .n_classes = student_classes(run)};
+    return cab_student_create(&source, run->backend, run->precision, &run->student);
 }
 
 static cab_status open_given(cab_run *run)

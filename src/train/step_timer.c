@@ -8,6 +8,7 @@
 #include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/objective.h"
+#include "distill/students.h"
 #include "models/synthetic.h"
 #include "train/limits.h"
 #include "train/optimizer.h"
@@ -51,7 +52,7 @@ static cab_status open_models(timer *t)
     if (o->student_config != NULL)
         CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
     else
-        CAB_TRY(cab_model_synthetic_student(t->teacher, o->n_layer, true, &t->student));
+        CAB_TRY(cab_student_synthetic(t->teacher, o->n_layer, true, &t->student));
     if (cab_model_reads_images(t->teacher) != cab_model_reads_images(t->student))
         return cab_fail(CAB_EARG, "one of teacher and student reads images, the other text");
     if (cab_model_reads_images(t->student))
