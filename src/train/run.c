@@ -5,10 +5,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
-#include "device/device.h"
 #include "distill/initialise.h"
 #include "distill/initialise_vim.h"
 #include "distill/layer_map.h"
+#include "ops/backends.h"
 #include "train/run_images.h"
 
 #include <inttypes.h>
