@@ -3,9 +3,9 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/device.h"
 #include "distill/students.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "train/decode.h"
 #include "train/limits.h"
 

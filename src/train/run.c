@@ -5,9 +5,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
-#include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/students.h"
+#include "ops/backends.h"
 #include "train/inputs.h"
 #include "train/run_images.h"
 

@@ -5,11 +5,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/objective.h"
 #include "distill/students.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "train/limits.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -307,7 +307,7 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     CAB_GOTO(record(&t));
     CAB_GOTO(draw_batch(&t));
     CAB_GOTO(run_steps(&t));
-    t.memory = t.backend->id == CAB_CPU ? cab_peak_memory() : t.available - t.backend->available(t.backend);
+    t.memory = t.backend->host ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
     CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
     print(&t, &l);

@@ -15,7 +15,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "ops/ops.h"
 
 /* cmocka wants the four before it. */
@@ -138,8 +138,7 @@ static inline double check_distance(const double *a, const double *b, int64_t n)
     return sqrt(difference) / (sqrt(norm) + 1e-6 * sqrt((double)n));
 }
 
-/* ---- one prepared case: inputs, R, reference values and reference gradients ---------------------------------------
- */
+/* ---- one prepared case: inputs, R, reference values and reference gradients ------------------------------------ */
 
 typedef struct check_reference {
     double *in[CHECK_MAX_IN], *gradient[CHECK_MAX_IN];
@@ -214,8 +213,7 @@ static inline void check_release(check_reference *r)
     }
 }
 
-/* ---- one run of the op
- * ------------------------------------------------------------------------------------------------ */
+/* ---- one run of the op ----------------------------------------------------------------------------------------- */
 
 typedef struct check_graph {
     cab_backend *backend;
@@ -354,7 +352,7 @@ static inline void check_open(const check_case *c, const check_variant *v, doubl
         setenv("CAB_CPU_ISA", v->isa, 1);
     setenv("CAB_EAGER", v->eager ? "1" : "0", 1);
     check_ok(cab_backend_open(v->device ? v->device : check_device(), &k->backend));
-    if (v->threads && k->backend->id == CAB_CPU)
+    if (v->threads && k->backend->host)
         k->backend->threads = v->threads;
     check_ok(cab_params_new(k->backend, &k->params));
     check_ok(cab_graph_new(k->backend, &k->graph));
