@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "distill/term.h"
 #include "report/report.h"
 #include "train/log.h"
@@ -25,7 +26,10 @@
     TEXT(fraction, 'f', "X", "", "share of the training documents, or of every class, that is used (data.fraction)")   \
     TEXT(tokens, 'n', "N", "", "tokens, or images, to train on (train.tokens)")                                        \
     TEXT(passes, 'p', "N", "", "passes over the training data instead (train.passes)")                                 \
+    TEXT(lr, 0, "X", "", "peak learning rate (train.lr)")                                                              \
     TEXT(seed, 0, "N", "", "seed of everything random (seed)")                                                         \
+    TEXT(device, 0, "NAME", "", "cpu or cuda (device)")                                                                \
+    TEXT(threads, 0, "N", "", "processor threads; 0: all this process may use (threads)")                              \
     LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
     BOOL(resume, 'r', "go on with the run in the output directory; one that has ended is kept")                        \
     BOOL(overwrite, 0, "start anew where the output directory holds a run")                                            \
@@ -89,7 +93,10 @@ static cab_status apply_flags(cab_recipe *recipe, const struct distill_options *
                  {"data.classes", options->classes},
                  {"train.tokens", options->passes[0] && !options->tokens[0] ? "0" : options->tokens},
                  {"train.passes", options->tokens[0] && !options->passes[0] ? "0" : options->passes},
-                 {"seed", options->seed}};
+                 {"train.lr", options->lr},
+                 {"seed", options->seed},
+                 {"device", options->device},
+                 {"threads", options->threads}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (flags[i].value[0])
             CAB_TRY(cab_recipe_set(recipe, flags[i].key, flags[i].value));
@@ -108,10 +115,10 @@ static cab_status add_recipe(struct plan *plan, const struct distill_options *op
     cab_recipe **recipe = &plan->recipes[plan->count];
     if (plan->count >= METHODS_MAX)
         return cab_fail(CAB_EARG, "--methods: more than %d", METHODS_MAX);
+    char path[CAB_PATH_MAX];
     if (operands->count)
-        CAB_TRY(cab_recipe_load(operands->items[0], recipe));
-    else
-        CAB_TRY(cab_recipe_preset("cab-best", recipe));
+        CAB_TRY(cli_find_recipe(operands->items[0], path));
+    CAB_TRY(operands->count ? cab_recipe_load(path, recipe) : cab_recipe_preset("cab-best", recipe));
     plan->count++;
     CAB_TRY(apply_flags(*recipe, options, method));
     CAB_TRY(cab_recipe_validate(*recipe));
@@ -302,7 +309,7 @@ static cab_status run(const void *given, const cab_list *operands)
 }
 
 static const cli_example examples[] = {
-    {"cab distill recipes/tales-gpt2.yaml", "run a recipe"},
+    {"cab distill tales-gpt2", "run a recipe, by its name or its file"},
     {"cab distill recipes/tales-gpt2.yaml --set train.lr=1e-4 --set stages[0].align=2 -o runs/b", "with other values"},
     {"cab distill recipes/tales-gpt2.yaml --methods vanilla,soft,cab-best --out runs/compare",
      "several methods, a table and runs/compare/report.html"},
@@ -319,7 +326,9 @@ const cli_command cli_distill = {
     .synopsis = "[RECIPE]",
     .description =
         "Runs a recipe: reads teacher and data, trains the student, and leaves in the output directory recipe.yaml, "
-        "log.jsonl, result.json and the student. Without a RECIPE the defaults and the method cab-best are used.\n\n"
+        "log.jsonl, result.json and the student. RECIPE is a file, or the name of one that cab recipe list has. "
+        "Without it the "
+        "defaults and the method cab-best are used.\n\n"
         "Images (student.architecture: vim) lie in folders of classes, archives of them, or .csv lists. A class map "
         "says which of the teacher's classes they are.\n\n"
         "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\n"

@@ -5,6 +5,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/eval_images.h"
+#include "cli/find.h"
 #include "data/image_archive.h"
 #include "models/model.h"
 #include "train/evaluate.h"
@@ -192,13 +193,14 @@ static cab_status run(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    const char *model = operands->items[0];
+    char model[CAB_PATH_MAX];
     cab_config sizes;
     if (options->data.count == 0)
         return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE");
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
+    CAB_TRY(cli_find_model(operands->items[0], model));
     CAB_TRY(cab_model_sizes(model, &sizes));
     return sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision])
                                 : eval_text(options, model, precisions[options->precision]);
@@ -219,7 +221,8 @@ const cli_command cli_eval = {
     .summary = "measure a model on text or images, and against a teacher",
     .synopsis = "MODEL",
     .description =
-        "Text: predicts the data with the model in directory MODEL and prints cross-entropy, perplexity and bits per "
+        "Text: predicts the data with the model in directory MODEL, or the student of the run there, and prints "
+        "cross-entropy, perplexity and bits per "
         "byte.\n\nImages: prints how often the right class comes first and among the first five, the loss, and the "
         "pairs "
         "of classes most often confused. All is counted among the classes of the data: a class map lets a model of "

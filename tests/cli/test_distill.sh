@@ -35,6 +35,14 @@ says out '100 steps of 64 images'
 expect 5 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
 says err "docs/images: not a kind of data file"
 
+# flags that are keys, and a recipe by its name
+expect 0 "$CAB" distill tales-gpt2 --dry-run --lr 0.004 --threads 1 --device cpu --tokens 0.5M
+says out 'learning rate 0.004'
+expect 2 "$CAB" distill tales-gpt2 --dry-run --device gpu
+says err 'device: found "gpu", expected cpu, cuda or cuda:N'
+expect 2 "$CAB" distill tales-gpt2 --dry-run --lr fast
+says err 'train.lr: found "fast"'
+
 # what is refused before anything is run
 expect 2 "$CAB" distill "$TMP/small.yaml"
 says err 'out is missing'
@@ -73,9 +81,18 @@ cp "$TMP/one/student/model.safetensors" "$TMP/before"
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite
 cmp -s "$TMP/before" "$TMP/one/student/model.safetensors" || fail 'the same run gave another student'
 
-# the student can be used
+# the student can be used, by its directory or by its run's
 expect 0 "$CAB" inspect "$TMP/one/student"
 says out student
+expect 0 "$CAB" inspect "$TMP/one"
+says out student
+expect 0 "$CAB" generate "$TMP/one" -p 'Once' -n 2 -q --threads 1
+expect 0 "$CAB" compare examples/tales/teacher "$TMP/one" --data "$TMP/val.txt" -n 1 --seq-len 16 --cache "$TMP/cache" --threads 1
+expect 0 "$CAB" bench decode --student "$TMP/one" --batch 1 --length 0 -n 1 --threads 1
+mkdir "$TMP/begun"
+: >"$TMP/begun/log.jsonl"
+expect 3 "$CAB" generate "$TMP/begun"
+says err "$TMP/begun: a run without a student yet; cab distill --resume goes on with it"
 expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --temperature 0
 says out 'Once upon'
 expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --no-echo
@@ -94,7 +111,7 @@ expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
 expect 2 "$CAB" bench fly
 says err 'expected step or decode'
-expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
+expect 0 "$CAB" eval "$TMP/one" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
 expect 2 "$CAB" eval "$TMP/one/student"

@@ -38,6 +38,16 @@ for command in $commands; do
         silent err
     fi
 done
+
+# the manual keeps quotes, where the text is a macro's argument and where it is not
+expect 0 "$CAB" man generate
+says out '\-\-prompt \(dqOnce upon a time\(dq'
+says out '\-\-stop \(aqThe end\(aq'
+if command -v groff >/dev/null; then
+    groff -man -Tutf8 -P-cbou "$TMP/out" >"$TMP/rendered"
+    grep -qF -- '--prompt "Once upon a time"' "$TMP/rendered" || fail "quotes are lost: $(grep -F -- --prompt "$TMP/rendered")"
+    grep -qF -- "--stop 'The end'" "$TMP/rendered" || fail 'single quotes become other characters'
+fi
 expect 0 "$CAB" man
 says out 'cab\-distill'
 
