@@ -9,6 +9,7 @@
 #include "distill/term.h"
 #include "report/report.h"
 #include "train/log.h"
+#include "train/rehearse.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@
     LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
     BOOL(resume, 'r', "go on with the run in the output directory; one that has ended is kept")                        \
     BOOL(overwrite, 0, "start anew where the output directory holds a run")                                            \
-    BOOL(dry_run, 0, "print the plan and stop")                                                                        \
+    BOOL(dry_run, 0, "open everything, print the plan, its memory and the time to expect, and stop")                   \
     BOOL(quiet, 'q', "no messages but warnings")
 
 struct distill_options {
@@ -242,6 +243,22 @@ static cab_status print_plan(const cab_recipe *recipe)
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
+/* The plan in words, then what opening everything and a few steps tell about memory and time. */
+static cab_status rehearse(const cab_recipe *recipe)
+{
+    char memory[CAB_FORMAT_MAX], all[CAB_FORMAT_MAX], training[CAB_FORMAT_MAX], evaluation[CAB_FORMAT_MAX];
+    cab_rehearsal r;
+    CAB_TRY(print_plan(recipe));
+    CAB_TRY(cli_flush_results());
+    CAB_TRY(cab_rehearse(recipe, &r));
+    printf("%-16s %s\n", "memory", cab_format_bytes(r.memory, memory));
+    printf("%-16s about %s: %s for %" PRIu64 " steps (measured over %" PRIu64 "), %s for evaluations (estimated from a "
+           "step)\n",
+           "time", cab_format_seconds(r.training + r.evaluation, all), cab_format_seconds(r.training, training),
+           r.steps, r.measured, cab_format_seconds(r.evaluation, evaluation));
+    return CAB_OK;
+}
+
 /* Refuses directories that hold a run already. */
 static cab_status check_directories(const struct plan *plan, const struct distill_options *options)
 {
@@ -274,25 +291,38 @@ done:
     return status;
 }
 
+/* Where the student is, and what one does with it. */
+static void print_next(const cab_recipe *recipe)
+{
+    cab_log_info("student  %s/student", recipe->out);
+    if (cab_recipe_reads_images(recipe))
+        cab_log_info("next     cab classify %s PICTURE", recipe->out);
+    else
+        cab_log_info("next     cab generate %s --prompt \"Once upon a time\"", recipe->out);
+    cab_log_info("         cab report %s", recipe->out);
+}
+
 static cab_status run_plan(const struct plan *plan, const struct distill_options *options)
 {
     bool several = options->methods[0] != '\0';
-    if (options->dry_run) {
-        for (unsigned i = 0; i < plan->count; i++) {
-            if (i)
-                putchar('\n');
-            CAB_TRY(print_plan(plan->recipes[i]));
-        }
-        return CAB_OK;
-    }
     CAB_TRY(check_directories(plan, options));
+    for (unsigned i = 0; options->dry_run && i < plan->count; i++) {
+        if (i)
+            putchar('\n');
+        CAB_TRY(rehearse(plan->recipes[i]));
+    }
+    if (options->dry_run)
+        return CAB_OK;
     if (several)
         CAB_TRY(cli_distill_each(plan->recipes, plan->count, options->overwrite));
     else if (!options->overwrite && cab_report_is_finished(plan->recipes[0]->out))
         cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
     else
         CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite));
-    return print_results(plan, several);
+    CAB_TRY(print_results(plan, several));
+    if (!several)
+        print_next(plan->recipes[0]);
+    return CAB_OK;
 }
 
 static cab_status run(const void *given, const cab_list *operands)

@@ -139,6 +139,9 @@ static cab_status eval_images(const struct eval_options *o, const char *model, c
     cab_status status = cab_evaluate_images(&what, &result, &classes);
     if (status == CAB_OK)
         status = cli_print_images(&result, &classes, &table);
+    if (status == CAB_OK && result.top1 < 1.0 / (double)result.classes)
+        cab_log_warn("%s is worse than chance: top-1 %.2f %% of %zu classes", model, 100 * result.top1,
+                     (size_t)result.classes);
     cab_image_evaluation_free(&result);
     cab_classes_free(&classes);
     return status;
@@ -164,7 +167,7 @@ static cab_status check_text(const struct eval_options *o, const char *model)
     return CAB_OK;
 }
 
-static cab_status eval_text(const struct eval_options *o, const char *model, cab_precision precision)
+static cab_status eval_text(const struct eval_options *o, const char *model, int words, cab_precision precision)
 {
     char cache[CAB_PATH_MAX];
     cab_evaluation result = {0};
@@ -185,6 +188,9 @@ static cab_status eval_text(const struct eval_options *o, const char *model, cab
                                        .precision = precision,
                                        .device = o->device};
     CAB_TRY(cab_evaluate(&what, &result));
+    if (result.perplexity > words)
+        cab_log_warn("%s is worse than chance: perplexity %.0f with a vocabulary of %d", model, result.perplexity,
+                     words);
     print_evaluation(&result, o->json);
     return CAB_OK;
 }
@@ -203,7 +209,7 @@ static cab_status run(const void *given, const cab_list *operands)
     CAB_TRY(cli_find_model(operands->items[0], model));
     CAB_TRY(cab_model_sizes(model, &sizes));
     return sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision])
-                                : eval_text(options, model, precisions[options->precision]);
+                                : eval_text(options, model, sizes.vocab_size, precisions[options->precision]);
 }
 
 static const cli_example examples[] = {

@@ -20,17 +20,32 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set stag
 says out '6 steps of 128 tokens'
 says out 'align 2'
 says out '50 % of the documents'
+grep -q '^memory  *[0-9.]* MiB$' "$TMP/out" || fail "no memory: $(cat "$TMP/out")"
+grep -q '^time  *about .*s: .*s for 6 steps (measured over 3), .*s for evaluations' "$TMP/out" || fail "no time: $(cat "$TMP/out")"
+says err 'plan of stage "distil"'
 [ ! -e "$TMP/plan" ] || fail '--dry-run made the directory'
+
+# it fails where the run would
+expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --teacher "$TMP/nowhere"
+says out 'train on'
+says err "$TMP/nowhere"
+expect 7 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set data.seq_len=4096
+says err 'takes at most 256 tokens'
+expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/train.txt/plan" --dry-run
+says err "$TMP/train.txt/plan: $TMP/train.txt is no directory"
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/deep/er/plan" --dry-run --set data.cache= --method cab
+[ "$(grep -c '^plan of stage' "$TMP/err")" -eq 2 ] || fail "not two stages: $(cat "$TMP/err")"
+[ ! -e "$TMP/deep/er/plan" ] || fail '--dry-run made a directory for its cache'
 
 # lengths in passes, and images
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5
 says out '1.5 passes over the data'
 expect 2 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5 --tokens 100
 says err 'train.tokens and train.passes exclude each other'
-expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --classes other.tsv
+expect 3 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --classes other.tsv
 says out '300 passes over the data, learning rate 6.25e-05'
 says out '10 % of every class'
-expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
+expect 3 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
 says out '100 steps of 64 images'
 expect 5 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
 says err "docs/images: not a kind of data file"
@@ -64,7 +79,13 @@ expect 0 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --overwrite --quiet
 rm -r "$TMP/x"
 
 # one run, by flags alone and by a recipe
-expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --quiet
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one"
+says err 'step 3 of 6: perplexity '
+says err 'step 6 of 6: perplexity '
+says err "student  $TMP/one/student"
+says err "next     cab generate $TMP/one --prompt"
+! grep -q 'worse than chance' "$TMP/err" || fail 'a student called worse than chance that is not'
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite --quiet
 says out 'run '
 says out 'one '
 says out 'teacher '
@@ -80,6 +101,12 @@ says err 'this run has ended'
 cp "$TMP/one/student/model.safetensors" "$TMP/before"
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite
 cmp -s "$TMP/before" "$TMP/one/student/model.safetensors" || fail 'the same run gave another student'
+
+# one that knows nothing yet is called what it is
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/chance" --method vanilla --lr 1e-9 --tokens 128
+says err 'warning: the student is worse than chance: perplexity '
+expect 0 "$CAB" eval "$TMP/chance" --data "$TMP/val.txt" --cache "$TMP/cache" --threads 1 --seq-len 64
+says err "warning: $TMP/chance/student is worse than chance: perplexity "
 
 # the student can be used, by its directory or by its run's
 expect 0 "$CAB" inspect "$TMP/one/student"
