@@ -136,32 +136,42 @@ const cab_option *cab_option_find(cab_option_table table, const char *key)
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-/* Digits, optionally signed, or a decimal number without a fraction: 50e6 is how people write fifty million. */
+/* A decimal number; or one without exponent and a letter that stands for it: 10k, 1.5M, 2G are 10e3, 1.5e6, 2e9. Nothing of what
+ * strtod() takes besides: no hexadecimal, no inf, no spaces. */
+static bool read_number(const char *text, double *out)
+{
+    static const char letters[] = "kMG";
+    char digits[WORD_MAX], *end;
+    const size_t length = strspn(text, "+-0123456789.eE");
+    const char *letter = text[length] != '\0' ? strchr(letters, text[length]) : NULL;
+    if (length == 0 || length + 4 > sizeof digits || text[length + (letter != NULL)] != '\0')
+        return false;
+    if (letter != NULL && strcspn(text, "eE") < length)
+        return false;
+    const int exponent = letter != NULL ? 3 * (int)(letter - letters + 1) : 0;
+    if (exponent > 0)
+        snprintf(digits, sizeof digits, "%.*se%d", (int)length, text, exponent);
+    else
+        snprintf(digits, sizeof digits, "%s", text);
+    *out = strtod(digits, &end);
+    return *end == '\0' && isfinite(*out);
+}
+
+/* Digits, optionally signed, or a number without a fraction: 50e6 or 50M is how people write fifty million. */
 static bool read_whole(const char *text, int64_t *out)
 {
     char *end;
-    if (text[0] == '\0' || strspn(text, "+-0123456789.eE") != strlen(text))
-        return false;
-    errno = 0;
-    long long whole = strtoll(text, &end, 10);
-    if (end != text && *end == '\0') {
+    double real;
+    if (text[0] != '\0' && strspn(text, "+-0123456789") == strlen(text)) {
+        errno = 0;
+        long long whole = strtoll(text, &end, 10);
         *out = whole;
-        return errno == 0;
+        return end != text && *end == '\0' && errno == 0;
     }
-    double real = strtod(text, &end);
-    if (end == text || *end != '\0' || !(fabs(real) < 9007199254740992.0) || real != floor(real))
+    if (!read_number(text, &real) || !(fabs(real) < 9007199254740992.0) || real != floor(real))
         return false;
     *out = (int64_t)real;
     return true;
-}
-
-static bool read_real(const char *text, double *out)
-{
-    char *end;
-    if (text[0] == '\0' || strspn(text, "+-0123456789.eE") != strlen(text))
-        return false;
-    *out = strtod(text, &end);
-    return end != text && *end == '\0' && isfinite(*out);
 }
 
 static bool read_bool(const char *text, bool *out)
@@ -267,7 +277,7 @@ static cab_status put(const cab_option *option, void *object, const char *name, 
     }
     case CAB_OPTION_REAL: {
         double real;
-        if (!read_real(value, &real) || !(real >= option->real_low && real <= option->real_high))
+        if (!read_number(value, &real) || !(real >= option->real_low && real <= option->real_high))
             return refuse(option, name, value);
         *(double *)at = real;
         return CAB_OK;

@@ -1,6 +1,7 @@
 /* bench.c - cab bench: how fast this machine trains and decodes models of given sizes. */
 #include "base/thread.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "models/model.h"
 #include "train/decode_timer.h"
 #include "train/step_timer.h"
@@ -10,7 +11,7 @@
 #define BENCH_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                         \
     TEXT(teacher, 't', "DIR", "", "teacher to time with")                                                              \
     TEXT(teacher_config, 0, "FILE", "", "or a config.json alone: random weights of those sizes")                       \
-    TEXT(student, 's', "DIR", "", "decode: student to time")                                                           \
+    TEXT(student, 's', "DIR", "", "decode: student to time, or the run that has it")                                   \
     TEXT(student_config, 0, "FILE", "", "config.json of the student; text: of the teacher's sizes without one")        \
     INT(layers, 0, "N", 0, 0, 1024, "layers of a student made after the teacher; 0: as many")                          \
     ENUM(stage, 0, "NAME", 2, "align|soft|joint", "step: which terms it has")                                          \
@@ -20,7 +21,7 @@
     INT(image_size, 0, "PX", 0, 0, 4096, "step: pixels of a side; 0: the teacher's")                                   \
     ENUM(precision, 'p', "NAME", 0, "auto|fp32|bf16", "activations and matrix inputs")                                 \
     ENUM(teacher_precision, 0, "NAME", 0, "auto|fp8", "step: fp8: the teacher's layers multiply 8-bit floats")         \
-    TEXT(device, 'd', "NAME", "cpu", "cpu or cuda")                                                                    \
+    TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
     INT(steps, 'n', "N", 0, 0, 100000, "steps that are timed, after three to warm up; 0: 3, decode: 32")               \
     INT(recompute, 0, "N", 0, 0, 1024, "step: layers of the student that are computed again in the backward pass")     \
@@ -69,13 +70,16 @@ static cab_status run_step(const struct bench_options *o)
 
 static cab_status run_decode(const struct bench_options *o)
 {
+    char teacher[CAB_PATH_MAX], student[CAB_PATH_MAX];
     static const int64_t usual[] = {1, 32, 256};
     if ((o->teacher[0] != '\0' && o->teacher_config[0] != '\0') ||
         (o->student[0] != '\0' && o->student_config[0] != '\0'))
         return cab_fail(CAB_EARG, "give a directory or a config.json of a model, not both");
-    const cab_decode_timer_options options = {.teacher = given_or_null(o->teacher),
+    CAB_TRY(cli_find_model(o->teacher, teacher));
+    CAB_TRY(cli_find_model(o->student, student));
+    const cab_decode_timer_options options = {.teacher = given_or_null(teacher),
                                               .teacher_config = given_or_null(o->teacher_config),
-                                              .student = given_or_null(o->student),
+                                              .student = given_or_null(student),
                                               .student_config = given_or_null(o->student_config),
                                               .n_layer = (int)o->layers,
                                               .device = o->device,

@@ -6,6 +6,7 @@
 #include "base/progress.h"
 #include "base/thread.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "cli/image_paths.h"
 #include "ops/backends.h"
 #include "train/class_names.h"
@@ -39,11 +40,17 @@ typedef struct printer {
     uint64_t done, skipped;
 } printer;
 
+/* A class that would be printed with 0.00 %. */
+static bool is_nothing(const cab_class_share *share)
+{
+    return share->probability < 0.00005f;
+}
+
 static void print_text(const printer *p, const char *path, const cab_class_share *top, size_t count)
 {
     char name[32];
     printf("%s\n", path);
-    for (size_t k = 0; k < count; k++)
+    for (size_t k = 0; k < count && !is_nothing(&top[k]); k++)
         printf("  %6.2f %%  %s\n", 100.0 * top[k].probability, cab_class_name(&p->names, top[k].class, name));
 }
 
@@ -109,7 +116,7 @@ static cab_status run(const void *given, const cab_list *operands)
 {
     const struct classify_options *o = given;
     const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    const char *directory = operands->items[0];
+    char directory[CAB_PATH_MAX];
     cab_backend *backend = NULL;
     cab_model *model = NULL;
     cab_config sizes;
@@ -119,6 +126,7 @@ static cab_status run(const void *given, const cab_list *operands)
     cab_log_quiet(o->quiet);
     if (o->threads)
         cab_thread_limit((int)o->threads);
+    CAB_TRY(cli_find_model(operands->items[0], directory));
     CAB_TRY(cab_model_sizes(directory, &sizes));
     if (sizes.image_size == 0)
         return cab_fail(CAB_EARG, "%s: a model of text; cab classify needs one of images", directory);
@@ -149,7 +157,8 @@ const cli_command cli_classify = {
     .summary = "say what is on pictures",
     .synopsis = "MODEL IMAGE...",
     .description =
-        "Prints the likeliest classes of every IMAGE, with their probabilities, as the model in directory MODEL finds "
+        "Prints the likeliest classes of every IMAGE, with their probabilities, as the model in directory MODEL, or "
+        "the student of the run there, finds "
         "them. IMAGE is a JPEG or PNG file, a folder, or a pattern in quotes.\n\nThe names of the classes come from "
         "--classes, or from the model's directory: \"id2label\" in config.json, \"label_names\" of timm, or a file "
         "classes.tsv, classes.txt or imagenet1k_wnids.txt.",

@@ -52,6 +52,9 @@ const char *cli_flag_form(const cab_option *option, char *out);
 /* --help of the tool (command NULL) or of one subcommand. */
 void cli_print_help(const cli_command *command, FILE *out);
 
+/* Text for a manual page, with what roff would take for something else escaped. */
+void cli_put_roff(FILE *out, const char *text);
+
 /* The same failure as cab_fail(), for results that could not be written: checks and flushes stdout. */
 cab_status cli_flush_results(void);
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "models/model.h"
 #include "report/report.h"
 
@@ -111,15 +112,17 @@ static cab_status run(const void *given, const cab_list *operands)
 {
     const struct compare_options *o = given;
     const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    char cache[CAB_PATH_MAX];
+    char cache[CAB_PATH_MAX], teacher[CAB_PATH_MAX], student[CAB_PATH_MAX];
     cab_comparison comparison = {0};
     cab_status status;
     CAB_TRY(check(o));
     if (o->out[0])
         CAB_TRY(cab_file_check_writable(o->out));
     CAB_TRY(cli_cache_directory(o->cache, cache));
-    const cab_compare_options what = {.teacher = operands->items[0],
-                                      .student = operands->items[1],
+    CAB_TRY(cli_find_model(operands->items[0], teacher));
+    CAB_TRY(cli_find_model(operands->items[1], student));
+    const cab_compare_options what = {.teacher = teacher,
+                                      .student = student,
                                       .files = (const char *const *)o->data.items,
                                       .files_count = o->data.count,
                                       .classes = o->classes[0] ? o->classes : NULL,
@@ -161,7 +164,8 @@ const cli_command cli_compare = {
     .summary = "compare a teacher's attention with what a student does in its place",
     .synopsis = "TEACHER STUDENT",
     .description =
-        "For samples of the data and for every layer of the student in directory STUDENT, writes out the matrix by "
+        "For samples of the data and for every layer of the student in directory STUDENT, or of the run there, writes "
+        "out the matrix by "
         "which it "
         "mixes tokens, M[i,j] = C_i (product of the decays after j up to i) B_j, and the attention matrix softmax(Q "
         "K^T / "

@@ -5,9 +5,11 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "distill/term.h"
 #include "report/report.h"
 #include "train/log.h"
+#include "train/rehearse.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -25,13 +27,16 @@
     TEXT(fraction, 'f', "X", "", "share of the training documents, or of every class, that is used (data.fraction)")   \
     TEXT(tokens, 'n', "N", "", "tokens, or images, to train on (train.tokens)")                                        \
     TEXT(passes, 'p', "N", "", "passes over the training data instead (train.passes)")                                 \
+    TEXT(lr, 0, "X", "", "peak learning rate (train.lr)")                                                              \
     TEXT(seed, 0, "N", "", "seed of everything random (seed)")                                                         \
+    TEXT(device, 0, "NAME", "", "cpu or cuda (device)")                                                                \
+    TEXT(threads, 0, "N", "", "processor threads; 0: all this process may use (threads)")                              \
     LIST(set, 's', "KEY=VALUE", "override any key of the recipe, after the flags above")                               \
     BOOL(resume, 'r',                                                                                                  \
          "go on with the run in the output directory, or in the directory given in place of RECIPE; one that has "     \
          "ended is kept")                                                                                              \
     BOOL(overwrite, 0, "start anew where the output directory holds a run")                                            \
-    BOOL(dry_run, 0, "print the plan and stop")                                                                        \
+    BOOL(dry_run, 0, "open everything, print the plan, its memory and the time to expect, and stop")                   \
     BOOL(quiet, 'q', "no messages but warnings")
 
 struct distill_options {
@@ -91,7 +96,10 @@ static cab_status apply_flags(cab_recipe *recipe, const struct distill_options *
                  {"data.classes", options->classes},
                  {"train.tokens", options->passes[0] && !options->tokens[0] ? "0" : options->tokens},
                  {"train.passes", options->tokens[0] && !options->passes[0] ? "0" : options->passes},
-                 {"seed", options->seed}};
+                 {"train.lr", options->lr},
+                 {"seed", options->seed},
+                 {"device", options->device},
+                 {"threads", options->threads}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         if (flags[i].value[0])
             CAB_TRY(cab_recipe_set(recipe, flags[i].key, flags[i].value));
@@ -122,14 +130,17 @@ static cab_status add_recipe(struct plan *plan, const struct distill_options *op
     if (plan->count >= METHODS_MAX)
         return cab_fail(CAB_EARG, "--methods: more than %d", METHODS_MAX);
     const char *given = operands->count ? operands->items[0] : NULL;
+    char path[CAB_PATH_MAX];
     if (given && cab_path_is_directory(given) && !options->resume)
         return cab_fail(CAB_EARG, "%s: is a directory, expected a recipe; --resume goes on with the run in it", given);
-    if (given && cab_path_is_directory(given))
+    if (given && cab_path_is_directory(given)) {
         CAB_TRY(load_run(given, recipe));
-    else if (given)
-        CAB_TRY(cab_recipe_load(given, recipe));
-    else
+    } else if (given) {
+        CAB_TRY(cli_find_recipe(given, path));
+        CAB_TRY(cab_recipe_load(path, recipe));
+    } else {
         CAB_TRY(cab_recipe_preset("cab-best", recipe));
+    }
     plan->count++;
     CAB_TRY(apply_flags(*recipe, options, method));
     CAB_TRY(cab_recipe_validate(*recipe));
@@ -253,6 +264,22 @@ static cab_status print_plan(const cab_recipe *recipe)
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
+/* The plan in words, then what opening everything and a few steps tell about memory and time. */
+static cab_status rehearse(const cab_recipe *recipe)
+{
+    char memory[CAB_FORMAT_MAX], all[CAB_FORMAT_MAX], training[CAB_FORMAT_MAX], evaluation[CAB_FORMAT_MAX];
+    cab_rehearsal r;
+    CAB_TRY(print_plan(recipe));
+    CAB_TRY(cli_flush_results());
+    CAB_TRY(cab_rehearse(recipe, &r));
+    printf("%-16s %s\n", "memory", cab_format_bytes(r.memory, memory));
+    printf("%-16s about %s: %s for %" PRIu64 " steps (measured over %" PRIu64 "), %s for evaluations (estimated from a "
+           "step)\n",
+           "time", cab_format_seconds(r.training + r.evaluation, all), cab_format_seconds(r.training, training),
+           r.steps, r.measured, cab_format_seconds(r.evaluation, evaluation));
+    return CAB_OK;
+}
+
 /* Refuses directories that hold a run already. */
 static cab_status check_directories(const struct plan *plan, const struct distill_options *options)
 {
@@ -285,25 +312,38 @@ done:
     return status;
 }
 
+/* Where the student is, and what one does with it. */
+static void print_next(const cab_recipe *recipe)
+{
+    cab_log_info("student  %s/student", recipe->out);
+    if (cab_recipe_reads_images(recipe))
+        cab_log_info("next     cab classify %s PICTURE", recipe->out);
+    else
+        cab_log_info("next     cab generate %s --prompt \"Once upon a time\"", recipe->out);
+    cab_log_info("         cab report %s", recipe->out);
+}
+
 static cab_status run_plan(const struct plan *plan, const struct distill_options *options)
 {
     bool several = options->methods[0] != '\0';
-    if (options->dry_run) {
-        for (unsigned i = 0; i < plan->count; i++) {
-            if (i)
-                putchar('\n');
-            CAB_TRY(print_plan(plan->recipes[i]));
-        }
-        return CAB_OK;
-    }
     CAB_TRY(check_directories(plan, options));
+    for (unsigned i = 0; options->dry_run && i < plan->count; i++) {
+        if (i)
+            putchar('\n');
+        CAB_TRY(rehearse(plan->recipes[i]));
+    }
+    if (options->dry_run)
+        return CAB_OK;
     if (several)
         CAB_TRY(cli_distill_each(plan->recipes, plan->count, options->overwrite));
     else if (!options->overwrite && cab_report_is_finished(plan->recipes[0]->out))
         cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
     else
         CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite));
-    return print_results(plan, several);
+    CAB_TRY(print_results(plan, several));
+    if (!several)
+        print_next(plan->recipes[0]);
+    return CAB_OK;
 }
 
 static cab_status run(const void *given, const cab_list *operands)
@@ -320,7 +360,7 @@ static cab_status run(const void *given, const cab_list *operands)
 }
 
 static const cli_example examples[] = {
-    {"cab distill recipes/tales-gpt2.yaml", "run a recipe"},
+    {"cab distill tales-gpt2", "run a recipe, by its name or its file"},
     {"cab distill recipes/tales-gpt2.yaml --set train.lr=1e-4 --set stages[0].align=2 -o runs/b", "with other values"},
     {"cab distill recipes/tales-gpt2.yaml --methods vanilla,soft,cab-best --out runs/compare",
      "several methods, a table and runs/compare/report.html"},
@@ -337,7 +377,9 @@ const cli_command cli_distill = {
     .synopsis = "[RECIPE | --resume RUN]",
     .description =
         "Runs a recipe: reads teacher and data, trains the student, and leaves in the output directory recipe.yaml, "
-        "log.jsonl, result.json and the student. Without a RECIPE the defaults and the method cab-best are used.\n\n"
+        "log.jsonl, result.json and the student. RECIPE is a file, or the name of one that cab recipe list has. "
+        "Without it the "
+        "defaults and the method cab-best are used.\n\n"
         "Images (student.architecture: vim) lie in folders of classes, archives of them, or .csv lists. A class map "
         "says which of the teacher's classes they are.\n\n"
         "Weakest first: defaults, the method's preset, the recipe file, the flags, --set.\n\n"

@@ -5,6 +5,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/eval_images.h"
+#include "cli/find.h"
 #include "data/image_archive.h"
 #include "models/model.h"
 #include "train/evaluate.h"
@@ -141,6 +142,9 @@ static cab_status eval_images(const struct eval_options *o, const char *model, c
     cab_status status = cab_evaluate_images(&what, &result, &classes);
     if (status == CAB_OK)
         status = cli_print_images(&result, &classes, &table);
+    if (status == CAB_OK && result.top1 < 1.0 / (double)result.classes)
+        cab_log_warn("%s is worse than chance: top-1 %.2f %% of %zu classes", model, 100 * result.top1,
+                     (size_t)result.classes);
     cab_image_evaluation_free(&result);
     cab_classes_free(&classes);
     return status;
@@ -164,7 +168,7 @@ static cab_status check_text(const struct eval_options *o, const char *model)
     return CAB_OK;
 }
 
-static cab_status eval_text(const struct eval_options *o, const char *model, cab_precision precision)
+static cab_status eval_text(const struct eval_options *o, const char *model, int words, cab_precision precision)
 {
     char cache[CAB_PATH_MAX];
     cab_evaluation result = {0};
@@ -186,6 +190,9 @@ static cab_status eval_text(const struct eval_options *o, const char *model, cab
                                        .precision = precision,
                                        .device = o->device};
     CAB_TRY(cab_evaluate(&what, &result));
+    if (result.perplexity > words)
+        cab_log_warn("%s is worse than chance: perplexity %.0f with a vocabulary of %d", model, result.perplexity,
+                     words);
     print_evaluation(&result, o->json);
     return CAB_OK;
 }
@@ -194,16 +201,17 @@ static cab_status run(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
-    const char *model = operands->items[0];
+    char model[CAB_PATH_MAX];
     cab_config sizes;
     if (options->data.count == 0)
         return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE");
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
+    CAB_TRY(cli_find_model(operands->items[0], model));
     CAB_TRY(cab_model_sizes(model, &sizes));
     return sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision])
-                                : eval_text(options, model, precisions[options->precision]);
+                                : eval_text(options, model, sizes.vocab_size, precisions[options->precision]);
 }
 
 static const cli_example examples[] = {
@@ -221,7 +229,8 @@ const cli_command cli_eval = {
     .summary = "measure a model on text or images, and against a teacher",
     .synopsis = "MODEL",
     .description =
-        "Text: predicts the data with the model in directory MODEL and prints cross-entropy, perplexity and bits per "
+        "Text: predicts the data with the model in directory MODEL, or the student of the run there, and prints "
+        "cross-entropy, perplexity and bits per "
         "byte.\n\nImages: prints how often the right class comes first and among the first five, the loss, and the "
         "pairs "
         "of classes most often confused. All is counted among the classes of the data: a class map lets a model of "

@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "base/thread.h"
 #include "cli/command.h"
+#include "cli/find.h"
 #include "cli/prompts.h"
 #include "data/buffer.h"
 
@@ -266,16 +267,18 @@ static cab_status run(const void *given, const cab_list *operands)
 {
     const struct generate_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    char directory[CAB_PATH_MAX];
     cab_model *model = NULL;
     cli_prompts prompts = {0};
     cab_status status;
     CAB_TRY(check(options));
+    CAB_TRY(cli_find_model(operands->items[0], directory));
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
     if (!options->interactive)
         CAB_GOTO(cli_prompts_gather(&options->prompt, &options->file, &prompts));
-    CAB_GOTO(cab_model_load_on(options->device, operands->items[0], precisions[options->precision], &model));
+    CAB_GOTO(cab_model_load_on(options->device, directory, precisions[options->precision], &model));
     const uint64_t seed = choose_seed(options);
     status = options->interactive ? turns(model, options, seed) : generate(model, options, &prompts.texts, seed);
 done:
@@ -299,7 +302,8 @@ const cli_command cli_generate = {
     .summary = "continue a text with a teacher or a student",
     .synopsis = "MODEL",
     .description =
-        "Loads the model in directory MODEL with its tokenizer, continues the prompt and prints the text as it is "
+        "Loads the model in directory MODEL, or the student of the run there, with its tokenizer, continues the prompt "
+        "and prints the text as it is "
         "generated. Several prompts or samples are generated as one batch and printed when all have ended, with an "
         "empty "
         "line between two. Without --prompt and --file, a pipe or a file on standard input is the prompt.\n\n"

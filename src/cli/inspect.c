@@ -2,6 +2,7 @@
 #include "models/inspect.h"
 
 #include "cli/command.h"
+#include "cli/find.h"
 
 #define INSPECT_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
     BOOL(tensors, 't', "list every tensor: name, type, shape")                                                         \
@@ -15,7 +16,9 @@ CAB_FLAG_TABLE(inspect_table, struct inspect_options, INSPECT_OPTIONS)
 static cab_status run(const void *given, const cab_list *operands)
 {
     const struct inspect_options *options = given;
-    return cab_inspect(operands->items[0], stdout, options->json, options->tensors);
+    char directory[CAB_PATH_MAX];
+    CAB_TRY(cli_find_model(operands->items[0], directory));
+    return cab_inspect(directory, stdout, options->json, options->tensors);
 }
 
 static const cli_example examples[] = {{"cab inspect examples/tales/teacher", "architecture, sizes, parameters"},
@@ -27,9 +30,9 @@ const cli_command cli_inspect = {
     .name = "inspect",
     .summary = "show a model's architecture, sizes and tensors",
     .synopsis = "MODEL",
-    .description =
-        "Prints the architecture, the sizes and the number of parameters of the model in directory MODEL, and "
-        "whether it can be a teacher or a student; where it cannot, the reason.",
+    .description = "Prints the architecture, the sizes and the number of parameters of the model in directory MODEL, "
+                   "or the student of the run there, and "
+                   "whether it can be a teacher or a student; where it cannot, the reason.",
     .examples = examples,
     .options = inspect_table,
     .options_size = sizeof(struct inspect_options),

@@ -7,17 +7,24 @@
 
 enum { TEXT_BYTES = 1024 };
 
-/* Text as roff wants it: backslashes and dashes escaped, no line that starts with a control character. */
-static void put(FILE *out, const char *text)
+/* Characters that roff would take for something else: quotes end its arguments, or are printed as typographic ones. */
+static const struct {
+    char character;
+    const char *roff;
+} escapes[] = {{'\\', "\\e"},  {'-', "\\-"},   {'"', "\\(dq"}, {'\'', "\\(aq"},
+               {'`', "\\(ga"}, {'^', "\\(ha"}, {'~', "\\(ti"}};
+
+/* Text as roff wants it: no line starts with a control character either. */
+void cli_put_roff(FILE *out, const char *text)
 {
     for (const char *c = text; *c; c++) {
-        bool starts = c == text || c[-1] == '\n';
-        if (starts && (*c == '.' || *c == '\''))
+        const char *escaped = NULL;
+        for (size_t i = 0; i < sizeof escapes / sizeof *escapes; i++)
+            escaped = escapes[i].character == *c ? escapes[i].roff : escaped;
+        if (*c == '.' && (c == text || c[-1] == '\n'))
             fputs("\\&", out);
-        if (*c == '\\')
-            fputs("\\e", out);
-        else if (*c == '-')
-            fputs("\\-", out);
+        if (escaped != NULL)
+            fputs(escaped, out);
         else if (*c == '\n' && c[1] == '\n')
             fputs("\n.PP", out);
         else
@@ -50,20 +57,20 @@ static void put_option(FILE *out, const cab_option *option)
     fputs(".TP\n.B ", out);
     if (option->letter)
         fprintf(out, "\\-%c\\fR, \\fB", option->letter);
-    put(out, cli_flag_form(option, form));
+    cli_put_roff(out, cli_flag_form(option, form));
     fputc('\n', out);
-    put(out, option->help);
+    cli_put_roff(out, option->help);
     if (option->kind == CAB_OPTION_LIST)
         fputs("; may be repeated", out);
     if (option->kind != CAB_OPTION_BOOL && option->kind != CAB_OPTION_TEXT && option->kind != CAB_OPTION_LIST) {
         cab_option_expected(option, value, sizeof value);
         fputs(".\nTakes ", out);
-        put(out, value);
+        cli_put_roff(out, value);
     }
     cab_option_default(option, value, sizeof value);
     if (option->kind != CAB_OPTION_BOOL && option->kind != CAB_OPTION_LIST && strcmp(value, "none") != 0) {
         fputs("; default ", out);
-        put(out, value);
+        cli_put_roff(out, value);
     }
     fputs(".\n", out);
 }
@@ -73,11 +80,11 @@ static void command_page(const cli_command *command, FILE *out)
     cab_option_table table = command->options();
     put_heading(out, command->name);
     fprintf(out, ".SH NAME\ncab\\-%s \\- ", command->name);
-    put(out, command->summary);
+    cli_put_roff(out, command->summary);
     fprintf(out, "\n.SH SYNOPSIS\n.B cab %s\n[\\fIOPTION\\fR]... ", command->name);
-    put(out, command->synopsis);
+    cli_put_roff(out, command->synopsis);
     fputs("\n.SH DESCRIPTION\n", out);
-    put(out, command->description);
+    cli_put_roff(out, command->description);
     fputs("\n.SH OPTIONS\n", out);
     for (unsigned i = 0; i < table.count; i++)
         put_option(out, &table.rows[i]);
@@ -88,9 +95,9 @@ static void command_page(const cli_command *command, FILE *out)
         fputs(".SH EXAMPLES\n", out);
     for (const cli_example *e = command->examples; e && e->command; e++) {
         fputs(".TP\n.B ", out);
-        put(out, e->command);
+        cli_put_roff(out, e->command);
         fputc('\n', out);
-        put(out, e->text);
+        cli_put_roff(out, e->text);
         fputc('\n', out);
     }
     put_exit_status(out);
@@ -109,10 +116,11 @@ static void tool_page(FILE *out)
         if ((*c)->hidden)
             continue;
         fprintf(out, ".TP\n.BR cab\\-%s (1)\n", (*c)->name);
-        put(out, (*c)->summary);
+        cli_put_roff(out, (*c)->summary);
         fputs(".\n", out);
     }
     fputs(".SH ENVIRONMENT\n.TP\n.B OMP_NUM_THREADS\nprocessor threads, as for any OpenMP program.\n"
+          ".TP\n.B CAB_RECIPES\ndirectories, with colons between them, in which recipes are found by name.\n"
           ".TP\n.B XDG_CACHE_HOME\nwhere tokenized data is kept: \\fI$XDG_CACHE_HOME/cab\\fR.\n",
           out);
     put_exit_status(out);

@@ -1,15 +1,17 @@
-/* recipe.c - cab recipe: checks recipes, and prints the keys they may have. */
+/* recipe.c - cab recipe: finds recipes, checks them, and prints the keys they may have. */
 #include "distill/recipe.h"
 
 #include "base/file.h"
 #include "base/memory.h"
 #include "cli/command.h"
+#include "cli/find.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define RECIPE_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     LIST(set, 's', "KEY=VALUE", "override a key before the check")                                                     \
+    BOOL(quiet, 'q', "with list and keys: the names alone")                                                            \
     BOOL(markdown, 0, "with keys: as docs/recipes.md has them")
 
 struct recipe_options {
@@ -17,7 +19,9 @@ struct recipe_options {
 };
 CAB_FLAG_TABLE(recipe_table, struct recipe_options, RECIPE_OPTIONS)
 
-enum { TEXT_BYTES = 512 };
+enum { TEXT_BYTES = 512, RECIPE_MAX = 256 * 1024 };
+
+/* ---- keys ----------------------------------------------------------------------------------------------------------- */
 
 /* "top-level", "train", "stages[N]" as headings. */
 static const char *group_title(const cab_recipe_group *group)
@@ -32,13 +36,13 @@ static void print_cell(const char *text)
         printf(*text == '|' ? "\\%c" : "%c", *text);
 }
 
-static void print_key(const cab_recipe_group *group, const cab_option *option, bool markdown)
+static void print_key(const cab_recipe_group *group, const cab_option *option, const struct recipe_options *options)
 {
     char value[TEXT_BYTES], expected[TEXT_BYTES], help[TEXT_BYTES];
     cab_option_default(option, value, sizeof value);
     cab_option_expected(option, expected, sizeof expected);
     cab_recipe_help(group, option, help, sizeof help);
-    if (markdown) {
+    if (options->markdown) {
         printf("| `%s` | ", option->key);
         print_cell(expected);
         printf(" | `");
@@ -51,17 +55,20 @@ static void print_key(const cab_recipe_group *group, const cab_option *option, b
     const char *dot = group->name[0] ? "." : "";
     char key[TEXT_BYTES];
     snprintf(key, sizeof key, "%s%s%s", group->name[0] ? group_title(group) : "", dot, option->key);
-    printf("%-26s %s\n%27s%s; default %s\n", key, help, "", expected, value);
+    if (options->quiet)
+        printf("%s\n", key);
+    else
+        printf("%-26s %s\n%27s%s; default %s\n", key, help, "", expected, value);
 }
 
-static void print_keys(bool markdown)
+static void print_keys(const struct recipe_options *options)
 {
     for (unsigned g = 0; g < CAB_RECIPE_GROUPS; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);
-        if (markdown)
+        if (options->markdown)
             printf("\n### %s\n\n| key | takes | default | meaning |\n|---|---|---|---|\n", group_title(&group));
         for (unsigned i = 0; i < group.table.count; i++)
-            print_key(&group, &group.table.rows[i], markdown);
+            print_key(&group, &group.table.rows[i], options);
     }
 }
 
@@ -78,10 +85,76 @@ static void manual(FILE *out)
             cab_option_default(option, value, sizeof value);
             cab_option_expected(option, expected, sizeof expected);
             cab_recipe_help(&group, option, help, sizeof help);
-            fprintf(out, ".TP\n.B %s\n\\&%s.\nTakes %s; default %s.\n", option->key, help, expected, value);
+            fprintf(out, ".TP\n.B ");
+            cli_put_roff(out, option->key);
+            fprintf(out, "\n\\&");
+            cli_put_roff(out, help);
+            fprintf(out, ".\nTakes ");
+            cli_put_roff(out, expected);
+            fprintf(out, "; default ");
+            cli_put_roff(out, value);
+            fprintf(out, ".\n");
         }
     }
 }
+
+/* ---- found by name -------------------------------------------------------------------------------------------------- */
+
+static cab_status read_text(const char *path, char **text, size_t *size)
+{
+    return cab_file_read(path, RECIPE_MAX, text, size);
+}
+
+/* "tales-gpt2  The demo: a GPT-2 of ..."; the words are the first comment of the file. */
+static cab_status print_name(void *user, const char *name, const char *path)
+{
+    const struct recipe_options *options = user;
+    char *text = NULL, shown[TEXT_BYTES] = "";
+    size_t size = 0;
+    if (!options->quiet) {
+        CAB_TRY(read_text(path, &text, &size));
+        if (text[0] == '#')
+            snprintf(shown, sizeof shown, "%.*s", (int)strcspn(text, "\n") - 1, text + 1 + (text[1] == ' '));
+        cab_free(text);
+        cab_printable(shown, shown, sizeof shown);
+    }
+    if (options->quiet)
+        printf("%s\n", name);
+    else
+        printf("%-20s %s\n%20s %s\n", name, shown, "", path);
+    return CAB_OK;
+}
+
+static cab_status show(const char *name)
+{
+    char path[CAB_PATH_MAX], *text = NULL;
+    size_t size = 0;
+    CAB_TRY(cli_find_recipe(name, path));
+    CAB_TRY(read_text(path, &text, &size));
+    fwrite(text, 1, size, stdout);
+    cab_free(text);
+    return CAB_OK;
+}
+
+/* A copy to be changed: without the comments at its head, which tell what the original reproduces. */
+static cab_status begin(const char *name)
+{
+    char path[CAB_PATH_MAX], *text = NULL;
+    size_t size = 0;
+    CAB_TRY(cli_find_recipe(name, path));
+    CAB_TRY(read_text(path, &text, &size));
+    const char *rest = text;
+    while (*rest == '#' || *rest == '\n')
+        rest += strcspn(rest, "\n") + (rest[strcspn(rest, "\n")] == '\n');
+    printf("# From the recipe %s of cab %s. Yours to set: teacher.path, data.train, data.eval, out. Then:\n"
+           "#   cab recipe validate THIS-FILE\n"
+           "#   cab distill THIS-FILE --dry-run\n\n%s",
+           name, CAB_VERSION, rest);
+    cab_free(text);
+    return CAB_OK;
+}
+
+/* ---- checks --------------------------------------------------------------------------------------------------------- */
 
 static cab_status apply_sets(cab_recipe *recipe, const cab_list *sets)
 {
@@ -108,9 +181,11 @@ static void print_absent(const cab_recipe *recipe)
     print_absent_file("data.classes", recipe->data.classes);
 }
 
-static cab_status validate(const char *path, const cab_list *sets)
+static cab_status validate(const char *given, const cab_list *sets)
 {
     cab_recipe *recipe = NULL;
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cli_find_recipe(given, path));
     CAB_TRY(cab_recipe_load(path, &recipe));
     cab_status status = apply_sets(recipe, sets);
     if (status == CAB_OK) {
@@ -129,26 +204,73 @@ static cab_status validate(const char *path, const cab_list *sets)
     return status;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+/* ---- the command ---------------------------------------------------------------------------------------------------- */
+
+static cab_status act_list(const struct recipe_options *options, const cab_list *operands)
 {
-    const struct recipe_options *options = given;
-    const char *action = operands->items[0];
-    char shown[64];
-    if (strcmp(action, "keys") == 0) {
-        print_keys(options->markdown);
-        return CAB_OK;
-    }
-    if (strcmp(action, "validate") != 0)
-        return cab_fail(CAB_EARG, "no action \"%s\"; expected validate or keys",
-                        cab_printable(action, shown, sizeof shown));
-    if (operands->count < 2)
-        return cab_fail(CAB_EARG, "validate: name at least one recipe file");
+    (void)operands;
+    struct recipe_options shown = *options;
+    return cli_each_recipe(print_name, &shown);
+}
+
+static cab_status act_show(const struct recipe_options *options, const cab_list *operands)
+{
+    (void)options;
+    return show(operands->items[1]);
+}
+
+static cab_status act_new(const struct recipe_options *options, const cab_list *operands)
+{
+    (void)options;
+    return begin(operands->items[1]);
+}
+
+static cab_status act_validate(const struct recipe_options *options, const cab_list *operands)
+{
     for (unsigned i = 1; i < operands->count; i++)
         CAB_TRY(validate(operands->items[i], &options->set));
     return CAB_OK;
 }
 
+static cab_status act_keys(const struct recipe_options *options, const cab_list *operands)
+{
+    (void)operands;
+    print_keys(options);
+    return CAB_OK;
+}
+
+static cab_status run(const void *given, const cab_list *operands)
+{
+    static const struct {
+        const char *name;
+        unsigned least, most; /* words behind it */
+        cab_status (*act)(const struct recipe_options *options, const cab_list *operands);
+    } actions[] = {{"list", 0, 0, act_list},
+                   {"show", 1, 1, act_show},
+                   {"new", 1, 1, act_new},
+                   {"validate", 1, UINT32_MAX, act_validate},
+                   {"keys", 0, 0, act_keys}};
+    const struct recipe_options *options = given;
+    const unsigned words = operands->count - 1;
+    char shown[64];
+    for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
+        if (strcmp(operands->items[0], actions[i].name) != 0)
+            continue;
+        if (words < actions[i].least)
+            return cab_fail(CAB_EARG, "%s: name a recipe; cab recipe list has those that are found by name",
+                            actions[i].name);
+        if (words > actions[i].most)
+            return cab_fail(CAB_EARG, "%s: too many arguments: \"%s\"", actions[i].name,
+                            cab_printable(operands->items[1 + actions[i].most], shown, sizeof shown));
+        return actions[i].act(options, operands);
+    }
+    return cab_fail(CAB_EARG, "no action \"%s\"; expected list, show, new, validate or keys",
+                    cab_printable(operands->items[0], shown, sizeof shown));
+}
+
 static const cli_example examples[] = {
+    {"cab recipe list", "recipes that are found by name, and what each does"},
+    {"cab recipe new tales-gpt2 > mine.yaml", "begin one of your own"},
     {"cab recipe validate recipes/*.yaml", "check recipes without running them"},
     {"cab recipe validate my.yaml --set train.lr=1e-4", "check one with an override"},
     {"cab recipe keys", "every key, what it takes and what it means"},
@@ -156,9 +278,12 @@ static const cli_example examples[] = {
 
 const cli_command cli_recipe = {
     .name = "recipe",
-    .summary = "check recipes, list their keys",
-    .synopsis = "validate FILE... | keys",
+    .summary = "find and check recipes, list their keys",
+    .synopsis = "list | show RECIPE | new RECIPE | validate RECIPE... | keys",
     .description =
+        "A RECIPE is a file, or a name: NAME.yaml is looked for in ./recipes, in the directories of $CAB_RECIPES "
+        "(colons between them), and in share/cab/recipes of the prefix where cab is installed. list names those that "
+        "are found so, show prints one, new prints one to be changed.\n\n"
         "validate reads recipes and checks everything that can be known before training: unknown keys, types, "
         "ranges, stage lengths. An error names the file, the line and the key. Teacher and data that are not on this "
         "machine are named.\n\nkeys lists "

@@ -150,7 +150,9 @@
          "most memory to plan with, as 40GiB, or auto: what the device has left; the fewest blocks are recomputed "    \
          "that "                                                                                                       \
          "fit it; empty: no limit")                                                                                    \
-    INT(eval_every, 0, 0, INT64_MAX, "steps between evaluations; 0: a tenth of the run")                               \
+    INT(eval_every, 0, 0, INT64_MAX,                                                                                   \
+        "steps between evaluations; 0: a tenth of the run, or more where they would take more than a tenth of its "    \
+        "time")                                                                                                        \
     INT(eval_tokens, 0, 0, INT64_MAX,                                                                                  \
         "validation tokens of a periodic evaluation; 0: 16384, or 2048 images; the last one uses all")                 \
     INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \

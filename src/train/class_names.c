@@ -104,9 +104,10 @@ static cab_status take_classes(const cab_classes *classes, const int32_t *map, c
     char name[512];
     for (size_t i = 0; i < classes->count; i++) {
         const char *words = classes->words[i];
-        if (words == NULL || strcmp(words, classes->names[i]) == 0)
-            words = "";
-        snprintf(name, sizeof name, "%s%s%s", classes->names[i], *words == '\0' ? "" : " ", words);
+        if (words == NULL || *words == '\0' || strcmp(words, classes->names[i]) == 0)
+            snprintf(name, sizeof name, "%s", classes->names[i]);
+        else
+            snprintf(name, sizeof name, "%s (%s)", words, classes->names[i]);
         CAB_TRY(set_name(n, map == NULL ? (int64_t)i : map[i], name));
     }
     return CAB_OK;

@@ -235,17 +235,14 @@ static cab_status run_batches(pass *p)
     cab_status status = CAB_OK;
     cab_progress progress;
     char detail[32];
-    if (!p->e->options.quiet)
-        cab_progress_begin(&progress, "evaluating", "images", 0, r->count);
+    cab_progress_begin(&progress, "evaluating", "images", 0, r->count);
     for (uint64_t b = 0; b < batches && status == CAB_OK; b++) {
         status = run_batch(p, b);
         uint64_t done = (b + 1) * size < r->count ? (b + 1) * size : r->count;
         snprintf(detail, sizeof detail, "top-1 %.2f %%", r->images > 0 ? 100.0 * r->top1 / (double)r->images : 0.0);
-        if (!p->e->options.quiet)
-            cab_progress_update(&progress, done, detail);
+        cab_progress_update(&progress, done, detail);
     }
-    if (!p->e->options.quiet)
-        cab_progress_end(&progress);
+    cab_progress_end(&progress);
     return status;
 }
 

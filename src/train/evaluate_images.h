@@ -24,7 +24,6 @@ typedef struct cab_image_judge {
 typedef struct cab_image_evaluator_options {
     int batch;   /* 0: 32 */
     int threads; /* that decode; 0: as many as math uses */
-    bool quiet;  /* no progress line */
 } cab_image_evaluator_options;
 
 /* Shares are between 0 and 1; what a teacher is needed for is NaN without one. */

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static const double checkpoint_seconds = 300; /* between checkpoints, when the recipe leaves it open */
-static const int64_t periodic_eval_tokens = 16384;
+static const double eval_share = 0.1;         /* of a run's time that evaluations take at most, likewise */
 
 static volatile sig_atomic_t stop_requested; /* outside a run: a signal handler has nothing else to reach */
 
@@ -49,11 +49,27 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
     return cab_run_log_step(&run->log, &line);
 }
 
+/* What an evaluation found, one line. */
+static void tell(const cab_run *run, const cab_run_evaluation *e)
+{
+    char kl[64] = "";
+    if (!isnan(e->kl))
+        snprintf(kl, sizeof kl, ", KL %.4f, agreement %.1f %%", e->kl, 100 * e->agreement);
+    if (run->reads_images)
+        cab_log_info("step %" PRIu64 " of %" PRIu64 ": top-1 %.2f %%, top-5 %.2f %%%s, on %" PRIu64 " images",
+                     run->step, run->total_steps, 100 * e->top1, 100 * e->top5, kl, e->tokens);
+    else
+        cab_log_info("step %" PRIu64 " of %" PRIu64 ": perplexity %.2f%s, on %" PRIu64 " tokens", run->step,
+                     run->total_steps, exp(e->loss), kl, e->tokens);
+}
+
 static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
 {
     double started = cab_seconds();
     CAB_TRY(cab_run_evaluate(run, max_tokens, out));
-    run->seconds += cab_seconds() - started;
+    run->eval_last = cab_seconds() - started;
+    run->seconds += run->eval_last;
+    tell(run, out);
     cab_run_eval line = {.step = run->step,
                          .tokens = tokens_done(run),
                          .loss = out->loss,
@@ -67,12 +83,23 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
     return cab_run_log_eval(&run->log, &line);
 }
 
+/* Whether the evaluations so far and one more take a tenth of the time so far at most. The first one is taken to cost per token
+ * half of what a step does, which goes backward as well. */
+static bool evaluation_affordable(const cab_run *run)
+{
+    const double per_token = run->train_seconds / (double)tokens_done(run);
+    const double next = run->eval_last > 0 ? run->eval_last : 0.5 * per_token * (double)cab_run_eval_size(run);
+    return run->eval_seconds + next <= eval_share * (run->train_seconds + run->eval_seconds + next);
+}
+
+/* As often as the recipe says; else every tenth of the run, where that is affordable. */
 static bool evaluation_due(const cab_run *run)
 {
-    uint64_t every = (uint64_t)run->recipe->train.eval_every;
-    if (every == 0)
-        every = run->total_steps < 10 ? 1 : run->total_steps / 10;
-    return (run->eval != NULL || run->reads_images) && run->step % every == 0 && run->step < run->total_steps;
+    const uint64_t given = (uint64_t)run->recipe->train.eval_every;
+    const uint64_t every = given > 0 ? given : run->total_steps < 10 ? 1 : run->total_steps / 10;
+    if ((run->eval == NULL && !run->reads_images) || run->step % every != 0 || run->step >= run->total_steps)
+        return false;
+    return given > 0 || evaluation_affordable(run);
 }
 
 static void show_progress(const cab_run *run, cab_progress *progress, const cab_term_values *v, double lr)
@@ -167,8 +194,8 @@ static cab_status train(cab_run *run, bool resumed)
         resumed = false;
         CAB_GOTO(train_one(run, &progress, saved_step));
         if (evaluation_due(run)) {
-            int64_t tokens = run->recipe->train.eval_tokens > 0 ? run->recipe->train.eval_tokens : periodic_eval_tokens;
-            CAB_GOTO(evaluate_and_log(run, (uint64_t)tokens, &evaluation));
+            CAB_GOTO(evaluate_and_log(run, cab_run_eval_size(run), &evaluation));
+            run->eval_seconds += run->eval_last;
         }
         if (checkpoint_due(run, saved) && run->step < run->total_steps) {
             CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
@@ -239,6 +266,19 @@ static cab_status export_and_sample(cab_run *run, const char *directory, sample 
     return CAB_OK;
 }
 
+/* A model that knows nothing has the perplexity of the vocabulary's size, and is right once in as many times as there are classes. */
+static void warn_of_chance(const cab_run *run, const cab_run_evaluation *e)
+{
+    const int words = run->student->config.vocab_size;
+    if (run->reads_images) {
+        const size_t classes = cab_image_set_classes(run->images.eval)->count;
+        if (e->top1 < 1.0 / (double)classes)
+            cab_log_warn("the student is worse than chance: top-1 %.2f %% of %zu classes", 100 * e->top1, classes);
+    } else if (exp(e->loss) > words) {
+        cab_log_warn("the student is worse than chance: perplexity %.0f with a vocabulary of %d", exp(e->loss), words);
+    }
+}
+
 static cab_status finish(cab_run *run, cab_result *result)
 {
     char directory[CAB_PATH_MAX], method[64];
@@ -250,6 +290,7 @@ static cab_status finish(cab_run *run, cab_result *result)
         CAB_TRY(evaluate_and_log(run, 0, &e));
     if (run->eval != NULL)
         CAB_TRY(teacher_loss(run, &floor));
+    warn_of_chance(run, &e);
     CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
     CAB_TRY(export_and_sample(run, directory, &text));
     *result = (cab_result){.loss = e.loss,

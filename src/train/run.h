@@ -54,8 +54,10 @@ typedef struct cab_run {
     uint64_t step;  /* optimizer steps done */
     double seconds; /* of training and evaluation, earlier sittings included */
     double train_seconds;
+    double eval_seconds, eval_last; /* of this sitting's evaluations before the end: of all, and of the last one */
 
     cab_objective *objective; /* of the current stage */
+    double peak;              /* bytes that its plan needs, with parameters and optimizer */
     cab_optimizer *optimizer;
     cab_objective *evaluation;
     int32_t *ids, *labels, *valid; /* one micro-batch */
@@ -88,6 +90,8 @@ typedef struct cab_run_evaluation {
     uint64_t tokens;                               /* or images */
 } cab_run_evaluation;
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out);
+/* Tokens, or images, of an evaluation that is not the last one. */
+uint64_t cab_run_eval_size(const cab_run *run);
 /* Exchanges the student's weights with their averages (a second call takes it back). No effect without EMA. */
 cab_status cab_run_swap_averages(cab_run *run);
 

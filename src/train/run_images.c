@@ -284,11 +284,11 @@ static void name_judges(const cab_run *run, cab_image_judge *student, cab_image_
     *teacher = (cab_image_judge){run->teacher, i->transform, i->map};
 }
 
-static cab_status open_evaluator(cab_run *run, cab_image_set *set, bool quiet, cab_image_evaluator **evaluator)
+static cab_status open_evaluator(cab_run *run, cab_image_set *set, cab_image_evaluator **evaluator)
 {
     const cab_run_images *i = &run->images;
     const int64_t batch = run->micro_batch < EVALUATION_BATCH ? run->micro_batch : EVALUATION_BATCH;
-    const cab_image_evaluator_options options = {.batch = (int)batch, .quiet = quiet};
+    const cab_image_evaluator_options options = {.batch = (int)batch};
     cab_image_judge student, teacher;
     name_judges(run, &student, &teacher);
     return cab_image_evaluator_new(&student, i->compared ? &teacher : NULL, set, &options, evaluator);
@@ -301,7 +301,7 @@ cab_status cab_run_images_evaluate(cab_run *run, bool all, cab_run_evaluation *o
     cab_image_evaluator **evaluator = part ? &i->part_evaluator : &i->evaluator;
     cab_image_evaluation e = {0};
     if (*evaluator == NULL)
-        CAB_TRY(open_evaluator(run, part ? i->part : i->eval, !all, evaluator));
+        CAB_TRY(open_evaluator(run, part ? i->part : i->eval, evaluator));
     cab_status status = cab_image_evaluator_run(*evaluator, &e);
     if (status == CAB_OK)
         *out = (cab_run_evaluation){.loss = e.loss,

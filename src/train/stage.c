@@ -1,11 +1,14 @@
 /* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "train/run_images.h"
 #include "train/schedule.h"
 
 #include <inttypes.h>
 #include <math.h>
+
+static const uint64_t periodic_eval_tokens = 16384; /* where the recipe leaves it open */
 
 unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first)
 {
@@ -45,21 +48,23 @@ static cab_status new_optimizer(cab_run *run)
                              (float)r->train.weight_decay, &options, &run->optimizer);
 }
 
+/* Parameters and gradients. */
+static double parameter_bytes(const cab_run *run)
+{
+    return (double)(cab_params_bytes(run->student->params) + cab_params_bytes(run->teacher->params)) +
+           (run->terms.params != NULL ? (double)cab_params_bytes(run->terms.params) : 0);
+}
+
 void cab_run_print_plan(const cab_run *run, const cab_stage *stage, const cab_plan *plan)
 {
     char a[32], b[32], c[32], d[32], e[32];
-    double parameters = (double)(cab_params_bytes(run->student->params) + cab_params_bytes(run->teacher->params));
-    if (run->terms.params != NULL)
-        parameters += (double)cab_params_bytes(run->terms.params);
-    double optimizer = (double)cab_optimizer_bytes(run->optimizer);
     cab_log_info("plan of stage \"%s\": %d nodes, %d tensors, %.2f GFLOP in matrix products per micro-batch",
                  stage->name, plan->nodes, plan->tensors, plan->flops * 1e-9);
-    cab_log_info("  parameters and gradients  %10s", cab_format_bytes(parameters, a));
-    cab_log_info("  optimizer                 %10s", cab_format_bytes(optimizer, b));
+    cab_log_info("  parameters and gradients  %10s", cab_format_bytes(parameter_bytes(run), a));
+    cab_log_info("  optimizer                 %10s", cab_format_bytes((double)cab_optimizer_bytes(run->optimizer), b));
     cab_log_info("  activations               %10s   (%s if none shared memory)",
                  cab_format_bytes((double)plan->arena, c), cab_format_bytes((double)plan->arena_unshared, d));
-    cab_log_info("  peak                      %10s",
-                 cab_format_bytes(parameters + optimizer + (double)plan->arena + (double)plan->inputs, e));
+    cab_log_info("  peak                      %10s", cab_format_bytes(run->peak, e));
 }
 
 /* Said before anything runs, with every number needed to choose otherwise. */
@@ -94,6 +99,8 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
     CAB_TRY(new_optimizer(run));
+    run->peak =
+        parameter_bytes(run) + (double)cab_optimizer_bytes(run->optimizer) + (double)plan.arena + (double)plan.inputs;
     cab_run_print_plan(run, stage, &plan);
     return check_memory(run, &plan);
 }
@@ -201,10 +208,15 @@ static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evalu
     const cab_term_weights none = {{0}};
     const cab_batch batch = {.input = run->ids, .labels = run->labels, .valid = run->valid};
     double ce = 0, kl = 0, agreement = 0;
+    cab_progress progress;
+    cab_status status = CAB_OK;
+    cab_progress_begin(&progress, "evaluating", "windows", 0, windows);
     for (uint64_t w = 0; w < windows; w += (uint64_t)run->micro_batch) {
         cab_term_values v;
         load_windows(run, w, windows);
-        CAB_TRY(cab_objective_run(run->evaluation, &batch, &none, 1, &v));
+        CAB_GOTO(cab_objective_run(run->evaluation, &batch, &none, 1, &v));
+        cab_progress_update(&progress,
+                            w + (uint64_t)run->micro_batch < windows ? w + (uint64_t)run->micro_batch : windows, "");
         ce += v.of[CAB_TERM_CE] * (double)v.labels;
         kl += v.of[CAB_TERM_KL] * (double)v.valid;
         agreement += v.agreement * (double)v.valid;
@@ -213,7 +225,9 @@ static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evalu
     out->loss = ce / (double)out->tokens;
     out->kl = kl / (double)out->tokens;
     out->agreement = agreement / (double)out->tokens;
-    return CAB_OK;
+done:
+    cab_progress_end(&progress);
+    return status;
 }
 
 static cab_status evaluate_text(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
@@ -224,6 +238,14 @@ static cab_status evaluate_text(cab_run *run, uint64_t max_tokens, cab_run_evalu
         windows = limit;
     CAB_TRY(evaluation_graph(run));
     return evaluate_windows(run, windows, out);
+}
+
+uint64_t cab_run_eval_size(const cab_run *run)
+{
+    const uint64_t given = (uint64_t)run->recipe->train.eval_tokens;
+    if (run->reads_images)
+        return cab_image_set_count(run->images.part != NULL ? run->images.part : run->images.eval);
+    return given > 0 ? given : periodic_eval_tokens;
 }
 
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)

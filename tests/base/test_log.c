@@ -55,8 +55,7 @@ static void progress_lines(void **state)
     cab_progress_update(&progress, 201, "too soon");
     cab_progress_end(&progress);
     char *text = capture_end(state);
-    assert_non_null(strstr(text, "train  66.7%  200/300 steps  20.0 steps/s"));
-    assert_non_null(strstr(text, "5.0s left  loss 2.5\n"));
+    assert_non_null(strstr(text, "train  66.7%  5.0s left  200/300 steps  loss 2.5  20.0 steps/s\n"));
     assert_null(strstr(text, "too"));
     cab_free(text);
 
@@ -70,10 +69,36 @@ static void progress_lines(void **state)
     cab_progress_update(&progress, 9 << 20, "");
     cab_log_quiet(false);
     text = capture_end(state);
-    assert_non_null(strstr(text, "read  8.0 MiB   2.0 MiB/s"));
+    assert_non_null(strstr(text, "read  8.0 MiB  2.0 MiB/s"));
     assert_null(strstr(text, "9.0 MiB"));
     assert_null(strchr(text, '%'));
     cab_free(text);
+}
+
+/* Whole fields, the last of them dropped first; never half a number. */
+static void narrow_terminals(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t columns;
+        const char *line;
+    } cases[] = {{200, "cab-best  50.0%  10s left  100/200 steps  ce 2.50  kl 0.31  10.0 steps/s"},
+                 {75, "cab-best  50.0%  10s left  100/200 steps  ce 2.50  kl 0.31  10.0 steps/s"},
+                 {72, "cab-best  50.0%  10s left  100/200 steps  ce 2.50  kl 0.31  10.0 steps/s"},
+                 {71, "cab-best  50.0%  10s left  100/200 steps  ce 2.50  kl 0.31"},
+                 {57, "cab-best  50.0%  10s left  100/200 steps  ce 2.50"},
+                 {39, "cab-best  50.0%  10s left"},
+                 {14, "cab-best"},
+                 {3, ""}};
+    cab_progress progress;
+    char line[512];
+    cab_progress_begin(&progress, "cab-best", "steps", 0, 200);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cab_progress_line(&progress, 100, 10, "ce 2.50  kl 0.31  ", cases[i].columns, line, sizeof line);
+        assert_string_equal(line, cases[i].line);
+    }
+    cab_progress_line(&progress, 100, 10, "ce 2.50", 200, line, 30); /* of bytes as of columns */
+    assert_string_equal(line, "cab-best  50.0%  10s left");
 }
 
 static void numbers_for_people(void **state)
@@ -141,6 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(messages),
         TEMP_TEST(progress_lines),
+        cmocka_unit_test(narrow_terminals),
         cmocka_unit_test(numbers_for_people),
         cmocka_unit_test(clock_and_memory),
         TEMP_TEST(threads),

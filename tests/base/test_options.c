@@ -108,6 +108,12 @@ static void wrong_values_leave_the_field_as_it_was(void **state)
         {"coats", "3x", "coats: found \"3x\""},
         {"coats", "", "coats: found \"\""},
         {"coats", "1e300", "coats: found \"1e300\""},
+        {"coats", "k", "coats: found \"k\""},
+        {"coats", "5K", "coats: found \"5K\""},
+        {"coats", "0.001kk", "coats: found \"0.001kk\""},
+        {"coats", "1e-3k", "coats: found \"1e-3k\""},
+        {"coats", "2.5k", "coats: found \"2.5k\""},
+        {"gloss", "1k", "gloss: found \"1k\", expected a number from 0 to 1"},
         {"gloss", "0x1p-1", "gloss: found \"0x1p-1\", expected a number from 0 to 1"},
         {"gloss", "inf", "gloss: found \"inf\""},
         {"gloss", "1e400", "gloss: found \"1e400\""},
@@ -134,6 +140,12 @@ static void lists_are_replaced_and_appended(void **state)
     assert_int_equal(sample.walls.count, 3);
     assert_int_equal(sample.walls.items[1], -1);
     assert_fails(cab_option_set(row("walls"), &sample, "walls", "1,x"), CAB_EARG, "walls: found \"x\"");
+    static const int64_t letters[] = {10000, 1500000, 2000000000, -1000, 4350, 1, 50000000};
+    assert_ok(cab_option_set(row("walls"), &sample, "walls", "10k,1.5M,2G,-1k,4.35k,0.001k,50e6"));
+    assert_int_equal(sample.walls.count, 7);
+    assert_memory_equal(sample.walls.items, letters, sizeof letters);
+    assert_ok(cab_option_set(row("gloss"), &sample, "gloss", "0.0005k"));
+    assert_true(sample.gloss == 0.5);
     assert_ok(cab_option_set(row("rooms"), &sample, "rooms", ""));
     assert_int_equal(sample.rooms.count, 0);
     for (int i = 0; i < 100; i++) {

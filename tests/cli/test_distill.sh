@@ -20,20 +20,43 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set stag
 says out '6 steps of 128 tokens'
 says out 'align 2'
 says out '50 % of the documents'
+grep -q '^memory  *[0-9.]* MiB$' "$TMP/out" || fail "no memory: $(cat "$TMP/out")"
+grep -q '^time  *about .*s: .*s for 6 steps (measured over 3), .*s for evaluations' "$TMP/out" || fail "no time: $(cat "$TMP/out")"
+says err 'plan of stage "distil"'
 [ ! -e "$TMP/plan" ] || fail '--dry-run made the directory'
+
+# it fails where the run would
+expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --teacher "$TMP/nowhere"
+says out 'train on'
+says err "$TMP/nowhere"
+expect 7 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set data.seq_len=4096
+says err 'takes at most 256 tokens'
+expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/train.txt/plan" --dry-run
+says err "$TMP/train.txt/plan: $TMP/train.txt is no directory"
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/deep/er/plan" --dry-run --set data.cache= --method cab
+[ "$(grep -c '^plan of stage' "$TMP/err")" -eq 2 ] || fail "not two stages: $(cat "$TMP/err")"
+[ ! -e "$TMP/deep/er/plan" ] || fail '--dry-run made a directory for its cache'
 
 # lengths in passes, and images
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5
 says out '1.5 passes over the data'
 expect 2 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --passes 1.5 --tokens 100
 says err 'train.tokens and train.passes exclude each other'
-expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --classes other.tsv
+expect 3 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --classes other.tsv
 says out '300 passes over the data, learning rate 6.25e-05'
 says out '10 % of every class'
-expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
+expect 3 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
 says out '100 steps of 64 images'
 expect 4 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
 says err "docs/images: holds images; expected .txt"
+
+# flags that are keys, and a recipe by its name
+expect 0 "$CAB" distill tales-gpt2 --dry-run --lr 0.004 --threads 1 --device cpu --tokens 0.5M
+says out 'learning rate 0.004'
+expect 2 "$CAB" distill tales-gpt2 --dry-run --device gpu
+says err 'device: found "gpu", expected cpu, cuda or cuda:N'
+expect 2 "$CAB" distill tales-gpt2 --dry-run --lr fast
+says err 'train.lr: found "fast"'
 
 # what is refused before anything is run
 expect 2 "$CAB" distill "$TMP/small.yaml"
@@ -56,7 +79,13 @@ expect 0 "$CAB" distill "$TMP/small.yaml" -o "$TMP/x" --overwrite --quiet
 rm -r "$TMP/x"
 
 # one run, by flags alone and by a recipe
-expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --quiet
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one"
+says err 'step 3 of 6: perplexity '
+says err 'step 6 of 6: perplexity '
+says err "student  $TMP/one/student"
+says err "next     cab generate $TMP/one --prompt"
+! grep -q 'worse than chance' "$TMP/err" || fail 'a student called worse than chance that is not'
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite --quiet
 says out 'run '
 says out 'one '
 says out 'teacher '
@@ -73,9 +102,24 @@ cp "$TMP/one/student/model.safetensors" "$TMP/before"
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite
 cmp -s "$TMP/before" "$TMP/one/student/model.safetensors" || fail 'the same run gave another student'
 
-# the student can be used
+# one that knows nothing yet is called what it is
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/chance" --method vanilla --lr 1e-9 --tokens 128
+says err 'warning: the student is worse than chance: perplexity '
+expect 0 "$CAB" eval "$TMP/chance" --data "$TMP/val.txt" --cache "$TMP/cache" --threads 1 --seq-len 64
+says err "warning: $TMP/chance/student is worse than chance: perplexity "
+
+# the student can be used, by its directory or by its run's
 expect 0 "$CAB" inspect "$TMP/one/student"
 says out student
+expect 0 "$CAB" inspect "$TMP/one"
+says out student
+expect 0 "$CAB" generate "$TMP/one" -p 'Once' -n 2 -q --threads 1
+expect 0 "$CAB" compare examples/tales/teacher "$TMP/one" --data "$TMP/val.txt" -n 1 --seq-len 16 --cache "$TMP/cache" --threads 1
+expect 0 "$CAB" bench decode --student "$TMP/one" --batch 1 --length 0 -n 1 --threads 1
+mkdir "$TMP/begun"
+: >"$TMP/begun/log.jsonl"
+expect 3 "$CAB" generate "$TMP/begun"
+says err "$TMP/begun: a run without a student yet; cab distill --resume goes on with it"
 expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --temperature 0
 says out 'Once upon'
 expect 0 "$CAB" generate "$TMP/one/student" --prompt 'Once upon' --max-tokens 5 --threads 1 --no-echo
@@ -94,7 +138,7 @@ expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
 expect 2 "$CAB" bench fly
 says err 'expected step or decode'
-expect 0 "$CAB" eval "$TMP/one/student" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
+expect 0 "$CAB" eval "$TMP/one" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
 expect 2 "$CAB" eval "$TMP/one/student"

@@ -38,12 +38,24 @@ for command in $commands; do
         silent err
     fi
 done
+
+# the manual keeps quotes, where the text is a macro's argument and where it is not
+expect 0 "$CAB" man generate
+says out '\-\-prompt \(dqOnce upon a time\(dq'
+says out '\-\-stop \(aqThe end\(aq'
+if command -v groff >/dev/null; then
+    groff -man -Tutf8 -P-cbou "$TMP/out" >"$TMP/rendered"
+    grep -qF -- '--prompt "Once upon a time"' "$TMP/rendered" || fail "quotes are lost: $(grep -F -- --prompt "$TMP/rendered")"
+    grep -qF -- "--stop 'The end'" "$TMP/rendered" || fail 'single quotes become other characters'
+fi
 expect 0 "$CAB" man
 says out 'cab\-distill'
 
 for shell in bash zsh fish; do
     expect 0 "$CAB" completion $shell
     says out overwrite
+    says out weight_decay
+    says out 'recipe list -q'
     if command -v $shell >/dev/null; then
         cp "$TMP/out" "$TMP/script"
         $shell -n "$TMP/script" || fail "$shell refuses its completion"
@@ -57,6 +69,28 @@ if command -v bash >/dev/null; then
     [ "$answer" = distill ] || fail "bash completes dist to \"$answer\""
     answer=$(bash -c '. "$1"; COMP_WORDS=(cab eval --per-d); COMP_CWORD=2; _cab; echo "${COMPREPLY[*]}"' - "$TMP/complete.bash")
     [ "$answer" = --per-document ] || fail "bash completes --per-d to \"$answer\""
+    # words as bash cuts them, the last is completed; what they become, then a bar
+    cp "$CAB" "$TMP/cab"
+    while IFS='|' read -r words wanted; do
+        answer=$(bash -c 'compopt() { :; }; . "$1"; COMP_WORDS=($2); [ "${2% }" = "$2" ] || COMP_WORDS+=(""); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _cab; echo "${COMPREPLY[*]}"' - "$TMP/complete.bash" "$words")
+        [ "$answer" = "$wanted" ] || fail "bash completes \"$words\" to \"$answer\", expected \"$wanted\""
+    done <<END
+cab distill --set train.weight_d|train.weight_decay=
+cab distill -s student.arch|student.architecture=
+cab distill --set student.architecture = v|vim
+cab distill --set init.fold = |true false
+cab distill --set init.fold =|true false
+cab distill --set stages[1].al|stages[1].align= stages[1].align_end=
+cab distill --methods van|vanilla
+cab distill --methods = vanilla,so|vanilla,soft
+cab distill --methods vanilla,cab-b|vanilla,cab-best
+cab distill --device c|cpu cuda
+cab generate --precision = b|bf16
+$TMP/cab distill tales-g|tales-gpt2
+$TMP/cab recipe show phi-|phi-1.5
+cab generate examples/tal|examples/tales
+END
 fi
 expect 2 "$CAB" completion tcsh
 says err 'expected bash, zsh or fish'

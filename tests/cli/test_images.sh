@@ -194,6 +194,15 @@ expect 0 "$CAB" classify "$TMP/vit" "$TMP/data/bee/base.jpg"
 printf '%s\n   66.52 %%  class 2\n   24.47 %%  class 1\n    9.00 %%  class 0\n' "$TMP/data/bee/base.jpg" >"$TMP/expected"
 cmp -s "$TMP/out" "$TMP/expected" || fail "cab classify prints: $(cat "$TMP/out")"
 silent err
+expect 0 "$CAB" classify "$TMP/vit" "$TMP/data/bee/base.jpg" --classes "$TMP/two.tsv"
+says out '66.52 %  ants (ant)'
+says out '9.00 %  cats, felines (cat)'
+# what would be printed as 0.00 % is not printed: the last logit is 20
+cp -r "$TMP/vit" "$TMP/sure"
+printf '\000\000\240\101' |
+    dd of="$TMP/sure/model.safetensors" bs=1 seek=$(($(wc -c <"$TMP/sure/model.safetensors") - 4)) conv=notrunc 2>"$TMP/err"
+expect 0 "$CAB" classify "$TMP/sure" "$TMP/data/bee/base.jpg"
+[ "$(sed 1d "$TMP/out")" = '  100.00 %  class 2' ] || fail "a sure model: $(cat "$TMP/out")"
 printf 'ant\nbee\ncat\n' >"$TMP/names.txt"
 expect 0 "$CAB" classify "$TMP/vit" "$TMP/data" --json --top 1 --classes "$TMP/names.txt"
 [ "$(grep -c '"name": "cat"' "$TMP/out")" -eq 6 ] || fail "not a line for every image: $(cat "$TMP/out")"

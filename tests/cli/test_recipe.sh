@@ -26,7 +26,50 @@ says err 'recipes/tales-gpt2.yaml: stages[0] "distil" has no length'
 expect 2 "$CAB" recipe validate recipes/tales-gpt2.yaml --set train.tokens
 says err '--set: found "train.tokens", expected KEY=VALUE'
 expect 2 "$CAB" recipe check recipes/tales-gpt2.yaml
-says err 'no action "check"; expected validate or keys'
+says err 'no action "check"; expected list, show, new, validate or keys'
+
+# 10k, 1M, 2G in recipes, in --set and in flags
+printf 'method: soft\nteacher: {path: t}\ndata: {train: [a.txt], eval: [b.txt]}\ntrain: {tokens: 1.5M}\nout: o\n' >"$TMP/letters.yaml"
+expect 0 "$CAB" recipe validate "$TMP/letters.yaml"
+expect 0 "$CAB" recipe validate "$TMP/letters.yaml" --set train.tokens=2G --set train.warmup=0.0001k
+expect 2 "$CAB" recipe validate "$TMP/letters.yaml" --set train.tokens=2Gi
+says err 'train.tokens: found "2Gi", expected a whole number'
+
+# by name: ./recipes, $CAB_RECIPES, the prefix of the program
+expect 0 "$CAB" recipe list -q
+[ "$(cat "$TMP/out")" = "$(ls recipes/*.yaml | sed 's/.*\///; s/\.yaml$//')" ] || fail "list: $(cat "$TMP/out")"
+expect 0 "$CAB" recipe list
+says out 'tales-gpt2           The demo: a GPT-2 of 957 k parameters'
+expect 0 "$CAB" recipe show tales-gpt2
+cmp -s "$TMP/out" recipes/tales-gpt2.yaml || fail 'show prints something else'
+expect 0 "$CAB" recipe new tales-gpt2
+says out '# From the recipe tales-gpt2 of cab'
+! grep -q Reproduces "$TMP/out" || fail 'new keeps what the original reproduces'
+cp "$TMP/out" "$TMP/mine.yaml"
+expect 0 "$CAB" recipe validate "$TMP/mine.yaml" tales-gpt2
+says out 'recipes/tales-gpt2.yaml: valid'
+mkdir -p "$TMP/there/bin" "$TMP/there/share/cab/recipes" "$TMP/one" "$TMP/two" "$TMP/elsewhere"
+cp "$CAB" "$TMP/there/bin/cab"
+cp "$TMP/letters.yaml" "$TMP/there/share/cab/recipes/installed.yaml"
+cp "$TMP/letters.yaml" "$TMP/two/both.yaml"
+cp "$TMP/mine.yaml" "$TMP/one/both.yaml"
+cp "$TMP/mine.yaml" "$TMP/two/second.yaml"
+(
+    cd "$TMP/elsewhere"
+    export CAB_RECIPES="$TMP/one:$TMP/two"
+    expect 0 "$TMP/there/bin/cab" recipe list -q
+    [ "$(tr '\n' ' ' <"$TMP/out")" = 'both second installed ' ] || fail "list elsewhere: $(cat "$TMP/out")"
+    expect 0 "$TMP/there/bin/cab" recipe show both
+    cmp -s "$TMP/out" "$TMP/mine.yaml" || fail 'the second directory went first'
+    expect 3 "$TMP/there/bin/cab" recipe show instaled
+    says err 'no file and no recipe "instaled"; did you mean "installed"?'
+    expect 3 "$TMP/there/bin/cab" distill qqqqqqqq
+    says err 'cab recipe list has those'
+)
+expect 2 "$CAB" recipe show
+says err 'show: name a recipe'
+expect 2 "$CAB" recipe new a b
+says err 'too many arguments: "b"'
 
 printf 'method: soft\nout: x\nseed: \377\n' >"$TMP/bytes.yaml"
 expect 4 "$CAB" recipe validate "$TMP/bytes.yaml"
@@ -39,6 +82,8 @@ says out 'not here: teacher.path /nowhere'
 expect 2 "$CAB" recipe validate recipes/tales-gpt2.yaml -s data.train=,
 says err 'data.train[0]: the name is empty'
 
+expect 0 "$CAB" recipe keys -q
+[ "$(grep -cx 'train.weight_decay\|seed\|stages\[N\].ce' "$TMP/out")" -eq 3 ] || fail "keys -q: $(cat "$TMP/out")"
 expect 0 "$CAB" recipe keys
 says out train.weight_decay
 expect 0 "$CAB" recipe keys --markdown

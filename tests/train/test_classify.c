@@ -221,7 +221,7 @@ static void test_names(void **state)
     put(state, "vit/classes.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni");
     expect_names(model, NULL, "c", "i");
     put(state, "vit/classes.tsv", "0\tant\t2\tants, emmets\n1\tbee\t0\tbee\n");
-    expect_names(model, NULL, "ant ants, emmets", "class 8");
+    expect_names(model, NULL, "ants, emmets (ant)", "class 8");
     put(state, "vit/config.json", "{\"id2label\": {\"2\": \"two\", \"8\": \"eight\"}}");
     expect_names(model, NULL, "two", "eight");
     expect_names(model, put(state, "map.tsv", "0\tcat\t2\n"), "cat", "eight");

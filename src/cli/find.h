@@ -1,0 +1,22 @@
+/* find.h - what a command line names: a run for the student in it, a recipe by its name alone. */
+#ifndef CAB_CLI_FIND_H
+#define CAB_CLI_FIND_H
+
+#include "base/error.h"
+#include "base/file.h"
+
+/* The model directory that `given` means: itself, or the student of the run that it holds. CAB_EIO for a run that has no student
+ * yet. Any other directory is left as it is, for the reader to refuse. */
+cab_status cli_find_model(const char *given, char out[CAB_PATH_MAX]);
+
+/* The file that `given` means: itself, where there is such a file or it has a slash; else NAME.yaml in the first of
+ *   ./recipes, the directories of $CAB_RECIPES, share/cab/recipes beside the directory of the program
+ * that has it. CAB_EIO, with the nearest name, where none has. */
+cab_status cli_find_recipe(const char *given, char out[CAB_PATH_MAX]);
+
+/* Calls visit() for every recipe that cli_find_recipe() finds by name, by directory and then by name. Anything but CAB_OK ends it
+ * and is passed on. */
+typedef cab_status (*cli_recipe_visitor)(void *user, const char *name, const char *path);
+cab_status cli_each_recipe(cli_recipe_visitor visit, void *user);
+
+#endif
