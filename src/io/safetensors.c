@@ -7,10 +7,9 @@
  *
  * The header is read tensor by tensor, so that it takes little more memory than the table of tensors: as one JSON document,
  * the 20 MB of 300,000 empty tensors would take a gigabyte. The format's own library also refuses bodies with unused bytes; such files are accepted here, they are harmless. */
-#include "io/safetensors_internal.h"
-
 #include "base/file.h"
 #include "base/memory.h"
+#include "io/safetensors_internal.h"
 #include "tensor/blocks.h"
 
 #include <inttypes.h>

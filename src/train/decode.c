@@ -48,9 +48,7 @@ static cab_status write_rows(cab_decode *d, const feed *f, const cab_decode_row 
 static int threads_of_step(const cab_decode *d)
 {
     const cab_backend *backend = d->model->backend;
-    return backend->id == CAB_CPU && cab_decode_traffic_of(d).weights * (double)d->batch < SMALL_STEP
-               ? 1
-               : backend->threads;
+    return backend->host && cab_decode_traffic_of(d).weights * (double)d->batch < SMALL_STEP ? 1 : backend->threads;
 }
 
 /* Plans or runs the graph with the threads of a step; another graph of the backend has its own. */
