@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "train/compare_internal.h"
 #include "train/image_pick.h"
+#include "train/image_scorer.h"
 
 #include <inttypes.h>
 
@@ -11,7 +12,7 @@ static cab_status open_images(cab_compare_pair *p)
     const cab_compare_options *o = p->options;
     const size_t side = (size_t)p->student->config.image_size;
     const cab_image_set_options options = {.classes = o->classes != NULL ? &p->classes : NULL, .on_error = o->on_error};
-    CAB_TRY(cab_image_transform_load(o->teacher, &p->transform));
+    CAB_TRY(cab_image_transform_of(p->teacher, &p->transform));
     p->transform.size = p->student->config.image_size;
     CAB_TRY(CAB_NEW(&p->pixels, 3 * side * side, "an image"));
     if (o->classes != NULL)
