@@ -20,6 +20,10 @@ typedef struct cab_map {
 cab_status cab_map_open(const char *path, cab_map *map);
 void cab_map_close(cab_map *map);
 
+/* CAB_EFORMAT where the content of a file is the pointer that Git LFS leaves in its place. The two functions around this one call
+ * it; others that open files from outside do. */
+cab_status cab_file_check_pointer(const char *path, const void *data, size_t size);
+
 /* The whole file as a NUL-terminated string owned by the caller; more than max_bytes is an error that says so. */
 cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size);
 

@@ -3,14 +3,14 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/text_bounds.h"
 #include "device/device.h"
 #include "models/builder.h"
 
 #include <string.h>
 
-static const char *const copied_files[] = {
-    "tokenizer.json",          "tokenizer_config.json",  "vocab.json", "merges.txt", "tokenizer.model",
-    "special_tokens_map.json", "generation_config.json", NULL};
+static const char *const copied_files[] = {"tokenizer.json",  "tokenizer_config.json",   "vocab.json", "merges.txt",
+                                           "tokenizer.model", "special_tokens_map.json", NULL};
 
 static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_precision precision, cab_model **out)
 {
@@ -319,7 +319,7 @@ static cab_status copy_tokenizer(const char *from, const char *to)
         if (cab_path_exists(source))
             CAB_TRY(cab_file_copy(source, target));
     }
-    return CAB_OK;
+    return cab_text_bounds_copy(from, to);
 }
 
 cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,

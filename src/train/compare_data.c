@@ -1,6 +1,7 @@
 /* compare_data.c - what both models are shown: images as the teacher wants them, or windows of text. */
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/text_bounds.h"
 #include "train/compare_internal.h"
 #include "train/image_pick.h"
 #include "train/image_scorer.h"
@@ -25,17 +26,19 @@ static cab_status open_images(cab_compare_pair *p)
 static cab_status open_text(cab_compare_pair *p)
 {
     const cab_compare_options *o = p->options;
+    cab_text_bounds bounds;
     char path[CAB_PATH_MAX];
     CAB_TRY(cab_path_join(path, o->teacher, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &p->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(p->tokenizer, p->teacher->config.vocab_size, o->teacher));
+    CAB_TRY(cab_text_bounds_load(o->teacher, p->tokenizer, p->teacher->config.vocab_size, &bounds));
     const cab_dataset_options options = {.tokenizer = p->tokenizer,
                                          .separator = o->separator,
                                          .text_field = o->text_field,
                                          .cache = o->cache,
                                          .bin_type = o->bin_uint32 ? CAB_TOKEN_U32 : CAB_TOKEN_U16,
                                          .vocab_size = p->teacher->config.vocab_size,
-                                         .end_id = cab_tokenizer_end_of_text(p->tokenizer),
+                                         .end_id = cab_text_bounds_separator(&bounds),
                                          .fraction = 1};
     CAB_TRY(cab_dataset_open(o->files, o->files_count, &options, &p->dataset));
     CAB_TRY(CAB_NEW(&p->ids, (size_t)p->seq_len, "a window"));

@@ -366,67 +366,67 @@ static void test_transform_config(void **state)
 }
 
 /* Every key that a directory may state: obeyed, or refused by name. */
+static const struct {
+    const char *config, *preprocessor; /* "" : absent */
+    int size, edge;
+    cab_resize resize;
+    cab_filter filter;
+    float divisor, mean, std; /* of red */
+} keys[] = {
+    /* timm: the older flat form, a mode, a null */
+    {"{\"architecture\": \"vit\", \"input_size\": [3, 192, 192], \"crop_pct\": 0.75, \"interpolation\": "
+     "\"bilinear\", "
+     "\"mean\": [0.5, 0.5, 0.5], \"std\": [0.25, 0.5, 0.5]}",
+     "", 192, 256, CAB_RESIZE_EDGE, CAB_FILTER_BILINEAR, 255, 0.5f, 0.25f},
+    {"{\"pretrained_cfg\": {\"crop_pct\": null, \"crop_mode\": \"squash\", \"interpolation\": \"nearest\"}}", "", 224,
+     256, CAB_RESIZE_BOTH, CAB_FILTER_NEAREST, 255, 0.485f, 0.229f},
+    /* transformers: what is absent is the class's default */
+    {"{\"model_type\": \"vit\", \"image_size\": 64}", "", 64, 64, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f,
+     0.5f},
+    {"{\"model_type\": \"deit\"}", "", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vim\", \"img_size\": 32}", "", 32, 36, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.485f,
+     0.229f},
+    {"{\"model_type\": \"vit\"}", "{}", 224, 224, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
+    {"{}", "{\"image_processor_type\": \"DeiTImageProcessorFast\"}", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255,
+     0.5f, 0.5f},
+    {"{}", "{\"feature_extractor_type\": \"CLIPFeatureExtractor\", \"size\": 240}", 224, 240, CAB_RESIZE_EDGE,
+     CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
+    {"{}", "{\"image_processor_type\": \"BitImageProcessor\", \"size\": {\"shortest_edge\": 256}}", 224, 256,
+     CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
+    {"{\"model_type\": \"vit\"}", "{\"size\": {\"height\": 96, \"width\": 96}, \"crop_size\": 64}", 96, 96,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f}, /* ViT's class crops only where it is told */
+    {"{\"model_type\": \"vit\"}",
+     "{\"size\": [96, 96], \"crop_size\": {\"height\": 64, \"width\": 64}, \"do_center_crop\": true, \"resample\": "
+     "3}",
+     64, 96, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"size\": 96, \"do_resize\": false}", 96, 96, CAB_RESIZE_NONE, CAB_FILTER_BILINEAR,
+     255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"crop_size\": 96, \"do_resize\": false, \"do_center_crop\": true}", 96, 96,
+     CAB_RESIZE_CROP, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"do_normalize\": false, \"image_mean\": [0.1, 0.1, 0.1]}", 224, 224,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0, 1},
+    {"{\"model_type\": \"vit\"}",
+     "{\"do_rescale\": false, \"image_mean\": [127, 127, 127], \"image_std\": [50, 50, 50]}", 224, 224, CAB_RESIZE_BOTH,
+     CAB_FILTER_BILINEAR, 1, 127, 50},
+    {"{\"model_type\": \"vit\"}", "{\"rescale_factor\": 0.00784313725490196, \"image_mean\": [1.5, 1, 1]}", 224, 224,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 127.5f, 1.5f, 0.5f},
+    {"{\"architecture\": \"x\", \"mean\": [0.1, 0, 0]}", "{\"image_processor_type\": \"TimmWrapperImageProcessor\"}",
+     224, 256, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.1f, 0.229f},
+};
+
 static void test_transform_keys(void **state)
 {
-    static const struct {
-        const char *config, *preprocessor; /* "" : absent */
-        int size, edge;
-        cab_resize resize;
-        cab_filter filter;
-        float divisor, mean, std; /* of red */
-    } rows[] = {
-        /* timm: the older flat form, a mode, a null */
-        {"{\"architecture\": \"vit\", \"input_size\": [3, 192, 192], \"crop_pct\": 0.75, \"interpolation\": "
-         "\"bilinear\", "
-         "\"mean\": [0.5, 0.5, 0.5], \"std\": [0.25, 0.5, 0.5]}",
-         "", 192, 256, CAB_RESIZE_EDGE, CAB_FILTER_BILINEAR, 255, 0.5f, 0.25f},
-        {"{\"pretrained_cfg\": {\"crop_pct\": null, \"crop_mode\": \"squash\", \"interpolation\": \"nearest\"}}", "",
-         224, 256, CAB_RESIZE_BOTH, CAB_FILTER_NEAREST, 255, 0.485f, 0.229f},
-        /* transformers: what is absent is the class's default */
-        {"{\"model_type\": \"vit\", \"image_size\": 64}", "", 64, 64, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f,
-         0.5f},
-        {"{\"model_type\": \"deit\"}", "", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
-        {"{\"model_type\": \"vim\", \"img_size\": 32}", "", 32, 36, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.485f,
-         0.229f},
-        {"{\"model_type\": \"vit\"}", "{}", 224, 224, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
-        {"{}", "{\"image_processor_type\": \"DeiTImageProcessorFast\"}", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC,
-         255, 0.5f, 0.5f},
-        {"{}", "{\"feature_extractor_type\": \"CLIPFeatureExtractor\", \"size\": 240}", 224, 240, CAB_RESIZE_EDGE,
-         CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
-        {"{}", "{\"image_processor_type\": \"BitImageProcessor\", \"size\": {\"shortest_edge\": 256}}", 224, 256,
-         CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
-        {"{\"model_type\": \"vit\"}", "{\"size\": {\"height\": 96, \"width\": 96}, \"crop_size\": 64}", 96, 96,
-         CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f}, /* ViT's class crops only where it is told */
-        {"{\"model_type\": \"vit\"}",
-         "{\"size\": [96, 96], \"crop_size\": {\"height\": 64, \"width\": 64}, \"do_center_crop\": true, \"resample\": "
-         "3}",
-         64, 96, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
-        {"{\"model_type\": \"vit\"}", "{\"size\": 96, \"do_resize\": false}", 96, 96, CAB_RESIZE_NONE,
-         CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
-        {"{\"model_type\": \"vit\"}", "{\"crop_size\": 96, \"do_resize\": false, \"do_center_crop\": true}", 96, 96,
-         CAB_RESIZE_CROP, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
-        {"{\"model_type\": \"vit\"}", "{\"do_normalize\": false, \"image_mean\": [0.1, 0.1, 0.1]}", 224, 224,
-         CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0, 1},
-        {"{\"model_type\": \"vit\"}",
-         "{\"do_rescale\": false, \"image_mean\": [127, 127, 127], \"image_std\": [50, 50, 50]}", 224, 224,
-         CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 1, 127, 50},
-        {"{\"model_type\": \"vit\"}", "{\"rescale_factor\": 0.00784313725490196, \"image_mean\": [1.5, 1, 1]}", 224,
-         224, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 127.5f, 1.5f, 0.5f},
-        {"{\"architecture\": \"x\", \"mean\": [0.1, 0, 0]}",
-         "{\"image_processor_type\": \"TimmWrapperImageProcessor\"}", 224, 256, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC,
-         255, 0.1f, 0.229f},
-    };
     scratch *s = *state;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         cab_image_transform t, again;
-        scratch_text(state, "config.json", rows[i].config);
-        const char *path = scratch_text(state, "preprocessor_config.json", rows[i].preprocessor);
-        if (rows[i].preprocessor[0] == '\0')
+        scratch_text(state, "config.json", keys[i].config);
+        const char *path = scratch_text(state, "preprocessor_config.json", keys[i].preprocessor);
+        if (keys[i].preprocessor[0] == '\0')
             assert_int_equal(unlink(path), 0);
         assert_ok(cab_image_transform_load(s->directory, &t));
-        if (t.size != rows[i].size || cab_image_transform_edge(&t) != rows[i].edge || t.resize != rows[i].resize ||
-            t.filter != rows[i].filter || t.divisor != rows[i].divisor || t.mean[0] != rows[i].mean ||
-            t.std[0] != rows[i].std)
+        if (t.size != keys[i].size || cab_image_transform_edge(&t) != keys[i].edge || t.resize != keys[i].resize ||
+            t.filter != keys[i].filter || t.divisor != keys[i].divisor || t.mean[0] != keys[i].mean ||
+            t.std[0] != keys[i].std)
             fail_msg("row %zu: %d of %d, resize %d, filter %d, over %g, mean %g, std %g", i, t.size,
                      cab_image_transform_edge(&t), (int)t.resize, (int)t.filter, (double)t.divisor, (double)t.mean[0],
                      (double)t.std[0]);
