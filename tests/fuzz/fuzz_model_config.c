@@ -19,7 +19,8 @@ static const char *const configs[] = {
     "\"intermediate_size\": 20, "
     "\"image_size\": 12, \"patch_size\": 4}",
     "{\"architecture\": \"vit_tiny_patch4_12\", \"model_args\": {\"num_heads\": 3}}",
-    "{\"model_type\": \"llama\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 4, "
+    "{\"model_type\": \"llama\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 1, "
+    "\"num_attention_heads\": 4, "
     "\"num_key_value_heads\": 2, \"intermediate_size\": 20, \"max_position_embeddings\": 16}",
     "{\"model_type\": \"vim\", \"img_size\": 12, \"patch_size\": 4, \"embed_dim\": 8, \"depth\": 1, \"num_classes\": "
     "5, \"d_state\": 3}",
