@@ -39,6 +39,16 @@ static cab_status open_regular(const char *path, int *descriptor, size_t *size)
     return CAB_OK;
 }
 
+cab_status cab_file_check_pointer(const char *path, const void *data, size_t size)
+{
+    static const char start[] = "version https://git-lfs.github.com/spec/v";
+    enum { POINTER_MAX = 1024 };
+    if (size >= POINTER_MAX || size < sizeof start - 1 || memcmp(data, start, sizeof start - 1) != 0)
+        return CAB_OK;
+    return cab_fail(CAB_EFORMAT, "%s: a Git LFS pointer of %zu bytes, not the file itself; fetch it by: git lfs pull",
+                    path, size);
+}
+
 cab_status cab_map_open(const char *path, cab_map *map)
 {
     int fd = -1;
@@ -57,7 +67,10 @@ cab_status cab_map_open(const char *path, cab_map *map)
         cab_fault_watch(data, size, path);
     }
     close(fd);
-    return CAB_OK;
+    cab_status status = cab_file_check_pointer(path, map->data, map->size);
+    if (status != CAB_OK)
+        cab_map_close(map);
+    return status;
 }
 
 void cab_map_close(cab_map *map)
@@ -121,7 +134,7 @@ static cab_status read_stream(const char *path, FILE *stream, size_t max_bytes, 
     if (ferror(stream))
         return cab_fail_errno(CAB_EIO, errno, "%s: cannot read", path);
     (*buffer)[*length] = '\0';
-    return CAB_OK;
+    return cab_file_check_pointer(path, *buffer, *length);
 }
 
 cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size)

@@ -30,6 +30,10 @@ cab_status cab_file_open(const char *path, FILE **stream);
  * here too. */
 cab_status cab_file_append(const char *path, bool keep, FILE **stream);
 
+/* CAB_EFORMAT where the content of a file is the pointer that Git LFS leaves in its place. cab_map_open() and cab_file_read() call
+ * it; others that open files from outside do. */
+cab_status cab_file_check_pointer(const char *path, const void *data, size_t size);
+
 /* The whole file as a NUL-terminated string owned by the caller; more than max_bytes is an error that says so. */
 cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size);
 

@@ -208,7 +208,7 @@ cab_status cab_augment_apply(const cab_augment *a, const cab_image_transform *t,
     if (a->rand.operations > 0) {
         uint8_t fill[3];
         for (int c = 0; c < CHANNELS; c++)
-            fill[c] = (uint8_t)fmin(255.0, rint(255.0 * (double)t->mean[c]));
+            fill[c] = (uint8_t)fmin(255.0, rint((double)t->divisor * (double)t->mean[c]));
         CAB_TRY(cab_randaugment_apply(&a->rand, random, t->filter, fill, &s->image, &s->spare));
     } else if (a->jitter > 0.0f) {
         cab_augment_jitter(a->jitter, random, &s->image);

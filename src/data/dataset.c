@@ -65,6 +65,10 @@ static cab_status open_text(cab_dataset *d, source *s, const char *path, const c
         return cab_fail(CAB_EARG, "%s: text needs a tokenizer and a cache directory", path);
     CAB_TRY(cab_tokenizer_check_vocab(options->tokenizer, options->vocab_size, "the model"));
     CAB_TRY(cab_cache_open(path, options->tokenizer, &cache, &s->cache));
+    if (cab_tokenizer_vocab_size(options->tokenizer) > options->vocab_size)
+        for (uint64_t i = 0; i < s->cache.tokens.count; i++)
+            CAB_TRY(cab_tokenizer_check_id(options->tokenizer, (int32_t)cab_tokens_get(&s->cache.tokens, i),
+                                           options->vocab_size, path));
     for (uint64_t i = 0; i < s->cache.documents; i++) {
         uint64_t begin = i == 0 ? 0 : s->cache.token_end[i - 1], bytes = i == 0 ? 0 : s->cache.byte_end[i - 1];
         if (begin == s->cache.token_end[i]) /* nothing in it that the vocabulary can write */

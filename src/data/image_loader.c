@@ -6,6 +6,7 @@
  * take samples under the lock and work outside of it; whoever finishes the last sample of a batch mixes it. */
 #include "data/image_loader.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
@@ -64,6 +65,16 @@ static cab_random random_of(const cab_image_loader *l, cab_stream stream, uint64
     return (cab_random){l->seed, (uint32_t)stream, (uint32_t)counter, counter >> 32 << 32};
 }
 
+/* The failure of a step after decoding, which knows no name. */
+static cab_status named(const cab_image_loader *l, uint64_t i, cab_status status)
+{
+    char name[CAB_PATH_MAX];
+    if (status == CAB_OK)
+        return CAB_OK;
+    cab_image_set_name(l->set, i, name);
+    return cab_fail(status, "%s: %s", name, cab_error_text());
+}
+
 /* Fills sample j; an absent image keeps the label -1 and is all zeros. */
 static cab_status make_sample(cab_image_loader *l, slot *s, int j, cab_image_scratch *scratch, cab_image *image)
 {
@@ -77,7 +88,7 @@ static cab_status make_sample(cab_image_loader *l, slot *s, int j, cab_image_scr
     if (l->training) {
         cab_random random = random_of(l, CAB_STREAM_AUGMENT, s->batch * (uint64_t)l->batch + (uint64_t)j);
         CAB_TRY(cab_image_set_load_training(l->set, i, image));
-        CAB_TRY(cab_augment_apply(&l->augment, &l->transform, &random, scratch, image, pixels));
+        CAB_TRY(named(l, i, cab_augment_apply(&l->augment, &l->transform, &random, scratch, image, pixels)));
     } else {
         cab_status status = cab_image_set_load(l->set, i, image);
         if (status != CAB_OK && cab_image_set_is_bad(l->set, i)) {
@@ -85,7 +96,7 @@ static cab_status make_sample(cab_image_loader *l, slot *s, int j, cab_image_scr
             return CAB_OK;
         }
         CAB_TRY(status);
-        CAB_TRY(cab_image_transform_apply(&l->transform, scratch, image, pixels));
+        CAB_TRY(named(l, i, cab_image_transform_apply(&l->transform, scratch, image, pixels)));
     }
     int32_t label = cab_image_set_label(l->set, i);
     s->labels[j] = l->target_map == NULL ? label : l->target_map[label];

@@ -33,6 +33,28 @@ static cab_status pass_over(cab_image_set *set, const char *source, const char *
     return CAB_OK;
 }
 
+/* What systems and tools leave beside pictures, a folder or a file: neither a class nor a picture. */
+static bool is_litter(const char *name, size_t size)
+{
+    static const char *const names[] = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == size && strncasecmp(names[i], name, size) == 0)
+            return true;
+    return size > 0 && name[0] == '.'; /* hidden from people: .DS_Store, ._x.jpg, .ipynb_checkpoints */
+}
+
+/* Whether a part of a member's name is. */
+static bool has_litter(const char *name)
+{
+    for (const char *part = name; *part != '\0'; part += strspn(part, "/")) {
+        const size_t size = strcspn(part, "/");
+        if (is_litter(part, size))
+            return true;
+        part += size;
+    }
+    return false;
+}
+
 /* ---- folders ---------------------------------------------------------------------------------------------------------- */
 
 typedef enum kind { KIND_FILE, KIND_FOLDER, KIND_OTHER } kind;
@@ -106,7 +128,7 @@ static cab_status walk_folder(const walk *w, const char *name)
                 status = cab_image_set_problem(w->set, cab_fail_errno(CAB_EIO, errno, "%s: cannot list", path));
             break;
         }
-        if (entry->d_name[0] == '.') /* ".", "..", and what is hidden from people */
+        if (is_litter(entry->d_name, strlen(entry->d_name)))
             continue;
         if (*name == '\0')
             CAB_GOTO(walk_entry(w, entry->d_name));
@@ -140,7 +162,7 @@ bool cab_image_split_archive(const char *path, char archive[CAB_PATH_MAX], const
     return false;
 }
 
-/* What is left of a member's name below the folder `inner`; NULL: it is not in it, or hidden. */
+/* What is left of a member's name below the folder `inner`; NULL: it is not in it, or litter. */
 static const char *below(const char *name, const char *inner)
 {
     size_t size = strlen(inner);
@@ -151,8 +173,7 @@ static const char *below(const char *name, const char *inner)
             return NULL;
         name += size + 1;
     }
-    const char *last = strrchr(name, '/');
-    return (last == NULL ? name : last + 1)[0] == '.' ? NULL : name;
+    return has_litter(name) ? NULL : name;
 }
 
 static size_t folders_in(const char *name)

@@ -212,6 +212,7 @@ static cab_status load_added_token(cab_tokenizer *t, const cab_json *json, json_
     if (added.id < 0) {
         added.id = (int32_t)id;
         CAB_TRY(cab_vocab_add(&t->vocab, content, size, added.id));
+        t->vocab.tokens[added.id].added = true;
     }
     t->vocab.tokens[added.id].special = special;
     if (!normalized)
@@ -292,11 +293,32 @@ done:
     return status;
 }
 
+/* Other forms of a tokenizer beside the file that is missing: transformers makes it from them. */
+static cab_status check_present(const char *path)
+{
+    static const char *const others[] = {"vocab.json", "merges.txt", "tokenizer.model", "vocab.txt", "spiece.model"};
+    char directory[CAB_PATH_MAX], other[CAB_PATH_MAX];
+    const size_t length = (size_t)(cab_path_name(path) - path);
+    if (cab_path_exists(path) || length >= sizeof directory)
+        return CAB_OK;
+    snprintf(directory, sizeof directory, "%.*s", (int)(length > 1 ? length - 1 : length), path);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        CAB_TRY(cab_path_join(other, length == 0 ? "." : directory, others[i]));
+        if (cab_path_exists(other))
+            return cab_fail(CAB_EUNSUPPORTED,
+                            "%s: is missing, but %s is there; make it by: python3 -c \"from transformers import "
+                            "AutoTokenizer as T; d = '%s'; T.from_pretrained(d).save_pretrained(d)\"",
+                            path, others[i], length == 0 ? "." : directory);
+    }
+    return CAB_OK;
+}
+
 cab_status cab_tokenizer_load(const char *path, cab_tokenizer **out)
 {
     char *text = NULL;
     size_t size = 0;
     *out = NULL;
+    CAB_TRY(check_present(path));
     CAB_TRY(cab_file_read_text(path, FILE_MAX, &text, &size));
     cab_status status = cab_tokenizer_parse(text, size, path, out);
     cab_free(text);
@@ -350,12 +372,23 @@ int32_t cab_tokenizer_vocab_size(const cab_tokenizer *t)
 
 cab_status cab_tokenizer_check_vocab(const cab_tokenizer *t, int64_t model_vocab, const char *model)
 {
-    if (t->vocab.size > model_vocab)
-        return cab_fail(CAB_ESHAPE,
-                        "%s: the tokenizer has ids up to %d, but %s has a vocabulary of %" PRId64
-                        ": they do not belong together",
-                        t->name, t->vocab.size - 1, model, model_vocab);
+    for (int64_t id = model_vocab; id < t->vocab.size; id++)
+        if (t->vocab.tokens[id].present && !t->vocab.tokens[id].added)
+            return cab_fail(CAB_ESHAPE,
+                            "%s: the tokenizer has ids up to %d, but %s has a vocabulary of %" PRId64
+                            ": they do not belong together",
+                            t->name, t->vocab.size - 1, model, model_vocab);
     return CAB_OK;
+}
+
+cab_status cab_tokenizer_check_id(const cab_tokenizer *t, int32_t id, int64_t model_vocab, const char *where)
+{
+    size_t size = 0;
+    const char *piece = cab_tokenizer_piece(t, id, &size);
+    if (id < model_vocab)
+        return CAB_OK;
+    return cab_fail(CAB_ESHAPE, "%s: token \"%.*s\" has the id %d, but the model has a vocabulary of %" PRId64, where,
+                    (int)(size < 80 ? size : 80), piece == NULL ? "" : piece, (int)id, model_vocab);
 }
 
 uint64_t cab_tokenizer_hash(const cab_tokenizer *t)
@@ -369,15 +402,6 @@ bool cab_tokenizer_find(const cab_tokenizer *t, const char *token, int32_t *id)
     if (found >= 0)
         *id = found;
     return found >= 0;
-}
-
-int32_t cab_tokenizer_end_of_text(const cab_tokenizer *t)
-{
-    static const char *const names[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
-    int32_t id = -1;
-    for (size_t i = 0; i < sizeof names / sizeof *names && id < 0; i++)
-        cab_tokenizer_find(t, names[i], &id);
-    return id;
 }
 
 bool cab_tokenizer_is_special(const cab_tokenizer *t, int32_t id)

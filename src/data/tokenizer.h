@@ -29,16 +29,17 @@ void cab_tokenizer_free(cab_tokenizer *tokenizer);
 
 /* One more than the largest id, added tokens included. */
 int32_t cab_tokenizer_vocab_size(const cab_tokenizer *tokenizer);
-/* Fails when the tokenizer can produce ids that a model with `model_vocab` rows does not have. A model with more rows
- * than the tokenizer has ids (padding) is well. `model` is named in the error. */
+/* Fails when the tokenizer's own vocabulary has ids that a model with `model_vocab` rows does not have. A model with more rows
+ * than the tokenizer has ids (padding) is well, and so are added tokens beyond the rows, such as "[PAD]", as long as they do not
+ * occur. `model` is named in the error. */
 cab_status cab_tokenizer_check_vocab(const cab_tokenizer *tokenizer, int64_t model_vocab, const char *model);
+/* Whether an id that occurs is one of the model's rows; CAB_ESHAPE names `where`, the token and the id. */
+cab_status cab_tokenizer_check_id(const cab_tokenizer *tokenizer, int32_t id, int64_t model_vocab, const char *where);
 /* A hash of the tokenizer.json: part of the key of token caches. */
 uint64_t cab_tokenizer_hash(const cab_tokenizer *tokenizer);
 
 /* The id of exactly this token as the file writes it; false when there is none. */
 bool cab_tokenizer_find(const cab_tokenizer *tokenizer, const char *token, int32_t *id);
-/* The id of "<|endoftext|>", "<|end_of_text|>", "</s>" or "<eos>", the first that exists; -1 when none does. */
-int32_t cab_tokenizer_end_of_text(const cab_tokenizer *tokenizer);
 /* An added token marked special, such as "<|endoftext|>". False for ids out of range. */
 bool cab_tokenizer_is_special(const cab_tokenizer *tokenizer, int32_t id);
 /* The raw bytes that `id` stands for in the middle of a text; they need not be whole UTF-8 characters. NULL and 0 for

@@ -28,6 +28,7 @@ typedef struct cab_token_text {
     uint32_t size;
     bool present;
     bool special;
+    bool added; /* not of the model's own vocabulary */
 } cab_token_text;
 
 /* Open addressing, linear probing; -1 marks a free slot. Token texts lie back to back in `text`. */

@@ -3,14 +3,14 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/text_bounds.h"
 #include "models/builder.h"
 #include "ops/backends.h"
 
 #include <string.h>
 
-static const char *const copied_files[] = {
-    "tokenizer.json",          "tokenizer_config.json",  "vocab.json", "merges.txt", "tokenizer.model",
-    "special_tokens_map.json", "generation_config.json", NULL};
+static const char *const copied_files[] = {"tokenizer.json",  "tokenizer_config.json",   "vocab.json", "merges.txt",
+                                           "tokenizer.model", "special_tokens_map.json", NULL};
 
 static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_precision precision, cab_model **out)
 {
@@ -21,15 +21,14 @@ static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_prec
     return cab_params_new(backend, &(*out)->params);
 }
 
-/* stated_size: pixels of a side of the source's images. */
-static cab_status model_build(cab_model *model, bool trainable, int stated_size)
+static cab_status model_build(cab_model *model, bool trainable)
 {
     cab_builder builder = {.backend = model->backend,
                            .params = model->params,
                            .source = model->source,
                            .dtype = cab_model_dtype(model),
                            .trainable = trainable,
-                           .image_size = stated_size};
+                           .image_size = model->stated_size};
     cab_network *n = &model->network;
     cab_status status;
     n->n_layer = model->config.n_layer;
@@ -95,7 +94,6 @@ done:
 cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
                                 bool trainable, cab_model **out)
 {
-    int stated_size = 0;
     cab_checkpoint *source = NULL;
     cab_model *model = NULL;
     const cab_arch *arch = NULL;
@@ -107,10 +105,10 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     CAB_GOTO(configure(arch, source, &model->config));
     if (arch->settings != NULL && !model->config.timm)
         cab_settings_warn(cab_checkpoint_config(source), arch->settings);
-    stated_size = model->config.image_size;
+    model->stated_size = model->config.image_size;
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
-    status = model_build(model, trainable, stated_size);
+    status = model_build(model, trainable);
 done:
     if (model == NULL || model->source == NULL)
         cab_checkpoint_close(source);
@@ -134,7 +132,8 @@ cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, c
     cab_status status;
     CAB_GOTO(model_new(arch, backend, precision, &model));
     model->config = *config;
-    status = model_build(model, trainable, config->image_size);
+    model->stated_size = config->image_size;
+    status = model_build(model, trainable);
 done:
     if (status != CAB_OK)
         cab_model_free(model);
@@ -331,7 +330,7 @@ static cab_status copy_tokenizer(const char *from, const char *to)
         if (cab_path_exists(source))
             CAB_TRY(cab_file_copy(source, target));
     }
-    return CAB_OK;
+    return cab_text_bounds_copy(from, to);
 }
 
 cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,

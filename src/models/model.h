@@ -53,6 +53,7 @@ struct cab_model {
     cab_params *params;
     cab_checkpoint *source; /* keeps mapped parameters alive; NULL for a fresh model */
     char *directory;        /* where it came from: the tokenizer lies there. NULL for a fresh model */
+    int stated_size;        /* the image size of that directory; config.image_size may be what was asked for */
     cab_network network;    /* what it computes; its tensors are of params, its blocks owned */
 };
 

@@ -70,10 +70,15 @@ const char *cab_activation_name(cab_activation_kind kind)
 static int token(const cab_json *json, const char *key, int64_t vocab_size)
 {
     json_object *value = NULL;
-    if (!json_object_object_get_ex(json->root, key, &value) || !json_object_is_type(value, json_type_int))
-        return -1;
-    int64_t id = json_object_get_int64(value);
-    return id >= 0 && id < vocab_size ? (int)id : -1;
+    json_object_object_get_ex(json->root, key, &value);
+    const bool list = json_object_is_type(value, json_type_array);
+    for (size_t i = 0; i < (list ? json_object_array_length(value) : 1); i++) {
+        json_object *item = list ? json_object_array_get_idx(value, i) : value;
+        const int64_t id = json_object_is_type(item, json_type_int) ? json_object_get_int64(item) : -1;
+        if (id >= 0 && id < vocab_size)
+            return (int)id;
+    }
+    return -1;
 }
 
 void cab_tokens_parse(const cab_json *json, cab_config *config)

@@ -28,7 +28,7 @@ cab_status cab_positive_parse(const cab_json *json, json_object *object, const c
 /* "gelu_new", "gelu", "silu" ... as config.json says it. */
 cab_status cab_activation_parse(const cab_json *json, const char *key, const char *fallback, cab_activation_kind *out);
 const char *cab_activation_name(cab_activation_kind kind);
-/* bos_token and eos_token of vocab_size; -1 where a key is absent, a list, or outside the vocabulary, as in many small
+/* bos_token and eos_token of vocab_size; of a list the first; -1 where a key is absent or outside the vocabulary, as in many small
  * models' files. */
 void cab_tokens_parse(const cab_json *json, cab_config *config);
 

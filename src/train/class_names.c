@@ -88,8 +88,9 @@ static cab_status read_config(const char *directory, cab_class_names *n, bool *f
     CAB_TRY(cab_json_load(path, FILE_MAX, &config));
     bool by_id =
         json_object_object_get_ex(config.root, "id2label", &labels) && json_object_is_type(labels, json_type_object);
-    bool in_order = !by_id && json_object_object_get_ex(config.root, "pretrained_cfg", &timm) &&
-                    json_object_object_get_ex(timm, "label_names", &labels) && labels != NULL;
+    if (!json_object_object_get_ex(config.root, "pretrained_cfg", &timm))
+        timm = config.root; /* as older versions wrote it */
+    bool in_order = !by_id && json_object_object_get_ex(timm, "label_names", &labels) && labels != NULL;
     *found = by_id || in_order;
     status = by_id ? read_id2label(&config, labels, n) : in_order ? read_label_names(&config, timm, n) : CAB_OK;
     cab_json_close(&config);

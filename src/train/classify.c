@@ -40,7 +40,8 @@ static cab_status decode(const classifier *c, const char *path, cab_image_scratc
     cab_status status = cab_image_decode(data, size, path, &options, image);
     cab_free(data);
     CAB_TRY(status);
-    return cab_image_transform_apply(&c->transform, scratch, image, pixels);
+    status = cab_image_transform_apply(&c->transform, scratch, image, pixels);
+    return status == CAB_OK ? CAB_OK : cab_fail(status, "%s: %s", path, cab_error_text());
 }
 
 /* Fills the first `count` places of the batch; what could not be read is left black. */

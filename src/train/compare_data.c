@@ -1,8 +1,10 @@
 /* compare_data.c - what both models are shown: images as the teacher wants them, or windows of text. */
 #include "base/file.h"
 #include "base/memory.h"
+#include "data/text_bounds.h"
 #include "train/compare_internal.h"
 #include "train/image_pick.h"
+#include "train/image_scorer.h"
 
 #include <inttypes.h>
 
@@ -12,7 +14,7 @@ static cab_status open_images(cab_compare_pair *p)
     const size_t side = (size_t)p->student->config.image_size;
     const cab_image_set_options options = {
         .classes = o->classes != NULL ? &p->classes : NULL, .on_error = o->on_error, .limits = o->limits};
-    CAB_TRY(cab_image_transform_load(o->teacher, &p->transform));
+    CAB_TRY(cab_image_transform_of(p->teacher, &p->transform));
     p->transform.size = p->student->config.image_size;
     CAB_TRY(CAB_NEW(&p->pixels, 3 * side * side, "an image"));
     if (o->classes != NULL)
@@ -25,10 +27,12 @@ static cab_status open_images(cab_compare_pair *p)
 static cab_status open_text(cab_compare_pair *p)
 {
     const cab_compare_options *o = p->options;
+    cab_text_bounds bounds;
     char path[CAB_PATH_MAX];
     CAB_TRY(cab_path_join(path, o->teacher, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &p->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(p->tokenizer, p->teacher->config.vocab_size, o->teacher));
+    CAB_TRY(cab_text_bounds_load(o->teacher, p->tokenizer, p->teacher->config.vocab_size, &bounds));
     const cab_dataset_options options = {.tokenizer = p->tokenizer,
                                          .separator = o->separator,
                                          .text_field = o->text_field,
@@ -36,7 +40,7 @@ static cab_status open_text(cab_compare_pair *p)
                                          .cache = o->cache,
                                          .bin_type = o->bin_uint32 ? CAB_TOKEN_U32 : CAB_TOKEN_U16,
                                          .vocab_size = p->teacher->config.vocab_size,
-                                         .end_id = cab_tokenizer_end_of_text(p->tokenizer),
+                                         .end_id = cab_text_bounds_separator(&bounds),
                                          .fraction = 1};
     CAB_TRY(cab_dataset_open(o->files, o->files_count, &options, &p->dataset));
     CAB_TRY(CAB_NEW(&p->ids, (size_t)p->seq_len, "a window"));

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "data/dataset.h"
+#include "data/text_bounds.h"
 #include "distill/objective.h"
 #include "ops/backends.h"
 
@@ -24,7 +25,7 @@ typedef struct evaluator {
     cab_tokenizer *tokenizer;
     cab_dataset *dataset;
     cab_objective *objective;
-    int32_t end;
+    cab_text_bounds bounds;
     uint64_t seq_len, batch;
     int32_t *ids, *labels, *valid;
     uint64_t document, position; /* per_document: where the next row begins */
@@ -65,7 +66,7 @@ static cab_status open_data(evaluator *e)
     CAB_TRY(cab_path_join(path, o->model, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &e->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(e->tokenizer, e->model->config.vocab_size, o->model));
-    e->end = cab_tokenizer_end_of_text(e->tokenizer);
+    CAB_TRY(cab_text_bounds_load(o->model, e->tokenizer, e->model->config.vocab_size, &e->bounds));
     cab_dataset_options options = {.tokenizer = e->tokenizer,
                                    .separator = o->separator,
                                    .text_field = o->text_field,
@@ -73,7 +74,7 @@ static cab_status open_data(evaluator *e)
                                    .cache = o->cache,
                                    .bin_type = o->bin_uint32 ? CAB_TOKEN_U32 : CAB_TOKEN_U16,
                                    .vocab_size = e->model->config.vocab_size,
-                                   .end_id = e->end,
+                                   .end_id = cab_text_bounds_separator(&e->bounds),
                                    .fraction = 1};
     return cab_dataset_open(o->files, o->files_count, &options, &e->dataset);
 }
@@ -90,11 +91,11 @@ static cab_status open_graph(evaluator *e)
     return cab_objective_plan(e->objective, NULL);
 }
 
-/* The next piece of the current document: it is predicted from the end-of-text token, or, without one, from its own
+/* The next piece of the current document: it is predicted from the token that starts a text, or, without one, from its own
  * first token. False when no document is left. */
 static bool next_document_row(evaluator *e, int32_t *ids, int32_t *labels)
 {
-    const uint64_t lead = e->end >= 0 ? 0 : 1; /* tokens that nothing predicts */
+    const uint64_t lead = e->bounds.start >= 0 ? 0 : 1; /* tokens that nothing predicts */
     while (e->document < cab_dataset_documents(e->dataset) &&
            e->position + lead >= cab_dataset_document_tokens(e->dataset, e->document)) {
         e->document++;
@@ -106,7 +107,7 @@ static bool next_document_row(evaluator *e, int32_t *ids, int32_t *labels)
     uint64_t n = left < e->seq_len ? left : e->seq_len;
     cab_dataset_document_copy(e->dataset, e->document, e->position + lead, n, labels);
     if (lead == 0 && e->position == 0) {
-        ids[0] = e->end;
+        ids[0] = e->bounds.start;
         cab_dataset_document_copy(e->dataset, e->document, 0, n - 1, ids + 1);
     } else {
         cab_dataset_document_copy(e->dataset, e->document, e->position + lead - 1, n, ids);

@@ -184,14 +184,6 @@ typedef struct pass {
     cab_image_evaluation *result;
 } pass;
 
-static bool same_pixels(const cab_image_transform *a, const cab_image_transform *b)
-{
-    bool same = a->size == b->size && a->crop == b->crop && a->filter == b->filter;
-    for (size_t i = 0; i < sizeof a->mean / sizeof *a->mean; i++)
-        same = same && a->mean[i] == b->mean[i] && a->std[i] == b->std[i];
-    return same;
-}
-
 static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_image_loader **loader)
 {
     const cab_image_loader_options options = {
@@ -285,7 +277,7 @@ cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation 
     cab_status status;
     CAB_GOTO(prepare(e, evaluation));
     CAB_GOTO(open_loader(e, &e->model, &p.loader));
-    if (e->teacher.scorer != NULL && !same_pixels(&e->model.judge.transform, &e->teacher.judge.transform))
+    if (e->teacher.scorer != NULL && !cab_image_transform_equal(&e->model.judge.transform, &e->teacher.judge.transform))
         CAB_GOTO(open_loader(e, &e->teacher, &p.teacher_loader));
     CAB_GOTO(run_batches(&p));
     if (evaluation->images == 0)

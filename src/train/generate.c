@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
-#include "data/tokenizer.h"
+#include "data/text_bounds.h"
 #include "train/decode.h"
 
 #include <string.h>
@@ -48,19 +48,22 @@ typedef struct session {
     continuation *texts;
     int32_t *tokens; /* the next of each row */
     double started;  /* when the first token could be drawn; 0: not yet */
-    int32_t end;
+    cab_text_bounds bounds;
 } session;
 
-/* A prompt's tokens; the end-of-text token, which also starts a text, where it has none. */
+/* A prompt's tokens; the token that starts a text, where it has none. */
 static cab_status encode(const session *s, const char *prompt, cab_ids *ids, bool *empty)
 {
     CAB_TRY(cab_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), ids));
+    for (size_t i = 0; i < ids->count; i++)
+        CAB_TRY(cab_tokenizer_check_id(s->tokenizer, ids->data[i], s->model->config.vocab_size, "the prompt"));
     *empty = ids->count == 0;
     if (!*empty)
         return CAB_OK;
-    if (s->end < 0)
-        return cab_fail(CAB_EARG, "the prompt is empty and the tokenizer has no token to start from");
-    return cab_ids_push(ids, s->end);
+    if (s->bounds.start < 0)
+        return cab_fail(CAB_EARG, "the prompt is empty, and nothing in %s says which token starts a text",
+                        s->model->directory);
+    return cab_ids_push(ids, s->bounds.start);
 }
 
 static cab_status open_rows(session *s, const char *const *prompts, uint32_t samples)
@@ -107,7 +110,7 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
     CAB_TRY(cab_path_join(path, model->directory, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &s->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(s->tokenizer, model->config.vocab_size, model->directory));
-    s->end = cab_tokenizer_end_of_text(s->tokenizer);
+    CAB_TRY(cab_text_bounds_load(model->directory, s->tokenizer, model->config.vocab_size, &s->bounds));
     CAB_TRY(open_rows(s, prompts, samples));
     return cab_decode_new(model, s->rows, (int64_t)s->n_rows, &sampling, &s->decode);
 }
@@ -205,7 +208,7 @@ static cab_status take(session *s, size_t row)
     const int32_t token = s->tokens[row];
     if (t->ended || (size_t)cab_decode_position(s->decode) < s->rows[row].length)
         return CAB_OK;
-    if (token == s->end && !s->options->ignore_end)
+    if (cab_text_bounds_ends(&s->bounds, token) && !s->options->ignore_end)
         return finish(s, row, CAB_STOP_END);
     size_t size = 0;
     t->account.tokens++;

@@ -57,6 +57,9 @@ cab_status cab_image_transform_of(const cab_model *model, cab_image_transform *t
     *transform = cab_image_transform_default();
     if (model->directory != NULL)
         CAB_TRY(cab_image_transform_load(model->directory, transform));
+    if (model->directory != NULL && transform->size != model->stated_size && !model->config.timm)
+        return cab_fail(CAB_ESHAPE, "%s: pictures are prepared at %d pixels a side, but the model reads %d",
+                        model->directory, transform->size, model->stated_size);
     transform->size = model->config.image_size;
     return CAB_OK;
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
+#include "data/text_bounds.h"
 #include "distill/layer_map.h"
 #include "distill/students.h"
 #include "ops/backends.h"
@@ -62,11 +63,13 @@ cab_status cab_run_cache_directory(const struct cab_recipe *r, char out[CAB_PATH
 
 static cab_status open_data(const struct cab_recipe *r, cab_run *run)
 {
+    cab_text_bounds bounds;
     char path[CAB_PATH_MAX], cache[CAB_PATH_MAX];
     CAB_TRY(choose_length(r, run));
     CAB_TRY(cab_path_join(path, r->teacher.path, "tokenizer.json"));
     CAB_TRY(cab_tokenizer_load(path, &run->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(run->tokenizer, run->teacher->config.vocab_size, r->teacher.path));
+    CAB_TRY(cab_text_bounds_load(r->teacher.path, run->tokenizer, run->teacher->config.vocab_size, &bounds));
     CAB_TRY(cab_run_cache_directory(r, cache));
     cab_dataset_options options = {.tokenizer = run->tokenizer,
                                    .separator = r->data.separator,
@@ -75,7 +78,7 @@ static cab_status open_data(const struct cab_recipe *r, cab_run *run)
                                    .cache = cache,
                                    .bin_type = r->data.bin_type == 0 ? CAB_TOKEN_U16 : CAB_TOKEN_U32,
                                    .vocab_size = run->teacher->config.vocab_size,
-                                   .end_id = cab_tokenizer_end_of_text(run->tokenizer),
+                                   .end_id = cab_text_bounds_separator(&bounds),
                                    .fraction = r->data.fraction,
                                    .seed = (uint64_t)r->seed};
     CAB_TRY(cab_dataset_open((const char *const *)r->data.train.items, r->data.train.count, &options, &run->train));

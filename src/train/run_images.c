@@ -343,44 +343,6 @@ void cab_run_images_print(const cab_run *run)
         cab_log_info("         no class map: the student is not compared with the teacher's answers");
 }
 
-static json_object *triple(const float v[3])
-{
-    json_object *array = json_object_new_array();
-    for (int i = 0; i < 3; i++) {
-        char text[32];
-        snprintf(text, sizeof text, "%.9g", (double)v[i]);
-        json_object_array_add(array, json_object_new_double_s(strtod(text, NULL), text));
-    }
-    return array;
-}
-
-static json_object *square(int side)
-{
-    json_object *size = json_object_new_object();
-    json_object_object_add(size, "height", json_object_new_int(side));
-    json_object_object_add(size, "width", json_object_new_int(side));
-    return size;
-}
-
-/* As cab_image_transform_load() reads it: the shorter side to size, the middle crop_size of it. */
-static cab_status write_transform(const cab_image_transform *t, const char *directory)
-{
-    static const int codes[] = {[CAB_FILTER_NEAREST] = 0, [CAB_FILTER_BILINEAR] = 2, [CAB_FILTER_BICUBIC] = 3};
-    char path[CAB_PATH_MAX];
-    CAB_TRY(cab_path_join(path, directory, "preprocessor_config.json"));
-    json_object *json = json_object_new_object(), *edge = json_object_new_object();
-    json_object_object_add(edge, "shortest_edge", json_object_new_int(cab_image_transform_edge(t)));
-    json_object_object_add(json, "size", edge);
-    json_object_object_add(json, "do_center_crop", json_object_new_boolean(1));
-    json_object_object_add(json, "crop_size", square(t->size));
-    json_object_object_add(json, "resample", json_object_new_int(codes[t->filter]));
-    json_object_object_add(json, "image_mean", triple(t->mean));
-    json_object_object_add(json, "image_std", triple(t->std));
-    cab_status status = cab_json_save(json, path);
-    json_object_put(json);
-    return status;
-}
-
 /* A class map of the student's own: its labels are the data's, or the teacher's. */
 static cab_status write_classes(const cab_run *run, const char *directory)
 {
@@ -407,6 +369,6 @@ done:
 
 cab_status cab_run_images_describe(const cab_run *run, const char *directory)
 {
-    CAB_TRY(write_transform(&run->images.transform, directory));
+    CAB_TRY(cab_image_transform_save(&run->images.transform, directory));
     return write_classes(run, directory);
 }

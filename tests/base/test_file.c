@@ -31,6 +31,26 @@ static void map_gives_the_bytes(void **state)
     cab_map_close(&map);
 }
 
+/* What a clone without Git LFS leaves in the place of a large file. */
+static void pointers_are_named(void **state)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n";
+    const char *path = temp_path(state, "model.safetensors");
+    cab_map map;
+    char *text = NULL;
+    size_t size = 0;
+    assert_ok(cab_file_write(path, pointer, sizeof pointer - 1));
+    assert_fails(cab_map_open(path, &map), CAB_EFORMAT, "a Git LFS pointer of 74 bytes, not the file itself");
+    assert_non_null(strstr(cab_error_text(), "git lfs pull"));
+    assert_null(map.data);
+    assert_fails(cab_file_read(path, 1 << 20, &text, &size), CAB_EFORMAT, path);
+    assert_non_null(strstr(cab_error_text(), "git lfs pull"));
+    assert_null(text);
+    assert_ok(cab_file_write(path, pointer, 20)); /* a text that only begins alike */
+    assert_ok(cab_map_open(path, &map));
+    cab_map_close(&map);
+}
+
 static void map_of_nothing(void **state)
 {
     cab_map map;
@@ -289,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(map_gives_the_bytes),
         TEMP_TEST(map_of_nothing),
+        TEMP_TEST(pointers_are_named),
         TEMP_TEST(map_refuses_what_is_no_file),
         TEMP_TEST(read_keeps_its_limit),
         TEMP_TEST(read_refuses_what_is_no_file),

@@ -196,10 +196,18 @@ says err 'none/c.json: cannot create'
 
 # without a token that begins a text there is no sample, but a student
 cp -r examples/tales/teacher "$TMP/odd"
-sed 's/<|endoftext|>/[EOS]/g' examples/tales/teacher/tokenizer.json >"$TMP/odd/tokenizer.json"
+sed 's/<|endoftext|>/[X]/g' examples/tales/teacher/tokenizer.json >"$TMP/odd/tokenizer.json"
+sed 's/\("[be]os_token_id"\): 0/\1: null/' examples/tales/teacher/config.json >"$TMP/odd/config.json"
+rm -f "$TMP/odd/generation_config.json"
 expect 0 "$CAB" distill "$TMP/small.yaml" --teacher "$TMP/odd" --out "$TMP/odd-run"
 says err 'no sample of the student'
 [ -s "$TMP/odd-run/result.json" ] || fail 'a sample that could not be had cost the run'
+
+# what config.json says is carried: the student stops where the teacher does
+sed 's/"eos_token_id": 0/"eos_token_id": [0, 5]/' examples/tales/teacher/config.json >"$TMP/odd/config.json"
+expect 0 "$CAB" distill "$TMP/small.yaml" --teacher "$TMP/odd" --out "$TMP/odd-list"
+tr -d ' \n' <"$TMP/odd-list/student/generation_config.json" >"$TMP/out"
+says out '"eos_token_id":[0,5]'
 
 # a budget of memory trades time for it, and no bit of the result
 expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/tight" --set train.memory=22MiB

@@ -18,7 +18,8 @@ little_endian() { # a number of 8 bytes
 }
 model() { # DIRECTORY
     mkdir -p "$1"
-    echo '{"architecture": "vit_tiny_patch4_8", "pretrained_cfg": {"crop_pct": 1.0}}' >"$1/config.json"
+    echo '{"architecture": "vit_tiny_patch4_8", "pretrained_cfg": {"crop_pct": 1.0, "interpolation": "bicubic",
+           "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}' >"$1/config.json"
     header= bytes=0
     tensor cls_token 1,1,3 3
     tensor pos_embed 1,5,3 15
@@ -95,6 +96,21 @@ printf '0\tcat\t0\n1\tbee\t1\n2\tant\t2\n' >"$TMP/vit/classes.tsv"
 expect 0 "$CAB" eval "$TMP/vit" --data "$TMP/data"
 says out 'top-1                                 33.33 %'
 rm "$TMP/vit/classes.tsv"
+
+# where nothing says how pictures are prepared, one warning says what is assumed; sizes that disagree are refused
+cp "$TMP/vit/config.json" "$TMP/config.json"
+echo '{"architecture": "vit_tiny_patch4_8", "pretrained_cfg": {"crop_pct": 1.0}}' >"$TMP/vit/config.json"
+expect 0 "$CAB" classify "$TMP/vit" $corpus/base.jpg
+says err "timm's defaults are assumed for what is not stated: \"interpolation\", \"mean\", \"std\""
+[ "$(wc -l <"$TMP/err")" -eq 1 ] || fail "more than one warning: $(cat "$TMP/err")"
+cp "$TMP/config.json" "$TMP/vit/config.json"
+echo '{"size": 8, "do_resize": false}' >"$TMP/vit/preprocessor_config.json"
+expect 7 "$CAB" classify "$TMP/vit" $corpus/base.jpg
+says err 'base.jpg: an image of 61 x 47 pixels, expected 8 x 8: the model'
+expect 7 "$CAB" eval "$TMP/vit" --data "$TMP/data"
+says err 'expected 8 x 8: the model'
+says err "$TMP/data/"
+rm "$TMP/vit/preprocessor_config.json"
 
 # what does not fit together
 head -c 4000 examples/tales/val.txt >"$TMP/val.txt"

@@ -391,9 +391,13 @@ static void test_bad_corpora(void **state)
     const char *tokens = scratch_data(state, "large.bin", large, sizeof large);
     check_open_fails(&w, tokens, CAB_EFORMAT, tokens,
                      "document 2, position 1 (token 4 of the file): id 11, but the vocabulary has 11");
-    w.options.vocab_size = VOCABULARY - 1;
+    w.options.vocab_size = VOCABULARY - 2;
     w.options.end_id = -1;
-    check_open_fails(&w, latin, CAB_ESHAPE, "digits.json", "vocabulary of 10");
+    check_open_fails(&w, latin, CAB_ESHAPE, "digits.json", "vocabulary of 9");
+    w.options.vocab_size = VOCABULARY - 1; /* an added token beyond the model's rows, which occurs */
+    const char *within = scratch_text(state, "within.txt", "123 4<|endoftext|>5");
+    check_open_fails(&w, within, CAB_ESHAPE, within,
+                     "token \"<|endoftext|>\" has the id 10, but the model has a vocabulary");
     world_close(&w);
 }
 

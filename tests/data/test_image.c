@@ -365,6 +365,172 @@ static void test_transform_config(void **state)
     check_error(cab_image_transform_load(s->directory, &t), CAB_EFORMAT, "config.json", "\"crop_pct\" is 1.5");
 }
 
+/* Every key that a directory may state: obeyed, or refused by name. */
+static const struct {
+    const char *config, *preprocessor; /* "" : absent */
+    int size, edge;
+    cab_resize resize;
+    cab_filter filter;
+    float divisor, mean, std; /* of red */
+} keys[] = {
+    /* timm: the older flat form, a mode, a null */
+    {"{\"architecture\": \"vit\", \"input_size\": [3, 192, 192], \"crop_pct\": 0.75, \"interpolation\": "
+     "\"bilinear\", "
+     "\"mean\": [0.5, 0.5, 0.5], \"std\": [0.25, 0.5, 0.5]}",
+     "", 192, 256, CAB_RESIZE_EDGE, CAB_FILTER_BILINEAR, 255, 0.5f, 0.25f},
+    {"{\"pretrained_cfg\": {\"crop_pct\": null, \"crop_mode\": \"squash\", \"interpolation\": \"nearest\"}}", "", 224,
+     256, CAB_RESIZE_BOTH, CAB_FILTER_NEAREST, 255, 0.485f, 0.229f},
+    /* transformers: what is absent is the class's default */
+    {"{\"model_type\": \"vit\", \"image_size\": 64}", "", 64, 64, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f,
+     0.5f},
+    {"{\"model_type\": \"deit\"}", "", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vim\", \"img_size\": 32}", "", 32, 36, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.485f,
+     0.229f},
+    {"{\"model_type\": \"vit\"}", "{}", 224, 224, CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
+    {"{}", "{\"image_processor_type\": \"DeiTImageProcessorFast\"}", 224, 256, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255,
+     0.5f, 0.5f},
+    {"{}", "{\"feature_extractor_type\": \"CLIPFeatureExtractor\", \"size\": 240}", 224, 240, CAB_RESIZE_EDGE,
+     CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
+    {"{}", "{\"image_processor_type\": \"BitImageProcessor\", \"size\": {\"shortest_edge\": 256}}", 224, 256,
+     CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.48145466f, 0.26862954f},
+    {"{\"model_type\": \"vit\"}", "{\"size\": {\"height\": 96, \"width\": 96}, \"crop_size\": 64}", 96, 96,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f}, /* ViT's class crops only where it is told */
+    {"{\"model_type\": \"vit\"}",
+     "{\"size\": [96, 96], \"crop_size\": {\"height\": 64, \"width\": 64}, \"do_center_crop\": true, \"resample\": "
+     "3}",
+     64, 96, CAB_RESIZE_BOTH, CAB_FILTER_BICUBIC, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"size\": 96, \"do_resize\": false}", 96, 96, CAB_RESIZE_NONE, CAB_FILTER_BILINEAR,
+     255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"crop_size\": 96, \"do_resize\": false, \"do_center_crop\": true}", 96, 96,
+     CAB_RESIZE_CROP, CAB_FILTER_BILINEAR, 255, 0.5f, 0.5f},
+    {"{\"model_type\": \"vit\"}", "{\"do_normalize\": false, \"image_mean\": [0.1, 0.1, 0.1]}", 224, 224,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 255, 0, 1},
+    {"{\"model_type\": \"vit\"}",
+     "{\"do_rescale\": false, \"image_mean\": [127, 127, 127], \"image_std\": [50, 50, 50]}", 224, 224, CAB_RESIZE_BOTH,
+     CAB_FILTER_BILINEAR, 1, 127, 50},
+    {"{\"model_type\": \"vit\"}", "{\"rescale_factor\": 0.00784313725490196, \"image_mean\": [1.5, 1, 1]}", 224, 224,
+     CAB_RESIZE_BOTH, CAB_FILTER_BILINEAR, 127.5f, 1.5f, 0.5f},
+    {"{\"architecture\": \"x\", \"mean\": [0.1, 0, 0]}", "{\"image_processor_type\": \"TimmWrapperImageProcessor\"}",
+     224, 256, CAB_RESIZE_EDGE, CAB_FILTER_BICUBIC, 255, 0.1f, 0.229f},
+};
+
+static void test_transform_keys(void **state)
+{
+    scratch *s = *state;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        cab_image_transform t, again;
+        scratch_text(state, "config.json", keys[i].config);
+        const char *path = scratch_text(state, "preprocessor_config.json", keys[i].preprocessor);
+        if (keys[i].preprocessor[0] == '\0')
+            assert_int_equal(unlink(path), 0);
+        assert_ok(cab_image_transform_load(s->directory, &t));
+        if (t.size != keys[i].size || cab_image_transform_edge(&t) != keys[i].edge || t.resize != keys[i].resize ||
+            t.filter != keys[i].filter || t.divisor != keys[i].divisor || t.mean[0] != keys[i].mean ||
+            t.std[0] != keys[i].std)
+            fail_msg("row %zu: %d of %d, resize %d, filter %d, over %g, mean %g, std %g", i, t.size,
+                     cab_image_transform_edge(&t), (int)t.resize, (int)t.filter, (double)t.divisor, (double)t.mean[0],
+                     (double)t.std[0]);
+        assert_ok(cab_image_transform_save(&t, s->directory)); /* and what is written comes back */
+        assert_ok(cab_image_transform_load(s->directory, &again));
+        t.crop = again.crop = (double)t.size / cab_image_transform_edge(&t);
+        assert_true(cab_image_transform_equal(&t, &again));
+    }
+}
+
+static void test_transform_refused(void **state)
+{
+    static const struct {
+        bool timm;
+        const char *text, *words;
+    } rows[] = {
+        {true, "\"crop_mode\": \"border\"", "\"crop_mode\" is \"border\"; supported: center, squash"},
+        {true, "\"interpolation\": \"lanczos\"", "\"interpolation\" is \"lanczos\""},
+        {true, "\"input_size\": [3, 224, 112]", "\"input_size\" is 224 x 112; only squares"},
+        {true, "\"input_size\": [224]", "\"input_size\" has 1 numbers"},
+        {true, "\"crop_pct\": 0", "\"crop_pct\" is 0"},
+        {false, "\"size\": {\"height\": 224, \"width\": 112}", "\"size\" is 224 x 112; only squares"},
+        {false, "\"size\": {\"shortest_edge\": 224, \"longest_edge\": 300}", "\"size\" is {"},
+        {false, "\"size\": {\"shortest_edge\": 224}", "pictures would not be square"},
+        {false, "\"size\": \"224\"", "\"size\" is \"224\""},
+        {false, "\"size\": 64, \"crop_size\": 96, \"do_center_crop\": true", "\"crop_size\" is 96, more than the 64"},
+        {false, "\"resample\": 4", "\"resample\" is 4"},
+        {false, "\"rescale_factor\": 0", "\"rescale_factor\" is 0"},
+        {false, "\"rescale_factor\": NaN", "\"rescale_factor\" is nan"},
+        {false, "\"do_pad\": true", "\"do_pad\" is true; only false"},
+        {false, "\"do_flip_channel_order\": true", "\"do_flip_channel_order\" is true"},
+        {false, "\"do_something_new\": true", "\"do_something_new\" is true; there is no such step"},
+        {false, "\"crop_pct\": 0.9", "\"crop_pct\" is 0.9"},
+        {false, "\"do_resize\": 1", "\"do_resize\" is 1 (int), expected true or false"},
+        {false, "\"image_mean\": [127, 127, 127]", "\"image_mean\"[0] is 127; expected 0 to 1"},
+        {false, "\"image_processor_type\": \"ConvNextImageProcessor\"", "\"ConvNextImageProcessor\"; supported are"},
+    };
+    scratch *s = *state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cab_image_transform t;
+        char text[256];
+        snprintf(text, sizeof text, rows[i].timm ? "{\"pretrained_cfg\": {%s}}" : "{%s}", rows[i].text);
+        scratch_text(state, "config.json", rows[i].timm ? text : "{\"model_type\": \"vit\"}");
+        scratch_text(state, "preprocessor_config.json", rows[i].timm ? "{}" : text);
+        cab_status status = cab_image_transform_load(s->directory, &t);
+        assert_true(status == CAB_EFORMAT || status == CAB_EUNSUPPORTED);
+        check_error(status, status, rows[i].timm ? "/config.json" : "preprocessor_config.json", rows[i].words);
+    }
+}
+
+/* Pillow 13.0: Image.fromarray of the values below, .resize((16, 16) or (18, 18) or (16, 24), filter).crop(middle 16 x 16); the
+ * sums over the image and the pixels at (3, 5) and (10, 8). */
+static void test_transform_geometry(void **state)
+{
+    static const struct {
+        cab_resize resize;
+        int edge;
+        cab_filter filter;
+        int sums[3], first[3], second[3];
+    } rows[] = {{CAB_RESIZE_BOTH, 16, CAB_FILTER_BILINEAR, {32623, 34946, 34210}, {155, 205, 110}, {33, 83, 133}},
+                {CAB_RESIZE_BOTH, 18, CAB_FILTER_BICUBIC, {32660, 35322, 34564}, {166, 215, 17}, {21, 79, 129}},
+                {CAB_RESIZE_BOTH, 16, CAB_FILTER_NEAREST, {32512, 34560, 33792}, {158, 208, 2}, {30, 80, 130}},
+                {CAB_RESIZE_EDGE, 16, CAB_FILTER_BILINEAR, {32681, 32868, 32713}, {175, 225, 19}, {29, 79, 129}},
+                {CAB_RESIZE_CROP, 16, CAB_FILTER_BILINEAR, {32768, 29696, 30464}, {191, 241, 35}, {23, 73, 123}}};
+    enum { W = 20, H = 30, S = 16 };
+    cab_image_scratch work = {0};
+    cab_image image = {0}, out = {0};
+    float pixels[3 * S * S];
+    (void)state;
+    assert_ok(cab_image_reserve(&image, W, H));
+    for (int i = 0; i < W * H * 3; i++)
+        image.pixels[i] = (uint8_t)(i / 3 % W * 7 + i / 3 / W * 13 + i % 3 * 50);
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        cab_image_transform t = {.size = S, .resize = rows[r].resize, .filter = rows[r].filter, .divisor = 127.5f};
+        t.crop = (double)S / rows[r].edge;
+        for (int c = 0; c < 3; c++) {
+            t.mean[c] = 0.25f;
+            t.std[c] = 0.5f;
+        }
+        int sums[3] = {0};
+        assert_ok(cab_image_transform_crop(&t, &work, &image, &out));
+        for (int i = 0; i < S * S * 3; i++)
+            sums[i % 3] += out.pixels[i];
+        assert_ok(cab_image_transform_apply(&t, &work, &image, pixels));
+        for (int c = 0; c < 3; c++) {
+            assert_int_equal(sums[c], rows[r].sums[c]);
+            assert_int_equal(out.pixels[(5 * S + 3) * 3 + c], rows[r].first[c]);
+            assert_int_equal(out.pixels[(8 * S + 10) * 3 + c], rows[r].second[c]);
+            const double expected = ((double)rows[r].first[c] / 127.5 - 0.25) / 0.5;
+            assert_true(fabs((double)pixels[c * S * S + 5 * S + 3] - expected) < 1e-6);
+        }
+    }
+    cab_image_transform t = {.size = S, .resize = CAB_RESIZE_NONE, .crop = 1, .divisor = 255};
+    assert_int_equal(cab_image_transform_crop(&t, &work, &image, &out), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "an image of 20 x 30 pixels, expected 16 x 16: "));
+    t.size = 25;
+    t.resize = CAB_RESIZE_CROP;
+    assert_int_equal(cab_image_transform_crop(&t, &work, &image, &out), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "expected 25 x 25 or more"));
+    cab_image_free(&image);
+    cab_image_free(&out);
+    cab_image_scratch_free(&work);
+}
+
 /* The pixels that PyTorch, Pillow and timm gave the teacher for two photographs. */
 static void test_transform_golden(void **state)
 {
@@ -443,6 +609,9 @@ int main(void)
         cmocka_unit_test(test_resample_kernels),
         cmocka_unit_test(test_adjust),
         scratch_test(test_transform_config),
+        scratch_test(test_transform_keys),
+        scratch_test(test_transform_refused),
+        cmocka_unit_test(test_transform_geometry),
         cmocka_unit_test(test_transform_golden),
         cmocka_unit_test(test_transform_sizes),
     };

@@ -415,6 +415,35 @@ static void test_no_shift(void **state)
 
 /* ---- what is wrong with folders and archives ---------------------------------------------------------------------------- */
 
+/* What systems leave beside pictures is no class and no picture, in a folder and in an archive. */
+static void test_litter(void **state)
+{
+    static const char *const folders[] = {"__MACOSX", "@eaDir", ".ipynb_checkpoints", "$RECYCLE.BIN"};
+    static const char *const files[] = {"Thumbs.db", ".DS_Store", "desktop.ini", "._1.png"};
+    cab_image_set *set = NULL;
+    char name[64];
+    const char *path = make_folder(state);
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        snprintf(name, sizeof name, "train/%s", folders[i]);
+        assert_ok(cab_directory_make(scratch_path(state, name)));
+        snprintf(name, sizeof name, "train/%s/x.png", folders[i]);
+        scratch_text(state, name, "no picture");
+    }
+    assert_ok(cab_directory_make(scratch_path(state, "train/wasp")));
+    put(state, "train/wasp/1.png", "turned1.png");
+    assert_ok(cab_directory_make(scratch_path(state, "train/wasp/@eaDir")));
+    scratch_text(state, "train/wasp/@eaDir/1.png", "a thumbnail of a kind of its own");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(name, sizeof name, "train/wasp/%s", files[i]);
+        scratch_text(state, name, "x");
+    }
+    assert_ok(open_set(path, NULL, &set));
+    assert_int_equal(cab_image_set_classes(set)->count, 4);
+    assert_int_equal(cab_image_set_count(set), TREE + 1);
+    assert_int_equal(cab_image_set_skipped(set), 0);
+    cab_image_set_free(set);
+}
+
 static void test_bad_folders(void **state)
 {
     cab_image_set *set = NULL;
@@ -739,10 +768,10 @@ int main(void)
         scratch_test(test_sources),           scratch_test(test_in_place),         scratch_test(test_expanded_limit),
         scratch_test(test_damaged_checksums), scratch_test(test_expanding_member), scratch_test(test_lists_of_no_files),
         cmocka_unit_test(test_utf8_names),    scratch_test(test_several_paths),    scratch_test(test_lists),
-        scratch_test(test_class_map),         scratch_test(test_no_shift),         scratch_test(test_bad_folders),
-        scratch_test(test_cut_archives),      scratch_test(test_bad_archives),     scratch_test(test_bad_images),
-        scratch_test(test_unreadable),        scratch_test(test_subset),           scratch_test(test_cache),
-        scratch_test(test_damaged_cache),     scratch_test(test_tiny_imagenet),
+        scratch_test(test_class_map),         scratch_test(test_no_shift),         scratch_test(test_litter),
+        scratch_test(test_bad_folders),       scratch_test(test_cut_archives),     scratch_test(test_bad_archives),
+        scratch_test(test_bad_images),        scratch_test(test_unreadable),       scratch_test(test_subset),
+        scratch_test(test_cache),             scratch_test(test_damaged_cache),    scratch_test(test_tiny_imagenet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,6 +80,40 @@ static void test_contexts_end(void **state)
     cab_model_free(model);
 }
 
+/* Any of the ids that generation_config.json lists ends a text, and an empty prompt begins with what it says. */
+static void test_ends_of_a_list(void **state)
+{
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    char path[CAB_PATH_MAX];
+    cab_model *model = NULL;
+    cab_tokenizer *tokenizer = NULL;
+    int32_t stop = -1, first = -1;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(cab_path_join(path, runs_teacher, files[i]));
+        assert_ok(cab_file_copy(path, temp_path(state, files[i])));
+    }
+    assert_ok(cab_tokenizer_load(temp_path(state, "tokenizer.json"), &tokenizer));
+    assert_true(cab_tokenizer_find(tokenizer, ".", &stop) && cab_tokenizer_find(tokenizer, "Once", &first));
+    assert_ok(cab_model_load_on(test_device(), *state, CAB_PRECISION_FP32, &model));
+    cab_generate_options o = cab_generate_defaults();
+    o.max_tokens = 60;
+    o.temperature = 0;
+    const collected whole = generate(model, "Once", o, 0), after = generate(model, "Once", o, 0);
+    const char *at = strchr(whole.text, '.');
+    assert_non_null(at);
+    snprintf(path, sizeof path, "{\"bos_token_id\": %d, \"eos_token_id\": [1, %d]}", first, stop);
+    assert_ok(cab_file_write(temp_path(state, "generation_config.json"), path, strlen(path)));
+    const collected cut = generate(model, "Once", o, 0), empty = generate(model, "", o, 0);
+    assert_int_equal(cut.size, at - whole.text);
+    assert_memory_equal(cut.text, whole.text, cut.size);
+    assert_memory_equal(empty.text, after.text, empty.size);
+    assert_int_equal(empty.size, cut.size);
+    o.ignore_end = true;
+    assert_string_equal(generate(model, "Once", o, 0).text, whole.text);
+    cab_tokenizer_free(tokenizer);
+    cab_model_free(model);
+}
+
 static bool append(void *user, size_t index, const char *text, size_t size)
 {
     return collect((collected *)user + index, text, size);
@@ -245,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_teacher_continues_its_prompt),
         cmocka_unit_test(test_contexts_end),
+        TEMP_TEST(test_ends_of_a_list),
         cmocka_unit_test(test_stop_texts),
         cmocka_unit_test(test_filters),
         cmocka_unit_test(test_turns),
