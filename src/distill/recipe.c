@@ -5,7 +5,7 @@
 #include "distill/recipe.h"
 
 #include "base/memory.h"
-#include "distill/augmentation.h"
+#include "distill/recipe_domain.h"
 #include "distill/term.h"
 
 #include <inttypes.h>
@@ -96,14 +96,14 @@ const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t s
 
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
 {
-    unsigned stages;
-    const char *const *settings = cab_method_settings(method, cab_recipe_reads_images(recipe), &stages);
+    const cab_preset *preset = &cab_recipe_domain_of(recipe)->presets[method];
+    const char *const *settings = preset->settings;
     recipe->method = method;
     if (method == CAB_METHOD_CUSTOM)
         return CAB_OK;
     cab_options_clear(init_table(), &recipe->init);
     CAB_TRY(cab_options_init(init_table(), &recipe->init));
-    CAB_TRY(cab_recipe_reset_stages(recipe, stages));
+    CAB_TRY(cab_recipe_reset_stages(recipe, preset->stages));
     for (; *settings; settings++) {
         char key[KEY_MAX];
         size_t length = strcspn(*settings, "=");
@@ -231,61 +231,64 @@ static const cab_option *find_option(cab_recipe *recipe, const char *key, void *
     return NULL;
 }
 
-/* ---- defaults of the architecture ------------------------------------------------------------------------------- */
+/* ---- defaults of the domain ------------------------------------------------------------------------------------- */
 
-bool cab_recipe_reads_images(const cab_recipe *recipe)
+/* A domain's default of a key, where it differs from the table's; else NULL. */
+static const char *default_of(const cab_recipe_domain *domain, const char *key)
 {
-    return recipe->student.architecture == CAB_STUDENT_VIM;
+    for (const cab_recipe_default *d = domain->defaults; d->key != NULL; d++)
+        if (strcmp(d->key, key) == 0)
+            return d->value;
+    return NULL;
 }
 
-/* What differs for images: the sizes of Vision Mamba and the paper's schedule at its batch of 64. */
-static const struct {
-    const char *key, *value;
-} image_defaults[] = {
-    {"student.d_state", "16"},      {"bridge.hidden", "128"}, {"bridge.feature_map", "softmax"},
-    {"train.batch", "64"},          {"train.min_lr", "0.16"}, {"train.warmup", "0.017"},
-    {"train.weight_decay", "0.05"}, {"train.beta2", "0.999"}, {"train.clip", "0"},
-};
+/* The text of a key's default, written as the key's own value would be. `plain`: a recipe of the table's defaults. */
+static cab_status default_text(const cab_option *option, void *plain, const char *key, const char *value, char **text)
+{
+    if (value != NULL)
+        CAB_TRY(cab_option_set(option, plain, key, value));
+    return cab_option_format(option, plain, 0, text);
+}
 
-/* Gives `key` its other default where `recipe` has the one of before. `plain`: a recipe of defaults. */
-static cab_status follow_default(cab_recipe *recipe, cab_recipe *plain, const char *key, const char *image_value)
+/* Gives `key` the default of this domain where it has that of the one before. */
+static cab_status follow_default(cab_recipe *recipe, const char *key, const cab_recipe_domain *before)
 {
     void *object = NULL, *plain_object = NULL;
     const cab_option *option = find_option(recipe, key, &object);
-    char *now = NULL, *text = NULL, *image = NULL;
+    char *now = NULL, *old = NULL, *new = NULL;
+    cab_recipe *plain[2] = {NULL, NULL};
     cab_status status;
-    find_option(plain, key, &plain_object);
+    CAB_GOTO(cab_recipe_new(&plain[0]));
+    CAB_GOTO(cab_recipe_new(&plain[1]));
     CAB_GOTO(cab_option_format(option, object, 0, &now));
-    CAB_GOTO(cab_option_format(option, plain_object, 0, &text));
-    CAB_GOTO(cab_option_set(option, plain_object, key, image_value));
-    CAB_GOTO(cab_option_format(option, plain_object, 0, &image));
-    const bool images = cab_recipe_reads_images(recipe);
-    if (strcmp(now, images ? text : image) == 0)
-        status = cab_option_set(option, object, key, images ? image : text);
+    find_option(plain[0], key, &plain_object);
+    CAB_GOTO(default_text(option, plain_object, key, default_of(before, key), &old));
+    find_option(plain[1], key, &plain_object);
+    CAB_GOTO(default_text(option, plain_object, key, default_of(cab_recipe_domain_of(recipe), key), &new));
+    if (strcmp(now, old) == 0)
+        status = cab_option_set(option, object, key, new);
 done:
+    cab_recipe_free(plain[0]);
+    cab_recipe_free(plain[1]);
     cab_free(now);
-    cab_free(text);
-    cab_free(image);
+    cab_free(old);
+    cab_free(new);
     return status;
 }
 
-/* Keys that still have the default of the architecture before get that of this one; so does what the method sets. */
+/* Keys that still have the default of the domain before get that of this one; so does what the method sets. */
 static cab_status set_architecture(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
                                    const char *value)
 {
-    const bool before = cab_recipe_reads_images(recipe);
-    cab_recipe *plain = NULL;
-    cab_status status;
+    const cab_recipe_domain *before = cab_recipe_domain_of(recipe);
     CAB_TRY(cab_option_set(option, object, key, value));
-    if (before == cab_recipe_reads_images(recipe))
+    const cab_recipe_domain *domains[2] = {before, cab_recipe_domain_of(recipe)};
+    if (before == domains[1])
         return CAB_OK;
-    CAB_TRY(cab_recipe_new(&plain));
-    for (size_t i = 0; i < sizeof image_defaults / sizeof *image_defaults; i++)
-        CAB_GOTO(follow_default(recipe, plain, image_defaults[i].key, image_defaults[i].value));
-    status = cab_recipe_apply_method(recipe, (int)recipe->method);
-done:
-    cab_recipe_free(plain);
-    return status;
+    for (int i = 0; i < 2; i++)
+        for (const cab_recipe_default *d = domains[i]->defaults; d->key != NULL; d++)
+            CAB_TRY(follow_default(recipe, d->key, before));
+    return cab_recipe_apply_method(recipe, (int)recipe->method);
 }
 
 cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value)
@@ -496,8 +499,7 @@ static cab_status check_weight(unsigned index, const cab_stage *stage, cab_term_
 static cab_status check_lengths(const cab_recipe *recipe)
 {
     enum { PASS = 1 << 20 };
-    const bool images = cab_recipe_reads_images(recipe);
-    const uint64_t seq_len = images || recipe->data.seq_len == 0 ? 1 : (uint64_t)recipe->data.seq_len;
+    const uint64_t length = cab_recipe_length(recipe), seq_len = length > 0 ? length : 1;
     uint64_t steps[CAB_STAGES_MAX];
     bool by_steps = false, by_tokens = recipe->train.tokens > 0, by_passes = recipe->train.passes > 0;
     for (unsigned i = 0; i < recipe->stages_count; i++) {
@@ -505,7 +507,7 @@ static cab_status check_lengths(const cab_recipe *recipe)
         by_tokens = by_tokens || recipe->stages[i].tokens > 0;
         by_passes = by_passes || recipe->stages[i].passes > 0;
     }
-    if ((by_passes && (by_steps || by_tokens)) || (by_steps && !images && recipe->data.seq_len == 0))
+    if ((by_passes && (by_steps || by_tokens)) || (by_steps && length == 0))
         return CAB_OK;
     return cab_recipe_stage_steps(recipe, seq_len, (uint64_t)recipe->train.batch * seq_len * PASS, steps);
 }
@@ -529,27 +531,11 @@ static cab_status check_stages(const cab_recipe *recipe)
     return check_lengths(recipe);
 }
 
-/* Keys that only images or only text have. */
-static cab_status check_kind(const cab_recipe *recipe)
-{
-    cab_augment augment;
-    const struct cab_recipe_data *data = &recipe->data;
-    if (cab_recipe_reads_images(recipe)) {
-        if (recipe->init.fold || recipe->init.gate_open || recipe->init.skip != 1 || recipe->init.std > 0)
-            return cab_fail(CAB_EARG, "init.fold, gate_open, skip and std are of phi-mamba, the student is vim");
-        return cab_recipe_augment(recipe, &augment);
-    }
-    if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
-        return cab_fail(CAB_EARG, "data.classes, image_size, min_side and image_cache are of images, the student "
-                                  "phi-mamba reads text; set student.architecture to vim");
-    return CAB_OK;
-}
-
 cab_status cab_recipe_validate(const cab_recipe *recipe)
 {
     CAB_TRY(check_paths(recipe));
     CAB_TRY(check_sizes(recipe));
     CAB_TRY(check_training(recipe));
-    CAB_TRY(check_kind(recipe));
+    CAB_TRY(cab_recipe_domain_of(recipe)->check(recipe));
     return check_stages(recipe);
 }
