@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "distill/recipe_domain.h"
 #include "distill/term.h"
 #include "report/report.h"
 #include "train/log.h"
@@ -213,9 +214,8 @@ static void print_length(const cab_recipe *recipe, const cab_stage *stage, const
 
 static cab_status print_stages(const cab_recipe *recipe)
 {
-    const bool images = cab_recipe_reads_images(recipe);
-    const char *unit = images ? "images" : "tokens";
-    uint64_t steps[CAB_STAGES_MAX] = {0}, seq_len = images ? 1 : (uint64_t)recipe->data.seq_len;
+    const char *unit = cab_recipe_domain_of(recipe)->unit;
+    uint64_t steps[CAB_STAGES_MAX] = {0}, seq_len = cab_recipe_length(recipe);
     bool known = seq_len > 0 && !(recipe->train.passes > 0);
     for (unsigned i = 0; i < recipe->stages_count; i++)
         known = known && !(recipe->stages[i].passes > 0);
@@ -223,7 +223,7 @@ static cab_status print_stages(const cab_recipe *recipe)
         CAB_TRY(cab_recipe_stage_steps(recipe, seq_len, 0, steps));
     for (unsigned i = 0; i < recipe->stages_count; i++) {
         const cab_stage *stage = &recipe->stages[i];
-        const double lr = stage->lr > 0 || recipe->train.lr > 0 || images ? cab_recipe_lr(recipe, stage, 1) : 0;
+        const double lr = cab_recipe_lr(recipe, stage, 0); /* the student's width is not known */
         printf("stage %u          %s:", i, stage->name);
         if (known)
             printf(" %" PRIu64 " steps of %" PRIu64 " %s,", steps[i], (uint64_t)recipe->train.batch * seq_len, unit);
@@ -254,8 +254,7 @@ static cab_status print_plan(const cab_recipe *recipe)
     printf("%-16s %s%s\n", "student", recipe->student.path[0] ? recipe->student.path : "new, from ",
            recipe->student.path[0] ? "" : weights);
     print_files("train on", &recipe->data.train);
-    printf("%-16s %g %% of %s\n", "", 100 * recipe->data.fraction,
-           cab_recipe_reads_images(recipe) ? "every class" : "the documents");
+    printf("%-16s %g %% of %s\n", "", 100 * recipe->data.fraction, cab_recipe_domain_of(recipe)->parts);
     print_files("validate on", &recipe->data.eval);
     CAB_TRY(print_stages(recipe));
     printf("%-16s %s\n", "out", recipe->out);
@@ -316,10 +315,8 @@ done:
 static void print_next(const cab_recipe *recipe)
 {
     cab_log_info("student  %s/student", recipe->out);
-    if (cab_recipe_reads_images(recipe))
-        cab_log_info("next     cab classify %s PICTURE", recipe->out);
-    else
-        cab_log_info("next     cab generate %s --prompt \"Once upon a time\"", recipe->out);
+    const char *const *use = cab_recipe_domain_of(recipe)->use;
+    cab_log_info("next     %s %s %s", use[0], recipe->out, use[1]);
     cab_log_info("         cab report %s", recipe->out);
 }
 

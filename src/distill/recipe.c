@@ -7,7 +7,7 @@
 #include "distill/recipe.h"
 
 #include "base/memory.h"
-#include "distill/augmentation.h"
+#include "distill/recipe_domain.h"
 #include "distill/students.h"
 #include "distill/term.h"
 
@@ -217,11 +217,6 @@ static const cab_option *find_option(const char *key, size_t *offset)
 
 /* ---- defaults of architecture and method ------------------------------------------------------------------------- */
 
-bool cab_recipe_reads_images(const cab_recipe *recipe)
-{
-    return cab_student_of(recipe)->reads_images;
-}
-
 /* Any key but method and student.architecture, which bring others along. The struct that holds it in *object. */
 static cab_status find_key(cab_recipe *recipe, const char *key, const cab_option **option, void **object)
 {
@@ -290,14 +285,14 @@ static cab_status forget_preset(cab_recipe *recipe, const char *const *settings)
 /* The method's settings where nobody has set anything else. */
 static cab_status fill_in_method(cab_recipe *recipe)
 {
-    unsigned stages;
-    const char *const *settings = cab_method_settings((int)recipe->method, cab_recipe_reads_images(recipe), &stages);
+    const cab_preset *preset = &cab_recipe_domain_of(recipe)->presets[recipe->method];
+    const char *const *settings = preset->settings;
     if (recipe->method == CAB_METHOD_CUSTOM)
         return CAB_OK;
     for (unsigned i = 0; i < init_table().count; i++)
         CAB_TRY(cab_option_reset(&init_table().rows[i], &recipe->init));
     if (!recipe->stages_given)
-        CAB_TRY(cab_recipe_reset_stages(recipe, stages));
+        CAB_TRY(cab_recipe_reset_stages(recipe, preset->stages));
     for (; *settings; settings++) {
         char key[KEY_MAX];
         const char *value;
@@ -310,10 +305,9 @@ static cab_status fill_in_method(cab_recipe *recipe)
 
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
 {
-    unsigned stages;
     recipe->method = method;
     if (method != CAB_METHOD_CUSTOM)
-        CAB_TRY(forget_preset(recipe, cab_method_settings(method, cab_recipe_reads_images(recipe), &stages)));
+        CAB_TRY(forget_preset(recipe, cab_recipe_domain_of(recipe)->presets[method].settings));
     return fill_in_method(recipe);
 }
 
@@ -378,7 +372,7 @@ void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, ch
     for (unsigned i = 0; cab_student_at(i) && strcmp(key, "student.architecture") == 0; i++) {
         used = strlen(out);
         snprintf(out + used, size - used, "; %s reads %s", cab_student_at(i)->arch->name,
-                 cab_student_at(i)->reads_images ? "images" : "text");
+                 cab_student_at(i)->domain->name);
     }
     for (unsigned i = 0; cab_student_at(i); i++)
         for (const cab_student_default *d = cab_student_at(i)->defaults; d->key; d++) {
@@ -568,8 +562,7 @@ static cab_status check_weight(unsigned index, const cab_stage *stage, cab_term_
 static cab_status check_lengths(const cab_recipe *recipe)
 {
     enum { PASS = 1 << 20 };
-    const bool images = cab_recipe_reads_images(recipe);
-    const uint64_t seq_len = images || recipe->data.seq_len == 0 ? 1 : (uint64_t)recipe->data.seq_len;
+    const uint64_t length = cab_recipe_length(recipe), seq_len = length > 0 ? length : 1;
     uint64_t steps[CAB_STAGES_MAX];
     bool by_steps = false, by_tokens = recipe->train.tokens > 0, by_passes = recipe->train.passes > 0;
     for (unsigned i = 0; i < recipe->stages_count; i++) {
@@ -577,7 +570,7 @@ static cab_status check_lengths(const cab_recipe *recipe)
         by_tokens = by_tokens || recipe->stages[i].tokens > 0;
         by_passes = by_passes || recipe->stages[i].passes > 0;
     }
-    if ((by_passes && (by_steps || by_tokens)) || (by_steps && !images && recipe->data.seq_len == 0))
+    if ((by_passes && (by_steps || by_tokens)) || (by_steps && length == 0))
         return CAB_OK;
     return cab_recipe_stage_steps(recipe, seq_len, (uint64_t)recipe->train.batch * seq_len * PASS, steps);
 }
@@ -615,20 +608,10 @@ static cab_status check_student(const cab_recipe *recipe, const cab_student *oth
     return CAB_OK;
 }
 
-/* Keys that only images or only text have. */
-static cab_status check_kind(const cab_recipe *recipe)
+static cab_status check_students(const cab_recipe *recipe)
 {
-    cab_augment augment;
-    const struct cab_recipe_data *data = &recipe->data;
     for (unsigned i = 0; cab_student_at(i); i++)
         CAB_TRY(check_student(recipe, cab_student_at(i)));
-    if (cab_recipe_reads_images(recipe))
-        return cab_recipe_augment(recipe, &augment);
-    if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
-        return cab_fail(CAB_EARG,
-                        "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
-                        "set student.architecture to %s",
-                        cab_student_of(recipe)->arch->name, cab_student_for(true)->arch->name);
     return CAB_OK;
 }
 
@@ -637,6 +620,7 @@ cab_status cab_recipe_validate(const cab_recipe *recipe)
     CAB_TRY(check_paths(recipe));
     CAB_TRY(check_sizes(recipe));
     CAB_TRY(check_training(recipe));
-    CAB_TRY(check_kind(recipe));
+    CAB_TRY(check_students(recipe));
+    CAB_TRY(cab_recipe_domain_of(recipe)->check(recipe));
     return check_stages(recipe);
 }

@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The published methods, in the order of enum CAB_METHOD_VANILLA ...; methods.c has what they set. */
+/* The published methods, in the order of enum CAB_METHOD_VANILLA ...; recipe_text.c and recipe_images.c have what they set. */
 #define CAB_METHOD_WORDS "vanilla|soft|cab|cab-joint|weight-reuse|cab-best"
 
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
@@ -234,20 +234,15 @@ enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
 
 /* Besides the public calls (cab.h): */
 
-/* Whether it distils from images: its student's architecture reads them. */
-bool cab_recipe_reads_images(const cab_recipe *recipe);
-
 /* A recipe of defaults with no stages. */
 cab_status cab_recipe_new(cab_recipe **recipe);
-/* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (methods.c), which for
+/* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (recipe_domain.h), which for
  * images include bridge.feature_map, whoever has set them; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
  * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
-/* The settings of a preset for students of text or of images as NULL-terminated "key=value" lines for cab_recipe_set(), and
- * its number of stages. CAB_METHOD_CUSTOM has none. */
-const char *const *cab_method_settings(int method, bool images, unsigned *stages);
 /* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
- * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. */
+ * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. d_model 0: not known, and so is the rate
+ * where it depends on it (0). */
 double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);
 
 /* The recipe's method as a word in out[size]: "cab", "custom" ... Returns out. */

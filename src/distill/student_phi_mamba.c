@@ -36,6 +36,7 @@ static const char *const keys[] = {"init.fold", "init.gate_open", "init.skip", "
 
 const cab_student cab_student_phi_mamba = {
     .arch = &cab_arch_phi_mamba,
+    .domain = &cab_recipe_text,
     .defaults = defaults,
     .keys = keys,
     .derive = derive,

@@ -50,7 +50,7 @@ static const char *const keys[] = {"student.expand",     "student.dt_rank", "stu
 
 const cab_student cab_student_vim = {
     .arch = &cab_arch_vim,
-    .reads_images = true,
+    .domain = &cab_recipe_images,
     .defaults = defaults,
     .keys = keys,
     .derive = derive,

@@ -19,10 +19,10 @@ const cab_student *cab_student_at(unsigned index)
     return index < sizeof students / sizeof *students ? students[index] : NULL;
 }
 
-const cab_student *cab_student_for(bool images)
+const cab_student *cab_student_for(const cab_recipe_domain *domain)
 {
     size_t i = 0;
-    while (i + 1 < sizeof students / sizeof *students && students[i]->reads_images != images)
+    while (i + 1 < sizeof students / sizeof *students && students[i]->domain != domain)
         i++;
     return students[i];
 }
@@ -65,7 +65,7 @@ cab_status cab_student_initialise(cab_model *student, const cab_student_source *
 
 cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool trainable, cab_model **student)
 {
-    const cab_student *row = cab_student_for(false);
+    const cab_student *row = cab_student_for(&cab_recipe_text);
     cab_student_source source = {.teacher = teacher, .seq_len = teacher->config.max_length};
     cab_recipe *recipe = NULL;
     cab_config config = {0};

@@ -3,7 +3,7 @@
 #ifndef CAB_DISTILL_STUDENTS_H
 #define CAB_DISTILL_STUDENTS_H
 
-#include "distill/recipe.h"
+#include "distill/recipe_domain.h"
 #include "models/model.h"
 
 /* What a new student is made from. */
@@ -22,7 +22,7 @@ typedef struct cab_student_default {
 
 typedef struct cab_student {
     const cab_arch *arch;
-    bool reads_images;
+    const cab_recipe_domain *domain;     /* what it reads */
     const cab_student_default *defaults; /* of its recipe, where they differ from the options' own; key NULL ends */
     const char *const *keys;             /* of recipes, that it has and no other; NULL ends */
     /* The sizes of a new one. CAB_ESHAPE where recipe and teacher contradict one another. */
@@ -35,8 +35,8 @@ typedef struct cab_student {
 const cab_student *cab_student_of(const cab_recipe *recipe);
 /* Row `index`; NULL past the last. */
 const cab_student *cab_student_at(unsigned index);
-/* The first that reads images, or text. */
-const cab_student *cab_student_for(bool images);
+/* The first that reads this. */
+const cab_student *cab_student_for(const cab_recipe_domain *domain);
 
 /* A new student, its parameters zero: derived, checked against the memory that is left, created. CAB_ENOMEM, before anything is
  * allocated, where parameters and optimizer would not fit. */

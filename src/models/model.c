@@ -212,6 +212,11 @@ cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch,
     return cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){batch, length});
 }
 
+int64_t cab_model_tokens(const cab_model *model, int64_t length)
+{
+    return cab_model_reads_images(model) ? model->config.max_length : length;
+}
+
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
     return cab_network_record(g, &model->network, cab_model_dtype(model), ids, recompute, taps);

@@ -126,6 +126,8 @@ cab_precision cab_precision_auto(const char *device);
 /* What the model reads, as an input of the graph: ids (batch, length) I32, or pixels (batch, 3, S, S) F32, normalised; then
  * length is ignored. */
 cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch, int64_t length);
+/* Tokens that its layers see of one sample: of a text `length`, of an image its patches and special tokens. */
+int64_t cab_model_tokens(const cab_model *model, int64_t length);
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute,
                              const cab_taps *taps);
 /* One token, as cab_network_record_step(). */

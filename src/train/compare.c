@@ -7,45 +7,13 @@
 #include "distill/recipe.h"
 #include "ops/backends.h"
 #include "train/compare_internal.h"
+#include "train/domain.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
-enum { TEXT_TOKENS = 256 }; /* of a window, unless asked for others */
-
 /* ---- the pair -------------------------------------------------------------------------------------------------------- */
-
-static cab_status check_images(const cab_compare_pair *p)
-{
-    const cab_compare_options *o = p->options;
-    const cab_config *t = &p->teacher->config, *s = &p->student->config;
-    if (t->patch_size != s->patch_size)
-        return cab_fail(CAB_ESHAPE, "%s: patches of %d pixels, %s has %d: their tokens are not the same", o->student,
-                        s->patch_size, o->teacher, t->patch_size);
-    if (o->text != NULL)
-        return cab_fail(CAB_EARG, "%s: a model of images, there is nothing to draw of a text", o->student);
-    return CAB_OK;
-}
-
-static cab_status check_text(cab_compare_pair *p)
-{
-    const cab_compare_options *o = p->options;
-    const cab_config *t = &p->teacher->config, *s = &p->student->config;
-    if (t->vocab_size != s->vocab_size)
-        return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, %s has %d", o->student, s->vocab_size, o->teacher,
-                        t->vocab_size);
-    if (o->pictures_count > 0)
-        return cab_fail(CAB_EARG, "%s: a model of text, there is nothing to draw of %s", o->student, o->pictures[0]);
-    int64_t most = t->max_length;
-    if (p->student->arch->teacher && s->max_length < most)
-        most = s->max_length;
-    p->seq_len = o->seq_len > 0 ? o->seq_len : most < TEXT_TOKENS ? most : TEXT_TOKENS;
-    if (p->seq_len > most)
-        return cab_fail(CAB_ESHAPE, "%s: takes at most %" PRId64 " tokens, the window is %" PRId64, o->teacher, most,
-                        p->seq_len);
-    return CAB_OK;
-}
 
 static cab_status open_pair(cab_compare_pair *p)
 {
@@ -57,19 +25,28 @@ static cab_status open_pair(cab_compare_pair *p)
     if (!cab_model_attends(p->teacher))
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" has no attention to compare with", o->teacher,
                         p->teacher->arch->name);
-    if (cab_model_reads_images(p->teacher) != cab_model_reads_images(p->student))
-        return cab_fail(CAB_EARG, "%s: a model of %s, %s is one of %s", o->student,
-                        cab_model_reads_images(p->student) ? "images" : "text", o->teacher,
-                        cab_model_reads_images(p->teacher) ? "images" : "text");
+    const cab_domain *student = cab_domain_of(p->student), *teacher = cab_domain_of(p->teacher);
+    if (teacher != student)
+        return cab_fail(CAB_EARG, "%s: a model of %s, %s is one of %s", o->student, student->recipes->name, o->teacher,
+                        teacher->recipes->name);
+    p->kind = student->compare;
     const int S = p->student->config.n_layer, T = p->teacher->config.n_layer;
     CAB_TRY(CAB_NEW(&p->teacher_layer, (size_t)S, "a map of layers"));
     CAB_TRY(cab_layer_map(CAB_LAYERS_PROPORTIONAL, NULL, 0, S, T, p->teacher_layer));
-    return cab_model_reads_images(p->teacher) ? check_images(p) : check_text(p);
+    return p->kind->check(p);
 }
 
 static void close_pair(cab_compare_pair *p)
 {
-    cab_compare_data_close(p);
+    cab_image_free(&p->image); /* before the set, which may have lent it */
+    cab_image_set_free(p->set);
+    cab_classes_free(&p->classes);
+    cab_image_scratch_free(&p->scratch);
+    cab_free(p->pixels);
+    cab_dataset_free(p->dataset);
+    cab_tokenizer_free(p->tokenizer);
+    cab_free(p->ids);
+    cab_free(p->labels);
     cab_free(p->teacher_layer);
     cab_model_free(p->teacher);
     cab_model_free(p->student);
@@ -118,11 +95,11 @@ static cab_status measure(cab_compare_pair *p, const matrices *m, cab_comparison
 {
     cab_progress progress;
     cab_status status = CAB_OK;
-    cab_progress_begin(&progress, "comparing", out->images ? "images" : "windows", 0, (uint64_t)out->samples);
+    cab_progress_begin(&progress, "comparing", p->kind->unit, 0, (uint64_t)out->samples);
     for (int64_t i = 0; i < out->samples; i++) {
         const void *input = NULL;
         uint64_t index;
-        CAB_GOTO(cab_compare_data_load(p, i, out->samples, &input, &index));
+        CAB_GOTO(p->kind->load(p, i, out->samples, &input, &index));
         CAB_GOTO(cab_probe_run(m->teacher, input));
         CAB_GOTO(cab_probe_run(m->student, input));
         CAB_GOTO(measure_sample(p, m, i, out));
@@ -206,7 +183,7 @@ static cab_status summarise_all(cab_comparison *c)
 static cab_status begin(const cab_compare_pair *p, cab_comparison *out)
 {
     const int64_t available = p->available > INT64_MAX ? INT64_MAX : (int64_t)p->available;
-    out->images = cab_model_reads_images(p->student);
+    out->images = p->kind->images;
     out->n_layer = p->student->config.n_layer;
     out->samples = p->options->samples < available ? p->options->samples : available;
     CAB_TRY(cab_strdup(&out->teacher, p->options->teacher));
@@ -225,7 +202,7 @@ cab_status cab_compare(const cab_compare_options *options, cab_comparison *out)
     cab_compare_pair pair = {.options = options};
     cab_status status;
     CAB_GOTO(open_pair(&pair));
-    CAB_GOTO(cab_compare_data_open(&pair));
+    CAB_GOTO(pair.kind->open(&pair));
     CAB_GOTO(begin(&pair, out));
     CAB_GOTO(cab_compare_draw(&pair, out->samples, out)); /* first: what cannot be drawn is told at once */
     CAB_GOTO(measure_all(&pair, out));

@@ -9,6 +9,7 @@
 #include "data/text_bounds.h"
 #include "distill/objective.h"
 #include "ops/backends.h"
+#include "train/domain.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -39,8 +40,8 @@ static cab_status open_models(evaluator *e)
     const cab_evaluate_options *o = e->options;
     CAB_TRY(cab_backend_open(o->device != NULL ? o->device : "cpu", &e->backend));
     CAB_TRY(cab_model_open(o->model, e->backend, o->precision, false, &e->model));
-    if (cab_model_reads_images(e->model))
-        return cab_fail(CAB_EARG, "%s: reads images, the data is text", o->model);
+    if (cab_domain_of(e->model) != &cab_domain_text)
+        return cab_fail(CAB_EARG, "%s: reads %s, the data is text", o->model, cab_domain_of(e->model)->recipes->name);
     e->seq_len = o->seq_len > 0 ? (uint64_t)o->seq_len : (uint64_t)e->model->config.max_length;
     if (e->model->arch->teacher && e->seq_len > (uint64_t)e->model->config.max_length)
         return cab_fail(CAB_ESHAPE, "%s: takes at most %d tokens, the window is %" PRIu64, o->model,
@@ -48,8 +49,9 @@ static cab_status open_models(evaluator *e)
     if (o->teacher == NULL)
         return CAB_OK;
     CAB_TRY(cab_model_open(o->teacher, e->backend, o->precision, false, &e->teacher));
-    if (cab_model_reads_images(e->teacher))
-        return cab_fail(CAB_EARG, "%s: reads images, %s reads text", o->teacher, o->model);
+    if (cab_domain_of(e->teacher) != &cab_domain_text)
+        return cab_fail(CAB_EARG, "%s: reads %s, %s reads text", o->teacher, cab_domain_of(e->teacher)->recipes->name,
+                        o->model);
     if (e->teacher->config.vocab_size != e->model->config.vocab_size)
         return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, %s has %d", o->teacher, e->teacher->config.vocab_size,
                         o->model, e->model->config.vocab_size);

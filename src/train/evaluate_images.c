@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "data/image_loader.h"
 #include "ops/backends.h"
+#include "train/domain.h"
 #include "train/image_scorer.h"
 
 #include <inttypes.h>
@@ -353,8 +354,9 @@ static cab_status open_model(const cab_evaluate_images_options *o, const char *d
                              opened *m)
 {
     CAB_TRY(cab_model_open_sized(directory, o->image_size, backend, o->precision, false, &m->model));
-    if (!cab_model_reads_images(m->model))
-        return cab_fail(CAB_EARG, "%s: reads text, the data are images", directory);
+    if (cab_domain_of(m->model) != &cab_domain_images)
+        return cab_fail(CAB_EARG, "%s: reads %s, the data are images", directory,
+                        cab_domain_of(m->model)->recipes->name);
     m->judge.model = m->model;
     return cab_image_transform_of(m->model, &m->judge.transform);
 }

@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "data/text_bounds.h"
 #include "train/decode.h"
+#include "train/domain.h"
 
 #include <string.h>
 
@@ -102,7 +103,7 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
     for (size_t i = 0; i < o->stop_count; i++)
         if (o->stop[i][0] == '\0')
             return cab_fail(CAB_EARG, "a stop text is empty");
-    if (cab_model_reads_images(model))
+    if (cab_domain_of(model) != &cab_domain_text)
         return cab_fail(CAB_EARG, "the model in %s reads images, expected one of text",
                         model->directory ? model->directory : "memory");
     if (model->directory == NULL)

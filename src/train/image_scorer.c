@@ -12,7 +12,6 @@ struct cab_image_scorer {
 
 cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_scorer **out)
 {
-    const int64_t size = model->config.image_size;
     const size_t count = (size_t)batch * (size_t)model->config.n_classes;
     cab_image_scorer *s = NULL;
     cab_status status;
@@ -21,7 +20,7 @@ cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_sco
     CAB_GOTO(CAB_NEW(&s->values, count, "logits"));
     CAB_GOTO(cab_alloc(&s->raw, count, cab_dtype_size(cab_model_dtype(model)), "logits"));
     CAB_GOTO(cab_graph_new(model->backend, &s->graph));
-    s->pixels = cab_graph_input(s->graph, "pixels", CAB_F32, 4, (int64_t[]){batch, 3, size, size});
+    s->pixels = cab_model_input(s->graph, model, batch, 1);
     s->logits = cab_model_record_logits(s->graph, model, cab_model_record(s->graph, model, s->pixels, false, NULL));
     cab_graph_keep(s->graph, s->logits);
     CAB_GOTO(cab_graph_plan(s->graph, NULL));

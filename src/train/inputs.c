@@ -16,12 +16,12 @@ enum { KEY_MAX = 320, LINE_MAX_BYTES = CAB_PATH_MAX + KEY_MAX + 64 };
 
 /* ---- describing ------------------------------------------------------------------------------------------------- */
 
-typedef struct lines {
+struct cab_input_list {
     char *text;
     size_t length, capacity;
-} lines;
+};
 
-static cab_status add_line(lines *l, const char *key, const char *path, const cab_fingerprint *content)
+cab_status cab_input_add(cab_input_list *l, const char *key, const char *path, const cab_fingerprint *content)
 {
     char line[LINE_MAX_BYTES], shown[CAB_PATH_MAX];
     int length = snprintf(line, sizeof line, "%s %" PRIu64 " %016" PRIx64 " %s\n", key, content->size,
@@ -32,11 +32,11 @@ static cab_status add_line(lines *l, const char *key, const char *path, const ca
     return CAB_OK;
 }
 
-static cab_status add_file(lines *l, const char *key, const char *path)
+static cab_status add_file(cab_input_list *l, const char *key, const char *path)
 {
     cab_fingerprint content;
     CAB_TRY(cab_fingerprint_file(path, &content));
-    return add_line(l, key, path, &content);
+    return cab_input_add(l, key, path, &content);
 }
 
 /* What a model is read from. */
@@ -52,7 +52,7 @@ static int is_of_model(const struct dirent *entry)
     return length >= sizeof ending && strcmp(entry->d_name + length - (sizeof ending - 1), ending) == 0;
 }
 
-static cab_status add_model(lines *l, const char *key, const char *directory)
+static cab_status add_model(cab_input_list *l, const char *key, const char *directory)
 {
     struct dirent **entries = NULL;
     cab_status status = CAB_OK;
@@ -70,39 +70,15 @@ static cab_status add_model(lines *l, const char *key, const char *directory)
     return status;
 }
 
-static cab_status add_dataset(lines *l, const char *key, const cab_dataset *data)
-{
-    for (size_t i = 0; data != NULL && i < cab_dataset_files(data); i++) {
-        char name[KEY_MAX];
-        cab_fingerprint content;
-        const char *path = cab_dataset_file(data, i, &content);
-        snprintf(name, sizeof name, "%s[%zu]", key, i);
-        CAB_TRY(add_line(l, name, path, &content));
-    }
-    return CAB_OK;
-}
-
-static cab_status add_images(lines *l, const char *key, const cab_image_set *set, const cab_list *paths)
-{
-    cab_fingerprint content;
-    if (set == NULL)
-        return CAB_OK;
-    CAB_TRY(cab_image_set_fingerprint(set, &content));
-    return add_line(l, key, paths->count > 0 ? paths->items[0] : "", &content);
-}
-
 cab_status cab_inputs_describe(const cab_run *run, char **text)
 {
     const struct cab_recipe *r = run->recipe;
-    lines l = {0};
+    cab_input_list l = {0};
     cab_status status;
     CAB_GOTO(add_model(&l, "teacher.path", r->teacher.path));
     if (r->student.path[0] != '\0')
         CAB_GOTO(add_model(&l, "student.path", r->student.path));
-    CAB_GOTO(add_dataset(&l, "data.train", run->train));
-    CAB_GOTO(add_dataset(&l, "data.eval", run->eval));
-    CAB_GOTO(add_images(&l, "data.train", run->images.train, &r->data.train));
-    CAB_GOTO(add_images(&l, "data.eval", run->images.eval, &r->data.eval));
+    CAB_GOTO(run->domain->inputs(run->data, &l));
     if (r->data.classes[0] != '\0')
         CAB_GOTO(add_file(&l, "data.classes", r->data.classes));
     *text = l.text;

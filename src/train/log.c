@@ -43,14 +43,23 @@ static bool add_terms(json_object *object, const double terms[CAB_TERM_COUNT])
     return complete;
 }
 
-static bool add_images(json_object *object, bool images, uint64_t count)
+/* Tokens count under "tokens"; images under "images" too. */
+static bool add_count(json_object *object, const char *unit, uint64_t count)
 {
-    return !images || add_whole(object, "images", count);
+    return strcmp(unit, "tokens") == 0 || add_whole(object, unit, count);
 }
 
-static bool add_ranks(json_object *object, bool images, double top1, double top5)
+/* "tokens_per_s", "images_per_second" ... */
+static bool add_rate(json_object *object, const char *unit, const char *time, double rate)
 {
-    return !images || (add_real(object, "top1", top1) && add_real(object, "top5", top5));
+    char key[64];
+    snprintf(key, sizeof key, "%s_per_%s", unit, time);
+    return add_real(object, key, rate);
+}
+
+static bool add_ranks(json_object *object, double top1, double top5)
+{
+    return add_real(object, "top1", top1) && add_real(object, "top5", top5);
 }
 
 static bool add_text(json_object *object, const char *key, const char *value)
@@ -133,9 +142,8 @@ cab_status cab_run_log_step(cab_run_log *log, const cab_run_step *step)
     bool complete = line && add_whole(line, "step", step->step) && add_whole(line, "tokens", step->tokens) &&
                     add_text(line, "stage", step->stage) && add_real(line, "loss", step->loss) &&
                     add_terms(line, step->terms) && add_real(line, "lr", step->lr) &&
-                    add_real(line, "grad_norm", step->grad_norm) && add_images(line, step->images, step->tokens) &&
-                    add_real(line, step->images ? "images_per_s" : "tokens_per_s", step->tokens_per_s) &&
-                    add_real(line, "seconds", step->seconds);
+                    add_real(line, "grad_norm", step->grad_norm) && add_count(line, step->unit, step->tokens) &&
+                    add_rate(line, step->unit, "s", step->tokens_per_s) && add_real(line, "seconds", step->seconds);
     return put_line(log, line, complete);
 }
 
@@ -145,9 +153,8 @@ cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval)
     bool complete = line && add(line, "eval", json_object_new_boolean(1)) && add_whole(line, "step", eval->step) &&
                     add_whole(line, "tokens", eval->tokens) && add_real(line, "loss", eval->loss) &&
                     add_real(line, "perplexity", eval->perplexity) && add_real(line, "kl", eval->kl) &&
-                    add_real(line, "agreement", eval->agreement) &&
-                    add_ranks(line, eval->images, eval->top1, eval->top5) &&
-                    add_images(line, eval->images, eval->tokens) && add_real(line, "seconds", eval->seconds);
+                    add_real(line, "agreement", eval->agreement) && add_ranks(line, eval->top1, eval->top5) &&
+                    add_count(line, eval->unit, eval->tokens) && add_real(line, "seconds", eval->seconds);
     return put_line(log, line, complete);
 }
 
@@ -172,12 +179,11 @@ cab_status cab_run_summary_write(const char *directory, const cab_run_summary *s
         add_real(object, "perplexity", result->perplexity) && add_real(object, "kl", result->kl) &&
         add_real(object, "agreement", result->agreement) &&
         add_real(object, "teacher_perplexity", summary->teacher_perplexity) &&
-        add_ranks(object, summary->images, result->top1, result->top5) &&
-        (!summary->images || (add_real(object, "teacher_top1", summary->teacher_top1) &&
-                              add_real(object, "teacher_top5", summary->teacher_top5))) &&
+        add_ranks(object, result->top1, result->top5) && add_real(object, "teacher_top1", summary->teacher_top1) &&
+        add_real(object, "teacher_top5", summary->teacher_top5) &&
         (summary->teacher_parameters == 0 || add_whole(object, "teacher_parameters", summary->teacher_parameters)) &&
-        add_images(object, summary->images, result->tokens) &&
-        add_real(object, summary->images ? "images_per_second" : "tokens_per_second", result->tokens_per_second) &&
+        add_count(object, summary->unit, result->tokens) &&
+        add_rate(object, summary->unit, "second", result->tokens_per_second) &&
         add_real(object, "seconds", result->seconds) && add_real(object, "peak_memory", result->peak_memory) &&
         add_whole(object, "tokens", result->tokens) && add_whole(object, "steps", result->steps) &&
         add_whole(object, "parameters", summary->parameters) && add_real(object, "fraction", summary->fraction) &&

@@ -27,19 +27,19 @@
 #define CAB_RUN_RECIPE "recipe.yaml"
 #define CAB_RUN_CHECKPOINT "checkpoint.safetensors"
 
-/* NAN in a loss term: the stage has no such term. */
+/* NAN: the stage has no such term. */
 typedef struct cab_run_step {
     uint64_t step, tokens;
     const char *stage;
     double loss, lr, grad_norm, tokens_per_s, seconds;
     double terms[CAB_TERM_COUNT]; /* unweighted */
-    bool images;                  /* tokens are images */
+    const char *unit;             /* what tokens are: "tokens", or another word, under which they then stand too */
 } cab_run_step;
 
 typedef struct cab_run_eval {
     uint64_t step, tokens;
     double loss, perplexity, kl, agreement, top1, top5, seconds;
-    bool images; /* tokens are images; top1 and top5 are written */
+    const char *unit; /* as of a step */
 } cab_run_eval;
 
 typedef struct cab_run_log {
@@ -61,10 +61,10 @@ typedef struct cab_run_summary {
     cab_result result;
     const char *method, *teacher, *student, *sample; /* paths as the recipe has them; sample: generated text */
     double fraction, teacher_perplexity;             /* teacher_perplexity: NAN when not measured */
-    double teacher_top1, teacher_top5;               /* of images; NAN: not measured */
-    uint64_t seed, parameters,
-        teacher_parameters; /* parameters: of the student; teacher_parameters: 0 where there is none */
-    bool images;            /* the result's tokens are images: "images" and "images_per_second" stand in the file */
+    double teacher_top1, teacher_top5;               /* NAN: not measured */
+    uint64_t seed, parameters;                       /* of the student */
+    uint64_t teacher_parameters;                     /* 0: left out */
+    const char *unit;                                /* as of a step */
 } cab_run_summary;
 
 /* Writes <directory>/result.json atomically. */

@@ -4,7 +4,6 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "train/claim.h"
-#include "train/run_images.h"
 #include "train/snapshot.h"
 
 #include <errno.h>
@@ -41,7 +40,7 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
                          .lr = lr,
                          .grad_norm = norm,
                          .tokens_per_s = (double)tokens_done(run) / run->train_seconds,
-                         .images = run->reads_images,
+                         .unit = run->domain->recipes->unit,
                          .seconds = run->seconds};
     memcpy(line.terms, v->of, sizeof line.terms);
     if (run->step % (uint64_t)run->recipe->train.log_every != 0)
@@ -52,15 +51,12 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
 /* What an evaluation found, one line. */
 static void tell(const cab_run *run, const cab_run_evaluation *e)
 {
-    char kl[64] = "";
+    char found[CAB_FOUND_MAX], kl[64] = "";
+    run->domain->found(e, found, sizeof found);
     if (!isnan(e->kl))
         snprintf(kl, sizeof kl, ", KL %.4f, agreement %.1f %%", e->kl, 100 * e->agreement);
-    if (run->reads_images)
-        cab_log_info("step %" PRIu64 " of %" PRIu64 ": top-1 %.2f %%, top-5 %.2f %%%s, on %" PRIu64 " images",
-                     run->step, run->total_steps, 100 * e->top1, 100 * e->top5, kl, e->tokens);
-    else
-        cab_log_info("step %" PRIu64 " of %" PRIu64 ": perplexity %.2f%s, on %" PRIu64 " tokens", run->step,
-                     run->total_steps, exp(e->loss), kl, e->tokens);
+    cab_log_info("step %" PRIu64 " of %" PRIu64 ": %s%s, on %" PRIu64 " %s", run->step, run->total_steps, found, kl,
+                 e->tokens, run->domain->recipes->unit);
 }
 
 static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
@@ -73,12 +69,12 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
     cab_run_eval line = {.step = run->step,
                          .tokens = tokens_done(run),
                          .loss = out->loss,
-                         .perplexity = run->reads_images ? NAN : exp(out->loss),
+                         .perplexity = out->perplexity,
                          .kl = out->kl,
                          .agreement = out->agreement,
                          .top1 = out->top1,
                          .top5 = out->top5,
-                         .images = run->reads_images,
+                         .unit = run->domain->recipes->unit,
                          .seconds = run->seconds};
     return cab_run_log_eval(&run->log, &line);
 }
@@ -88,7 +84,7 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
 static bool evaluation_affordable(const cab_run *run)
 {
     const double per_token = run->train_seconds / (double)tokens_done(run);
-    const double next = run->eval_last > 0 ? run->eval_last : 0.5 * per_token * (double)cab_run_eval_size(run);
+    const double next = run->eval_last > 0 ? run->eval_last : 0.5 * per_token * (double)run->sizes.part;
     return run->eval_seconds + next <= eval_share * (run->train_seconds + run->eval_seconds + next);
 }
 
@@ -97,7 +93,7 @@ static bool evaluation_due(const cab_run *run)
 {
     const uint64_t given = (uint64_t)run->recipe->train.eval_every;
     const uint64_t every = given > 0 ? given : run->total_steps < 10 ? 1 : run->total_steps / 10;
-    if ((run->eval == NULL && !run->reads_images) || run->step % every != 0 || run->step >= run->total_steps)
+    if (run->step % every != 0 || run->step >= run->total_steps)
         return false;
     return given > 0 || evaluation_affordable(run);
 }
@@ -111,12 +107,8 @@ static void show_progress(const cab_run *run, cab_progress *progress, const cab_
             used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", cab_term_name((cab_term_id)t),
                              v->of[t]);
     const double done = (double)tokens_done(run);
-    if (run->reads_images)
-        snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk images  %.1f images/s", lr, done / 1e3,
-                 done / run->train_seconds);
-    else
-        snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  %.1fk tokens  %.1fk tokens/s", lr, done / 1e3,
-                 done / run->train_seconds / 1e3);
+    used += snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  ", lr);
+    run->domain->progress(done, done / run->train_seconds, detail + used, sizeof detail - (size_t)used);
     cab_progress_update(progress, run->step, detail);
 }
 
@@ -194,7 +186,7 @@ static cab_status train(cab_run *run, bool resumed)
         resumed = false;
         CAB_GOTO(train_one(run, &progress, saved_step));
         if (evaluation_due(run)) {
-            CAB_GOTO(evaluate_and_log(run, cab_run_eval_size(run), &evaluation));
+            CAB_GOTO(evaluate_and_log(run, run->sizes.part, &evaluation));
             run->eval_seconds += run->eval_last;
         }
         if (checkpoint_due(run, saved) && run->step < run->total_steps) {
@@ -209,134 +201,95 @@ done:
     return status;
 }
 
-/* Cross-entropy of the teacher itself on the same windows: the floor. */
-static cab_status teacher_loss(cab_run *run, double *loss)
+/* What the teacher itself reaches on the same data: the floor. Unknown where the domain scores it beside the student. */
+static cab_status teacher_perplexity(cab_run *run, double *perplexity)
 {
-    cab_model *student = run->student;
-    cab_objective *evaluation = run->evaluation;
-    cab_run_evaluation out = {0};
-    float **averages = run->averages;
-    cab_model *teacher = run->teacher;
-    run->student = teacher;
-    run->teacher = NULL;
-    run->evaluation = NULL;
-    run->averages = NULL;
-    cab_status status = cab_run_evaluate(run, 0, &out);
-    cab_objective_free(run->evaluation);
-    run->student = student;
-    run->teacher = teacher;
-    run->evaluation = evaluation;
-    run->averages = averages;
-    *loss = out.loss;
+    cab_evaluator *evaluator = NULL;
+    cab_run_evaluation found;
+    *perplexity = NAN;
+    if (!run->domain->teacher_alone)
+        return CAB_OK;
+    CAB_TRY(run->domain->evaluator(run->data, run->teacher, NULL, &evaluator));
+    cab_status status = run->domain->evaluate(evaluator, 0, &found);
+    run->domain->evaluator_free(evaluator);
+    if (status == CAB_OK)
+        *perplexity = found.perplexity;
     return status;
 }
 
-typedef struct sample {
-    char text[2048];
-    size_t size;
-} sample;
-
-static bool collect(void *user, const char *text, size_t size)
+/* The student as it will be used: written, read back, working from its own directory. */
+static cab_status export_and_show(cab_run *run, const char *directory, char **sample)
 {
-    sample *s = user;
-    if (s->size + size >= sizeof s->text)
-        return false;
-    memcpy(s->text + s->size, text, size);
-    s->size += size;
-    s->text[s->size] = '\0';
-    return true;
-}
-
-/* The student as it will be used: written, read back, decoding from its own directory. */
-static cab_status export_and_sample(cab_run *run, const char *directory, sample *s)
-{
-    cab_generate_options options = cab_generate_defaults();
     CAB_TRY(cab_run_swap_averages(run));
     cab_free(run->student->directory);
     run->student->directory = NULL;
-    CAB_TRY(cab_model_export(run->student, directory, run->reads_images ? NULL : run->recipe->teacher.path, NULL));
+    CAB_TRY(run->domain->export_student(run->data, run->student, directory));
     CAB_TRY(cab_strdup(&run->student->directory, directory));
-    if (run->reads_images) {
-        CAB_TRY(cab_run_images_describe(run, directory));
-        return cab_run_images_predict(run);
-    }
-    options.seed = (uint64_t)run->recipe->seed;
-    if (cab_generate(run->student, "", &options, collect, s) != CAB_OK) /* as where no token begins a text */
-        cab_log_warn("no sample of the student's text: %s", cab_error_text());
-    return CAB_OK;
+    return run->domain->show(run->data, run->student, sample);
 }
 
-/* A model that knows nothing has the perplexity of the vocabulary's size, and is right once in as many times as there are classes. */
 static void warn_of_chance(const cab_run *run, const cab_run_evaluation *e)
 {
-    const int words = run->student->config.vocab_size;
-    if (run->reads_images) {
-        const size_t classes = cab_image_set_classes(run->images.eval)->count;
-        if (e->top1 < 1.0 / (double)classes)
-            cab_log_warn("the student is worse than chance: top-1 %.2f %% of %zu classes", 100 * e->top1, classes);
-    } else if (exp(e->loss) > words) {
-        cab_log_warn("the student is worse than chance: perplexity %.0f with a vocabulary of %d", exp(e->loss), words);
-    }
+    char what[CAB_FOUND_MAX];
+    if (run->domain->by_chance(run->data, e, what, sizeof what))
+        cab_log_warn("the student is worse than chance: %s", what);
 }
 
-static cab_status finish(cab_run *run, cab_result *result)
+static cab_status write_summary(const cab_run *run, const cab_run_evaluation *e, const char *student,
+                                const char *sample, double teacher, cab_result *result)
 {
-    char directory[CAB_PATH_MAX], method[64];
-    sample text = {.text = ""};
-    cab_run_evaluation e = {
-        .loss = NAN, .kl = NAN, .agreement = NAN, .top1 = NAN, .top5 = NAN, .teacher_top1 = NAN, .teacher_top5 = NAN};
-    double floor = NAN;
-    if (run->eval != NULL || run->reads_images)
-        CAB_TRY(evaluate_and_log(run, 0, &e));
-    if (run->eval != NULL)
-        CAB_TRY(teacher_loss(run, &floor));
-    warn_of_chance(run, &e);
-    CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
-    CAB_TRY(export_and_sample(run, directory, &text));
-    *result = (cab_result){.loss = e.loss,
-                           .perplexity = run->reads_images ? NAN : exp(e.loss),
-                           .kl = e.kl,
-                           .agreement = e.agreement,
-                           .top1 = e.top1,
-                           .top5 = e.top5,
+    char method[64];
+    *result = (cab_result){.loss = e->loss,
+                           .perplexity = e->perplexity,
+                           .kl = e->kl,
+                           .agreement = e->agreement,
+                           .top1 = e->top1,
+                           .top5 = e->top5,
                            .tokens_per_second = (double)tokens_done(run) / run->train_seconds,
                            .seconds = run->seconds,
                            .peak_memory = cab_peak_memory(),
                            .tokens = tokens_done(run),
                            .steps = run->step};
-    cab_run_summary summary = {.result = *result,
-                               .method = cab_recipe_method_name(run->recipe, method, sizeof method),
-                               .teacher = run->recipe->teacher.path,
-                               .student = directory,
-                               .sample = run->reads_images ? NULL : text.text,
-                               .fraction = run->recipe->data.fraction,
-                               .seed = (uint64_t)run->recipe->seed,
-                               .parameters = cab_model_parameters(run->student),
-                               .teacher_perplexity = exp(floor),
-                               .teacher_top1 = e.teacher_top1,
-                               .teacher_top5 = e.teacher_top5,
-                               .teacher_parameters = run->teacher ? cab_model_parameters(run->teacher) : 0,
-                               .images = run->reads_images};
-    CAB_TRY(cab_run_summary_write(run->recipe->out, &summary));
-    return cab_snapshot_remove(run);
+    const cab_run_summary summary = {.result = *result,
+                                     .method = cab_recipe_method_name(run->recipe, method, sizeof method),
+                                     .teacher = run->recipe->teacher.path,
+                                     .student = student,
+                                     .sample = sample,
+                                     .fraction = run->recipe->data.fraction,
+                                     .seed = (uint64_t)run->recipe->seed,
+                                     .parameters = cab_model_parameters(run->student),
+                                     .teacher_perplexity = teacher,
+                                     .teacher_top1 = e->teacher_top1,
+                                     .teacher_top5 = e->teacher_top5,
+                                     .teacher_parameters = cab_model_parameters(run->teacher),
+                                     .unit = run->domain->recipes->unit};
+    return cab_run_summary_write(run->recipe->out, &summary);
+}
+
+static cab_status finish(cab_run *run, cab_result *result)
+{
+    char directory[CAB_PATH_MAX], *sample = NULL;
+    cab_run_evaluation e;
+    double teacher = NAN;
+    cab_status status;
+    CAB_TRY(evaluate_and_log(run, 0, &e));
+    CAB_TRY(teacher_perplexity(run, &teacher));
+    warn_of_chance(run, &e);
+    CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
+    CAB_GOTO(export_and_show(run, directory, &sample));
+    CAB_GOTO(write_summary(run, &e, directory, sample, teacher, result));
+    status = cab_snapshot_remove(run);
+done:
+    cab_free(sample);
+    return status;
 }
 
 static void describe(const cab_run *run)
 {
-    const cab_config *t = &run->teacher->config, *s = &run->student->config;
+    const cab_config *t = &run->teacher->config;
     cab_log_info("teacher  %s: %s, %.2f M parameters, %d layers, width %d", run->recipe->teacher.path,
                  run->teacher->arch->name, (double)cab_model_parameters(run->teacher) * 1e-6, t->n_layer, t->d_model);
-    if (run->reads_images) {
-        cab_run_images_print(run);
-        return;
-    }
-    cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, %d heads, state %d", run->student->arch->name,
-                 (double)cab_model_parameters(run->student) * 1e-6, s->n_layer, s->d_model, s->n_head, s->d_state);
-    cab_log_info("data     %" PRIu64 " of %" PRIu64 " documents, %" PRIu64 " tokens; %" PRIu64 " steps of %" PRId64
-                 " x %" PRId64 " tokens, %s",
-                 cab_dataset_documents(run->train), cab_dataset_documents_all(run->train),
-                 cab_dataset_tokens(run->train), run->total_steps, run->batch, run->seq_len,
-                 run->precision == CAB_PRECISION_BF16 ? "bf16" : "fp32");
+    run->domain->describe(run->data, run->student, run->total_steps);
 }
 
 /* From the opened run to its result. */

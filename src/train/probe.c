@@ -33,10 +33,7 @@ static void record(cab_probe *p)
                            .key_back = p->taps[CAB_TAP_KEY_BACK],
                            .decay = p->taps[CAB_TAP_DECAY],
                            .decay_back = p->taps[CAB_TAP_DECAY_BACK]};
-    if (cab_model_reads_images(p->model))
-        p->input = cab_graph_input(p->g, "pixels", CAB_F32, 4, (int64_t[]){1, 3, c->image_size, c->image_size});
-    else
-        p->input = cab_graph_input(p->g, "ids", CAB_I32, 2, (int64_t[]){1, p->length});
+    p->input = cab_model_input(p->g, p->model, 1, p->length);
     cab_model_record(p->g, p->model, p->input, false, &taps);
     for (int i = 0; i < CAB_TAPS; i++)
         for (int l = 0; l < c->n_layer; l++)
@@ -51,8 +48,8 @@ cab_status cab_probe_new(const cab_model *model, int64_t length, cab_probe **out
     cab_status status;
     CAB_TRY(CAB_NEW(&p, 1, "a probe"));
     p->model = model;
-    p->length = cab_model_reads_images(model) ? c->max_length : length;
-    p->tokens = cab_model_reads_images(model) ? c->max_length - c->n_special + 1 : length;
+    p->length = cab_model_tokens(model, length);
+    p->tokens = p->length - (c->n_special > 1 ? c->n_special - 1 : 0);
     CAB_GOTO(CAB_NEW(&p->taps[0], n * CAB_TAPS, "taps"));
     for (int i = 1; i < CAB_TAPS; i++)
         p->taps[i] = p->taps[0] + (size_t)i * n;

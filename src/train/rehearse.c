@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "train/run_images.h"
+#include "train/run.h"
 
 #include <errno.h>
 #include <math.h>
@@ -67,17 +67,13 @@ static cab_status rehearse_stage(cab_run *run, unsigned stage, cab_rehearsal *ou
     return CAB_OK;
 }
 
-/* An evaluation goes forward alone, which takes about a third of a step per token or image; at the end the student and, of text, the
- * teacher are measured on everything, before it a tenth of the time at most. */
+/* An evaluation goes forward alone, which takes about a third of a step per token or image; at the end the student, and where the teacher is
+ * scored by itself the teacher, are measured on everything, before it a tenth of the time at most. */
 static double evaluations(const cab_run *run, const cab_rehearsal *r)
 {
     const double per_token = r->training / ((double)run->total_steps * (double)(run->batch * run->seq_len)) / 3;
-    double last = 0;
-    if (run->reads_images)
-        last = (double)cab_image_set_count(run->images.eval);
-    else if (run->eval != NULL)
-        last = 2 * (double)cab_dataset_eval_windows(run->eval, (uint64_t)run->seq_len) * (double)run->seq_len;
-    return last * per_token + fmin(0.1 * r->training, 10 * per_token * (double)cab_run_eval_size(run));
+    const double last = (run->domain->teacher_alone ? 2.0 : 1.0) * (double)run->sizes.eval;
+    return last * per_token + fmin(0.1 * r->training, 10 * per_token * (double)run->sizes.part);
 }
 
 static cab_status rehearse(const cab_recipe *recipe, cab_run *run, cab_rehearsal *out)

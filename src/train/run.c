@@ -1,23 +1,20 @@
-/* run.c - opening a run: teacher, tokenizer, data, student, loss terms. */
+/* run.c - opening a run: teacher, data, student, loss terms. */
 #include "train/run.h"
 
-#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
-#include "data/text_bounds.h"
 #include "distill/layer_map.h"
 #include "distill/students.h"
 #include "ops/backends.h"
 #include "train/inputs.h"
-#include "train/run_images.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static cab_status open_models(const struct cab_recipe *r, cab_run *run)
+static cab_status open_models(const cab_recipe *r, cab_run *run)
 {
     CAB_TRY(cab_backend_open(r->device, &run->backend));
     run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto(r->device)
@@ -30,93 +27,23 @@ static cab_status open_models(const struct cab_recipe *r, cab_run *run)
                         run->teacher->arch->name);
     if (r->teacher.precision == CAB_TEACHER_FP8)
         CAB_TRY(cab_model_quantise(run->teacher));
-    run->reads_images = cab_recipe_reads_images(r);
-    if (cab_model_reads_images(run->teacher) != run->reads_images)
+    run->domain = cab_domain_of_recipe(r);
+    const cab_domain *of_teacher = cab_domain_of(run->teacher);
+    if (of_teacher != run->domain)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
-                        r->teacher.path, run->teacher->arch->name, run->reads_images ? "text" : "images",
-                        cab_student_for(!run->reads_images)->arch->name);
-    run->seq_len = 1;
+                        r->teacher.path, run->teacher->arch->name, of_teacher->recipes->name,
+                        cab_student_for(of_teacher->recipes)->arch->name);
     return CAB_OK;
 }
 
-static cab_status choose_length(const struct cab_recipe *r, cab_run *run)
-{
-    run->seq_len = r->data.seq_len > 0 ? r->data.seq_len : run->teacher->config.max_length;
-    if (run->seq_len > run->teacher->config.max_length)
-        return cab_fail(CAB_ESHAPE, "data.seq_len is %" PRId64 ", the teacher %s takes at most %d tokens", run->seq_len,
-                        r->teacher.path, run->teacher->config.max_length);
-    return CAB_OK;
-}
-
-cab_status cab_run_cache_directory(const struct cab_recipe *r, char out[CAB_PATH_MAX])
-{
-    if (r->data.cache[0] != '\0') {
-        if (snprintf(out, CAB_PATH_MAX, "%s", r->data.cache) >= CAB_PATH_MAX)
-            return cab_fail(CAB_EARG, "data.cache: the path is too long");
-        return CAB_OK;
-    }
-    const char *home = getenv("XDG_CACHE_HOME");
-    if (home != NULL && home[0] != '\0')
-        return cab_path_join(out, home, "cab");
-    return cab_path_join(out, r->out, "../cache");
-}
-
-static cab_status open_data(const struct cab_recipe *r, cab_run *run)
-{
-    cab_text_bounds bounds;
-    char path[CAB_PATH_MAX], cache[CAB_PATH_MAX];
-    CAB_TRY(choose_length(r, run));
-    CAB_TRY(cab_path_join(path, r->teacher.path, "tokenizer.json"));
-    CAB_TRY(cab_tokenizer_load(path, &run->tokenizer));
-    CAB_TRY(cab_tokenizer_check_vocab(run->tokenizer, run->teacher->config.vocab_size, r->teacher.path));
-    CAB_TRY(cab_text_bounds_load(r->teacher.path, run->tokenizer, run->teacher->config.vocab_size, &bounds));
-    CAB_TRY(cab_run_cache_directory(r, cache));
-    cab_dataset_options options = {.tokenizer = run->tokenizer,
-                                   .separator = r->data.separator,
-                                   .text_field = r->data.text_field,
-                                   .limits = cab_expand_limits_mib(r->data.max_member, r->data.max_expanded),
-                                   .cache = cache,
-                                   .bin_type = r->data.bin_type == 0 ? CAB_TOKEN_U16 : CAB_TOKEN_U32,
-                                   .vocab_size = run->teacher->config.vocab_size,
-                                   .end_id = cab_text_bounds_separator(&bounds),
-                                   .fraction = r->data.fraction,
-                                   .seed = (uint64_t)r->seed};
-    CAB_TRY(cab_dataset_open((const char *const *)r->data.train.items, r->data.train.count, &options, &run->train));
-    CAB_TRY(cab_dataset_set_sequence(run->train, (uint64_t)run->seq_len));
-    options.fraction = 1;
-    if (r->data.eval.count == 0)
-        return CAB_OK;
-    return cab_dataset_open((const char *const *)r->data.eval.items, r->data.eval.count, &options, &run->eval);
-}
-
-static cab_status open_student(const struct cab_recipe *r, cab_run *run)
-{
-    const cab_student_source source = {.teacher = run->teacher, .recipe = r, .seq_len = run->seq_len};
-    if (run->reads_images)
-        return cab_run_images_open_student(run);
-    if (r->student.path[0] == '\0')
-        return cab_student_create(&source, run->backend, run->precision, &run->student);
-    CAB_TRY(cab_model_open(r->student.path, run->backend, run->precision, true, &run->student));
-    if (!run->student->arch->student)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student", r->student.path,
-                        run->student->arch->name);
-    if (cab_model_reads_images(run->student))
-        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads images, the teacher %s text", r->student.path,
-                        run->student->arch->name, r->teacher.path);
-    if (run->student->config.vocab_size != run->teacher->config.vocab_size)
-        return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, the teacher %s has %d", r->student.path,
-                        run->student->config.vocab_size, r->teacher.path, run->teacher->config.vocab_size);
-    return CAB_OK;
-}
-
-static cab_status open_terms(const struct cab_recipe *r, cab_run *run)
+static cab_status open_terms(const cab_recipe *r, cab_run *run)
 {
     const cab_term_setup setup = {
         .recipe = r, .student = run->student, .teacher = run->teacher, .layer_map = run->layer_map};
     return cab_term_set_open(&setup, &run->terms);
 }
 
-static cab_status open_averages(const struct cab_recipe *r, cab_run *run)
+static cab_status open_averages(const cab_recipe *r, cab_run *run)
 {
     cab_params *params = run->student->params;
     size_t n = cab_params_count(params);
@@ -132,58 +59,57 @@ static cab_status open_averages(const struct cab_recipe *r, cab_run *run)
     return CAB_OK;
 }
 
-static cab_status choose_batches(const struct cab_recipe *r, cab_run *run)
+static cab_status choose_batches(const cab_recipe *r, uint64_t pass, cab_run *run)
 {
     run->batch = r->train.batch;
     run->micro_batch = r->train.micro_batch > 0 ? r->train.micro_batch : r->train.batch;
     if (run->batch % run->micro_batch != 0)
         return cab_fail(CAB_ESHAPE, "train.batch %" PRId64 " is not a multiple of train.micro_batch %" PRId64,
                         run->batch, run->micro_batch);
-    size_t n = (size_t)(run->micro_batch * run->seq_len);
-    CAB_TRY(CAB_NEW(&run->ids, n, "a batch"));
-    CAB_TRY(CAB_NEW(&run->labels, n, "a batch"));
-    CAB_TRY(CAB_NEW(&run->valid, n, "a batch"));
     CAB_TRY(CAB_NEW(&run->stage_steps, r->stages_count, "stages"));
-    uint64_t pass = run->reads_images ? cab_image_set_count(run->images.train) : cab_dataset_tokens(run->train);
     CAB_TRY(cab_recipe_stage_steps(r, (uint64_t)run->seq_len, pass, run->stage_steps));
     for (unsigned i = 0; i < r->stages_count; i++)
         run->total_steps += run->stage_steps[i];
     return CAB_OK;
 }
 
-cab_status cab_run_open(const struct cab_recipe *r, cab_run *run)
+static cab_status open_data(const cab_recipe *r, cab_run *run)
+{
+    const cab_domain_setup setup = {
+        .recipe = r, .backend = run->backend, .precision = run->precision, .teacher = run->teacher};
+    CAB_TRY(run->domain->open(&setup, &run->data, &run->sizes));
+    run->seq_len = run->sizes.length;
+    return choose_batches(r, run->sizes.pass, run);
+}
+
+cab_status cab_run_open(const cab_recipe *r, cab_run *run)
 {
     run->recipe = r;
     if (r->threads > 0)
         cab_thread_limit((int)r->threads);
     CAB_TRY(open_models(r, run));
-    CAB_TRY(run->reads_images ? cab_run_images_open_data(run) : open_data(r, run));
-    CAB_TRY(choose_batches(r, run));
-    CAB_TRY(open_student(r, run));
+    CAB_TRY(open_data(r, run));
+    CAB_TRY(run->domain->student(run->data, &run->student));
     const int n_layer = run->student->config.n_layer;
     CAB_TRY(CAB_NEW(&run->layer_map, (size_t)n_layer, "a layer map"));
     CAB_TRY(cab_layer_map((int)r->bridge.layer_map, r->bridge.layers.items, r->bridge.layers.count, n_layer,
                           run->teacher->config.n_layer, run->layer_map));
-    if (r->student.path[0] == '\0')
-        CAB_TRY(cab_student_initialise(
-            run->student,
-            &(cab_student_source){.teacher = run->teacher,
-                                  .recipe = r,
-                                  .layer_map = run->layer_map,
-                                  .class_map = r->student.classes == CAB_CLASSES_DATA ? run->images.map : NULL}));
     CAB_TRY(open_terms(r, run));
+    if (r->student.path[0] == '\0')
+        CAB_TRY(run->domain->initialise(run->data, run->student, run->layer_map));
     CAB_TRY(open_averages(r, run));
-    if (run->reads_images)
-        CAB_TRY(cab_run_images_open_loader(run));
+    CAB_TRY(run->domain->start(run->data, run->student, run->batch, run->micro_batch));
     return cab_inputs_describe(run, &run->inputs);
 }
 
 void cab_run_close(cab_run *run)
 {
     cab_objective_free(run->objective);
-    cab_objective_free(run->evaluation);
     cab_optimizer_free(run->optimizer);
-    cab_run_images_close(run);
+    if (run->domain != NULL) {
+        run->domain->evaluator_free(run->evaluator);
+        run->domain->close(run->data);
+    }
     cab_term_set_close(&run->terms);
     if (run->averages != NULL)
         for (size_t i = 0; i < cab_params_count(run->student->params); i++)
@@ -191,14 +117,8 @@ void cab_run_close(cab_run *run)
     cab_free(run->averages);
     cab_model_free(run->student);
     cab_model_free(run->teacher);
-    cab_dataset_free(run->train);
-    cab_dataset_free(run->eval);
-    cab_tokenizer_free(run->tokenizer);
     cab_free(run->layer_map);
     cab_free(run->inputs);
     cab_free(run->stage_steps);
-    cab_free(run->ids);
-    cab_free(run->labels);
-    cab_free(run->valid);
     cab_backend_close(run->backend);
 }

@@ -1,14 +1,11 @@
 /* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/progress.h"
-#include "train/run_images.h"
+#include "train/run.h"
 #include "train/schedule.h"
 
 #include <inttypes.h>
 #include <math.h>
-
-static const uint64_t periodic_eval_tokens = 16384; /* where the recipe leaves it open */
 
 unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first)
 {
@@ -34,7 +31,7 @@ static cab_status freeze(cab_run *run, const cab_stage *stage)
 
 static cab_status new_optimizer(cab_run *run)
 {
-    const struct cab_recipe *r = run->recipe;
+    const cab_recipe *r = run->recipe;
     cab_params *stores[2] = {run->student->params, run->terms.params};
     float *const *averages[2] = {run->averages, NULL};
     cab_adamw_options options = {.beta1 = (float)r->train.beta1,
@@ -78,24 +75,26 @@ static cab_status check_memory(const cab_run *run, const cab_plan *plan)
                     "the plan needs %s for activations, %s are available; lower train.micro_batch (%" PRId64
                     ") or %s, or set train.recompute",
                     cab_format_bytes((double)plan->arena, need), cab_format_bytes(available, have), run->micro_batch,
-                    run->reads_images ? "data.image_size" : "data.seq_len");
+                    run->domain->smaller);
 }
 
 cab_status cab_run_enter_stage(cab_run *run, unsigned index)
 {
     const cab_stage *stage = &run->recipe->stages[index];
     cab_plan plan;
-    cab_objective_options options = {.batch = run->micro_batch,
-                                     .seq_len = run->seq_len,
-                                     .temperature = (float)stage->temperature,
-                                     .train = true,
-                                     .teacher_head = run->images.side,
-                                     .targets = run->images.mixed && cab_stage_needs(stage, CAB_NEEDS_LABELS)};
+    cab_objective_options options = {
+        .batch = run->micro_batch,
+        .seq_len = run->seq_len,
+        .temperature = (float)stage->temperature,
+        .train = true,
+    };
     for (int t = 0; t < CAB_TERM_COUNT; t++)
         options.terms[t] = cab_stage_uses(stage, (cab_term_id)t);
+    run->domain->objective(run->data, &options);
+    options.targets = options.targets && cab_stage_needs(stage, CAB_NEEDS_LABELS);
     cab_objective_free(run->objective);
     run->objective = NULL;
-    run->images.ahead = false;
+    run->ahead = false;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
     CAB_TRY(new_optimizer(run));
@@ -105,15 +104,29 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     return check_memory(run, &plan);
 }
 
-/* Micro-batch `index` of the current step. */
-static cab_status run_text(cab_run *run, int index, const cab_term_weights *weights, int share, cab_term_values *v)
+/* What follows micro-batch `index` is loaded and sent while the device computes. A failure comes again when it is its turn. */
+static void send_next(cab_run *run, int index, int share)
 {
-    const uint64_t first = run->step * (uint64_t)run->batch + (uint64_t)(index * run->micro_batch);
-    for (int64_t i = 0; i < run->micro_batch; i++)
-        CAB_TRY(cab_dataset_train_sequence(run->train, first + (uint64_t)i, run->ids + i * run->seq_len,
-                                           run->labels + i * run->seq_len));
-    const cab_batch batch = {.input = run->ids, .labels = run->labels};
-    return cab_objective_run(run->objective, &batch, weights, share, v);
+    const bool last = index + 1 == share;
+    const uint64_t step = run->step + (last ? 1 : 0);
+    uint64_t first = 0;
+    cab_batch next;
+    if (step < run->total_steps && run->domain->batch(run->data, step, last ? 0 : index + 1, &next) == CAB_OK &&
+        cab_run_stage(run, step, &first) == cab_run_stage(run, run->step, &first))
+        run->ahead = cab_objective_next(run->objective, &next) == CAB_OK;
+}
+
+/* Micro-batch `index` of the current step, of `share`. */
+static cab_status run_batch(cab_run *run, int index, const cab_term_weights *weights, int share, cab_term_values *v)
+{
+    cab_batch batch;
+    CAB_TRY(run->domain->batch(run->data, run->step, index, &batch));
+    if (run->ahead)
+        batch.input = NULL;
+    run->ahead = false;
+    CAB_TRY(cab_objective_start(run->objective, &batch, weights, share));
+    send_next(run, index, share);
+    return cab_objective_finish(run->objective, v);
 }
 
 /* A term that the stage has must be a number. */
@@ -148,8 +161,7 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
     for (int i = 0; i < share; i++) {
         cab_term_values v;
-        CAB_TRY(run->reads_images ? cab_run_images_train(run, i, weights, share, &v)
-                                  : run_text(run, i, weights, share, &v));
+        CAB_TRY(run_batch(run, i, weights, share, &v));
         CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }
@@ -175,85 +187,15 @@ cab_status cab_run_swap_averages(cab_run *run)
     return run->averages != NULL ? cab_params_refresh(params) : CAB_OK;
 }
 
-/* Fills the micro-batch with windows [first, first + micro_batch); rows past the end have neither label nor weight. */
-static void load_windows(cab_run *run, uint64_t first, uint64_t windows)
-{
-    for (int64_t i = 0; i < run->micro_batch; i++) {
-        int32_t *labels = run->labels + i * run->seq_len, *valid = run->valid + i * run->seq_len;
-        int32_t *ids = run->ids + i * run->seq_len;
-        bool real = first + (uint64_t)i < windows;
-        if (real)
-            cab_dataset_eval_window(run->eval, (uint64_t)run->seq_len, first + (uint64_t)i, ids, labels);
-        for (int64_t t = 0; t < run->seq_len; t++) {
-            if (!real) {
-                ids[t] = 0;
-                labels[t] = -1;
-            }
-            valid[t] = labels[t] >= 0;
-        }
-    }
-}
-
-static cab_status evaluation_graph(cab_run *run)
-{
-    if (run->evaluation != NULL)
-        return CAB_OK;
-    cab_objective_options options = {.batch = run->micro_batch, .seq_len = run->seq_len, .temperature = 1};
-    CAB_TRY(cab_objective_new(run->backend, run->student, run->teacher, NULL, &options, &run->evaluation));
-    return cab_objective_plan(run->evaluation, NULL);
-}
-
-static cab_status evaluate_windows(cab_run *run, uint64_t windows, cab_run_evaluation *out)
-{
-    const cab_term_weights none = {{0}};
-    const cab_batch batch = {.input = run->ids, .labels = run->labels, .valid = run->valid};
-    double ce = 0, kl = 0, agreement = 0;
-    cab_progress progress;
-    cab_status status = CAB_OK;
-    cab_progress_begin(&progress, "evaluating", "windows", 0, windows);
-    for (uint64_t w = 0; w < windows; w += (uint64_t)run->micro_batch) {
-        cab_term_values v;
-        load_windows(run, w, windows);
-        CAB_GOTO(cab_objective_run(run->evaluation, &batch, &none, 1, &v));
-        cab_progress_update(&progress,
-                            w + (uint64_t)run->micro_batch < windows ? w + (uint64_t)run->micro_batch : windows, "");
-        ce += v.of[CAB_TERM_CE] * (double)v.labels;
-        kl += v.of[CAB_TERM_KL] * (double)v.valid;
-        agreement += v.agreement * (double)v.valid;
-        out->tokens += (uint64_t)v.labels;
-    }
-    out->loss = ce / (double)out->tokens;
-    out->kl = kl / (double)out->tokens;
-    out->agreement = agreement / (double)out->tokens;
-done:
-    cab_progress_end(&progress);
-    return status;
-}
-
-static cab_status evaluate_text(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
-{
-    uint64_t windows = cab_dataset_eval_windows(run->eval, (uint64_t)run->seq_len);
-    uint64_t limit = (max_tokens + (uint64_t)run->seq_len - 1) / (uint64_t)run->seq_len;
-    if (max_tokens > 0 && limit < windows)
-        windows = limit;
-    CAB_TRY(evaluation_graph(run));
-    return evaluate_windows(run, windows, out);
-}
-
-uint64_t cab_run_eval_size(const cab_run *run)
-{
-    const uint64_t given = (uint64_t)run->recipe->train.eval_tokens;
-    if (run->reads_images)
-        return cab_image_set_count(run->images.part != NULL ? run->images.part : run->images.eval);
-    return given > 0 ? given : periodic_eval_tokens;
-}
-
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
 {
-    *out = (cab_run_evaluation){.top1 = NAN, .top5 = NAN, .teacher_top1 = NAN, .teacher_top5 = NAN};
+    const cab_domain *domain = run->domain;
     CAB_TRY(cab_run_swap_averages(run));
-    cab_status status =
-        run->reads_images ? cab_run_images_evaluate(run, max_tokens == 0, out) : evaluate_text(run, max_tokens, out);
+    cab_status status = CAB_OK;
+    if (run->evaluator == NULL)
+        status = domain->evaluator(run->data, run->student, run->teacher, &run->evaluator);
+    if (status == CAB_OK)
+        status = domain->evaluate(run->evaluator, max_tokens, out);
     cab_status back = cab_run_swap_averages(run);
     return status != CAB_OK ? status : back;
 }

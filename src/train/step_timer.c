@@ -4,12 +4,12 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/random.h"
 #include "distill/layer_map.h"
 #include "distill/objective.h"
 #include "distill/students.h"
 #include "models/synthetic.h"
 #include "ops/backends.h"
+#include "train/domain.h"
 #include "train/limits.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -22,6 +22,7 @@ enum { MAX_OPS = 64, WARM = 3, TABLE_STEPS = 2 };
 typedef struct timer {
     cab_step_options o;
     FILE *out;
+    const cab_domain *domain;
     cab_backend *backend;
     double available; /* bytes on the device before anything was made */
     cab_model *teacher, *student;
@@ -53,37 +54,32 @@ static cab_status open_models(timer *t)
         CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
     else
         CAB_TRY(cab_student_synthetic(t->teacher, o->n_layer, true, &t->student));
-    if (cab_model_reads_images(t->teacher) != cab_model_reads_images(t->student))
-        return cab_fail(CAB_EARG, "one of teacher and student reads images, the other text");
-    if (cab_model_reads_images(t->student))
-        o->seq_len = 1;
-    else if (o->seq_len == 0)
-        o->seq_len = t->teacher->config.max_length;
-    if (!cab_model_reads_images(t->teacher) && o->seq_len > t->teacher->config.max_length)
-        return cab_fail(CAB_EARG, "seq_len is %" PRId64 ", the teacher takes at most %d tokens", o->seq_len,
-                        t->teacher->config.max_length);
+    t->domain = cab_domain_of(t->student);
+    if (cab_domain_of(t->teacher) != t->domain)
+        return cab_fail(CAB_EARG, "the teacher reads %s, the student %s", cab_domain_of(t->teacher)->recipes->name,
+                        t->domain->recipes->name);
+    CAB_TRY(t->domain->length(t->teacher, o->seq_len, &o->seq_len));
     const int S = t->student->config.n_layer, T = t->teacher->config.n_layer;
     CAB_TRY(CAB_NEW(&t->layer_map, (size_t)S, "a layer map"));
     return cab_layer_map(CAB_LAYERS_PROPORTIONAL, NULL, 0, S, T, t->layer_map);
 }
 
+static cab_status weigh(timer *t, const char *term)
+{
+    char key[64];
+    snprintf(key, sizeof key, "stages[0].%s", term);
+    return cab_recipe_set(t->recipe, key, "1");
+}
+
 /* A recipe of defaults for the student, whose only stage weighs the terms that are timed by 1. */
 static cab_status make_recipe(timer *t)
 {
-    static const char *const weights[][2][4] = {/* of text, of images */
-                                                [CAB_STEP_ALIGN] = {{"align"}, {"align"}},
-                                                [CAB_STEP_SOFT] = {{"ce", "kl"}, {"kl"}},
-                                                [CAB_STEP_JOINT] = {{"ce", "kl", "align"}, {"kl", "align"}}};
-    const char *const *term = weights[t->o.stage][cab_model_reads_images(t->student)];
-    char key[64];
     CAB_TRY(cab_recipe_new(&t->recipe));
     CAB_TRY(cab_recipe_set(t->recipe, "student.architecture", t->student->arch->name));
     CAB_TRY(cab_recipe_reset_stages(t->recipe, 1));
-    for (; *term != NULL; term++) {
-        snprintf(key, sizeof key, "stages[0].%s", *term);
-        CAB_TRY(cab_recipe_set(t->recipe, key, "1"));
-    }
-    return CAB_OK;
+    for (const char *const *term = t->domain->distillation; t->o.stage != CAB_STEP_ALIGN && *term != NULL; term++)
+        CAB_TRY(weigh(t, *term));
+    return t->o.stage == CAB_STEP_SOFT ? CAB_OK : weigh(t, cab_term_name(CAB_TERM_ALIGN));
 }
 
 static cab_status record(timer *t)
@@ -104,28 +100,6 @@ static cab_status record(timer *t)
     float *const *averages[2] = {NULL, NULL};
     return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1, 0.1f,
                              &adamw, &t->optimizer);
-}
-
-/* Random ids or pixels, random labels. */
-static cab_status draw_batch(timer *t)
-{
-    const cab_config *c = &t->student->config;
-    const bool images = cab_model_reads_images(t->student);
-    const size_t n = (size_t)(t->o.batch * t->o.seq_len), pixels = 3 * (size_t)c->image_size * (size_t)c->image_size;
-    const uint64_t classes = (uint64_t)(images ? c->n_classes : c->vocab_size);
-    cab_random random = {.seed = 1, .stream = CAB_STREAM_TEST};
-    CAB_TRY(CAB_NEW(&t->labels, n, "a batch"));
-    CAB_TRY(cab_alloc(&t->input, images ? n * pixels : n, sizeof(float), "a batch"));
-    int32_t *ids = t->input;
-    float *values = t->input;
-    for (size_t i = 0; i < n; i++) {
-        if (!images)
-            ids[i] = (int32_t)cab_random_below(&random, classes);
-        t->labels[i] = (int32_t)cab_random_below(&random, classes);
-    }
-    for (size_t i = 0; images && i < n * pixels; i++)
-        values[i] = 2.0f * cab_random_uniform(&random) - 1.0f;
-    return CAB_OK;
 }
 
 static cab_status run_step(timer *t)
@@ -258,23 +232,22 @@ static void print(const timer *t, const limits *l)
     const int n = gather_ops(t, l, ops);
     double least = update_floor(t, l);
     static const char *const stages[] = {"alignment alone", "distillation without alignment", "all terms"};
-    char arena[CAB_FORMAT_MAX], peak[CAB_FORMAT_MAX];
+    char arena[CAB_FORMAT_MAX], peak[CAB_FORMAT_MAX], sample[64];
     const cab_config *c = &t->student->config;
-    const bool images = cab_model_reads_images(t->student);
     const double items = (double)(t->o.batch * t->o.seq_len);
     for (int i = 0; i < n; i++)
         least += ops[i].floor;
-    fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %d%s, %s\n", t->teacher->arch->name,
+    t->domain->sample_size(t->student, t->o.seq_len, sample, sizeof sample);
+    fprintf(t->out, "%s (%.1f M) -> %s (%.1f M), %d layers, %s, %s, batch %lld x %s, %s\n", t->teacher->arch->name,
             (double)cab_model_parameters(t->teacher) * 1e-6, t->student->arch->name,
             (double)cab_model_parameters(t->student) * 1e-6, c->n_layer, stages[t->o.stage],
             t->o.teacher_fp8                       ? "bf16, teacher fp8"
             : t->o.precision == CAB_PRECISION_BF16 ? "bf16"
                                                    : "fp32",
-            (long long)t->o.batch, images ? c->image_size : (int)t->o.seq_len, images ? " px" : " tokens",
-            t->backend->name);
+            (long long)t->o.batch, sample, t->backend->name);
     fprintf(t->out, "  step %.2f ms (update %.2f ms), %.0f %s/s, activations %s, peak %s\n", t->step * 1e3,
-            t->update * 1e3, items / t->step, images ? "images" : "tokens",
-            cab_format_bytes((double)t->plan.arena, arena), cab_format_bytes(t->memory, peak));
+            t->update * 1e3, items / t->step, t->domain->recipes->unit, cab_format_bytes((double)t->plan.arena, arena),
+            cab_format_bytes(t->memory, peak));
     fprintf(t->out, "  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n",
             t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / l->matrix,
             l->matrix * 1e-9);
@@ -305,7 +278,7 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     cab_status status;
     CAB_GOTO(open_models(&t));
     CAB_GOTO(record(&t));
-    CAB_GOTO(draw_batch(&t));
+    CAB_GOTO(t.domain->draw(t.student, t.o.batch, t.o.seq_len, &t.input, &t.labels));
     CAB_GOTO(run_steps(&t));
     t.memory = t.backend->host ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));

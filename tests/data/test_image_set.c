@@ -765,13 +765,27 @@ static void test_tiny_imagenet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        scratch_test(test_sources),           scratch_test(test_in_place),         scratch_test(test_expanded_limit),
-        scratch_test(test_damaged_checksums), scratch_test(test_expanding_member), scratch_test(test_lists_of_no_files),
-        cmocka_unit_test(test_utf8_names),    scratch_test(test_several_paths),    scratch_test(test_lists),
-        scratch_test(test_class_map),         scratch_test(test_no_shift),         scratch_test(test_litter),
-        scratch_test(test_bad_folders),       scratch_test(test_cut_archives),     scratch_test(test_bad_archives),
-        scratch_test(test_bad_images),        scratch_test(test_unreadable),       scratch_test(test_subset),
-        scratch_test(test_cache),             scratch_test(test_damaged_cache),    scratch_test(test_tiny_imagenet),
+        scratch_test(test_sources),
+        scratch_test(test_in_place),
+        scratch_test(test_expanded_limit),
+        scratch_test(test_damaged_checksums),
+        scratch_test(test_expanding_member),
+        scratch_test(test_lists_of_no_files),
+        cmocka_unit_test(test_utf8_names),
+        scratch_test(test_several_paths),
+        scratch_test(test_lists),
+        scratch_test(test_class_map),
+        scratch_test(test_no_shift),
+        scratch_test(test_litter),
+        scratch_test(test_bad_folders),
+        scratch_test(test_cut_archives),
+        scratch_test(test_bad_archives),
+        scratch_test(test_bad_images),
+        scratch_test(test_unreadable),
+        scratch_test(test_subset),
+        scratch_test(test_cache),
+        scratch_test(test_damaged_cache),
+        scratch_test(test_tiny_imagenet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

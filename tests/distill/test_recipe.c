@@ -1,6 +1,7 @@
 /* test_recipe.c - recipes: defaults, presets, precedence, errors that name line and key, overrides, hostile files. */
 #include "base/memory.h"
 #include "distill/augmentation.h"
+#include "distill/recipe_domain.h"
 #include "temp.h"
 
 static cab_recipe *parse(const char *text)
@@ -408,7 +409,8 @@ static void test_images(void **state)
     cab_recipe *recipe = preset("cab");
     set(recipe, "train.batch", "16");
     set(recipe, "student.architecture", "vim");
-    assert_true(cab_recipe_reads_images(recipe) && recipe->stages_count == 1 && recipe->init.near_identity);
+    assert_true(cab_recipe_domain_of(recipe) == &cab_recipe_images && recipe->stages_count == 1 &&
+                recipe->init.near_identity);
     assert_true(recipe->stages[0].kl == 1 && recipe->stages[0].align == 3 && recipe->stages[0].ce == 0);
     assert_true(recipe->train.batch == 16 && recipe->bridge.hidden == 128 && recipe->train.weight_decay == 0.05);
     assert_int_equal(recipe->bridge.feature_map, CAB_BRIDGE_MAP_SOFTMAX);

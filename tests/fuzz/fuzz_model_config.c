@@ -1,10 +1,10 @@
 /* fuzz_model_config.c - hostile config.json files over whole tensors. The first byte picks the architecture whose tensors lie in
  * model.safetensors; the rest is config.json. Whatever loads has used every tensor; the rest is refused with a sentence. */
 #include "base/memory.h"
-#include "device/device.h"
 #include "directory.h"
 #include "io/safetensors.h"
 #include "models/model.h"
+#include "ops/backends.h"
 
 static const char *const configs[] = {
     "{\"model_type\": \"gpt2\", \"vocab_size\": 23, \"n_embd\": 12, \"n_layer\": 2, \"n_head\": 3, \"n_positions\": "

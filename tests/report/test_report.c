@@ -28,14 +28,18 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
                                    .lr = 1e-3,
                                    .grad_norm = 1,
                                    .tokens_per_s = 10,
-                                   .seconds = i};
+                                   .seconds = i,
+                                   .unit = "tokens"};
         const cab_run_eval eval = {.step = i,
                                    .tokens = 100 * i,
                                    .loss = 2,
                                    .perplexity = 1000.0 / i,
                                    .kl = 0.5,
                                    .agreement = 0.25,
-                                   .seconds = i};
+                                   .top1 = NAN,
+                                   .top5 = NAN,
+                                   .seconds = i,
+                                   .unit = "tokens"};
         assert_ok(cab_run_log_step(&log, &step));
         if (i % 10 == 0)
             assert_ok(cab_run_log_eval(&log, &eval));
@@ -45,6 +49,8 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
                                                 .perplexity = perplexity,
                                                 .kl = 0.5,
                                                 .agreement = 0.625,
+                                                .top1 = NAN,
+                                                .top5 = NAN,
                                                 .tokens_per_second = 1234,
                                                 .seconds = 61,
                                                 .peak_memory = 1 << 30,
@@ -55,6 +61,9 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
                                      .sample = "Once <upon> a \"time\" & more",
                                      .fraction = 0.05,
                                      .teacher_perplexity = 6.25,
+                                     .teacher_top1 = NAN,
+                                     .teacher_top5 = NAN,
+                                     .unit = "tokens",
                                      .parameters = 1500000};
     if (perplexity > 0)
         assert_ok(cab_run_summary_write(directory, &summary));
@@ -146,7 +155,11 @@ static void long_samples_are_cut_between_characters(void **state)
     cab_report_runs runs = {0};
     for (int i = 0; i < 2000; i++)
         strcat(sample, "\xe2\x82\xac");
-    const cab_run_summary summary = {.result = {.perplexity = 5}, .sample = sample};
+    const cab_run_summary summary = {.result = {.perplexity = 5, .top1 = NAN, .top5 = NAN},
+                                     .sample = sample,
+                                     .teacher_top1 = NAN,
+                                     .teacher_top5 = NAN,
+                                     .unit = "tokens"};
     assert_ok(cab_run_summary_write(*state, &summary));
     assert_ok(cab_report_runs_read((const char *[]){*state}, 1, &runs));
     char *page = page_of(state, &runs, "t");

@@ -5,6 +5,7 @@
 
 #include "data/image_archive.h"
 #include "runs.h"
+#include "train/domain_images.h"
 #include "train/run.h"
 
 static const char *const images_teacher = "../shared/teachers/vit-tiny";

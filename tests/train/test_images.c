@@ -101,7 +101,8 @@ static cab_term_values first_step(cab_recipe *recipe, int32_t labels[16])
     assert_ok(cab_run_open(recipe, &run));
     assert_ok(cab_run_enter_stage(&run, 0));
     assert_ok(cab_run_advance(&run, &values, &weights, &lr, &norm));
-    memcpy(labels, run.images.labels, sizeof(int32_t[16]));
+    const cab_image_data *data = run.data;
+    memcpy(labels, data->labels, sizeof(int32_t[16]));
     cab_run_close(&run);
     cab_recipe_free(recipe);
     return values;

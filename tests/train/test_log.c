@@ -29,14 +29,18 @@ static void log_steps(void **state, uint64_t resume, uint64_t first, uint64_t la
                                    .lr = 1e-3,
                                    .grad_norm = 2,
                                    .tokens_per_s = 100,
-                                   .seconds = (double)i};
+                                   .seconds = (double)i,
+                                   .unit = "tokens"};
         const cab_run_eval eval = {.step = i,
                                    .tokens = i * 64,
                                    .loss = 2,
                                    .perplexity = exp(2),
                                    .kl = 0.1,
                                    .agreement = 0.5,
-                                   .seconds = (double)i};
+                                   .top1 = NAN,
+                                   .top5 = NAN,
+                                   .seconds = (double)i,
+                                   .unit = "tokens"};
         assert_ok(cab_run_log_step(&log, &step));
         if (i % 2 == 0)
             assert_ok(cab_run_log_eval(&log, &eval));
@@ -55,6 +59,43 @@ static void lines_are_objects_without_what_was_not_measured(void **state)
                         "\"grad_norm\":2,\"tokens_per_s\":100,\"seconds\":2}\n"
                         "{\"eval\":true,\"step\":2,\"tokens\":128,\"loss\":2,\"perplexity\":7.3890561,\"kl\":0.1,"
                         "\"agreement\":0.5,\"seconds\":2}\n");
+    cab_free(text);
+}
+
+/* What a domain counts stands under its own name beside "tokens", and per second under that alone. */
+static void other_units_have_their_names(void **state)
+{
+    cab_run_log log;
+    const cab_run_step step = {.step = 1,
+                               .tokens = 64,
+                               .stage = "s",
+                               .loss = 1,
+                               .terms = {NAN, 1, NAN},
+                               .lr = 0.5,
+                               .grad_norm = 2,
+                               .tokens_per_s = 50,
+                               .seconds = 3,
+                               .unit = "images"};
+    const cab_run_eval eval = {.step = 1,
+                               .tokens = 64,
+                               .loss = 2,
+                               .perplexity = NAN,
+                               .kl = 1,
+                               .agreement = 0.5,
+                               .top1 = 0.25,
+                               .top5 = 0.75,
+                               .seconds = 3,
+                               .unit = "images"};
+    assert_ok(cab_run_log_open(&log, *state, 0, false));
+    assert_ok(cab_run_log_step(&log, &step));
+    assert_ok(cab_run_log_eval(&log, &eval));
+    cab_run_log_close(&log);
+    char *text = content(state, CAB_RUN_LOG);
+    assert_string_equal(text,
+                        "{\"step\":1,\"tokens\":64,\"stage\":\"s\",\"loss\":1,\"kl\":1,\"lr\":0.5,\"grad_norm\":2,"
+                        "\"images\":64,\"images_per_s\":50,\"seconds\":3}\n"
+                        "{\"eval\":true,\"step\":1,\"tokens\":64,\"loss\":2,\"kl\":1,\"agreement\":0.5,\"top1\":0.25,"
+                        "\"top5\":0.75,\"images\":64,\"seconds\":3}\n");
     cab_free(text);
 }
 
@@ -123,6 +164,8 @@ static void the_result_reads_back(void **state)
                                                 .perplexity = 12.25,
                                                 .kl = NAN,
                                                 .agreement = 0.5,
+                                                .top1 = NAN,
+                                                .top5 = NAN,
                                                 .tokens_per_second = 1e4,
                                                 .seconds = 3,
                                                 .peak_memory = 1e9,
@@ -132,6 +175,9 @@ static void the_result_reads_back(void **state)
                                      .sample = "\"<x>\" \xc3\xa9\n",
                                      .fraction = 0.05,
                                      .teacher_perplexity = 6.5,
+                                     .teacher_top1 = NAN,
+                                     .teacher_top5 = NAN,
+                                     .unit = "tokens",
                                      .seed = 3,
                                      .parameters = 1234};
     assert_ok(cab_run_summary_write(*state, &summary));
@@ -153,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(lines_are_objects_without_what_was_not_measured),
+        TEMP_TEST(other_units_have_their_names),
         TEMP_TEST(a_resumed_log_is_that_of_an_unbroken_run),
         TEMP_TEST(the_last_evaluation_is_dropped),
         TEMP_TEST(damaged_lines_do_not_survive_a_resumption),

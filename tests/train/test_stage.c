@@ -1,6 +1,7 @@
 /* The pieces of a run, driven by hand: frozen parameters, averages, snapshots, evaluations, the plan. */
 #include "base/log.h"
 #include "runs.h"
+#include "train/domain_text.h"
 #include "train/run.h"
 #include "train/snapshot.h"
 
@@ -152,8 +153,8 @@ static void test_averages(void **state)
     assert_ok(cab_run_evaluate(&run, 0, &averaged)); /* with the averages, which then step back */
     float *after = copy_values(&run, run.student->params, NULL, &n);
     assert_memory_equal(before, after, n * sizeof *before);
-    cab_objective_free(run.evaluation); /* which may have been captured, with the addresses of the averages */
-    run.evaluation = NULL;
+    run.domain->evaluator_free(run.evaluator); /* which may have been captured, with the addresses of the averages */
+    run.evaluator = NULL;
     assert_ok(cab_run_swap_averages(&run));
     assert_ok(cab_run_evaluate(&run, 0, &raw));
     assert_ok(cab_run_swap_averages(&run));
@@ -223,8 +224,9 @@ static void test_evaluation_does_not_depend_on_batches(void **state)
         cab_run run;
         cab_recipe *recipe = open_run(state, "soft", "run", (const char *const[]){sizes[i], NULL}, &run);
         assert_ok(cab_run_evaluate(&run, 0, &e[i]));
-        assert_int_equal(e[i].tokens, cab_dataset_tokens(run.eval) - 1);
-        assert_true(cab_dataset_eval_windows(run.eval, 16) % 4 != 0 || e[i].tokens % 16 != 0);
+        const cab_text_data *data = run.data;
+        assert_int_equal(e[i].tokens, cab_dataset_tokens(data->eval) - 1);
+        assert_true(cab_dataset_eval_windows(data->eval, 16) % 4 != 0 || e[i].tokens % 16 != 0);
         assert_ok(cab_run_evaluate(&run, 40, &some));
         assert_int_equal(some.tokens, 48); /* whole windows */
         close_run(recipe, &run);

@@ -1,0 +1,79 @@
+/* recipe_text.c - recipes on text: the published methods as presets, each an initialisation and stages of weighted loss terms.
+ *
+ *   vanilla        CE                                   from scratch
+ *   soft           CE + KL                              from scratch
+ *   cab            stage 1: align; stage 2: CE + KL     from scratch (Wang et al. 2025)
+ *   cab-joint      CE + KL + align, 10 fading to 1      from scratch
+ *   weight-reuse   CE + KL                              from the teacher's weights (Wang et al. 2024)
+ *   cab-best       KL at temperature 4                  from the teacher's weights, folded exactly
+ *
+ * All start with a convolution that passes the current token. Settings and learning rates are the winners of the search in
+ * dev/reference/search-tales.md (5 % of the corpus, width 128); docs/results.md has what they reach, docs/method.md what each part
+ * is worth. */
+#include "distill/students.h"
+
+static const char *const vanilla[] = {"init.conv_identity=true", "stages[0].name=train", "stages[0].ce=1", NULL};
+
+static const char *const soft[] = {"init.conv_identity=true", "stages[0].name=distil", "stages[0].ce=1",
+                                   "stages[0].kl=1", NULL};
+
+static const char *const cab[] = {
+    "init.conv_identity=true", "stages[0].name=align", "stages[0].share=0.2", "stages[0].align=1",
+    "stages[1].name=distil",   "stages[1].ce=1",       "stages[1].kl=1",      NULL};
+
+static const char *const cab_joint[] = {"init.conv_identity=true",
+                                        "stages[0].name=joint",
+                                        "stages[0].ce=1",
+                                        "stages[0].kl=1",
+                                        "stages[0].align=10",
+                                        "stages[0].align_end=1",
+                                        NULL};
+
+static const char *const weight_reuse[] = {"init.weights=teacher", "init.conv_identity=true", "stages[0].name=distil",
+                                           "stages[0].ce=1",       "stages[0].kl=1",          NULL};
+
+static const char *const cab_best[] = {
+    "init.weights=teacher",  "init.fold=true",          "init.qk_scale=0.15",      "init.near_identity=true",
+    "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
+    "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
+
+static const cab_preset presets[] = {
+    /* rates at width 128 */
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 2e-3},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 1e-3},
+    [CAB_METHOD_SOFT] = {soft, 1, 8e-3},
+    [CAB_METHOD_CAB] = {cab, 2, 8e-3},
+    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 1.2e-2},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 1, 2e-3},
+};
+
+static const double tuned_width = 128;
+
+static double text_lr(const cab_recipe *recipe, const cab_preset *preset, int64_t d_model)
+{
+    (void)recipe;
+    return d_model > 0 ? preset->lr * tuned_width / (double)d_model : 0;
+}
+
+static cab_status text_check(const cab_recipe *recipe)
+{
+    const struct cab_recipe_data *data = &recipe->data;
+    if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
+        return cab_fail(CAB_EARG,
+                        "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
+                        "set student.architecture to %s",
+                        cab_student_of(recipe)->arch->name, cab_student_for(&cab_recipe_images)->arch->name);
+    return CAB_OK;
+}
+
+const cab_recipe_domain cab_recipe_text = {
+    .name = "text",
+    .unit = "tokens",
+    .parts = "the documents",
+    .use = {"cab generate", "--prompt \"Once upon a time\""},
+    .sequences = true,
+    .presets = presets,
+    .lr = text_lr,
+    .check = text_check,
+};

@@ -1,0 +1,402 @@
+/* domain_text.c - distilling from text: token files cut into sequences, the next token to predict. */
+#include "train/domain_text.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "base/random.h"
+#include "data/text_bounds.h"
+#include "distill/students.h"
+#include "train/compare_internal.h"
+#include "train/inputs.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SAMPLE_BYTES = 2048, PERIODIC_TOKENS = 16384, KEY_MAX = 320 };
+
+/* ---- data --------------------------------------------------------------------------------------------------------- */
+
+static cab_status choose_length(cab_text_data *d)
+{
+    const cab_recipe *r = d->setup.recipe;
+    const int most = d->setup.teacher->config.max_length;
+    d->seq_len = r->data.seq_len > 0 ? r->data.seq_len : most;
+    if (d->seq_len > most)
+        return cab_fail(CAB_ESHAPE, "data.seq_len is %" PRId64 ", the teacher %s takes at most %d tokens", d->seq_len,
+                        r->teacher.path, most);
+    return CAB_OK;
+}
+
+static cab_status open_sets(cab_text_data *d)
+{
+    const cab_recipe *r = d->setup.recipe;
+    const int vocab_size = d->setup.teacher->config.vocab_size;
+    cab_text_bounds bounds;
+    char cache[CAB_PATH_MAX];
+    CAB_TRY(cab_tokenizer_open(r->teacher.path, &d->tokenizer));
+    CAB_TRY(cab_tokenizer_check_vocab(d->tokenizer, vocab_size, r->teacher.path));
+    CAB_TRY(cab_text_bounds_load(r->teacher.path, d->tokenizer, vocab_size, &bounds));
+    CAB_TRY(cab_domain_cache(r, cache));
+    cab_dataset_options options = {.tokenizer = d->tokenizer,
+                                   .separator = r->data.separator,
+                                   .text_field = r->data.text_field,
+                                   .limits = cab_expand_limits_mib(r->data.max_member, r->data.max_expanded),
+                                   .cache = cache,
+                                   .bin_type = r->data.bin_type == 0 ? CAB_TOKEN_U16 : CAB_TOKEN_U32,
+                                   .vocab_size = vocab_size,
+                                   .end_id = cab_text_bounds_separator(&bounds),
+                                   .fraction = r->data.fraction,
+                                   .seed = (uint64_t)r->seed};
+    CAB_TRY(cab_dataset_open((const char *const *)r->data.train.items, r->data.train.count, &options, &d->train));
+    CAB_TRY(cab_dataset_set_sequence(d->train, (uint64_t)d->seq_len));
+    options.fraction = 1;
+    return cab_dataset_open((const char *const *)r->data.eval.items, r->data.eval.count, &options, &d->eval);
+}
+
+static void text_close(void *data)
+{
+    cab_text_data *d = data;
+    if (d == NULL)
+        return;
+    cab_dataset_free(d->train);
+    cab_dataset_free(d->eval);
+    cab_tokenizer_free(d->tokenizer);
+    cab_free(d->ids);
+    cab_free(d->labels);
+    cab_free(d);
+}
+
+static cab_status text_open(const cab_domain_setup *setup, void **data, cab_domain_sizes *sizes)
+{
+    cab_text_data *d = NULL;
+    CAB_TRY(CAB_NEW(&d, 1, "the data of a run"));
+    d->setup = *setup;
+    cab_status status = choose_length(d);
+    if (status == CAB_OK)
+        status = open_sets(d);
+    if (status != CAB_OK) {
+        text_close(d);
+        return status;
+    }
+    const uint64_t length = (uint64_t)d->seq_len, given = (uint64_t)setup->recipe->train.eval_tokens;
+    *sizes = (cab_domain_sizes){.length = d->seq_len,
+                                .pass = cab_dataset_tokens(d->train),
+                                .eval = cab_dataset_eval_windows(d->eval, length) * length,
+                                .part = given > 0 ? given : PERIODIC_TOKENS};
+    *data = d;
+    return CAB_OK;
+}
+
+static cab_status add_files(cab_input_list *list, const char *name, const cab_dataset *set)
+{
+    for (size_t i = 0; i < cab_dataset_files(set); i++) {
+        char key[KEY_MAX];
+        cab_fingerprint content;
+        const char *path = cab_dataset_file(set, i, &content);
+        snprintf(key, sizeof key, "%s[%zu]", name, i);
+        CAB_TRY(cab_input_add(list, key, path, &content));
+    }
+    return CAB_OK;
+}
+
+static cab_status text_inputs(const void *data, cab_input_list *list)
+{
+    const cab_text_data *d = data;
+    CAB_TRY(add_files(list, "data.train", d->train));
+    return add_files(list, "data.eval", d->eval);
+}
+
+/* ---- student ------------------------------------------------------------------------------------------------------ */
+
+static cab_status text_student(void *data, cab_model **student)
+{
+    cab_text_data *d = data;
+    const cab_domain_setup *setup = &d->setup;
+    const char *path = setup->recipe->student.path, *teacher = setup->recipe->teacher.path;
+    const cab_student_source source = {.teacher = setup->teacher, .recipe = setup->recipe, .seq_len = d->seq_len};
+    if (path[0] == '\0')
+        return cab_student_create(&source, setup->backend, setup->precision, student);
+    CAB_TRY(cab_model_open(path, setup->backend, setup->precision, true, student));
+    const cab_model *s = *student;
+    if (!s->arch->student)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student", path, s->arch->name);
+    if (cab_domain_of(s) != &cab_domain_text)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s, the teacher %s text", path, s->arch->name,
+                        cab_domain_of(s)->recipes->name, teacher);
+    if (s->config.vocab_size != setup->teacher->config.vocab_size)
+        return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, the teacher %s has %d", path, s->config.vocab_size, teacher,
+                        setup->teacher->config.vocab_size);
+    return CAB_OK;
+}
+
+static cab_status text_initialise(void *data, cab_model *student, const int *layer_map)
+{
+    const cab_text_data *d = data;
+    return cab_student_initialise(
+        student, &(cab_student_source){.teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map});
+}
+
+/* ---- training ----------------------------------------------------------------------------------------------------- */
+
+static cab_status text_start(void *data, const cab_model *student, int64_t batch, int64_t micro_batch)
+{
+    cab_text_data *d = data;
+    const size_t n = (size_t)(micro_batch * d->seq_len);
+    (void)student;
+    d->batch = batch;
+    d->micro_batch = micro_batch;
+    CAB_TRY(CAB_NEW(&d->ids, n, "a batch"));
+    return CAB_NEW(&d->labels, n, "a batch");
+}
+
+static void text_objective(const void *data, cab_objective_options *options)
+{
+    (void)data;
+    (void)options;
+}
+
+static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *batch)
+{
+    cab_text_data *d = data;
+    const uint64_t first = step * (uint64_t)d->batch + (uint64_t)(index * d->micro_batch);
+    for (int64_t i = 0; i < d->micro_batch; i++)
+        CAB_TRY(cab_dataset_train_sequence(d->train, first + (uint64_t)i, d->ids + i * d->seq_len,
+                                           d->labels + i * d->seq_len));
+    *batch = (cab_batch){.input = d->ids, .labels = d->labels};
+    return CAB_OK;
+}
+
+/* ---- evaluation --------------------------------------------------------------------------------------------------- */
+
+struct cab_evaluator {
+    const cab_text_data *data;
+    cab_objective *objective;
+    int32_t *ids, *labels, *valid; /* one batch */
+};
+
+static void text_evaluator_free(cab_evaluator *e)
+{
+    if (e == NULL)
+        return;
+    cab_objective_free(e->objective);
+    cab_free(e->ids);
+    cab_free(e->labels);
+    cab_free(e->valid);
+    cab_free(e);
+}
+
+static cab_status text_evaluator(void *data, const cab_model *model, const cab_model *teacher, cab_evaluator **out)
+{
+    const cab_text_data *d = data;
+    const size_t n = (size_t)(d->micro_batch * d->seq_len);
+    const cab_objective_options options = {.batch = d->micro_batch, .seq_len = d->seq_len, .temperature = 1};
+    cab_evaluator *e = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&e, 1, "an evaluator"));
+    e->data = d;
+    CAB_GOTO(CAB_NEW(&e->ids, n, "a batch"));
+    CAB_GOTO(CAB_NEW(&e->labels, n, "a batch"));
+    CAB_GOTO(CAB_NEW(&e->valid, n, "a batch"));
+    CAB_GOTO(cab_objective_new(d->setup.backend, model, teacher, NULL, &options, &e->objective));
+    CAB_GOTO(cab_objective_plan(e->objective, NULL));
+    *out = e;
+    return CAB_OK;
+done:
+    text_evaluator_free(e);
+    return status;
+}
+
+/* Fills the batch with windows [first, first + micro_batch); rows past the end have neither label nor weight. */
+static void load_windows(cab_evaluator *e, uint64_t first, uint64_t windows)
+{
+    const cab_text_data *d = e->data;
+    for (int64_t i = 0; i < d->micro_batch; i++) {
+        int32_t *labels = e->labels + i * d->seq_len, *valid = e->valid + i * d->seq_len;
+        int32_t *ids = e->ids + i * d->seq_len;
+        bool real = first + (uint64_t)i < windows;
+        if (real)
+            cab_dataset_eval_window(d->eval, (uint64_t)d->seq_len, first + (uint64_t)i, ids, labels);
+        for (int64_t t = 0; t < d->seq_len; t++) {
+            if (!real) {
+                ids[t] = 0;
+                labels[t] = -1;
+            }
+            valid[t] = labels[t] >= 0;
+        }
+    }
+}
+
+static cab_status text_evaluate(cab_evaluator *e, uint64_t most, cab_run_evaluation *out)
+{
+    const cab_text_data *d = e->data;
+    const uint64_t length = (uint64_t)d->seq_len, limit = (most + length - 1) / length;
+    const cab_term_weights none = {{0}};
+    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid};
+    uint64_t windows = cab_dataset_eval_windows(d->eval, length), tokens = 0;
+    double ce = 0, kl = 0, agreement = 0;
+    cab_progress progress;
+    cab_status status = CAB_OK;
+    if (most > 0 && limit < windows)
+        windows = limit;
+    cab_progress_begin(&progress, "evaluating", "windows", 0, windows);
+    for (uint64_t w = 0; w < windows; w += (uint64_t)d->micro_batch) {
+        cab_term_values v;
+        load_windows(e, w, windows);
+        CAB_GOTO(cab_objective_run(e->objective, &batch, &none, 1, &v));
+        const uint64_t done = w + (uint64_t)d->micro_batch;
+        cab_progress_update(&progress, done < windows ? done : windows, "");
+        ce += v.of[CAB_TERM_CE] * (double)v.labels;
+        kl += v.of[CAB_TERM_KL] * (double)v.valid;
+        agreement += v.agreement * (double)v.valid;
+        tokens += (uint64_t)v.labels;
+    }
+    const double n = (double)tokens;
+    *out = (cab_run_evaluation){.loss = ce / n,
+                                .perplexity = exp(ce / n),
+                                .kl = kl / n,
+                                .agreement = agreement / n,
+                                .top1 = NAN,
+                                .top5 = NAN,
+                                .teacher_top1 = NAN,
+                                .teacher_top5 = NAN,
+                                .tokens = tokens};
+done:
+    cab_progress_end(&progress);
+    return status;
+}
+
+/* ---- words -------------------------------------------------------------------------------------------------------- */
+
+static void text_describe(const void *data, const cab_model *student, uint64_t steps)
+{
+    const cab_text_data *d = data;
+    const cab_config *s = &student->config;
+    cab_log_info("student  %s, %.2f M parameters, %d layers, width %d, %d heads, state %d", student->arch->name,
+                 (double)cab_model_parameters(student) * 1e-6, s->n_layer, s->d_model, s->n_head, s->d_state);
+    cab_log_info("data     %" PRIu64 " of %" PRIu64 " documents, %" PRIu64 " tokens; %" PRIu64 " steps of %" PRId64
+                 " x %" PRId64 " tokens, %s",
+                 cab_dataset_documents(d->train), cab_dataset_documents_all(d->train), cab_dataset_tokens(d->train),
+                 steps, d->batch, d->seq_len, d->setup.precision == CAB_PRECISION_BF16 ? "bf16" : "fp32");
+}
+
+static void text_found(const cab_run_evaluation *e, char *out, size_t size)
+{
+    snprintf(out, size, "perplexity %.2f", e->perplexity);
+}
+
+/* A model that knows nothing has the perplexity of the vocabulary's size. */
+static bool text_by_chance(const void *data, const cab_run_evaluation *e, char *out, size_t size)
+{
+    const cab_text_data *d = data;
+    const int words = d->setup.teacher->config.vocab_size;
+    snprintf(out, size, "perplexity %.0f with a vocabulary of %d", e->perplexity, words);
+    return e->perplexity > words;
+}
+
+static void text_progress(double done, double per_second, char *out, size_t size)
+{
+    snprintf(out, size, "%.1fk tokens  %.1fk tokens/s", done / 1e3, per_second / 1e3);
+}
+
+/* ---- at the end --------------------------------------------------------------------------------------------------- */
+
+static cab_status text_export(const void *data, const cab_model *student, const char *directory)
+{
+    const cab_text_data *d = data;
+    return cab_model_export(student, directory, d->setup.recipe->teacher.path, NULL);
+}
+
+typedef struct sample {
+    char *text;
+    size_t size;
+} sample;
+
+static bool collect(void *user, const char *text, size_t size)
+{
+    sample *s = user;
+    if (s->size + size >= SAMPLE_BYTES)
+        return false;
+    memcpy(s->text + s->size, text, size);
+    s->size += size;
+    s->text[s->size] = '\0';
+    return true;
+}
+
+/* A text that the student begins by itself. */
+static cab_status text_show(const void *data, cab_model *student, char **out)
+{
+    const cab_text_data *d = data;
+    cab_generate_options options = cab_generate_defaults();
+    sample s = {0};
+    CAB_TRY(CAB_NEW(&s.text, SAMPLE_BYTES, "a sample"));
+    options.seed = (uint64_t)d->setup.recipe->seed;
+    if (cab_generate(student, "", &options, collect, &s) != CAB_OK) /* as where no token begins a text */
+        cab_log_warn("no sample of the student's text: %s", cab_error_text());
+    *out = s.text;
+    return CAB_OK;
+}
+
+/* ---- for timing --------------------------------------------------------------------------------------------------- */
+
+static const char *const text_distillation[] = {"ce", "kl", NULL};
+
+static cab_status text_length(const cab_model *teacher, int64_t wanted, int64_t *length)
+{
+    const int most = teacher->config.max_length;
+    if (wanted > most)
+        return cab_fail(CAB_EARG, "seq_len is %" PRId64 ", the teacher takes at most %d tokens", wanted, most);
+    *length = wanted > 0 ? wanted : most;
+    return CAB_OK;
+}
+
+static cab_status text_draw(const cab_model *student, int64_t batch, int64_t length, void **input, int32_t **labels)
+{
+    const size_t n = (size_t)(batch * length);
+    const uint64_t words = (uint64_t)student->config.vocab_size;
+    cab_random random = {.seed = 1, .stream = CAB_STREAM_TEST};
+    CAB_TRY(CAB_NEW(labels, n, "a batch"));
+    CAB_TRY(cab_alloc(input, n, sizeof(int32_t), "a batch"));
+    int32_t *ids = *input;
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = (int32_t)cab_random_below(&random, words);
+        (*labels)[i] = (int32_t)cab_random_below(&random, words);
+    }
+    return CAB_OK;
+}
+
+static void text_sample_size(const cab_model *student, int64_t length, char *out, size_t size)
+{
+    (void)student;
+    snprintf(out, size, "%" PRId64 " tokens", length);
+}
+
+const cab_domain cab_domain_text = {
+    .recipes = &cab_recipe_text,
+    .smaller = "data.seq_len",
+    .teacher_alone = true,
+    .open = text_open,
+    .close = text_close,
+    .inputs = text_inputs,
+    .student = text_student,
+    .initialise = text_initialise,
+    .start = text_start,
+    .objective = text_objective,
+    .batch = text_batch,
+    .evaluator = text_evaluator,
+    .evaluate = text_evaluate,
+    .evaluator_free = text_evaluator_free,
+    .describe = text_describe,
+    .found = text_found,
+    .by_chance = text_by_chance,
+    .progress = text_progress,
+    .export_student = text_export,
+    .show = text_show,
+    .compare = &cab_compare_text,
+    .distillation = text_distillation,
+    .length = text_length,
+    .draw = text_draw,
+    .sample_size = text_sample_size,
+};
