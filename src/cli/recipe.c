@@ -181,27 +181,53 @@ static void print_absent(const cab_recipe *recipe)
     print_absent_file("data.classes", recipe->data.classes);
 }
 
-static cab_status validate(const char *given, const cab_list *sets)
+/* Mistakes are printed as they are found, but for the last, which is the failure of the command. */
+struct mistakes {
+    const char *file; /* put before texts that do not name it; NULL: they do */
+    char last[2 * TEXT_BYTES];
+    cab_status first;
+};
+
+static void tell(void *user, const char *text)
+{
+    struct mistakes *m = user;
+    if (m->last[0])
+        fprintf(stderr, "cab recipe: %s\n", m->last);
+    snprintf(m->last, sizeof m->last, "%s%s%s", m->file ? m->file : "", m->file ? ": " : "", text);
+}
+
+/* Checks of the whole recipe make sense only where its keys do. */
+static cab_status find_mistakes(const char *path, const cab_list *sets, struct mistakes *m, cab_recipe **recipe)
+{
+    m->file = NULL;
+    CAB_TRY(cab_recipe_load_all(path, tell, m, recipe));
+    cab_status status = apply_sets(*recipe, sets);
+    if (status != CAB_OK) {
+        tell(m, cab_error_text());
+        return status;
+    }
+    m->file = path;
+    return cab_recipe_validate_all(*recipe, tell, m);
+}
+
+static void validate(const char *given, const cab_list *sets, struct mistakes *m)
 {
     cab_recipe *recipe = NULL;
     char path[CAB_PATH_MAX];
-    CAB_TRY(cli_find_recipe(given, path));
-    CAB_TRY(cab_recipe_load(path, &recipe));
-    cab_status status = apply_sets(recipe, sets);
-    if (status == CAB_OK) {
-        status = cab_recipe_validate(recipe);
-        if (status != CAB_OK) {
-            char text[TEXT_BYTES];
-            snprintf(text, sizeof text, "%s", cab_error_text());
-            cab_fail(status, "%s: %s", path, text);
-        }
+    m->file = NULL;
+    cab_status status = cli_find_recipe(given, path);
+    if (status != CAB_OK || !cab_path_exists(path)) {
+        status = status != CAB_OK ? status : cab_fail(CAB_EIO, "%s: no such file", path);
+        tell(m, cab_error_text());
+    } else {
+        status = find_mistakes(path, sets, m, &recipe);
     }
     if (status == CAB_OK) {
         printf("%s: valid\n", path);
         print_absent(recipe);
     }
+    m->first = m->first == CAB_OK ? status : m->first;
     cab_recipe_free(recipe);
-    return status;
 }
 
 /* ---- the command ---------------------------------------------------------------------------------------------------- */
@@ -227,8 +253,11 @@ static cab_status act_new(const struct recipe_options *options, const cab_list *
 
 static cab_status act_validate(const struct recipe_options *options, const cab_list *operands)
 {
+    struct mistakes m = {.first = CAB_OK};
     for (unsigned i = 1; i < operands->count; i++)
-        CAB_TRY(validate(operands->items[i], &options->set));
+        validate(operands->items[i], &options->set, &m);
+    if (m.first != CAB_OK)
+        return cab_fail(m.first, "%s", m.last);
     return CAB_OK;
 }
 
@@ -285,7 +314,9 @@ const cli_command cli_recipe = {
         "(colons between them), and in share/cab/recipes of the prefix where cab is installed. list names those that "
         "are found so, show prints one, new prints one to be changed.\n\n"
         "validate reads recipes and checks everything that can be known before training: unknown keys, types, "
-        "ranges, stage lengths. An error names the file, the line and the key. Teacher and data that are not on this "
+        "ranges, stage lengths. Every mistake is a line with the file, the line and the key; where all keys are right, "
+        "whether they fit "
+        "together. Teacher and data that are not on this "
         "machine are named.\n\nkeys lists "
         "every key of a recipe.",
     .examples = examples,

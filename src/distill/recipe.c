@@ -479,18 +479,42 @@ static cab_status check_files(const char *key, const cab_list *files)
     return CAB_OK;
 }
 
-static cab_status check_paths(const cab_recipe *recipe)
+static cab_status check_names(const cab_recipe *recipe)
 {
     CAB_TRY(check_files("data.train", &recipe->data.train));
-    CAB_TRY(check_files("data.eval", &recipe->data.eval));
+    return check_files("data.eval", &recipe->data.eval);
+}
+
+static cab_status check_teacher(const cab_recipe *recipe)
+{
     if (!recipe->teacher.path[0])
         return cab_fail(CAB_EARG, "teacher.path is missing: the Hugging Face directory of the teacher (--teacher)");
+    return CAB_OK;
+}
+
+static cab_status check_train(const cab_recipe *recipe)
+{
     if (!recipe->data.train.count)
         return cab_fail(CAB_EARG, "data.train is missing: at least one file to train on (--train)");
+    return CAB_OK;
+}
+
+static cab_status check_eval(const cab_recipe *recipe)
+{
     if (!recipe->data.eval.count)
         return cab_fail(CAB_EARG, "data.eval is missing: at least one file to validate on (--eval)");
+    return CAB_OK;
+}
+
+static cab_status check_out(const cab_recipe *recipe)
+{
     if (!recipe->out[0])
         return cab_fail(CAB_EARG, "out is missing: the directory of the run (--out)");
+    return CAB_OK;
+}
+
+static cab_status check_device(const cab_recipe *recipe)
+{
     if (strcmp(recipe->device, "cpu") != 0 && strcmp(recipe->device, "cuda") != 0 &&
         strncmp(recipe->device, "cuda:", 5) != 0)
         return cab_fail(CAB_EARG, "device: found \"%.40s\", expected cpu, cuda or cuda:N", recipe->device);
@@ -615,12 +639,31 @@ static cab_status check_students(const cab_recipe *recipe)
     return CAB_OK;
 }
 
+static cab_status check_domain(const cab_recipe *recipe)
+{
+    return cab_recipe_domain_of(recipe)->check(recipe);
+}
+
+static cab_status (*const checks[])(const cab_recipe *recipe) = {
+    check_names,  check_teacher, check_train,    check_eval, check_out,
+    check_device, check_sizes,   check_training, check_students, check_domain, check_stages};
+enum { CHECKS = sizeof checks / sizeof *checks };
+
 cab_status cab_recipe_validate(const cab_recipe *recipe)
 {
-    CAB_TRY(check_paths(recipe));
-    CAB_TRY(check_sizes(recipe));
-    CAB_TRY(check_training(recipe));
-    CAB_TRY(check_students(recipe));
-    CAB_TRY(cab_recipe_domain_of(recipe)->check(recipe));
-    return check_stages(recipe);
+    for (size_t i = 0; i < CHECKS; i++)
+        CAB_TRY(checks[i](recipe));
+    return CAB_OK;
+}
+
+cab_status cab_recipe_validate_all(const cab_recipe *recipe, cab_recipe_mistake_sink sink, void *user)
+{
+    cab_status first = CAB_OK;
+    for (size_t i = 0; i < CHECKS; i++) {
+        const cab_status status = checks[i](recipe);
+        if (status != CAB_OK)
+            sink(user, cab_error_text());
+        first = first == CAB_OK ? status : first;
+    }
+    return first;
 }

@@ -272,6 +272,13 @@ cab_recipe_group cab_recipe_group_get(unsigned index);
 /* The option's help, with whose key it is and what its defaults are where a student has others. */
 void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, char *out, size_t size);
 
+/* cab_recipe_load(), which does not stop at the first mistake: every one is a line for the sink. Returns the status of the first;
+ * *recipe is what is left of the file without them, or NULL where they are such that nothing can be read behind them. */
+typedef void (*cab_recipe_mistake_sink)(void *user, const char *text);
+cab_status cab_recipe_load_all(const char *path, cab_recipe_mistake_sink sink, void *user, cab_recipe **recipe);
+/* cab_recipe_validate(), likewise: a line for every check that fails. */
+cab_status cab_recipe_validate_all(const cab_recipe *recipe, cab_recipe_mistake_sink sink, void *user);
+
 /* Replaces the stages by `count` stages of defaults. */
 cab_status cab_recipe_reset_stages(cab_recipe *recipe, unsigned count);
 

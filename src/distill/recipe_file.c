@@ -26,7 +26,8 @@ enum {
     ITEMS_MAX = 4096,
     PATH_MAX_TEXT = 256,
     TEXT_MAX = 512,
-    DEPTH_MAX = 8
+    DEPTH_MAX = 8,
+    MISTAKES_MAX = 100
 };
 
 #define ONE_ROW(...) +1
@@ -58,6 +59,12 @@ struct schema {
     cyaml_schema_value_t item, stage, top;
     cyaml_schema_field_t groups[CAB_RECIPE_GROUPS][ROWS_MAX + 1];      /* [0] is unused */
     cyaml_schema_field_t top_fields[ROWS_MAX + CAB_RECIPE_GROUPS + 1]; /* top rows, groups, stages, end */
+};
+
+/* Where a mistake is: the `nth` node called `path`. "": nowhere in particular. */
+struct mistake {
+    char path[2 * PATH_MAX_TEXT];
+    unsigned nth;
 };
 
 /* What libcyaml said, in its own words, and the path of keys at which it stopped. */
@@ -297,7 +304,7 @@ static const char *found_instead(const char *text)
 
 /* libcyaml's complaint as one line: file, line, key, what was found, what was expected. */
 static cab_status explain(const char *name, const char *text, size_t size, cyaml_err_t error,
-                          struct complaint *complaint)
+                          struct complaint *complaint, struct mistake *mistake)
 {
     char where[PATH_MAX_TEXT + 64], sentence[TEXT_MAX], path[2 * PATH_MAX_TEXT], expected[TEXT_MAX] = "";
     const char *unknown = "Unexpected key: ";
@@ -311,6 +318,8 @@ static cab_status explain(const char *name, const char *text, size_t size, cyaml
     if (error == CYAML_ERR_LIBYAML_PARSER || error == CYAML_ERR_INTERNAL_ERROR)
         path[0] = '\0'; /* no node has this path: the walk goes on to where the parser fails, or a key is no word */
     struct place place = find_place(text, size, path, twice ? 2 : 1);
+    snprintf(mistake->path, sizeof mistake->path, "%s", place.problem[0] ? "" : path);
+    mistake->nth = twice ? 2 : 1;
     position(name, place.line, where, sizeof where);
     if (place.problem[0])
         return cab_fail(CAB_EFORMAT, "%s: %s", where, place.problem);
@@ -337,21 +346,24 @@ static cab_status explain(const char *name, const char *text, size_t size, cyaml
         cab_printable(complaint->text[0] ? complaint->text : cyaml_strerror(error), sentence, sizeof sentence));
 }
 
+struct source {
+    const char *name, *text;
+    size_t size;
+    struct mistake *mistake;
+};
+
 /* Puts file and line before the text of a value's failure. */
-static cab_status at_line(const char *name, const char *text, size_t size, const char *path)
+static cab_status at_line(const struct source *source, const char *path)
 {
     char where[PATH_MAX_TEXT + 64], sentence[TEXT_MAX];
     snprintf(sentence, sizeof sentence, "%s", cab_error_text());
-    position(name, find_place(text, size, path, 1).line, where, sizeof where);
+    position(source->name, find_place(source->text, source->size, path, 1).line, where, sizeof where);
+    snprintf(source->mistake->path, sizeof source->mistake->path, "%s", path);
+    source->mistake->nth = 1;
     return cab_fail(CAB_EFORMAT, "%s: %s", where, sentence);
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
-
-struct source {
-    const char *name, *text;
-    size_t size;
-};
 
 /* Sets the rows of one group that the file gives. `prefix` is "", "train." or "stages[1].". */
 static cab_status take_group(const struct source *source, const struct raw_group *raw, cab_option_table table,
@@ -363,13 +375,13 @@ static cab_status take_group(const struct source *source, const struct raw_group
         char path[PATH_MAX_TEXT];
         snprintf(path, sizeof path, "%s%s", prefix, option->key);
         if (value->text && cab_option_set(option, object, path, value->text) != CAB_OK)
-            return at_line(source->name, source->text, source->size, path);
+            return at_line(source, path);
         if (value->items)
             cab_option_empty(option, object);
         for (unsigned j = 0; value->items && j < value->count; j++) {
             snprintf(path, sizeof path, "%s%s[%u]", prefix, option->key, j);
             if (cab_option_append(option, object, path, value->items[j]) != CAB_OK)
-                return at_line(source->name, source->text, source->size, path);
+                return at_line(source, path);
         }
     }
     return CAB_OK;
@@ -386,7 +398,7 @@ static cab_status take_architecture(const struct source *source, const struct ra
             continue;
         const char *text = raw->groups[g]->values[option - group.table.rows].text;
         if (text && cab_recipe_set(recipe, path, text) != CAB_OK)
-            return at_line(source->name, source->text, source->size, path);
+            return at_line(source, path);
     }
     return CAB_OK;
 }
@@ -456,7 +468,7 @@ static cab_status check_alone(const char *name, const char *text, size_t size)
     return status;
 }
 
-cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab_recipe **out)
+static cab_status parse(const char *name, const char *text, size_t size, struct mistake *mistake, cab_recipe **out)
 {
     cab_status status = CAB_OK;
     struct complaint complaint = {0};
@@ -470,12 +482,12 @@ cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab
     cyaml_err_t error =
         cyaml_load_data((const uint8_t *)text, size, &config, &schema->top, (cyaml_data_t **)&raw, NULL);
     if (error != CYAML_OK)
-        CAB_GOTO(explain(name, text, size, error, &complaint));
+        CAB_GOTO(explain(name, text, size, error, &complaint, mistake));
     if (!raw)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: is empty, expected a recipe", name));
     CAB_GOTO(check_alone(name, text, size));
     CAB_GOTO(cab_recipe_new(&recipe));
-    CAB_GOTO(take(&(struct source){name, text, size}, raw, recipe));
+    CAB_GOTO(take(&(struct source){name, text, size, mistake}, raw, recipe));
     *out = recipe;
     recipe = NULL;
 done:
@@ -484,6 +496,76 @@ done:
     cab_recipe_free(recipe);
     cab_free(schema);
     return status;
+}
+
+cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab_recipe **out)
+{
+    struct mistake mistake = {.nth = 0};
+    return parse(name, text, size, &mistake, out);
+}
+
+/* ---- all mistakes ----------------------------------------------------------------------------------------------- */
+
+/* Blanks the lines of the node that a mistake names, from its key to the end of its value, so that the next one is found; lines keep
+ * their numbers. False where the node is not alone on its lines. */
+static bool blank(char *text, size_t size, const struct mistake *mistake)
+{
+    const struct place place = find_place(text, size, mistake->path, mistake->nth);
+    size_t at = 0, indent = 0;
+    for (unsigned line = 1; line < place.line && at < size; at++)
+        line += text[at] == '\n';
+    if (mistake->path[0] == '\0' || place.line == 0 || at >= size)
+        return false;
+    while (text[at + indent] == ' ')
+        indent++;
+    const char *key = strrchr(mistake->path, '.');
+    key = key != NULL ? key + 1 : mistake->path;
+    const size_t length = strcspn(key, "[");
+    if (length == 0 || strncmp(text + at + indent, key, length) != 0 || text[at + indent + length] != ':')
+        return false;
+    bool first = true;
+    while (at < size) { /* its own line, and all that are indented more: a list or a group */
+        const size_t end = strcspn(text + at, "\n"), spaces = strspn(text + at, " ");
+        if (!first && spaces < end && spaces <= indent && text[at + spaces] != '#')
+            break;
+        memset(text + at, ' ', end);
+        at += end + 1;
+        first = false;
+    }
+    return true;
+}
+
+/* Of a group that is written on one line nothing can be told but its first mistake. */
+static bool blank_node_or_group(char *text, size_t size, struct mistake *mistake)
+{
+    if (blank(text, size, mistake))
+        return true;
+    char *dot = strrchr(mistake->path, '.');
+    if (dot == NULL)
+        return false;
+    *dot = '\0';
+    mistake->nth = 1;
+    return blank(text, size, mistake);
+}
+
+cab_status cab_recipe_load_all(const char *path, cab_recipe_mistake_sink sink, void *user, cab_recipe **recipe)
+{
+    char *text;
+    size_t size;
+    cab_status status, first = CAB_OK;
+    CAB_TRY(cab_file_read(path, FILE_MAX, &text, &size));
+    for (int i = 0; i < MISTAKES_MAX; i++) {
+        struct mistake mistake = {.nth = 0};
+        status = parse(path, text, size, &mistake, recipe);
+        if (status == CAB_OK)
+            break;
+        first = first == CAB_OK ? status : first;
+        sink(user, cab_error_text());
+        if (!blank_node_or_group(text, size, &mistake))
+            break;
+    }
+    cab_free(text);
+    return first;
 }
 
 cab_status cab_recipe_load(const char *path, cab_recipe **recipe)

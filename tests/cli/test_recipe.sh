@@ -16,6 +16,39 @@ sed -i /learning/d "$TMP/typo.yaml"
 expect 4 "$CAB" recipe validate "$TMP/typo.yaml"
 says err "$TMP/typo.yaml:5: unknown key \"train.lrr\"; did you mean \"train.lr\"?"
 [ "$(wc -l <"$TMP/err")" -eq 1 ] || fail 'more than one line for one mistake'
+# all of them, over lists, groups and several files; then what is missing from files whose keys are right
+cat >"$TMP/many.yaml" <<END
+methd: soft
+teacher:
+  pth: x
+  path: t
+train:
+  lr: fast
+  batchs:
+    - 1
+    - 2
+  batch: 0
+  tokens: 10q
+stages:
+  - name: a
+    ce: -3
+    kl: 1
+bridge: {hiden: 3, n_layer: 9}
+seed: 5
+END
+expect 4 "$CAB" recipe validate "$TMP/many.yaml" "$TMP/typo.yaml"
+for place in '1: unknown key "methd"' '3: unknown key "teacher.pth"' '6: train.lr' '7: unknown key "train.batchs"' '10: train.batch' \
+    '11: train.tokens' '14: stages[0].ce'; do
+    says err "cab recipe: $TMP/many.yaml:$place"
+done
+says err "cab recipe: $TMP/many.yaml:16: "
+says err "cab recipe: $TMP/typo.yaml:5: "
+printf 'method: soft\ntrain: {tokens: 100}\ndevice: gpu\n' >"$TMP/bare.yaml"
+expect 2 "$CAB" recipe validate "$TMP/bare.yaml"
+for key in teacher.path data.train data.eval 'out is' device; do
+    says err "cab recipe: $TMP/bare.yaml: $key"
+done
+[ "$(wc -l <"$TMP/err")" -eq 5 ] || fail "not five mistakes: $(cat "$TMP/err")"
 printf 'train:\n  lr: quick\n' >"$TMP/value.yaml"
 expect 4 "$CAB" recipe validate "$TMP/value.yaml"
 says err "value.yaml:2: train.lr: found \"quick\", expected a number from 0 to 10"
