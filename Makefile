@@ -14,7 +14,7 @@ PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset
 
-.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install clean portable cuda gpu-test gpu-emulate \
+.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install uninstall package clean portable cuda gpu-test gpu-emulate \
     gpu-sanitize gpu-bench gpu-bundle
 
 help:
@@ -94,6 +94,20 @@ install: ## the tool, library, header, manual pages and completions under PREFIX
 	@$(CONFIGURE) release
 	@$(BUILD) release
 	cmake --install build/release --prefix $(PREFIX)
+	@if [ -z "$$DESTDIR" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi # the linker learns of libcab.so
+
+uninstall: ## removes what make install put under PREFIX
+	@cmake -D PREFIX=$(PREFIX) -P cmake/uninstall.cmake
+
+package: ## a .deb, and a tarball of a program that needs only the C library: build/packages
+	@$(PACKAGES) build portable package
+	@$(CONFIGURE) package
+	@$(BUILD) package
+	@cpack --config build/package/CPackConfig.cmake
+	@$(CONFIGURE) portable
+	@$(BUILD) portable
+	@cpack --config build/portable/CPackConfig.cmake
+	@sh cmake/check_packages.sh build/packages
 
 portable: ## one binary for a bare machine: build/portable/cab
 	@$(PACKAGES) build portable

@@ -28,6 +28,7 @@ foreach(module ${modules})
   string(MAKE_C_IDENTIFIER "CAB_PKG_${module}" prefix)
   pkg_check_modules(${prefix} REQUIRED ${module})
   target_include_directories(cab_dependencies INTERFACE ${${prefix}_INCLUDE_DIRS})
+  list(APPEND CAB_LIBRARY_NAMES ${${prefix}_LIBRARIES}) # for cab.pc
   if(CAB_STATIC)
     list(APPEND CAB_STATIC_NAMES ${${prefix}_STATIC_LIBRARIES})
   else()
