@@ -45,10 +45,10 @@ static size_t count(const char *text, const char *word)
 static void check_tags(const char *page)
 {
     static const char *const tags[] = {
-        "!doctype", "html",    "head",    "meta",  "title", "style",      "body", "main",  "h1",   "h2",    "h3",
-        "p",        "div",     "span",    "table", "thead", "tbody",      "tr",   "th",    "td",   "svg",   "path",
-        "text",     "circle",  "rect",    "g",     "image", "figure",     "img",  "ol",    "li",   "b",     "i",
-        "details",  "summary", "pre",     "script", "figcaption"};
+        "!doctype", "html", "head", "meta",    "title",   "style", "body",   "main",      "h1",  "h2",
+        "h3",       "p",    "div",  "span",    "table",   "thead", "tbody",  "tr",        "th",  "td",
+        "svg",      "path", "text", "circle",  "rect",    "g",     "image",  "figure",    "img", "ol",
+        "li",       "b",    "i",    "details", "summary", "pre",   "script", "figcaption"};
     for (const char *at = page; (at = strchr(at, '<')); at++) {
         const char *name = at[1] == '/' ? at + 2 : at + 1;
         const size_t length = strspn(name, "!abcdefghijklmnopqrstuvwxyz0123456789");
