@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { LEFT = 66, RIGHT = 14, TOP = 12, BOTTOM = 48, UNITS = 4, TICKS_MAX = 32 };
+enum { LEFT = 80, RIGHT = 14, TOP = 12, BOTTOM = 48, UNITS = 4, TICKS_MAX = 32 };
 static const double largest = 1e30;
 
 struct frame {

@@ -130,7 +130,7 @@
       axisLineColor: ink('--muted'),
       axes: {
         x: { axisLabelFormatter: count, drawGrid: false },
-        y: { axisLabelFormatter: number, axisLabelWidth: 62 },
+        y: { axisLabelFormatter: number, axisLabelWidth: 76 },
       },
       interactionModel: interaction(),
       highlightCallback: (event, x) => show(x),

@@ -9,7 +9,7 @@ export HOME
 
 # open ARGUMENTS... - the browser without a window; what scripts complain about goes to $TMP/complaints.
 open() {
-    timeout 120 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --enable-logging=stderr \
+    timeout 280 "$browser" --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --enable-logging=stderr \
         --virtual-time-budget=5000 "$@" >"$TMP/dom" 2>"$TMP/log" || fail "the browser ended with $?: $(tail -n 3 "$TMP/log")"
     ! grep CONSOLE "$TMP/log" >"$TMP/complaints" || fail "the page complains: $(cat "$TMP/complaints")"
 }
