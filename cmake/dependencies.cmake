@@ -44,9 +44,11 @@ if(CAB_STATIC)
   foreach(name ${CAB_STATIC_NAMES})
     find_library(CAB_ARCHIVE_${name} NAMES lib${name}.a)
     if(CAB_ARCHIVE_${name})
-      target_link_libraries(cab_dependencies INTERFACE ${CAB_ARCHIVE_${name}})
+      list(APPEND CAB_ARCHIVES ${CAB_ARCHIVE_${name}})
     endif()
   endforeach()
+  # A group: libarchive and libpng both ask for zlib, and no order serves both.
+  target_link_libraries(cab_dependencies INTERFACE -Wl,--start-group ${CAB_ARCHIVES} -Wl,--end-group)
   # libgomp.a by its full path: -lgomp would take the shared one.
   execute_process(COMMAND ${CMAKE_C_COMPILER} -print-file-name=libgomp.a OUTPUT_VARIABLE CAB_LIBGOMP
                   OUTPUT_STRIP_TRAILING_WHITESPACE)
