@@ -8,7 +8,7 @@ endif()
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS C)
 
-set(CAB_PKG_CONFIG_MODULES json-c libcyaml yaml-0.1 libpcre2-8 libutf8proc libarchive libjpeg libpng)
+set(CAB_PKG_CONFIG_MODULES json-c libcyaml yaml-0.1 libpcre2-8 libutf8proc libarchive zlib libjpeg libpng)
 
 add_library(cab_dependencies INTERFACE)
 target_link_libraries(cab_dependencies INTERFACE Threads::Threads)

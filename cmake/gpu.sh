@@ -166,7 +166,7 @@ make_bundle() {
     sh cmake/packages.sh build portable
     rm -rf "$bundle"
     headers "$bundle/include" json-c cyaml yaml.h pcre2.h utf8proc.h archive.h archive_entry.h jpeglib.h jconfig.h \
-        jmorecfg.h jerror.h png.h pngconf.h pnglibconf.h cmocka.h
+        jmorecfg.h jerror.h png.h pngconf.h pnglibconf.h zlib.h zconf.h cmocka.h
     mkdir -p "$bundle/lib"
     # libarchive.a asks for more than these, for formats that the tool does not read and that are not linked.
     for name in json-c cyaml yaml pcre2-8 utf8proc archive jpeg png16 z lzma zstd bz2 nettle; do

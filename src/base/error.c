@@ -1,8 +1,10 @@
 #include "base/error.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <utf8proc.h>
 
 #ifdef __clang_analyzer__
 #undef cab_fail
@@ -23,12 +25,42 @@ void cab_error_set_text(const char *text)
     snprintf(error_text, sizeof error_text, "%s", text);
 }
 
-/* Names and values quoted from hostile files must not break the line or drive the terminal. */
-static void make_printable(char *text)
+/* Characters that drive a terminal, break a line or turn the direction of a text: C0, DEL, C1, and of U+2000 the line and
+ * paragraph separators and the bidirectional controls. */
+static bool is_control(utf8proc_int32_t code)
 {
-    for (; *text != '\0'; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7f)
-            *text = '?';
+    return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x2028 && code <= 0x202e) ||
+           (code >= 0x2066 && code <= 0x2069);
+}
+
+const char *cab_printable(const char *text, char *out, size_t size)
+{
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)text;
+    size_t used = 0;
+    for (utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text); left > 0;) {
+        char shown[16];
+        utf8proc_int32_t code = 0;
+        utf8proc_ssize_t n = utf8proc_iterate(at, left, &code);
+        if (n <= 0)
+            snprintf(shown, sizeof shown, "\\x%02x", at[0]);
+        else if (is_control(code))
+            snprintf(shown, sizeof shown, code < 0x80 ? "\\x%02x" : "\\u%04x", (unsigned)code);
+        else
+            snprintf(shown, sizeof shown, "%.*s", (int)n, (const char *)at);
+        if (code == '\n' || code == '\t' || code == '\r')
+            snprintf(shown, sizeof shown, "\\%c", code == '\n' ? 'n' : code == '\t' ? 't' : 'r');
+        const size_t length = strlen(shown);
+        if (used + length + 1 > size)
+            break;
+        memcpy(out + used, shown, length);
+        used += length;
+        n = n <= 0 ? 1 : n;
+        at += n;
+        left -= n;
+    }
+    if (size > 0)
+        out[used] = '\0';
+    return out;
 }
 
 cab_status cab_fail(cab_status code, const char *format, ...)
@@ -38,8 +70,7 @@ cab_status cab_fail(cab_status code, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    make_printable(text);
-    memcpy(error_text, text, sizeof text);
+    cab_printable(text, error_text, sizeof error_text);
     return code;
 }
 

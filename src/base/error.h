@@ -7,6 +7,7 @@
 #define CAB_BASE_ERROR_H
 
 #include <cab.h>
+#include <stddef.h>
 
 #if defined(__GNUC__)
 #define CAB_PRINTF(f, a) __attribute__((format(printf, f, a)))
@@ -19,6 +20,10 @@ cab_status cab_fail(cab_status code, const char *format, ...) CAB_PRINTF(2, 3);
 
 /* As cab_fail(), with ": <strerror(errno_value)>" appended. */
 cab_status cab_fail_errno(cab_status code, int errno_value, const char *format, ...) CAB_PRINTF(3, 4);
+
+/* `text`, from outside, fit for a message: control characters and bytes that are no UTF-8 are written \x1b, \n, \u202e;
+ * what does not fit in `size` bytes is cut off. Returns out. The texts of cab_fail() and of log.h go through it. */
+const char *cab_printable(const char *text, char *out, size_t size);
 
 #ifdef __clang_analyzer__
 /* The analyser sees one file at a time and would think that a failure may be CAB_OK. */

@@ -1,6 +1,7 @@
 /* file.c - mapping, whole-file reads, atomic replacement, paths. */
 #include "base/file.h"
 
+#include "base/encoding.h"
 #include "base/fault.h"
 #include "base/memory.h"
 #include "base/temporary.h"
@@ -13,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_STEP = 1 << 16, DIRECTORY_MODE = 0777 };
+enum { READ_STEP = 1 << 16, FILE_MODE = 0666, DIRECTORY_MODE = 0777 };
 
 /* An open descriptor of a regular file and its size. */
 static cab_status open_regular(const char *path, int *descriptor, size_t *size)
@@ -68,39 +69,90 @@ void cab_map_close(cab_map *map)
     *map = (cab_map){0};
 }
 
-/* The size at open is not trusted: files under /proc say 0, others may grow. One byte is kept for the final NUL. */
-cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size)
+cab_status cab_file_open(const char *path, FILE **stream)
 {
-    cab_status status = CAB_OK;
-    char *buffer = NULL;
-    size_t capacity = 0, length = 0;
-    *text = NULL;
-    *size = 0;
-    FILE *stream = fopen(path, "rb");
-    if (stream == NULL)
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot open", path);
+    int fd = -1;
+    size_t size = 0;
+    *stream = NULL;
+    CAB_TRY(open_regular(path, &fd, &size));
+    *stream = fdopen(fd, "rb");
+    if (*stream != NULL)
+        return CAB_OK;
+    int reason = errno;
+    close(fd);
+    return cab_fail_errno(CAB_EIO, reason, "%s: cannot open", path);
+}
+
+cab_status cab_file_append(const char *path, bool keep, FILE **stream)
+{
+    struct stat info;
+    const int flags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK;
+    const int fd = open(path, flags | (keep ? 0 : O_TRUNC), FILE_MODE);
+    *stream = NULL;
+    /* ENXIO: a FIFO that nobody reads */
+    if ((fd < 0 && errno == ENXIO) || (fd >= 0 && fstat(fd, &info) == 0 && !S_ISREG(info.st_mode))) {
+        if (fd >= 0)
+            close(fd);
+        return cab_fail(CAB_EIO, "%s: is a device, pipe or socket, expected a regular file", path);
+    }
+    if (fd >= 0)
+        *stream = fdopen(fd, "ab");
+    if (*stream != NULL)
+        return CAB_OK;
+    const int reason = errno;
+    if (fd >= 0)
+        close(fd);
+    return cab_fail_errno(CAB_EIO, reason, "%s: cannot be opened for writing", path);
+}
+
+/* The size at open is not trusted: files under /proc say 0, others may grow. One byte is kept for the final NUL. */
+static cab_status read_stream(const char *path, FILE *stream, size_t max_bytes, char **buffer, size_t *length)
+{
+    size_t capacity = 0;
     for (;;) {
-        CAB_GOTO(CAB_GROW(&buffer, &capacity, length + READ_STEP + 1, "a file's text"));
-        size_t got = fread(buffer + length, 1, capacity - length - 1, stream);
-        length += got;
-        if (length > max_bytes) {
-            status = cab_fail(CAB_EFORMAT, "%s: larger than the %zu bytes allowed for it", path, max_bytes);
-            goto done;
-        }
+        CAB_TRY(CAB_GROW(buffer, &capacity, *length + READ_STEP + 1, "a file's text"));
+        size_t got = fread(*buffer + *length, 1, capacity - *length - 1, stream);
+        *length += got;
+        if (*length > max_bytes)
+            return cab_fail(CAB_EFORMAT, "%s: larger than the %zu bytes allowed for it", path, max_bytes);
         if (got == 0)
             break;
     }
-    if (ferror(stream)) {
-        status = cab_fail_errno(CAB_EIO, errno, "%s: cannot read", path);
-        goto done;
-    }
-    buffer[length] = '\0';
-    *text = buffer;
-    *size = length;
-    buffer = NULL;
-done:
-    cab_free(buffer);
+    if (ferror(stream))
+        return cab_fail_errno(CAB_EIO, errno, "%s: cannot read", path);
+    (*buffer)[*length] = '\0';
+    return CAB_OK;
+}
+
+cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size)
+{
+    FILE *stream = NULL;
+    *text = NULL;
+    *size = 0;
+    CAB_TRY(cab_file_open(path, &stream));
+    cab_status status = read_stream(path, stream, max_bytes, text, size);
     fclose(stream);
+    if (status != CAB_OK) {
+        cab_free(*text);
+        *text = NULL;
+        *size = 0;
+    }
+    return status;
+}
+
+cab_status cab_file_read_text(const char *path, size_t max_bytes, char **text, size_t *size)
+{
+    size_t mark = 0;
+    CAB_TRY(cab_file_read(path, max_bytes, text, size));
+    cab_status status = cab_encoding_check(path, *text, *size, &mark);
+    if (status == CAB_OK) {
+        *size -= mark;
+        memmove(*text, *text + mark, *size + 1);
+        return CAB_OK;
+    }
+    cab_free(*text);
+    *text = NULL;
+    *size = 0;
     return status;
 }
 
@@ -285,8 +337,10 @@ cab_status cab_directory_make(const char *path)
     CAB_TRY(cab_path_join(prefix, path, ""));
     for (char *slash = strchr(prefix + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        if (mkdir(prefix, DIRECTORY_MODE) != 0 && !cab_path_is_directory(prefix))
-            return cab_fail_errno(CAB_EIO, errno == EEXIST ? ENOTDIR : errno, "%s: cannot make the directory", prefix);
+        const int reason = mkdir(prefix, DIRECTORY_MODE) == 0 ? 0 : errno; /* asking what is there changes errno */
+        if (reason != 0 && !cab_path_is_directory(prefix))
+            return cab_fail_errno(CAB_EIO, reason == EEXIST ? ENOTDIR : reason, "%s: cannot make the directory",
+                                  prefix);
         *slash = '/';
     }
     return CAB_OK;

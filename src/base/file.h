@@ -20,8 +20,21 @@ typedef struct cab_map {
 cab_status cab_map_open(const char *path, cab_map *map);
 void cab_map_close(cab_map *map);
 
+/* Every file that is read is opened by one of the calls here. What is no regular file is refused at once, CAB_EIO: opening
+ * a FIFO would wait for a writer, and reading a device may never end. */
+
+/* A stream to read from, closed by the caller with fclose(). */
+cab_status cab_file_open(const char *path, FILE **stream);
+
+/* A stream to write lines to as they come, behind what is there (keep) or instead of it. What is no regular file is refused
+ * here too. */
+cab_status cab_file_append(const char *path, bool keep, FILE **stream);
+
 /* The whole file as a NUL-terminated string owned by the caller; more than max_bytes is an error that says so. */
 cab_status cab_file_read(const char *path, size_t max_bytes, char **text, size_t *size);
+
+/* The same of a text: without the byte order mark that UTF-8 may begin with. UTF-16 is refused (encoding.h). */
+cab_status cab_file_read_text(const char *path, size_t max_bytes, char **text, size_t *size);
 
 /* A file written beside its destination (temporary.h), then fsynced and renamed over it by commit, with the mode of the old one. Until
  * then the old file stands; abort (or a crash) leaves it untouched. Opening removes what dead processes left in the directory. Errors

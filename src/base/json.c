@@ -16,7 +16,7 @@ cab_status cab_json_load(const char *path, size_t max_bytes, cab_json *out)
     char *text = NULL;
     size_t size = 0;
     *out = (cab_json){0};
-    CAB_TRY(cab_file_read(path, max_bytes, &text, &size));
+    CAB_TRY(cab_file_read_text(path, max_bytes, &text, &size));
     cab_status status = cab_json_parse(text, size, path, out);
     cab_free(text);
     return status;

@@ -24,12 +24,10 @@ static atomic_bool log_quiet;
 static void write_line(const char *prefix, const char *format, va_list args) CAB_PRINTF(2, 0);
 static void write_line(const char *prefix, const char *format, va_list args)
 {
-    char text[2 * 4096];
+    char text[2 * 4096], shown[2 * sizeof text];
     vsnprintf(text, sizeof text, format, args);
-    for (char *c = text; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
-    fprintf(stderr, "%s%s%s\n", isatty(STDERR_FILENO) ? "\r\x1b[K" : "", prefix, text);
+    cab_printable(text, shown, sizeof shown);
+    fprintf(stderr, "%s%s%s\n", isatty(STDERR_FILENO) ? "\r\x1b[K" : "", prefix, shown);
 }
 
 void cab_log_info(const char *format, ...)

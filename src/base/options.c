@@ -436,12 +436,3 @@ void cab_nearest_offer(cab_nearest *nearest, const char *candidate, const char *
         nearest->distance = distance;
     }
 }
-
-const char *cab_printable(const char *text, char *out, size_t size)
-{
-    size_t n = 0;
-    for (; text[n] && n + 1 < size; n++)
-        out[n] = (unsigned char)text[n] < 0x20 || text[n] == 0x7f ? '?' : text[n];
-    out[n] = '\0';
-    return out;
-}

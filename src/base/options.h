@@ -158,7 +158,4 @@ cab_nearest cab_nearest_begin(const char *word);
 /* `shown` (NULL: the candidate) is what `best` becomes when this candidate is the nearest so far. */
 void cab_nearest_offer(cab_nearest *nearest, const char *candidate, const char *shown);
 
-/* `text` cut to fit, control characters replaced by '?': words from outside, fit for a message. Returns out. */
-const char *cab_printable(const char *text, char *out, size_t size);
-
 #endif

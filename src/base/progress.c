@@ -70,16 +70,17 @@ static void format_line(const cab_progress *progress, uint64_t done, double elap
 
 void cab_progress_update(cab_progress *progress, uint64_t done, const char *detail)
 {
-    char line[LINE_MAX_BYTES];
+    char line[LINE_MAX_BYTES], shown[2 * LINE_MAX_BYTES];
     double now = cab_seconds();
     double interval = progress->terminal ? TERMINAL_SECONDS : PLAIN_SECONDS;
     if (cab_log_is_quiet() || now - progress->started < SILENT_SECONDS || now - progress->drawn < interval)
         return;
     format_line(progress, done, now - progress->started, detail, line);
+    cab_printable(line, shown, sizeof shown);
     if (progress->terminal) /* a line that wraps could not be redrawn in place */
-        fprintf(stderr, "\r\x1b[K%.*s", terminal_columns() - 1, line);
+        fprintf(stderr, "\r\x1b[K%.*s", terminal_columns() - 1, shown);
     else
-        fprintf(stderr, "%s\n", line);
+        fprintf(stderr, "%s\n", shown);
     fflush(stderr);
     progress->drawn = now;
     progress->shown = true;

@@ -23,7 +23,7 @@
     INT(seq_len, 'l', "N", 0, 0, 1048576, "tokens per window; 0: 256, or the teacher's context if that is less")       \
     ENUM(on_error, 0, "WORD", 0, "stop|skip", "what an image that cannot be read does")                                \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
-    TEXT(text_field, 0, "NAME", "text", "field of .jsonl lines that holds the document")                               \
+    TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
     ENUM(bin_type, 0, "NAME", 0, "uint16|uint32", "element type of .bin token files")                                  \
     TEXT(cache, 0, "DIR", "", "token cache; without it $XDG_CACHE_HOME/cab or ~/.cache/cab")                           \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \

@@ -28,7 +28,7 @@
     INT(batch, 'b', "N", 0, 0, 1048576, "windows at once; 0: about 4096 tokens, or 32 images")                         \
     INT(max_tokens, 'n', "N", 0, 0, INT64_MAX, "stop after so many tokens; 0: all")                                    \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
-    TEXT(text_field, 0, "NAME", "text", "field of .jsonl lines that holds the document")                               \
+    TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
     ENUM(bin_type, 0, "NAME", 0, "uint16|uint32", "element type of .bin token files")                                  \
     TEXT(cache, 0, "DIR", "", "token cache; without it $XDG_CACHE_HOME/cab or ~/.cache/cab")                           \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \

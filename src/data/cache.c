@@ -11,14 +11,13 @@
 #include "base/progress.h"
 #include "base/temporary.h"
 #include "base/thread.h"
-#include "data/text.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <omp.h>
 #include <string.h>
 
-enum { VERSION = 1, HEADER_SIZE = 64, BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 8192 };
+enum { VERSION = 2, HEADER_SIZE = 64, BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 8192 };
 
 static const char magic[8] = "CABTOKS\n";
 
@@ -205,7 +204,7 @@ cab_status cab_cache_build(const char *path, const char *text_path, uint64_t key
     b.header.key = key;
     b.header.checksum = CAB_HASH_START;
     CAB_GOTO(builder_init(&b));
-    CAB_GOTO(cab_text_open(text_path, options->separator, options->field, &b.text));
+    CAB_GOTO(cab_text_open(text_path, &options->text, &b.text));
     CAB_GOTO(cab_writer_open(&b.writer, path));
     CAB_GOTO(cab_writer_write(&b.writer, &(header){0}, HEADER_SIZE));
     CAB_GOTO(encode_all(&b, &progress));
@@ -227,7 +226,7 @@ cab_status cab_cache_key(const char *text_path, const cab_tokenizer *tokenizer, 
     uint64_t parts[2] = {VERSION, cab_tokenizer_hash(tokenizer)};
     CAB_TRY(cab_map_open(text_path, &map));
     uint64_t hash = cab_hash(CAB_HASH_START, parts, sizeof parts);
-    hash = cab_text_key(hash, text_path, options->separator, options->field);
+    hash = cab_text_key(hash, text_path, &options->text);
     *key = cab_hash(hash, map.data, map.size);
     cab_map_close(&map);
     return CAB_OK;

@@ -4,7 +4,7 @@
  * input never meets a stale cache, and one cache serves every copy of the same text. Layout, little-endian:
  *
  *   0   "CABTOKS\n"            8 bytes
- *   8   u32 version            1
+ *   8   u32 version            2
  *   12  u32 width              bytes per id, 2 or 4
  *   16  u64 key
  *   24  u64 documents          D
@@ -20,6 +20,7 @@
 #define CAB_DATA_CACHE_H
 
 #include "base/error.h"
+#include "data/text.h"
 #include "data/tokenizer.h"
 #include "data/tokens.h"
 
@@ -35,8 +36,7 @@ typedef struct cab_cache {
 /* What the ids depend on besides the tokenizer. */
 typedef struct cab_cache_options {
     const char *directory; /* made when absent */
-    const char *separator;
-    const char *field;
+    cab_text_options text;
 } cab_cache_options;
 
 /* Opens the cache of a text file, tokenising it first when there is none. Failures leave no file behind. */

@@ -57,8 +57,9 @@ static cab_status add_document(cab_dataset *d, document item)
 
 static cab_status open_text(cab_dataset *d, source *s, const char *path, const cab_dataset_options *options)
 {
-    cab_cache_options cache = {options->cache, options->separator == NULL ? "<|endoftext|>" : options->separator,
-                               options->text_field == NULL ? "text" : options->text_field};
+    cab_cache_options cache = {options->cache,
+                               {options->separator == NULL ? "<|endoftext|>" : options->separator,
+                                options->text_field == NULL ? "text" : options->text_field, options->limits}};
     if (options->tokenizer == NULL || options->cache == NULL)
         return cab_fail(CAB_EARG, "%s: text needs a tokenizer and a cache directory", path);
     CAB_TRY(cab_tokenizer_check_vocab(options->tokenizer, options->vocab_size, "the model"));
@@ -96,8 +97,7 @@ static cab_status open_source(cab_dataset *d, source *s, const char *path, const
     if (cab_text_is_text(path))
         return open_text(d, s, path, options);
     return cab_fail(CAB_EUNSUPPORTED,
-                    "%s: not a kind of data file; expected .txt or .jsonl, either with .gz, .xz or .zst, or .npy, .bin",
-                    path);
+                    "%s: not a kind of data file; expected " CAB_TEXT_KINDS ", or token ids as .npy or .bin", path);
 }
 
 static cab_status check_options(size_t count, const cab_dataset_options *options)

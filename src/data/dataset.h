@@ -12,6 +12,7 @@
 #define CAB_DATA_DATASET_H
 
 #include "base/error.h"
+#include "data/expand.h"
 #include "data/tokenizer.h"
 #include "data/tokens.h"
 
@@ -22,7 +23,8 @@ typedef struct cab_dataset cab_dataset;
 typedef struct cab_dataset_options {
     const cab_tokenizer *tokenizer; /* needed for text files only, and not kept */
     const char *separator;          /* of .txt files; NULL: "<|endoftext|>" */
-    const char *text_field;         /* of .jsonl lines; NULL: "text" */
+    const char *text_field;         /* of .jsonl, .json, .csv and .tsv; NULL: "text" */
+    cab_expand_limits limits;       /* of packed files and long documents */
     const char *cache;              /* directory of the token cache; needed for text files */
     cab_token_type bin_type;        /* element type of .bin files */
     int64_t vocab_size;             /* rows of the model's embedding: ids must be below it */

@@ -237,7 +237,7 @@ cab_status cab_classes_load(const char *path, cab_classes *c)
     char *text = NULL;
     size_t size = 0;
     *c = (cab_classes){0};
-    CAB_TRY(cab_file_read(path, MAP_BYTES_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, MAP_BYTES_MAX, &text, &size));
     cab_status status = cab_classes_parse(text, size, path, c);
     cab_free(text);
     return status;

@@ -2,6 +2,7 @@
  *
  * A field may stand in double quotes, and a quote in it is written twice. Lists written here can be read here. */
 #include "base/memory.h"
+#include "data/csv.h"
 #include "data/image_set_internal.h"
 
 #include <stdlib.h>
@@ -12,30 +13,6 @@ static const size_t LIST_BYTES_MAX = (size_t)4 << 30;
 enum { FIELDS = 2 };
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
-
-/* Cuts the next field out of the line, in place; *line goes to what follows its comma, or to NULL at the end. NULL: a
- * quote that does not end as it should. */
-static char *cut_field(char **line)
-{
-    char *field = *line, *to = field, *from = field;
-    if (*from != '"') {
-        from = field + strcspn(field, ",");
-        *line = *from == ',' ? from + 1 : NULL;
-        *from = '\0';
-        return field;
-    }
-    for (from++;; *to++ = *from++) {
-        if (*from == '\0')
-            return NULL;
-        if (*from == '"' && *++from != '"')
-            break;
-    }
-    if (*from != ',' && *from != '\0')
-        return NULL;
-    *line = *from == ',' ? from + 1 : NULL;
-    *to = '\0';
-    return field;
-}
 
 typedef struct list {
     cab_image_set *set;
@@ -102,9 +79,12 @@ static cab_status read_line(list *l, char *line)
 {
     char *fields[FIELDS] = {0};
     int count = 0;
-    for (; line != NULL && count < FIELDS; count++)
-        if ((fields[count] = cut_field(&line)) == NULL)
+    char *end = line + strlen(line);
+    for (size_t size = 0; line != NULL && count < FIELDS; count++) {
+        if (!cab_csv_field(&line, end, ',', &fields[count], &size))
             return cab_fail(CAB_EFORMAT, "%s:%zu: a double quote without its end", l->path, l->line);
+        fields[count][size] = '\0';
+    }
     if (count < FIELDS || line != NULL)
         return cab_fail(CAB_EFORMAT, "%s:%zu: %s than two fields; expected path,class", l->path, l->line,
                         line != NULL ? "more" : "fewer");
@@ -126,7 +106,7 @@ cab_status cab_image_set_add_list(cab_image_set *set, const char *path)
     if (folder >= sizeof l.folder)
         return cab_fail(CAB_EARG, "%.64s...: path is longer than %d bytes", path, CAB_PATH_MAX);
     memcpy(l.folder, folder == 0 ? "." : path, folder == 0 ? 1 : folder);
-    CAB_TRY(cab_file_read(path, LIST_BYTES_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, LIST_BYTES_MAX, &text, &size));
     if (strlen(text) != size)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: is no text: byte %zu is 0", path, strlen(text)));
     CAB_GOTO(cab_image_set_source(set, l.folder, false, &l.folder_source));

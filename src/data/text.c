@@ -1,57 +1,37 @@
-/* text.c - documents out of .txt and .jsonl, plain or behind one gzip, xz or zstd filter of libarchive.
+/* text.c - documents out of text files, plain or behind a filter:
  *
- *   file -> [filter] -> buffer of lines -> document
+ *   file -> [expander] -> buffer of lines -> document
  *
- * The buffer holds the document under way and what was read beyond it; `start` is where that begins, `scan` how far it was
- * searched for a line's end. Offsets in errors count bytes of the text, after decompression. */
-#include "data/text.h"
-
-#include "base/file.h"
+ * Offsets in errors count bytes of the text, after decompression. */
+#include "base/encoding.h"
 #include "base/memory.h"
-#include "data/buffer.h"
-#include "data/utf8.h"
+#include "data/text_internal.h"
 
-#include <archive.h>
-#include <archive_entry.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { READ_SIZE = 256 << 10 };
-static const size_t DOCUMENT_MAX = (size_t)1 << 30; /* a separator that never comes, an archive that never ends */
-
-struct cab_text {
-    char *path;
-    const char *separator;
-    const char *field; /* NULL for .txt */
-    FILE *file;        /* plain files */
-    struct archive *archive;
-    uint64_t read;
-    bool ended;
-    cab_bytes buffer;
-    size_t start, scan;
-    uint64_t offset; /* of buffer.data[0] in the text */
-    uint64_t document, line;
-    struct json_tokener *tokener;
-    json_object *object; /* owns the document lent out */
-};
+enum { READ_SIZE = 256 << 10, LOOKED_AT = 32 /* bytes that tell the encoding */ };
 
 /* ---- names ------------------------------------------------------------------------------------------------------------ */
 
 static const struct {
     const char *suffix;
-    const char *name;
-    int (*support)(struct archive *);
-    int code;
-} filters[] = {
-    {".gz", "gzip", archive_read_support_filter_gzip, ARCHIVE_FILTER_GZIP},
-    {".xz", "xz", archive_read_support_filter_xz, ARCHIVE_FILTER_XZ},
-    {".zst", "zstd", archive_read_support_filter_zstd, ARCHIVE_FILTER_ZSTD},
+    cab_packing packing;
+} filters[] = {{".gz", CAB_GZIP}, {".xz", CAB_XZ}, {".zst", CAB_ZSTD}};
+
+typedef struct kind {
+    const char *suffix;
+    cab_text_reader *next;
+    bool field; /* the documents are fields, not lines up to a separator */
+    char comma;
+} kind;
+
+static const kind kinds[] = {
+    {".txt", cab_text_next_lines, false, 0},  {".md", cab_text_next_lines, false, 0},
+    {".jsonl", cab_text_next_jsonl, true, 0}, {".json", cab_text_next_json, true, 0},
+    {".csv", cab_text_next_csv, true, ','},   {".tsv", cab_text_next_csv, true, '\t'},
 };
-enum { FILTERS = sizeof filters / sizeof *filters };
 
 /* Whether text[0..*size) ends in `suffix`; takes it off. */
 static bool drop_suffix(const char *text, size_t *size, const char *suffix)
@@ -63,124 +43,44 @@ static bool drop_suffix(const char *text, size_t *size, const char *suffix)
     return true;
 }
 
-/* Index into filters, -1 when plain; *jsonl tells the two kinds apart. False for other names. */
-static bool classify(const char *path, int *filter, bool *jsonl)
+/* What the name says; NULL for other names. */
+static const kind *classify(const char *path, cab_packing *packing)
 {
     size_t size = strlen(path);
-    *filter = -1;
-    for (int i = 0; i < FILTERS && *filter < 0; i++)
+    *packing = CAB_UNPACKED;
+    for (size_t i = 0; i < sizeof filters / sizeof *filters && *packing == CAB_UNPACKED; i++)
         if (drop_suffix(path, &size, filters[i].suffix))
-            *filter = i;
-    *jsonl = drop_suffix(path, &size, ".jsonl");
-    return *jsonl || drop_suffix(path, &size, ".txt");
+            *packing = filters[i].packing;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (drop_suffix(path, &size, kinds[i].suffix))
+            return &kinds[i];
+    return NULL;
 }
 
 bool cab_text_is_text(const char *path)
 {
-    int filter = -1;
-    bool jsonl = false;
-    return classify(path, &filter, &jsonl);
+    cab_packing packing;
+    return classify(path, &packing) != NULL;
 }
 
-uint64_t cab_text_key(uint64_t hash, const char *path, const char *separator, const char *field)
+uint64_t cab_text_key(uint64_t hash, const char *path, const cab_text_options *options)
 {
-    int kind[2] = {-1, 0};
-    bool jsonl = false;
-    classify(path, &kind[0], &jsonl);
-    kind[1] = jsonl;
-    const char *option = jsonl ? field : separator;
-    return cab_hash(cab_hash(hash, kind, sizeof kind), option, strlen(option) + 1);
+    cab_packing packing;
+    const kind *k = classify(path, &packing);
+    const int packed = (int)packing;
+    const char *option = k != NULL && k->field ? options->field : options->separator;
+    hash = cab_hash(hash, &packed, sizeof packed);
+    hash = k == NULL ? hash : cab_hash(hash, k->suffix, strlen(k->suffix) + 1);
+    return cab_hash(hash, option, strlen(option) + 1);
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
 
-static cab_status archive_failed(const cab_text *t)
-{
-    const char *why = archive_error_string(t->archive);
-    return cab_fail(CAB_EFORMAT, "%s: damaged or truncated after %" PRIu64 " bytes of text: %s", t->path,
-                    t->offset + t->buffer.count, why == NULL ? "decompression failed" : why);
-}
-
-static cab_status open_archive(cab_text *t, int filter)
-{
-    struct archive_entry *entry = NULL;
-    FILE *probe = fopen(t->path, "rb"); /* libarchive would not tell a missing file from a damaged one */
-    if (probe == NULL)
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot open", t->path);
-    fclose(probe);
-    t->archive = archive_read_new();
-    if (t->archive == NULL)
-        return cab_fail(CAB_ENOMEM, "out of memory: reading %s", t->path);
-    if (filters[filter].support(t->archive) != ARCHIVE_OK)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: libarchive was built without %s", t->path, filters[filter].name);
-    archive_read_support_format_raw(t->archive);
-    archive_read_support_format_empty(t->archive);
-    if (archive_read_open_filename(t->archive, t->path, READ_SIZE) != ARCHIVE_OK)
-        return archive_failed(t);
-    int result = archive_read_next_header(t->archive, &entry);
-    if (archive_filter_code(t->archive, 0) != filters[filter].code)
-        return cab_fail(CAB_EFORMAT, "%s: is not %s data, as its name says", t->path, filters[filter].name);
-    if (result == ARCHIVE_EOF)
-        t->ended = true;
-    else if (result != ARCHIVE_OK)
-        return archive_failed(t);
-    return CAB_OK;
-}
-
-cab_status cab_text_open(const char *path, const char *separator, const char *field, cab_text **out)
-{
-    cab_status status = CAB_OK;
-    cab_text *t = NULL;
-    int filter = -1;
-    bool jsonl = false;
-    *out = NULL;
-    if (!classify(path, &filter, &jsonl))
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "%s: not a kind of text file; expected .txt or .jsonl, or either with .gz, .xz "
-                        "or .zst",
-                        path);
-    CAB_TRY(CAB_NEW(&t, 1, "a text reader"));
-    t->separator = separator;
-    t->field = jsonl ? field : NULL;
-    CAB_GOTO(cab_strdup(&t->path, path));
-    if (jsonl && (t->tokener = json_tokener_new()) == NULL)
-        CAB_GOTO(cab_fail(CAB_ENOMEM, "out of memory: reading %s", path));
-    if (jsonl)
-        json_tokener_set_flags(t->tokener, JSON_TOKENER_STRICT);
-    if (filter >= 0)
-        CAB_GOTO(open_archive(t, filter));
-    else if ((t->file = fopen(path, "rb")) == NULL)
-        CAB_GOTO(cab_fail_errno(CAB_EIO, errno, "%s: cannot open", path));
-    *out = t;
-    t = NULL;
-done:
-    cab_text_close(t);
-    return status;
-}
-
-void cab_text_close(cab_text *t)
-{
-    if (t == NULL)
-        return;
-    if (t->file != NULL)
-        fclose(t->file);
-    archive_read_free(t->archive);
-    json_object_put(t->object);
-    if (t->tokener != NULL)
-        json_tokener_free(t->tokener);
-    cab_bytes_free(&t->buffer);
-    cab_free(t->path);
-    cab_free(t);
-}
-
-uint64_t cab_text_position(const cab_text *t)
-{
-    return t->archive != NULL ? (uint64_t)archive_filter_bytes(t->archive, -1) : t->read;
-}
-
 /* Appends what comes next to the buffer; sets `ended` at the end of the file. */
 static cab_status read_more(cab_text *t)
 {
+    const void *block = t->data + t->read;
+    size_t size = t->size - t->read < READ_SIZE ? t->size - t->read : READ_SIZE;
     if (t->start > 0) { /* what was lent out is no longer needed */
         memmove(t->buffer.data, t->buffer.data + t->start, t->buffer.count - t->start);
         t->buffer.count -= t->start;
@@ -188,188 +88,146 @@ static cab_status read_more(cab_text *t)
         t->offset += t->start;
         t->start = 0;
     }
-    if (t->buffer.count > DOCUMENT_MAX)
-        return cab_fail(CAB_EFORMAT, "%s: document %" PRIu64 " is longer than %zu MiB; is the separator \"%s\" right?",
-                        t->path, t->document + 1, DOCUMENT_MAX >> 20, t->separator);
-    CAB_TRY(CAB_GROW(&t->buffer.data, &t->buffer.capacity, t->buffer.count + READ_SIZE, "a document"));
-    char *end = t->buffer.data + t->buffer.count;
-    if (t->archive != NULL) {
-        la_ssize_t got = archive_read_data(t->archive, end, READ_SIZE);
-        if (got < 0)
-            return archive_failed(t);
-        t->buffer.count += (size_t)got;
-        t->ended = got == 0;
-        return CAB_OK;
-    }
-    size_t got = fread(end, 1, READ_SIZE, t->file);
-    if (ferror(t->file))
-        return cab_fail_errno(CAB_EIO, errno, "%s: cannot read after %" PRIu64 " bytes", t->path, t->read);
-    t->read += got;
-    t->buffer.count += got;
-    t->ended = got == 0;
+    if (t->expander != NULL)
+        CAB_TRY(cab_expander_next(t->expander, &block, &size));
+    else
+        t->read += size;
+    t->ended = size == 0;
+    if (size > t->options.limits.member -
+                   (t->buffer.count < t->options.limits.member ? t->buffer.count : t->options.limits.member))
+        return cab_fail(CAB_EFORMAT,
+                        "%s: document %" PRIu64 " is longer than the %" PRIu64
+                        " MiB that max_member allows; is the separator \"%s\" right?",
+                        t->name, t->document + 1, t->options.limits.member >> 20, t->options.separator);
+    return size == 0 ? CAB_OK : cab_bytes_append(&t->buffer, block, size);
+}
+
+cab_status cab_text_want(cab_text *t, size_t ahead, bool *there)
+{
+    while (ahead >= t->buffer.count - t->scan && !t->ended)
+        CAB_TRY(read_more(t));
+    *there = ahead < t->buffer.count - t->scan;
     return CAB_OK;
 }
 
-/* The next line as [*begin, *end) of the buffer, without its newline; *found is false at the end of the file. `start` is
- * not moved, so the lines of a document stay. */
-static cab_status next_line(cab_text *t, size_t *begin, size_t *end, bool *found)
+cab_status cab_text_line(cab_text *t, size_t *begin, size_t *end, bool *found)
 {
-    size_t seen = t->scan;
-    for (;;) {
-        const char *newline =
-            seen < t->buffer.count ? memchr(t->buffer.data + seen, '\n', t->buffer.count - seen) : NULL;
-        if (newline == NULL && !t->ended) {
-            size_t searched = t->buffer.count - t->scan;
-            CAB_TRY(read_more(t)); /* moves scan with the buffer */
-            seen = t->scan + searched;
-            continue;
-        }
-        *found = newline != NULL || t->scan < t->buffer.count;
-        *begin = t->scan;
-        *end = newline == NULL ? t->buffer.count : (size_t)(newline - t->buffer.data);
-        t->scan = newline == NULL ? t->buffer.count : *end + 1;
-        t->line += *found;
-        return CAB_OK;
+    const char *newline = NULL;
+    for (size_t searched = 0; newline == NULL;) {
+        bool more = false;
+        CAB_TRY(cab_text_want(t, searched, &more)); /* may move scan with the buffer */
+        if (!more)
+            break;
+        newline = memchr(t->buffer.data + t->scan + searched, '\n', t->buffer.count - t->scan - searched);
+        searched = t->buffer.count - t->scan;
     }
-}
-
-static cab_status check_utf8(const cab_text *t, size_t begin, size_t end)
-{
-    size_t valid = end > begin ? cab_utf8_valid(t->buffer.data + begin, end - begin) : 0;
-    if (valid == end - begin)
-        return CAB_OK;
-    return cab_fail(CAB_EFORMAT, "%s: document %" PRIu64 " is not UTF-8: byte 0x%02X at offset %" PRIu64, t->path,
-                    t->document + 1, (unsigned)(uint8_t)t->buffer.data[begin + valid], t->offset + begin + valid);
-}
-
-/* ---- documents -------------------------------------------------------------------------------------------------------- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-static cab_status next_txt(cab_text *t, const char **document, size_t *size)
-{
-    size_t separator = strlen(t->separator);
-    for (bool found = true; found;) {
-        size_t begin = 0, end = 0;
-        CAB_TRY(next_line(t, &begin, &end, &found));
-        size_t length = end - begin;
-        if (found && length > 0 && t->buffer.data[end - 1] == '\r')
-            length--;
-        if (found && (length != separator || memcmp(t->buffer.data + begin, t->separator, separator) != 0))
-            continue;
-        size_t first = t->start, last = found ? begin : t->buffer.count;
-        t->start = t->scan;
-        while (first < last && is_blank(t->buffer.data[first]))
-            first++;
-        while (last > first && is_blank(t->buffer.data[last - 1]))
-            last--;
-        if (first == last)
-            continue;
-        CAB_TRY(check_utf8(t, first, last));
-        *document = t->buffer.data + first;
-        *size = last - first;
-        t->document++;
-        return CAB_OK;
-    }
+    *found = newline != NULL || t->scan < t->buffer.count;
+    *begin = t->scan;
+    *end = newline == NULL ? t->buffer.count : (size_t)(newline - t->buffer.data);
+    t->scan = newline == NULL ? t->buffer.count : *end + 1;
+    if (*end > *begin && t->buffer.data[*end - 1] == '\r')
+        --*end;
+    t->line += *found;
     return CAB_OK;
 }
 
-/* The value of four hexadecimal digits after "\\u" at text; -1 when it is something else. */
-static int32_t escaped_unit(const char *text, const char *end)
+/* ---- opening ---------------------------------------------------------------------------------------------------------- */
+
+/* Past the mark of the encoding. */
+static cab_status begin_text(cab_text *t)
 {
-    int32_t unit = 0;
-    if (end - text < 6 || text[0] != '\\' || text[1] != 'u')
-        return -1;
-    for (int i = 2; i < 6; i++) {
-        char c = text[i];
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
-        if (digit < 0)
-            return -1;
-        unit = unit << 4 | digit;
-    }
-    return unit;
+    bool there = false;
+    CAB_TRY(cab_text_want(t, LOOKED_AT, &there));
+    if (t->buffer.count == 0)
+        return CAB_OK;
+    CAB_TRY(cab_encoding_check(t->name, t->buffer.data, t->buffer.count, &t->scan));
+    t->start = t->scan;
+    return CAB_OK;
 }
 
-/* Writes escaped surrogate pairs out as UTF-8, in place; returns the new size. json-c 0.16 takes the pairs of U+1D800 to
- * U+1DFFF, and of the same range in every plane, for halves and replaces them. */
-static size_t join_surrogates(char *text, size_t size)
+static cab_status open_packed(cab_text *t, cab_packing packing)
 {
-    const char *at = text, *end = text + size;
-    char *out = text;
-    while (at < end) {
-        int32_t high = escaped_unit(at, end);
-        int32_t low = high >= 0xD800 && high <= 0xDBFF ? escaped_unit(at + 6, end) : -1;
-        if (low >= 0xDC00 && low <= 0xDFFF) {
-            char character[4];
-            unsigned length =
-                cab_utf8_encode(0x10000u + ((uint32_t)(high & 0x3FF) << 10) + (uint32_t)(low & 0x3FF), character);
-            memcpy(out, character, length);
-            out += length;
-            at += 12;
-            continue;
-        }
-        bool escape = *at == '\\' && at + 1 < end;
-        *out++ = *at++;
-        if (escape) /* a backslash may be what is escaped */
-            *out++ = *at++;
-    }
-    return (size_t)(out - text);
+    const cab_packing found = cab_packing_of(t->data, t->size);
+    if (packing == CAB_UNPACKED && found != CAB_UNPACKED && found != CAB_BZIP2)
+        return cab_fail(CAB_EFORMAT, "%s: is %s data, though its name does not end so", t->name,
+                        cab_packing_name(found));
+    if (packing == CAB_UNPACKED)
+        return CAB_OK;
+    if (found != packing)
+        return cab_fail(CAB_EFORMAT, "%s: is not %s data, as its name says", t->name, cab_packing_name(packing));
+    return cab_expander_open(t->data, t->size, t->name, t->options.limits.total, &t->expander);
 }
 
-static cab_status parse_line(cab_text *t, size_t begin, size_t end, const char **document, size_t *size)
+cab_status cab_text_parse(const void *data, size_t size, const char *name, const cab_text_options *options,
+                          cab_text **out)
 {
-    json_object *value = NULL;
-    CAB_TRY(check_utf8(t, begin, end));
-    size_t length = join_surrogates(t->buffer.data + begin, end - begin);
-    if (length >= INT_MAX)
-        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": %zu bytes of JSON", t->path, t->line, length);
+    cab_status status = CAB_OK;
+    cab_text *t = NULL;
+    cab_packing packing;
+    const kind *k = classify(name, &packing);
+    *out = NULL;
+    if (k == NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: not a kind of text file; expected " CAB_TEXT_KINDS, name);
+    CAB_TRY(CAB_NEW(&t, 1, "a text reader"));
+    t->options = *options;
+    t->options.limits = cab_expand_limits_of(&options->limits, size);
+    t->next = k->next;
+    t->comma = k->comma;
+    t->data = data;
+    t->size = size;
+    CAB_GOTO(cab_strdup(&t->name, name));
+    if (k->field && (t->tokener = json_tokener_new()) == NULL)
+        CAB_GOTO(cab_fail(CAB_ENOMEM, "out of memory: reading %s", name));
+    if (k->field)
+        json_tokener_set_flags(t->tokener, JSON_TOKENER_STRICT);
+    CAB_GOTO(open_packed(t, packing));
+    CAB_GOTO(begin_text(t));
+    *out = t;
+    t = NULL;
+done:
+    cab_text_close(t);
+    return status;
+}
+
+cab_status cab_text_open(const char *path, const cab_text_options *options, cab_text **out)
+{
+    cab_map map = {0};
+    *out = NULL;
+    CAB_TRY(cab_map_open(path, &map));
+    cab_status status = cab_text_parse(map.data, map.size, path, options, out);
+    if (status == CAB_OK)
+        (*out)->map = map;
+    else
+        cab_map_close(&map);
+    return status;
+}
+
+void cab_text_close(cab_text *t)
+{
+    if (t == NULL)
+        return;
+    cab_expander_close(t->expander);
     json_object_put(t->object);
-    json_tokener_reset(t->tokener);
-    t->object = json_tokener_parse_ex(t->tokener, t->buffer.data + begin, (int)length);
-    enum json_tokener_error error = json_tokener_get_error(t->tokener);
-    if (error != json_tokener_success)
-        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": not valid JSON: %s", t->path, t->line,
-                        error == json_tokener_continue ? "ends unfinished" : json_tokener_error_desc(error));
-    if (!json_object_is_type(t->object, json_type_object) || !json_object_object_get_ex(t->object, t->field, &value) ||
-        !json_object_is_type(value, json_type_string))
-        return cab_fail(CAB_EFORMAT, "%s: line %" PRIu64 ": expected an object with a string field \"%s\"", t->path,
-                        t->line, t->field);
-    *document = json_object_get_string(value);
-    *size = (size_t)json_object_get_string_len(value);
-    return CAB_OK;
+    if (t->tokener != NULL)
+        json_tokener_free(t->tokener);
+    cab_bytes_free(&t->buffer);
+    cab_bytes_free(&t->names);
+    cab_map_close(&t->map);
+    cab_free(t->name);
+    cab_free(t);
 }
 
-static cab_status next_jsonl(cab_text *t, const char **document, size_t *size)
+uint64_t cab_text_position(const cab_text *t)
 {
-    for (bool found = true; found;) {
-        size_t begin = 0, end = 0;
-        CAB_TRY(next_line(t, &begin, &end, &found));
-        t->start = t->scan;
-        while (begin < end && is_blank(t->buffer.data[begin]))
-            begin++;
-        while (end > begin && is_blank(t->buffer.data[end - 1]))
-            end--;
-        if (begin == end)
-            continue;
-        CAB_TRY(parse_line(t, begin, end, document, size));
-        if (*size == 0)
-            continue;
-        t->document++;
-        return CAB_OK;
-    }
-    *document = NULL;
-    return CAB_OK;
+    return t->expander != NULL ? cab_expander_position(t->expander) : t->read;
 }
 
 cab_status cab_text_next(cab_text *t, const char **document, size_t *size)
 {
     *document = NULL;
     *size = 0;
-    return t->field == NULL ? next_txt(t, document, size) : next_jsonl(t, document, size);
+    CAB_TRY(t->next(t, document, size));
+    if (*size == 0)
+        *document = NULL;
+    return CAB_OK;
 }

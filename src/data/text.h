@@ -1,11 +1,17 @@
-/* text.h - documents out of .txt and .jsonl files, either of them as .gz, .xz or .zst.
+/* text.h - documents out of text files, any of them as .gz, .xz or .zst.
  *
- * .txt: documents end at a line equal to the separator and lose the white space (ASCII) around them. .jsonl: one JSON
- * object per line, the document is a string field, taken as it is; blank lines are passed over. Empty documents are skipped. Memory is bounded by the longest document, whatever the size of the file. */
+ *   .txt, .md      documents end at a line equal to the separator and lose the white space (ASCII) around them
+ *   .jsonl         one JSON object per line; the document is a string field, taken as it is; blank lines are passed over
+ *   .json          an array of such objects, one object, or several one after the other
+ *   .csv, .tsv     the first record names the columns; the document is a field, which may be quoted and of several lines
+ *
+ * A line ends with LF or CRLF, which becomes LF within a document; a byte order mark of UTF-8 is passed over, UTF-16 is
+ * refused. Empty documents are skipped. Memory is bounded by the longest document, whatever the size of the file. */
 #ifndef CAB_DATA_TEXT_H
 #define CAB_DATA_TEXT_H
 
 #include "base/error.h"
+#include "data/expand.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,15 +19,27 @@
 
 typedef struct cab_text cab_text;
 
+typedef struct cab_text_options {
+    const char *separator;    /* of .txt and .md */
+    const char *field;        /* of the others: the field or column that holds the document */
+    cab_expand_limits limits; /* of packed files; `member` bounds a document of any file */
+} cab_text_options;
+
+/* Names of the kinds, for messages. */
+#define CAB_TEXT_KINDS ".txt, .md, .jsonl, .json, .csv or .tsv, any of them with .gz, .xz or .zst"
+
 /* Whether the name ends as a text file's does. */
 bool cab_text_is_text(const char *path);
 /* Continues a hash over what decides the documents besides the bytes of the file. */
-uint64_t cab_text_key(uint64_t hash, const char *path, const char *separator, const char *field);
+uint64_t cab_text_key(uint64_t hash, const char *path, const cab_text_options *options);
 
-/* `separator` serves .txt, `field` .jsonl; both must outlive the object. */
-cab_status cab_text_open(const char *path, const char *separator, const char *field, cab_text **out);
+/* The options' strings must outlive the object. */
+cab_status cab_text_open(const char *path, const cab_text_options *options, cab_text **out);
+/* The same from memory that must outlive the object; `name` tells the kind. */
+cab_status cab_text_parse(const void *data, size_t size, const char *name, const cab_text_options *options,
+                          cab_text **out);
 /* The next document, valid UTF-8, borrowed until the next call; *document is NULL after the last. Truncated or damaged
- * archives, invalid UTF-8 and bad JSON are CAB_EFORMAT with the place. */
+ * archives, invalid UTF-8, bad JSON and bad CSV are CAB_EFORMAT with the place, and so is a document that is too long. */
 cab_status cab_text_next(cab_text *text, const char **document, size_t *size);
 /* Bytes of the file read so far (compressed ones for archives), for progress. */
 uint64_t cab_text_position(const cab_text *text);

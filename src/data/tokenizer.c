@@ -297,7 +297,7 @@ cab_status cab_tokenizer_load(const char *path, cab_tokenizer **out)
     char *text = NULL;
     size_t size = 0;
     *out = NULL;
-    CAB_TRY(cab_file_read(path, FILE_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, FILE_MAX, &text, &size));
     cab_status status = cab_tokenizer_parse(text, size, path, out);
     cab_free(text);
     return status;

@@ -55,11 +55,12 @@
     ENUM(classes, 0, "data|teacher", "vim: classes it tells apart: those of the data, or all of the teacher's")
 
 #define CAB_RECIPE_DATA(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
-    LIST(train, "training files: .txt, .jsonl, either .gz / .xz / .zst, or token files .npy / .bin; of images: "       \
-                "folders of classes, archives of them (.tar, .zip) or .csv lists")                                     \
+    LIST(train,                                                                                                        \
+         "training files: .txt, .md, .jsonl, .json, .csv, .tsv, any of them .gz / .xz / .zst, or token files .npy / "  \
+         ".bin; of images: folders of classes, archives of them (.tar, .zip) or .csv lists")                           \
     LIST(eval, "validation files of the same kinds")                                                                   \
-    TEXT(separator, "<|endoftext|>", "line that ends a document in .txt files")                                        \
-    TEXT(text_field, "text", "field of .jsonl lines that holds the document")                                          \
+    TEXT(separator, "<|endoftext|>", "line that ends a document in .txt and .md files")                                \
+    TEXT(text_field, "text", "field of .jsonl and .json objects, or column of .csv and .tsv, that holds the document") \
     ENUM(bin_type, 0, "uint16|uint32", "element type of .bin token files")                                             \
     REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \

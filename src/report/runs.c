@@ -109,7 +109,7 @@ static cab_status read_log(cab_report_run *run)
     CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_LOG));
     if (!cab_path_exists(path))
         return CAB_OK;
-    CAB_TRY(cab_file_read(path, LOG_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, LOG_MAX, &text, &size));
     for (size_t at = 0; status == CAB_OK && at < size; at += length + 1) {
         const char *end = memchr(text + at, '\n', size - at);
         length = end ? (size_t)(end - text) - at : size - at;
@@ -218,7 +218,7 @@ static cab_status read_recipe(cab_report_run *run)
     CAB_TRY(cab_path_join(path, run->directory, CAB_RUN_RECIPE));
     if (!cab_path_exists(path))
         return CAB_OK;
-    CAB_TRY(cab_file_read(path, RECIPE_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, RECIPE_MAX, &text, &size));
     cab_free(run->recipe);
     run->recipe = text;
     return CAB_OK;

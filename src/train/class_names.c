@@ -148,7 +148,7 @@ static cab_status read_file(const cab_model *model, const char *path, cab_class_
 {
     char *text = NULL;
     size_t size = 0;
-    CAB_TRY(cab_file_read(path, FILE_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, FILE_MAX, &text, &size));
     bool map = memchr(text, '\t', strcspn(text, "\n")) != NULL;
     cab_status status = map ? read_map(model, path, text, size, n) : read_list(path, text, n);
     cab_free(text);

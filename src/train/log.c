@@ -86,7 +86,7 @@ static cab_status drop_later_lines(const char *path, uint64_t step, bool last)
     size_t size;
     cab_writer writer;
     cab_status status = CAB_OK;
-    CAB_TRY(cab_file_read(path, LOG_MAX, &text, &size));
+    CAB_TRY(cab_file_read_text(path, LOG_MAX, &text, &size));
     status = cab_writer_open(&writer, path);
     if (status != CAB_OK) {
         cab_free(text);
@@ -111,8 +111,7 @@ cab_status cab_run_log_open(cab_run_log *log, const char *directory, uint64_t st
     CAB_TRY(cab_path_join(log->path, directory, CAB_RUN_LOG));
     if (step > 0 && cab_path_exists(log->path))
         CAB_TRY(drop_later_lines(log->path, step, last));
-    log->stream = fopen(log->path, step > 0 ? "a" : "w");
-    return log->stream ? CAB_OK : cab_fail_errno(CAB_EIO, errno, "%s: cannot be opened for writing", log->path);
+    return cab_file_append(log->path, step > 0, &log->stream);
 }
 
 /* Writes the object as one line and frees it. */

@@ -63,7 +63,63 @@ static void read_keeps_its_limit(void **state)
     cab_free(text);
     assert_fails(cab_file_read(path, 4, &text, &size), CAB_EFORMAT, "text: larger than the 4 bytes");
     assert_null(text);
-    assert_fails(cab_file_read(*state, 4, &text, &size), CAB_EIO, "cannot read");
+    assert_fails(cab_file_read(*state, 4, &text, &size), CAB_EIO, "is a directory, expected a regular file");
+}
+
+/* None of these may be waited for, and none read to its end. */
+static void read_refuses_what_is_no_file(void **state)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = NULL;
+    const char *pipe_path = temp_path(state, "pipe");
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_fails(cab_file_read(pipe_path, 100, &text, &size), CAB_EIO, "pipe: is a device, pipe or socket, expected");
+    assert_fails(cab_file_read_text(pipe_path, 100, &text, &size), CAB_EIO, "pipe: is a device");
+    assert_fails(cab_file_read("/dev/zero", 100, &text, &size), CAB_EIO, "/dev/zero: is a device");
+    assert_fails(cab_file_open(pipe_path, &stream), CAB_EIO, "pipe: is a device");
+    assert_null(stream);
+    assert_fails(cab_file_append(pipe_path, false, &stream), CAB_EIO, "pipe: is a device");
+    assert_null(stream);
+}
+
+static void append_keeps_or_empties(void **state)
+{
+    FILE *stream = NULL;
+    const char *path = temp_path(state, "log");
+    for (int round = 0; round < 3; round++) {
+        assert_ok(cab_file_append(path, round != 2, &stream));
+        assert_true(fputs("line\n", stream) >= 0);
+        assert_int_equal(fclose(stream), 0);
+        assert_content(path, round == 1 ? "line\nline\n" : "line\n");
+    }
+    assert_fails(cab_file_append(*state, true, &stream), CAB_EIO, "cannot be opened for writing");
+}
+
+static void text_loses_its_mark(void **state)
+{
+    char *text = NULL;
+    size_t size = 0;
+    const char *path = temp_path(state, "text");
+    assert_ok(cab_file_write(path,
+                             "\xEF\xBB\xBF"
+                             "a",
+                             4));
+    assert_ok(cab_file_read_text(path, 100, &text, &size));
+    assert_int_equal(size, 1);
+    assert_string_equal(text, "a");
+    cab_free(text);
+    assert_ok(cab_file_write(path, "a\0b\0c\0", 6));
+    assert_fails(cab_file_read_text(path, 100, &text, &size), CAB_EFORMAT, "text: is UTF-16LE, expected UTF-8");
+    assert_null(text);
+}
+
+/* Asking what stands in the way must not hide why nothing could be made. */
+static void directory_tells_the_reason(void **state)
+{
+    (void)state;
+    assert_fails(cab_directory_make("/sys/cab-test"), CAB_EIO, "/sys/cab-test: cannot make the directory: ");
+    assert_null(strstr(cab_error_text(), "No such file"));
 }
 
 static void read_grows_past_its_first_buffer(void **state)
@@ -235,6 +291,10 @@ int main(void)
         TEMP_TEST(map_of_nothing),
         TEMP_TEST(map_refuses_what_is_no_file),
         TEMP_TEST(read_keeps_its_limit),
+        TEMP_TEST(read_refuses_what_is_no_file),
+        TEMP_TEST(append_keeps_or_empties),
+        TEMP_TEST(text_loses_its_mark),
+        TEMP_TEST(directory_tells_the_reason),
         TEMP_TEST(read_grows_past_its_first_buffer),
         TEMP_TEST(old_file_stands_until_commit),
         TEMP_TEST(failed_write_leaves_the_old_file),

@@ -135,7 +135,10 @@ static void hostile_text_stays_one_line(void **state)
     parse_text("{\"a\": \"\\u001b[2J\\nx\"}", &json);
     assert_fails(cab_json_int(&json, NULL, "a", 0, 1, &value), CAB_EFORMAT, "expected an integer");
     cab_json_close(&json);
-    assert_fails(cab_fail(CAB_EFORMAT, "%s", "a\n\x1b[2Jb\x7f"), CAB_EFORMAT, "a??[2Jb?");
+    assert_fails(cab_fail(CAB_EFORMAT, "%s", "a\n\x1b[2Jb\x7f"), CAB_EFORMAT, "a\\n\\x1b[2Jb\\x7f");
+    assert_fails(cab_fail(CAB_EFORMAT, "caf\xC3\xA9 \xC2\x9B"
+                                       "2J \xE2\x80\xAE \xFF\t"),
+                 CAB_EFORMAT, "caf\xC3\xA9 \\u009b2J \\u202e \\xff\\t");
 }
 
 static void any_bytes_become_utf8(void **state)
@@ -151,6 +154,19 @@ static void any_bytes_become_utf8(void **state)
         assert_string_equal(json_object_get_string(text), pairs[i][1]);
         json_object_put(text);
     }
+}
+
+/* As editors on Windows save it. */
+static void byte_order_marks(void **state)
+{
+    cab_json json;
+    const char *path = temp_path(state, "config.json");
+    assert_ok(cab_file_write(path, "\xEF\xBB\xBF{\"a\": 1}", 11));
+    assert_ok(cab_json_load(path, 100, &json));
+    cab_json_close(&json);
+    assert_ok(cab_file_write(path, "\xFF\xFE{\0}\0", 6));
+    assert_fails(cab_json_load(path, 100, &json), CAB_EFORMAT,
+                 "config.json: is UTF-16, expected UTF-8; convert it: iconv");
 }
 
 static void files(void **state)
@@ -202,6 +218,7 @@ int main(void)
         cmocka_unit_test(other_types),
         cmocka_unit_test(hostile_text_stays_one_line),
         cmocka_unit_test(any_bytes_become_utf8),
+        TEMP_TEST(byte_order_marks),
         TEMP_TEST(files),
         cmocka_unit_test(real_configuration),
     };

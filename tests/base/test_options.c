@@ -81,7 +81,7 @@ static void wrong_values_leave_the_field_as_it_was(void **state)
         {"gloss", "1e400", "gloss: found \"1e400\""},
         {"primer", "maybe", "primer: found \"maybe\", expected true or false"},
         {"finish", "glos", "finish: found \"glos\", did you mean \"gloss\"? Expected one of matt, satin, gloss"},
-        {"finish", "xxxxxxxx\033", "finish: found \"xxxxxxxx?\", expected one of matt, satin, gloss"},
+        {"finish", "xxxxxxxx\033", "finish: found \"xxxxxxxx\\x1b\", expected one of matt, satin, gloss"},
     };
     struct sample sample = {0};
     assert_ok(cab_options_init(sample_table(), &sample));

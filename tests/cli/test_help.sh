@@ -66,7 +66,7 @@ says err 'cab: no command "distil"; did you mean "distill"?'
 expect 2 "$CAB" qqqqqqqqq
 says err 'no command "qqqqqqqqq"; cab --help lists them'
 expect 2 "$CAB" "$(printf 'x\033[31m')"
-says err 'no command "x?[31m"'
+says err 'no command "x\x1b[31m"'
 expect 2 "$CAB" distill --metod soft
 says err 'cab distill: unknown option --metod; did you mean --method?'
 expect 2 "$CAB" generate model --max_tokens 3

@@ -94,7 +94,7 @@ static void test_cache(void **state)
 {
     world w = world_open(state);
     const char *path = numbered(state, "a.txt", 500);
-    cab_cache_options options = {w.options.cache, "<|endoftext|>", "text"};
+    cab_cache_options options = {w.options.cache, {.separator = "<|endoftext|>", .field = "text"}};
     cab_cache cache;
     char file[CAB_PATH_MAX], name[32];
     uint64_t key = 0, other = 0;
@@ -113,7 +113,7 @@ static void test_cache(void **state)
     assert_true(other == key);
     assert_ok(cab_cache_key(numbered(state, "b.txt", 499), w.tokenizer, &options, &other));
     assert_true(other != key);
-    cab_cache_options changed = {options.directory, "---", "text"};
+    cab_cache_options changed = {options.directory, {.separator = "---", .field = "text"}};
     assert_ok(cab_cache_key(path, w.tokenizer, &changed, &other));
     assert_true(other != key);
     assert_ok(cab_cache_key(numbered(state, "c.jsonl", 500), w.tokenizer, &options, &other));
@@ -126,7 +126,7 @@ static void test_damaged_cache(void **state)
 {
     world w = world_open(state);
     const char *path = numbered(state, "a.txt", 20);
-    cab_cache_options options = {w.options.cache, "<|endoftext|>", "text"};
+    cab_cache_options options = {w.options.cache, {.separator = "<|endoftext|>", .field = "text"}};
     cab_cache cache;
     char file[CAB_PATH_MAX], name[32], *sound = NULL;
     uint64_t key = 0;
@@ -175,7 +175,7 @@ static void test_cache_threads(void **state)
         return;
     }
     assert_ok(cab_tokenizer_load(json, &t));
-    cab_cache_options options = {scratch_path(state, "cache"), "<|endoftext|>", "text"};
+    cab_cache_options options = {scratch_path(state, "cache"), {.separator = "<|endoftext|>", .field = "text"}};
     cab_cache cache;
     assert_ok(cab_cache_open(text, t, &options, &cache));
     assert_int_equal(cache.documents, 400);
@@ -183,7 +183,7 @@ static void test_cache_threads(void **state)
     const char *document = NULL;
     size_t size = 0;
     uint64_t at = 0;
-    assert_ok(cab_text_open(text, options.separator, options.field, &reader));
+    assert_ok(cab_text_open(text, &options.text, &reader));
     for (uint64_t i = 0; i < cache.documents; i++) {
         cab_ids ids = {0};
         assert_ok(cab_text_next(reader, &document, &size));

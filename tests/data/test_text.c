@@ -17,7 +17,7 @@ static cab_status read_all(const char *path, cab_bytes *out)
     const char *document = NULL;
     size_t size = 0;
     out->count = 0;
-    CAB_TRY(cab_text_open(path, "<|endoftext|>", "text", &t));
+    CAB_TRY(cab_text_open(path, &(cab_text_options){.separator = "<|endoftext|>", .field = "text"}, &t));
     cab_status status = CAB_OK;
     while ((status = cab_text_next(t, &document, &size)) == CAB_OK && document != NULL) {
         if (out->count > 0)
@@ -134,6 +134,69 @@ static void test_long_file(void **state)
     cab_bytes_free(&again);
 }
 
+/* A file from Windows and a file with a mark hold what the plain file holds. */
+static void test_line_ends_and_marks(void **state)
+{
+    check_documents(scratch_text(state, "crlf.txt", "first\r\nstory\r\n<|endoftext|>\r\nsecond\r\n"),
+                    "first\nstory|second");
+    check_documents(scratch_text(state, "cr.txt", "a\rb\r\r\nc"), "a\rb\r\nc");
+    check_documents(scratch_text(state, "mark.txt",
+                                 "\xEF\xBB\xBF"
+                                 "a \xEF\xBB\xBF"
+                                 "b"),
+                    "a \xEF\xBB\xBF"
+                    "b");
+    check_documents(scratch_text(state, "mark.jsonl", "\xEF\xBB\xBF{\"text\":\"a\\r\\n\"}\r\n{\"text\":\"b\"}\r\n"),
+                    "a\r\n|b");
+    check_documents(scratch_text(state, "mark.csv", "\xEF\xBB\xBFtext\r\na\r\n"), "a");
+    check_documents(scratch_text(state, "only.txt", "\xEF\xBB\xBF"), "");
+}
+
+static void test_utf16(void **state)
+{
+    static const char little[] = "\xFF\xFE"
+                                 "a\0b\0",
+                      big[] = "\xFE\xFF\0a\0b", bare[] = "{\0\"\0t\0e\0", wide[] = "\xFF\xFE\0\0a\0\0\0";
+    check_fails(scratch_data(state, "l.txt", little, sizeof little - 1), CAB_EFORMAT,
+                "is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW");
+    check_fails(scratch_data(state, "b.md", big, sizeof big - 1), CAB_EFORMAT, "is UTF-16, expected");
+    check_fails(scratch_data(state, "n.jsonl", bare, sizeof bare - 1), CAB_EFORMAT, "iconv -f UTF-16LE");
+    check_fails(scratch_data(state, "w.csv", wide, sizeof wide - 1), CAB_EFORMAT, "is UTF-32");
+}
+
+static void test_json(void **state)
+{
+    check_documents(scratch_text(state, "a.json",
+                                 " [ {\"text\": \"one }\\\"\"},\n{\"id\":[{}],\"text\":\"\"} , {\"text\":\"two\"}]\n"),
+                    "one }\"|two");
+    check_documents(scratch_text(state, "o.json", "{\n  \"text\": \"one\"\n}\n"), "one");
+    check_documents(scratch_text(state, "l.json", "{\"text\":\"one\"}\n{\"text\":\"two\"}"), "one|two");
+    check_documents(scratch_text(state, "e.json", "[]"), "");
+    check_fails(scratch_text(state, "1.json", "[{\"text\":\"one\"}"), CAB_EFORMAT,
+                "after 1 objects, at byte 15: found the end");
+    check_fails(scratch_text(state, "2.json", "[{\"text\":\"one\"} {}]"), CAB_EFORMAT,
+                "found '{', expected ',' or ']'");
+    check_fails(scratch_text(state, "3.json", "[\"one\"]"), CAB_EFORMAT, "expected an object");
+    check_fails(scratch_text(state, "4.json", "[{\"text\":\"one"), CAB_EFORMAT, "object 1 ends unfinished");
+    check_fails(scratch_text(state, "5.json", "[{\"text\":\"one\"}] x"), CAB_EFORMAT, "found 'x', expected the end");
+    check_fails(scratch_text(state, "6.json", "[{\"content\":\"one\",\"id\":4}]"), CAB_EFORMAT,
+                "string field \"text\" (text_field chooses it); its fields: content, id (int)");
+}
+
+static void test_csv(void **state)
+{
+    check_documents(scratch_text(state, "a.csv", "id,text\n1,one\n2,\"two, \"\"quoted\"\"\r\nand more\"\n\n3,\n4,last"),
+                    "one|two, \"quoted\"\nand more|last");
+    check_documents(scratch_text(state, "a.tsv", "text\tid\r\none, two\t1\r\n"), "one, two");
+    check_documents(scratch_text(state, "names.csv", "text\n"), "");
+    check_fails(scratch_text(state, "1.csv", "id,content\n1,one\n"), CAB_EFORMAT,
+                "no column \"text\" (text_field chooses it); its columns: id, content");
+    check_fails(scratch_text(state, "2.csv", "text,id\na,1\nb\n"), CAB_EFORMAT, "line 3: 1 fields, expected 2");
+    check_fails(scratch_text(state, "3.csv", "text\n\"a\nb\n"), CAB_EFORMAT, "a double quote without its end");
+    check_fails(scratch_text(state, "4.csv", "text\n\"a\nb\"c\n"), CAB_EFORMAT, "line 3: a double quote");
+    check_fails(scratch_text(state, "5.csv", "text\n\xFF\n"), CAB_EFORMAT, "not UTF-8: byte 0xFF at offset 5");
+}
+
 static void test_bad_text(void **state)
 {
     check_fails(scratch_path(state, "absent.txt"), CAB_EIO, "cannot open");
@@ -173,6 +236,76 @@ static void test_truncated_archives(void **state)
         cab_map_close(&map);
     }
     cab_bytes_free(&text);
+}
+
+/* One flipped bit in the packed text or in a checksum. (libarchive writes zstd without one.) */
+static void test_damaged_archives(void **state)
+{
+    static const struct {
+        const char *name, *flipped, *filter;
+        size_t trailer; /* bytes from the end where a checksum lies */
+    } kinds[] = {{"w.txt.gz", "f.txt.gz", "gzip", 8}, {"w.txt.xz", "f.txt.xz", "xz", 40}};
+    cab_bytes text = {0};
+    for (uint32_t i = 0, x = 1; i < 2000; i++, x = x * 1664525u + 1013904223u) {
+        char word[16];
+        assert_ok(cab_bytes_append(&text, word, (size_t)snprintf(word, sizeof word, "%u\n", x)));
+    }
+    for (size_t i = 0; i < 2; i++) {
+        const char *path = scratch_path(state, kinds[i].name), *flipped = scratch_path(state, kinds[i].flipped);
+        char *packed = NULL;
+        size_t size = 0;
+        write_compressed(path, kinds[i].filter, text.data, text.count);
+        assert_ok(cab_file_read(path, 1 << 20, &packed, &size));
+        const size_t places[] = {size / 2, size / 3, size - kinds[i].trailer};
+        for (size_t k = 0; k < 3; k++) {
+            packed[places[k]] ^= 1;
+            assert_ok(cab_file_write(flipped, packed, size));
+            check_fails(flipped, CAB_EFORMAT, "damaged or truncated");
+            packed[places[k]] ^= 1;
+        }
+        cab_free(packed);
+    }
+    cab_bytes_free(&text);
+}
+
+/* Members of gzip one after the other are one text; anything else behind the last is an error. */
+static void test_gzip_members(void **state)
+{
+    const char *path = scratch_path(state, "m.txt.gz");
+    char *packed = NULL;
+    size_t size = 0;
+    cab_bytes both = {0};
+    write_compressed(path, "gzip", "one\n", 4);
+    assert_ok(cab_file_read(path, 1 << 20, &packed, &size));
+    assert_ok(cab_bytes_append(&both, packed, size));
+    assert_ok(cab_bytes_append(&both, packed, size));
+    check_documents(scratch_data(state, "both.txt.gz", both.data, both.count), "one\none");
+    assert_ok(cab_bytes_append(&both, "\0\0\0", 3));
+    check_documents(scratch_data(state, "zeros.txt.gz", both.data, both.count), "one\none");
+    assert_ok(cab_bytes_append(&both, "x", 1));
+    check_fails(scratch_data(state, "more.txt.gz", both.data, both.count), CAB_EFORMAT, "other bytes follow its end");
+    cab_bytes_free(&both);
+    cab_free(packed);
+}
+
+/* 80 MiB of zeros in a few kilobytes: more than the 64 MiB that a small file may become. */
+static void test_expansion(void **state)
+{
+    enum { SIZE = 80 << 20 };
+    static const char *const names[][2] = {{"bomb.txt.gz", "gzip"}, {"bomb.txt.xz", "xz"}, {"bomb.txt.zst", "zstd"}};
+    char *zeros = calloc(1, SIZE);
+    assert_non_null(zeros);
+    for (size_t i = 0; i < 3; i++) {
+        const char *path = scratch_path(state, names[i][0]);
+        write_compressed(path, names[i][1], zeros, SIZE);
+        check_fails(path, CAB_EFORMAT, "MiB from");
+        check_fails(path, CAB_EFORMAT, "max_expanded");
+    }
+    free(zeros);
+    cab_text *t = NULL;
+    const char *path = scratch_text(state, "long.txt", "a line of some length\n");
+    const cab_text_options small = {.separator = "--", .field = "text", .limits.member = 10};
+    check_error(cab_text_open(path, &small, &t), CAB_EFORMAT, path, "max_member");
 }
 
 /* ---- token files ------------------------------------------------------------------------------------------------------ */
@@ -306,7 +439,14 @@ int main(void)
         scratch_test(test_compressed),
         scratch_test(test_long_file),
         scratch_test(test_bad_text),
+        scratch_test(test_line_ends_and_marks),
+        scratch_test(test_utf16),
+        scratch_test(test_json),
+        scratch_test(test_csv),
         scratch_test(test_truncated_archives),
+        scratch_test(test_damaged_archives),
+        scratch_test(test_gzip_members),
+        scratch_test(test_expansion),
         scratch_test(test_token_files),
         scratch_test(test_bad_token_files),
         scratch_test(test_token_documents),
