@@ -22,6 +22,8 @@
     TEXT(out, 'o', "FILE", "", "write all numbers as .json, or a page with charts and heat maps as .html")             \
     INT(seq_len, 'l', "N", 0, 0, 1048576, "tokens per window; 0: 256, or the teacher's context if that is less")       \
     ENUM(on_error, 0, "WORD", 0, "stop|skip", "what an image that cannot be read does")                                \
+    INT(max_member, 0, "MIB", 0, 0, 1 << 30, "what a member of an archive, or a document, may expand to; 0: 1024")     \
+    INT(max_expanded, 0, "MIB", 0, 0, 1 << 30, "what a packed file may expand to in all; 0: 256 times its size")       \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
     TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
     ENUM(bin_type, 0, "NAME", 0, "uint16|uint32", "element type of .bin token files")                                  \
@@ -122,6 +124,7 @@ static cab_status run(const void *given, const cab_list *operands)
                                       .files_count = o->data.count,
                                       .classes = o->classes[0] ? o->classes : NULL,
                                       .on_error = o->on_error == 1 ? CAB_ON_ERROR_SKIP : CAB_ON_ERROR_STOP,
+                                      .limits = cab_expand_limits_mib(o->max_member, o->max_expanded),
                                       .separator = o->separator,
                                       .text_field = o->text_field,
                                       .bin_uint32 = o->bin_type == 1,

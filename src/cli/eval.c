@@ -22,6 +22,8 @@
     BOOL(per_class, 'p', "images: a line for every class")                                                             \
     INT(confusions, 0, "N", 10, 0, 1000000, "images: how many of the most confused pairs of classes to print")         \
     ENUM(on_error, 0, "WORD", 0, "stop|skip", "images that cannot be read")                                            \
+    INT(max_member, 0, "MIB", 0, 0, 1 << 30, "what a member of an archive, or a document, may expand to; 0: 1024")     \
+    INT(max_expanded, 0, "MIB", 0, 0, 1 << 30, "what a packed file may expand to in all; 0: 256 times its size")       \
     INT(image_size, 0, "N", 0, 0, 4096, "images: pixels of a side; 0: what the model was trained on")                  \
     BOOL(per_document, 0, "score each document alone; without it, windows over all documents joined")                  \
     INT(seq_len, 'l', "N", 0, 0, 1048576, "tokens per window; 0: the model's context")                                 \
@@ -127,6 +129,7 @@ static cab_status eval_images(const struct eval_options *o, const char *model, c
                                               .data_count = o->data.count,
                                               .classes = o->classes[0] ? o->classes : NULL,
                                               .on_error = o->on_error == 1 ? CAB_ON_ERROR_SKIP : CAB_ON_ERROR_STOP,
+                                              .limits = cab_expand_limits_mib(o->max_member, o->max_expanded),
                                               .image_size = (int)o->image_size,
                                               .batch = (int)o->batch,
                                               .precision = precision,
@@ -175,6 +178,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, cab
                                        .files_count = o->data.count,
                                        .separator = o->separator,
                                        .text_field = o->text_field,
+                                       .limits = cab_expand_limits_mib(o->max_member, o->max_expanded),
                                        .bin_uint32 = o->bin_type == 1,
                                        .cache = cache,
                                        .seq_len = o->seq_len,

@@ -4,6 +4,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/thread.h"
 #include "cli/command.h"
 
 #include <errno.h>
@@ -79,22 +80,6 @@ static const char *command_word(const char *word)
     return word;
 }
 
-/* gcc's OpenMP lets a waiting thread spin for milliseconds, which starves the thread it waits for as soon as other
- * programs want the processors: 1.1 steps/s of the demo's training instead of 12.7 with four busy programs on two cores.
- * It reads its limit before main(), so the tool starts itself again with one, unless the user chose otherwise. Without
- * /proc it goes on as it is. */
-static void limit_spinning(char **argv)
-{
-    char path[CAB_PATH_MAX];
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
-        return;
-    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (length > 0) {
-        path[length] = '\0';
-        execv(path, argv);
-    }
-}
-
 /* A file that is opened later must not get the number that results or messages are written to. Writing to these still fails. */
 static void open_standard_streams(void)
 {
@@ -110,7 +95,7 @@ int main(int argc, char **argv)
 {
     const cli_command *command = NULL;
     open_standard_streams();
-    limit_spinning(argv);
+    cab_thread_start(argv);
     signal(SIGXFSZ, SIG_IGN); /* a write beyond `ulimit -f` fails with EFBIG, and the failure has its line */
     cab_fault_report();
     if (argc < 2) {

@@ -13,6 +13,8 @@
     TEXT(out, 'o', "FILE", "", "the list to write, .csv")                                                              \
     TEXT(classes, 'c', "FILE", "", "class map: the classes and their order; without it those found, by name")          \
     ENUM(on_error, 0, "WORD", 0, "stop|skip", "classes without an image, unknown classes, damaged archives")           \
+    INT(max_member, 0, "MIB", 0, 0, 1 << 30, "what a member of an archive, or a document, may expand to; 0: 1024")     \
+    INT(max_expanded, 0, "MIB", 0, 0, 1 << 30, "what a packed file may expand to in all; 0: 256 times its size")       \
     BOOL(quiet, 'q', "no messages but warnings")
 
 struct subset_options {
@@ -30,6 +32,7 @@ static cab_status write_subset(const struct subset_options *o, const cab_list *d
 {
     const cab_image_set_options options = {.classes = classes,
                                            .on_error = o->on_error == 1 ? CAB_ON_ERROR_SKIP : CAB_ON_ERROR_STOP,
+                                           .limits = cab_expand_limits_mib(o->max_member, o->max_expanded),
                                            .fraction = o->fraction,
                                            .seed = (uint64_t)o->seed};
     cab_image_set *set = NULL;

@@ -52,6 +52,11 @@ const char *cab_packing_name(cab_packing packing)
     return kinds[packing].name;
 }
 
+cab_expand_limits cab_expand_limits_mib(int64_t member, int64_t total)
+{
+    return (cab_expand_limits){(uint64_t)member << 20, (uint64_t)total << 20};
+}
+
 cab_expand_limits cab_expand_limits_of(const cab_expand_limits *limits, uint64_t size)
 {
     uint64_t by_size = size > UINT64_MAX / RATIO ? UINT64_MAX : size * RATIO;
@@ -159,9 +164,11 @@ static cab_status next_gzip(cab_expander *e, const void **block, size_t *size)
         *size = BLOCK - e->gzip.avail_out;
         if (result == Z_STREAM_END)
             CAB_TRY(end_member(e));
+        else if (*size > 0) /* what came before a damage is given first; the next call meets it again */
+            break;
         else if (result == Z_MEM_ERROR)
             return cab_fail(CAB_ENOMEM, "out of memory: reading %s", e->name);
-        else if (result == Z_BUF_ERROR || (result == Z_OK && *size == 0 && left == 0))
+        else if (result == Z_BUF_ERROR || (result == Z_OK && left == 0))
             return damaged(e, "it ends too early");
         else if (result != Z_OK)
             return damaged(e, e->gzip.msg);

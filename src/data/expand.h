@@ -25,6 +25,8 @@ typedef struct cab_expand_limits {
     uint64_t total;  /* in all. Default: 256 times the size of the file, and 64 MiB for small ones */
 } cab_expand_limits;
 
+/* From options in MiB; 0: the default. */
+cab_expand_limits cab_expand_limits_mib(int64_t member, int64_t total);
 /* The limits with their defaults filled in for a file of `size` bytes. */
 cab_expand_limits cab_expand_limits_of(const cab_expand_limits *limits, uint64_t size);
 

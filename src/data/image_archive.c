@@ -1,7 +1,8 @@
 /* image_archive.c - tar and zip by libarchive, over a mapping of the file.
  *
  * libarchive is given the mapping as one block and hands out pointers into it where nothing has to be decoded. Such data
- * are kept as they are; data that it decoded are copied. */
+ * are kept as they are; data that it decoded are copied. A packed tar comes block by block from an expander, which is read to
+ * its end: libarchive stops at the mark of the tar's end, before the checksums. */
 #include "data/image_archive.h"
 
 #include "base/file.h"
@@ -12,6 +13,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -19,7 +21,6 @@
 #include <strings.h>
 
 enum { TAR_BLOCK = 512 };
-static const size_t MEMBER_MAX = (size_t)1 << 30;
 static const uint64_t MEMBERS_MAX = UINT64_C(1) << 27;
 static const double MEMORY_SHARE = 0.5; /* of what is free: the rest is for those who asked for the images */
 
@@ -33,7 +34,10 @@ struct cab_archive {
     cab_map map; /* zero when parsed from somebody else's memory */
     const uint8_t *data;
     size_t size;
-    uint64_t expanded, max_expanded;
+    cab_expander *expander; /* of a packed tar */
+    cab_status expander_status;
+    cab_expand_limits limits;
+    uint64_t expanded, memory; /* bytes that members took, and may take */
     member *members;
     size_t count, capacity;
     uint32_t *by_name; /* indices of files, sorted by name */
@@ -56,26 +60,46 @@ bool cab_archive_is_name(const char *path)
 static cab_status damaged(const cab_archive *a, struct archive *reader)
 {
     const char *why = archive_error_string(reader);
+    if (a->expander_status == CAB_EFORMAT && why != NULL) /* names the archive */
+        return cab_fail(CAB_EFORMAT, "%s; cut short after %zu members", why, a->count);
+    if (a->expander_status != CAB_OK)
+        return a->expander_status;
     return cab_fail(CAB_EFORMAT, "%s: damaged or cut short after %zu members: %s", a->name, a->count,
                     why == NULL ? "not an archive" : why);
 }
 
 /* ---- one member ------------------------------------------------------------------------------------------------------- */
 
-/* Grows the member's own copy by a block. */
-static cab_status append(cab_archive *a, member *m, size_t *capacity, const void *block, size_t size)
+/* Whether `size` more bytes of the member may be expanded: asked before they are. */
+static cab_status check_room(const cab_archive *a, const member *m, uint64_t size)
 {
-    size_t needed = m->public.size + size;
-    uint8_t *data = (uint8_t *)m->public.data;
-    if (needed > MEMBER_MAX || size > a->max_expanded - a->expanded)
+    const cab_expand_limits *limits = &a->limits;
+    if (size > limits->member - m->public.size)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: \"%s\" expands to more than %" PRIu64 " MiB; where that is meant, allow it by max_member",
+                        a->name, m->public.name, limits->member >> 20);
+    if (a->expanded > limits->total || size > limits->total - a->expanded)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: \"%s\": the archive expands to more than %" PRIu64 " MiB from %zu KiB; where that is "
+                        "meant, allow it by max_expanded",
+                        a->name, m->public.name, limits->total >> 20, (a->size + 1023) >> 10);
+    if (a->expanded > a->memory || size > a->memory - a->expanded)
         return cab_fail(CAB_ENOMEM,
                         "%s: \"%s\": its images need more than %" PRIu64 " MiB of memory when expanded; unpack it, or "
                         "store it as a plain .tar",
-                        a->name, m->public.name, (needed > MEMBER_MAX ? MEMBER_MAX : a->max_expanded) >> 20);
-    CAB_TRY(CAB_GROW(&data, capacity, needed, "a member of an archive"));
+                        a->name, m->public.name, a->memory >> 20);
+    return CAB_OK;
+}
+
+/* Grows the member's own copy by a block. */
+static cab_status append(cab_archive *a, member *m, size_t *capacity, const void *block, size_t size)
+{
+    uint8_t *data = (uint8_t *)m->public.data;
+    CAB_TRY(check_room(a, m, size));
+    CAB_TRY(CAB_GROW(&data, capacity, m->public.size + size, "a member of an archive"));
     memcpy(data + m->public.size, block, size);
     m->public.data = data;
-    m->public.size = needed;
+    m->public.size += size;
     m->expanded = true;
     a->expanded += size;
     return CAB_OK;
@@ -146,7 +170,11 @@ static cab_status add_member(cab_archive *a, struct archive *reader, struct arch
     m->public = (cab_member){.name = copy, .directory = archive_entry_filetype(entry) == AE_IFDIR};
     if (m->public.directory || !cab_image_is_name(copy))
         return CAB_OK;
-    cab_status status = read_data(a, reader, m);
+    /* One that is larger than the whole file must be expanded, and is refused by its header already. */
+    const la_int64_t declared = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
+    cab_status status = declared > 0 && (uint64_t)declared > a->size ? check_room(a, m, (uint64_t)declared) : CAB_OK;
+    if (status == CAB_OK)
+        status = read_data(a, reader, m);
     if (status != CAB_OK) { /* half an image is none */
         if (m->expanded)
             cab_free((void *)m->public.data);
@@ -159,9 +187,33 @@ static cab_status add_member(cab_archive *a, struct archive *reader, struct arch
 
 /* ---- the whole -------------------------------------------------------------------------------------------------------- */
 
-/* A tar ends with blocks of zeros. One cut between two members would otherwise pass for whole. */
-static cab_status check_end(const cab_archive *a, struct archive *reader)
+static la_ssize_t read_block(struct archive *reader, void *context, const void **block)
 {
+    cab_archive *a = context;
+    size_t size = 0;
+    a->expander_status = cab_expander_next(a->expander, block, &size);
+    if (a->expander_status == CAB_OK)
+        return (la_ssize_t)size;
+    archive_set_error(reader, EIO, "%s", cab_error_text());
+    return -1;
+}
+
+/* What is left of a packed tar after its end: the checksums. */
+static cab_status read_out(cab_archive *a)
+{
+    const void *block = NULL;
+    size_t size = 0;
+    do
+        CAB_TRY(cab_expander_next(a->expander, &block, &size));
+    while (size > 0);
+    return CAB_OK;
+}
+
+/* A tar ends with blocks of zeros. One cut between two members would otherwise pass for whole. */
+static cab_status check_end(cab_archive *a, struct archive *reader)
+{
+    if (a->expander != NULL)
+        return read_out(a);
     if ((archive_format(reader) & ARCHIVE_FORMAT_BASE_MASK) != ARCHIVE_FORMAT_TAR ||
         archive_filter_code(reader, 0) != ARCHIVE_FILTER_NONE)
         return CAB_OK;
@@ -189,19 +241,23 @@ static cab_status read_members(cab_archive *a, struct archive *reader)
 {
     cab_progress progress;
     cab_status status = CAB_OK;
-    archive_read_support_filter_gzip(reader);
-    archive_read_support_filter_xz(reader);
-    archive_read_support_filter_zstd(reader);
-    archive_read_support_filter_bzip2(reader);
     archive_read_support_format_tar(reader);
-    /* Not the streaming reader of zip: the directory at the end tells a whole archive from one cut short. */
-    archive_read_support_format_zip_seekable(reader);
-    if (archive_read_open_memory(reader, a->data, a->size) != ARCHIVE_OK)
-        return damaged(a, reader);
+    if (cab_packing_of(a->data, a->size) != CAB_UNPACKED) {
+        CAB_TRY(cab_expander_open(a->data, a->size, a->name, a->limits.total, &a->expander));
+        if (archive_read_open(reader, a, NULL, read_block, NULL) != ARCHIVE_OK)
+            return damaged(a, reader);
+    } else {
+        /* Not the streaming reader of zip: the directory at the end tells a whole archive from one cut short. */
+        archive_read_support_format_zip_seekable(reader);
+        if (archive_read_open_memory(reader, a->data, a->size) != ARCHIVE_OK)
+            return damaged(a, reader);
+    }
     cab_progress_begin(&progress, "reading the archive", "bytes", 0, a->size);
     for (bool end = false; !end && status == CAB_OK;) {
         status = read_member(a, reader, &end);
-        cab_progress_update(&progress, (uint64_t)archive_filter_bytes(reader, -1), "");
+        const uint64_t done =
+            a->expander != NULL ? cab_expander_position(a->expander) : (uint64_t)archive_filter_bytes(reader, -1);
+        cab_progress_update(&progress, done, "");
     }
     cab_progress_end(&progress);
     return status;
@@ -259,21 +315,11 @@ static cab_status read_all(cab_archive *a)
     return status;
 }
 
-static cab_status parse(const char *name, uint64_t max_expanded, cab_map map, const void *data, size_t size,
-                        cab_archive **out)
+/* `a` owns the map from here on. */
+static cab_status parse(cab_archive *a, const char *name, const cab_expand_limits *limits, cab_archive **out)
 {
-    cab_archive *a = NULL;
-    *out = NULL;
-    cab_status status = CAB_NEW(&a, 1, "an archive");
-    if (status != CAB_OK) {
-        cab_map_close(&map);
-        return status;
-    }
-    a->map = map;
-    a->data = data;
-    a->size = size;
-    a->max_expanded = max_expanded;
-    status = cab_strdup(&a->name, name);
+    a->limits = cab_expand_limits_of(limits, a->size);
+    cab_status status = cab_strdup(&a->name, name);
     if (status == CAB_OK)
         status = read_all(a);
     if (status == CAB_OK || (status == CAB_EFORMAT && a->count > 0))
@@ -283,18 +329,33 @@ static cab_status parse(const char *name, uint64_t max_expanded, cab_map map, co
     return status;
 }
 
-cab_status cab_archive_parse(const void *data, size_t size, const char *name, uint64_t max_expanded, cab_archive **out)
+cab_status cab_archive_parse(const void *data, size_t size, const char *name, const cab_expand_limits *limits,
+                             cab_archive **out)
 {
-    return parse(name, max_expanded, (cab_map){0}, data, size, out);
+    cab_archive *a = NULL;
+    *out = NULL;
+    CAB_TRY(CAB_NEW(&a, 1, "an archive"));
+    a->data = data;
+    a->size = size;
+    a->memory = UINT64_MAX;
+    return parse(a, name, limits, out);
 }
 
-cab_status cab_archive_open(const char *path, cab_archive **out)
+cab_status cab_archive_open(const char *path, const cab_expand_limits *limits, cab_archive **out)
 {
-    cab_map map;
-    double available = cab_available_memory() * MEMORY_SHARE;
+    cab_archive *a = NULL;
+    const double available = cab_available_memory() * MEMORY_SHARE;
     *out = NULL;
-    CAB_TRY(cab_map_open(path, &map));
-    return parse(path, available < 0x1p62 ? (uint64_t)available : UINT64_C(1) << 62, map, map.data, map.size, out);
+    CAB_TRY(CAB_NEW(&a, 1, "an archive"));
+    cab_status status = cab_map_open(path, &a->map);
+    if (status != CAB_OK) {
+        cab_archive_close(a);
+        return status;
+    }
+    a->data = a->map.data;
+    a->size = a->map.size;
+    a->memory = available < 0x1p62 ? (uint64_t)available : UINT64_C(1) << 62;
+    return parse(a, path, limits, out);
 }
 
 void cab_archive_close(cab_archive *a)
@@ -306,6 +367,7 @@ void cab_archive_close(cab_archive *a)
         if (a->members[i].expanded)
             cab_free((void *)a->members[i].public.data);
     }
+    cab_expander_close(a->expander);
     cab_free(a->members);
     cab_free(a->by_name);
     cab_free(a->name);

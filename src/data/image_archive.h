@@ -6,6 +6,7 @@
 #define CAB_DATA_IMAGE_ARCHIVE_H
 
 #include "base/error.h"
+#include "data/expand.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,11 +25,12 @@ typedef struct cab_member {
 /* Whether the name ends as an archive's does. */
 bool cab_archive_is_name(const char *path);
 
-/* An archive that is damaged or cut short is CAB_EFORMAT, and *out then holds the members before the damage, if any;
- * otherwise *out is NULL on failure. More data than the machine's free memory can hold is CAB_ENOMEM. */
-cab_status cab_archive_open(const char *path, cab_archive **out);
-/* The same from memory that must outlive the archive, expanding at most max_expanded bytes. */
-cab_status cab_archive_parse(const void *data, size_t size, const char *name, uint64_t max_expanded, cab_archive **out);
+/* An archive that is damaged, cut short or beyond the limits is CAB_EFORMAT, and *out then holds the members before that, if
+ * any; otherwise *out is NULL on failure. More data than half of the machine's free memory is CAB_ENOMEM. */
+cab_status cab_archive_open(const char *path, const cab_expand_limits *limits, cab_archive **out);
+/* The same from memory that must outlive the archive. */
+cab_status cab_archive_parse(const void *data, size_t size, const char *name, const cab_expand_limits *limits,
+                             cab_archive **out);
 void cab_archive_close(cab_archive *archive);
 
 /* In the order of the archive. */

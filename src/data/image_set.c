@@ -95,7 +95,7 @@ cab_status cab_image_set_source(cab_image_set *set, const char *path, bool archi
     set->sources[set->sources_count++] = added;
     if (!archive)
         return CAB_OK;
-    cab_status status = cab_archive_open(path, &set->sources[*source].archive);
+    cab_status status = cab_archive_open(path, &set->limits, &set->sources[*source].archive);
     if (status == CAB_EFORMAT && set->on_error == CAB_ON_ERROR_SKIP && set->classes.count == 0)
         return cab_fail(CAB_EFORMAT,
                         "%s: damaged or cut short; it can be skipped only where the classes are given: "
@@ -306,6 +306,7 @@ cab_status cab_image_set_open(const char *const *paths, size_t count, const cab_
         return cab_fail(CAB_EARG, "the fraction of the images is %g; expected above 0, at most 1", options->fraction);
     CAB_TRY(CAB_NEW(&set, 1, "a set of images"));
     set->on_error = options->on_error;
+    set->limits = options->limits;
     set->decode = options->decode;
     set->only_lists = true;
     if (options->classes != NULL)

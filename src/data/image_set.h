@@ -13,6 +13,7 @@
 #ifndef CAB_DATA_IMAGE_SET_H
 #define CAB_DATA_IMAGE_SET_H
 
+#include "data/expand.h"
 #include "data/image.h"
 #include "data/image_classes.h"
 
@@ -25,6 +26,7 @@ typedef enum cab_on_error {
 typedef struct cab_image_set_options {
     const cab_classes *classes; /* copied; NULL: those found */
     cab_on_error on_error;
+    cab_expand_limits limits; /* of each archive */
     double fraction; /* of every class that is kept, at least one image: ceil(fraction * images); 0 or 1: all */
     uint64_t seed;   /* which ones; a smaller fraction under the same seed keeps a part of the larger one's */
     cab_decode_options decode;

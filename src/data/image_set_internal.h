@@ -40,6 +40,7 @@ typedef struct cab_cached_image {
 struct cab_image_set {
     cab_classes classes;
     cab_on_error on_error;
+    cab_expand_limits limits;
     cab_decode_options decode;
     cab_strings strings;
     cab_image_source *sources;

@@ -62,6 +62,9 @@
     TEXT(separator, "<|endoftext|>", "line that ends a document in .txt and .md files")                                \
     TEXT(text_field, "text", "field of .jsonl and .json objects, or column of .csv and .tsv, that holds the document") \
     ENUM(bin_type, 0, "uint16|uint32", "element type of .bin token files")                                             \
+    INT(max_member, 0, 0, 1 << 30, "MiB that one member of an archive, or one document, may expand to; 0: 1024")       \
+    INT(max_expanded, 0, 0, 1 << 30,                                                                                   \
+        "MiB that a packed file may expand to in all; 0: 256 times its size, small ones 64")                           \
     REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \
     TEXT(cache, "", "directory of caches; empty: $XDG_CACHE_HOME/cab, or <out>/../cache where that is not set")        \

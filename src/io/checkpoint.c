@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONFIG_BYTES_MAX = 16 << 20, INDEX_BYTES_MAX = 256 << 20 };
+enum { CONFIG_BYTES_MAX = 16 << 20, INDEX_BYTES_MAX = 16 << 20 };
 
 typedef struct shard {
     char *name; /* within the directory */

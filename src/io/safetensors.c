@@ -5,15 +5,16 @@
  *                   "data_offsets": [begin, end]}, ...}, trailing spaces allowed
  *   the rest        the body; begin and end count from its start; row-major, little-endian
  *
- * The format's own library also refuses bodies with unused bytes; such files are accepted here, they are harmless. */
+ * The header is read tensor by tensor, so that it takes little more memory than the table of tensors: as one JSON document,
+ * the 20 MB of 300,000 empty tensors would take a gigabyte. The format's own library also refuses bodies with unused bytes; such files are accepted here, they are harmless. */
 #include "io/safetensors.h"
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/memory.h"
 #include "tensor/blocks.h"
 
 #include <inttypes.h>
+#include <json-c/json.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -24,6 +25,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are used as t
 
 enum {
     LENGTH_BYTES = 8,
+    DEPTH_MAX = 8,
     HEADER_MAX = 100000000, /* the limit of the format's own library */
     DIMS_TEXT_MAX = CAB_SAFETENSORS_DIMS * 22 + 4,
     CHUNK = 4096,             /* elements converted at a time, in the first-level cache */
@@ -32,10 +34,11 @@ enum {
 
 struct cab_safetensors {
     cab_map map; /* empty when parsed from memory */
-    cab_json header;
+    char *name;
+    json_object *metadata; /* NULL: none */
     cab_safetensors_entry *entries;
     const cab_safetensors_entry **by_name;
-    size_t count;
+    size_t count, capacity;
 };
 
 static const struct {
@@ -165,7 +168,7 @@ static size_t count_keys(json_object *value)
 }
 
 /* The parser keeps the last of two equal keys, silently: more ':' outside strings than keys kept betrays them. */
-static cab_status check_duplicates(const cab_safetensors *st, const char *text, size_t size)
+static bool has_duplicates(json_object *value, const char *text, size_t size)
 {
     size_t written = 0;
     bool in_string = false;
@@ -177,23 +180,19 @@ static cab_status check_duplicates(const cab_safetensors *st, const char *text, 
         else if (text[i] == ':' && !in_string)
             written++;
     }
-    size_t kept = count_keys(st->header.root);
-    if (written != kept)
-        return cab_fail(CAB_EFORMAT, "%s: a name appears twice in the header (%zu names, %zu distinct)",
-                        st->header.name, written, kept);
-    return CAB_OK;
+    return written != count_keys(value);
 }
 
 static cab_status check_metadata(const cab_safetensors *st, json_object *metadata)
 {
     if (!json_object_is_type(metadata, json_type_object))
-        return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\" is a JSON %s, expected an object", st->header.name,
+        return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\" is a JSON %s, expected an object", st->name,
                         json_type_to_name(json_object_get_type(metadata)));
     json_object_object_foreach(metadata, key, value)
     {
         if (!json_object_is_type(value, json_type_string))
-            return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\": \"%.64s\" is a JSON %s, expected a string",
-                            st->header.name, key, json_type_to_name(json_object_get_type(value)));
+            return cab_fail(CAB_EFORMAT, "%s: \"__metadata__\": \"%.64s\" is a JSON %s, expected a string", st->name,
+                            key, json_type_to_name(json_object_get_type(value)));
     }
     return CAB_OK;
 }
@@ -217,29 +216,146 @@ static cab_status check_overlaps(cab_safetensors *st)
     for (size_t i = 1; i < st->count; i++) {
         const cab_safetensors_entry *a = st->by_name[i - 1], *b = st->by_name[i];
         if (a->data != NULL && (const uint8_t *)b->data < (const uint8_t *)a->data + a->bytes)
-            return cab_fail(CAB_EFORMAT, "%s: tensors \"%s\" and \"%s\" overlap", st->header.name, a->name, b->name);
+            return cab_fail(CAB_EFORMAT, "%s: tensors \"%s\" and \"%s\" overlap", st->name, a->name, b->name);
     }
     qsort(st->by_name, st->count, sizeof *st->by_name, compare_names);
+    for (size_t i = 1; i < st->count; i++)
+        if (strcmp(st->by_name[i - 1]->name, st->by_name[i]->name) == 0)
+            return cab_fail(CAB_EFORMAT, "%s: a name appears twice in the header: \"%s\"", st->name,
+                            st->by_name[i]->name);
     return CAB_OK;
 }
 
-static cab_status parse_entries(cab_safetensors *st, const uint8_t *body, size_t body_size)
+/* What is left of the header's JSON. */
+typedef struct cursor {
+    const char *file, *text;
+    size_t size, at;
+    struct json_tokener *tokener;
+} cursor;
+
+static void skip_blanks(cursor *c)
 {
-    size_t keys = (size_t)json_object_object_length(st->header.root);
-    CAB_TRY(CAB_NEW(&st->entries, keys, "the tensors of a file"));
-    CAB_TRY(CAB_NEW(&st->by_name, keys, "the tensors of a file"));
-    json_object_object_foreach(st->header.root, key, value)
-    {
-        if (strcmp(key, "__metadata__") == 0) {
-            CAB_TRY(check_metadata(st, value));
-            continue;
-        }
-        cab_safetensors_entry *entry = &st->entries[st->count];
-        entry->file = st->header.name;
-        entry->name = key;
-        CAB_TRY(parse_entry(entry, value, body, body_size));
-        st->by_name[st->count++] = entry;
+    while (c->at < c->size && c->text[c->at] != '\0' && strchr(" \t\r\n", c->text[c->at]) != NULL)
+        c->at++;
+}
+
+/* The next character that is not blank, passed over; '\0' at the end. */
+static char take(cursor *c)
+{
+    skip_blanks(c);
+    return c->at < c->size ? c->text[c->at++] : '\0';
+}
+
+/* The next value, which the caller puts. */
+static cab_status take_value(cursor *c, json_object **value)
+{
+    const size_t left = c->size - c->at;
+    json_tokener_reset(c->tokener);
+    *value = json_tokener_parse_ex(c->tokener, c->text + c->at, (int)left); /* HEADER_MAX fits */
+    enum json_tokener_error error = json_tokener_get_error(c->tokener);
+    const size_t used = json_tokener_get_parse_end(c->tokener);
+    if (error == json_tokener_continue)
+        return cab_fail(CAB_EFORMAT, "%s: JSON ends unfinished after %zu bytes", c->file, c->size);
+    if (error != json_tokener_success)
+        return cab_fail(CAB_EFORMAT, "%s: not valid JSON at byte %zu: %s", c->file, c->at + used,
+                        json_tokener_error_desc(error));
+    c->at += used;
+    return CAB_OK;
+}
+
+static cab_status unexpected(const cursor *c, char found, const char *expected)
+{
+    if (found == '\0' && c->at >= c->size)
+        return cab_fail(CAB_EFORMAT, "%s: JSON ends unfinished after %zu bytes", c->file, c->size);
+    return cab_fail(CAB_EFORMAT, "%s: not valid JSON at byte %zu: found '%c', expected %s", c->file, c->at - 1, found,
+                    expected);
+}
+
+/* A name, of a tensor or of the metadata; owned by the caller. */
+static cab_status take_name(cursor *c, char **name)
+{
+    json_object *key = NULL;
+    char found = take(c);
+    if (found != '"')
+        return unexpected(c, found, "a name");
+    c->at--;
+    CAB_TRY(take_value(c, &key));
+    cab_status status = CAB_OK;
+    if (strlen(json_object_get_string(key)) != (size_t)json_object_get_string_len(key))
+        status = cab_fail(CAB_EFORMAT, "%s: a name holds a zero byte: \"%s\"", c->file, json_object_get_string(key));
+    else
+        status = cab_strdup(name, json_object_get_string(key));
+    json_object_put(key);
+    if (status == CAB_OK && (found = take(c)) != ':')
+        status = unexpected(c, found, "':'");
+    return status;
+}
+
+static cab_status add_member(cab_safetensors *st, cursor *c, char **name, const uint8_t *body, size_t body_size)
+{
+    json_object *value = NULL;
+    cab_status status = CAB_OK;
+    skip_blanks(c);
+    const char *text = c->text + c->at;
+    CAB_GOTO(take_value(c, &value));
+    if (has_duplicates(value, text, (size_t)(c->text + c->at - text)))
+        CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: \"%s\": a name appears twice", st->name, *name));
+    if (strcmp(*name, "__metadata__") == 0) {
+        if (st->metadata != NULL)
+            CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: a name appears twice in the header: \"%s\"", st->name, *name));
+        CAB_GOTO(check_metadata(st, value));
+        st->metadata = value;
+        return CAB_OK;
     }
+    CAB_GOTO(CAB_GROW(&st->entries, &st->capacity, st->count + 1, "the tensors of a file"));
+    cab_safetensors_entry *entry = &st->entries[st->count++];
+    *entry = (cab_safetensors_entry){.file = st->name, .name = *name};
+    *name = NULL; /* the entry's from here on */
+    CAB_GOTO(parse_entry(entry, value, body, body_size));
+done:
+    json_object_put(value);
+    return status;
+}
+
+/* {"name": value, ...}, and blanks up to the header's end. */
+static cab_status parse_members(cab_safetensors *st, cursor *c, const uint8_t *body, size_t body_size)
+{
+    char found = take(c); /* find_header() saw the brace */
+    found = take(c);
+    if (found == '\0')
+        return unexpected(c, found, "a name");
+    if (found != '}') {
+        c->at--;
+        do {
+            char *name = NULL;
+            cab_status status = take_name(c, &name);
+            if (status == CAB_OK)
+                status = add_member(st, c, &name, body, body_size);
+            cab_free(name);
+            CAB_TRY(status);
+            found = take(c);
+        } while (found == ',');
+    }
+    if (found != '}')
+        return unexpected(c, found, "',' or '}'");
+    found = take(c);
+    return found == '\0' && c->at >= c->size ? CAB_OK : unexpected(c, found, "the header's end");
+}
+
+static cab_status parse_entries(cab_safetensors *st, const char *text, size_t length, const uint8_t *body,
+                                size_t body_size)
+{
+    cursor c = {.file = st->name, .text = text, .size = length, .tokener = json_tokener_new_ex(DEPTH_MAX)};
+    if (c.tokener == NULL)
+        return cab_fail(CAB_ENOMEM, "out of memory: parsing %s", st->name);
+    json_tokener_set_flags(c.tokener,
+                           JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8 | JSON_TOKENER_ALLOW_TRAILING_CHARS);
+    cab_status status = parse_members(st, &c, body, body_size);
+    json_tokener_free(c.tokener);
+    CAB_TRY(status);
+    CAB_TRY(CAB_NEW(&st->by_name, st->count, "the tensors of a file"));
+    for (size_t i = 0; i < st->count; i++)
+        st->by_name[i] = &st->entries[i];
     return check_overlaps(st);
 }
 
@@ -266,9 +382,8 @@ static cab_status parse(cab_safetensors *st, const uint8_t *data, size_t size, c
     size_t length = 0;
     CAB_TRY(find_header(data, size, name, &length));
     const char *text = (const char *)data + LENGTH_BYTES;
-    CAB_TRY(cab_json_parse(text, length, name, &st->header));
-    CAB_TRY(parse_entries(st, data + LENGTH_BYTES + length, size - LENGTH_BYTES - length));
-    return check_duplicates(st, text, length);
+    CAB_TRY(cab_strdup(&st->name, name));
+    return parse_entries(st, text, length, data + LENGTH_BYTES + length, size - LENGTH_BYTES - length);
 }
 
 /* ---- public ----------------------------------------------------------------------------------------------------- */
@@ -304,9 +419,12 @@ void cab_safetensors_close(cab_safetensors *st)
 {
     if (st == NULL)
         return;
+    for (size_t i = 0; i < st->count; i++)
+        cab_free((char *)st->entries[i].name);
     cab_free(st->entries);
     cab_free(st->by_name);
-    cab_json_close(&st->header);
+    json_object_put(st->metadata);
+    cab_free(st->name);
     cab_map_close(&st->map);
     cab_free(st);
 }
@@ -330,9 +448,8 @@ const cab_safetensors_entry *cab_safetensors_find(const cab_safetensors *st, con
 
 const char *cab_safetensors_metadata(const cab_safetensors *st, const char *key)
 {
-    json_object *metadata = NULL, *value = NULL;
-    if (!json_object_object_get_ex(st->header.root, "__metadata__", &metadata) ||
-        !json_object_object_get_ex(metadata, key, &value))
+    json_object *value = NULL;
+    if (st->metadata == NULL || !json_object_object_get_ex(st->metadata, key, &value))
         return NULL;
     return json_object_get_string(value);
 }
@@ -420,6 +537,6 @@ cab_status cab_safetensors_read_f32(const cab_safetensors *st, const char *name,
 {
     const cab_safetensors_entry *entry = cab_safetensors_find(st, name);
     if (entry == NULL)
-        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", st->header.name, name);
+        return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\" is missing", st->name, name);
     return cab_safetensors_entry_read_f32(entry, n_dim, shape, out);
 }

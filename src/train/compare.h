@@ -22,6 +22,7 @@ typedef struct cab_compare_options {
     const char *classes; /* class map of images, for their names; NULL: none */
     cab_on_error on_error;
     const char *separator, *text_field, *cache; /* of text, as in cab_evaluate_options */
+    cab_expand_limits limits;                   /* of packed files */
     bool bin_uint32;
     int64_t seq_len;             /* of text; 0: 256, or less where a model takes less */
     int64_t samples;             /* that are measured, evenly spaced over the data */

@@ -10,7 +10,8 @@ static cab_status open_images(cab_compare_pair *p)
 {
     const cab_compare_options *o = p->options;
     const size_t side = (size_t)p->student->config.image_size;
-    const cab_image_set_options options = {.classes = o->classes != NULL ? &p->classes : NULL, .on_error = o->on_error};
+    const cab_image_set_options options = {
+        .classes = o->classes != NULL ? &p->classes : NULL, .on_error = o->on_error, .limits = o->limits};
     CAB_TRY(cab_image_transform_load(o->teacher, &p->transform));
     p->transform.size = p->student->config.image_size;
     CAB_TRY(CAB_NEW(&p->pixels, 3 * side * side, "an image"));
@@ -31,6 +32,7 @@ static cab_status open_text(cab_compare_pair *p)
     const cab_dataset_options options = {.tokenizer = p->tokenizer,
                                          .separator = o->separator,
                                          .text_field = o->text_field,
+                                         .limits = o->limits,
                                          .cache = o->cache,
                                          .bin_type = o->bin_uint32 ? CAB_TOKEN_U32 : CAB_TOKEN_U16,
                                          .vocab_size = p->teacher->config.vocab_size,

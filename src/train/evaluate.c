@@ -69,6 +69,7 @@ static cab_status open_data(evaluator *e)
     cab_dataset_options options = {.tokenizer = e->tokenizer,
                                    .separator = o->separator,
                                    .text_field = o->text_field,
+                                   .limits = o->limits,
                                    .cache = o->cache,
                                    .bin_type = o->bin_uint32 ? CAB_TOKEN_U32 : CAB_TOKEN_U16,
                                    .vocab_size = e->model->config.vocab_size,

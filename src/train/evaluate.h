@@ -3,6 +3,7 @@
 #define CAB_TRAIN_EVALUATE_H
 
 #include "base/error.h"
+#include "data/expand.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@ typedef struct cab_evaluate_options {
     const char *const *files;
     unsigned files_count;
     const char *separator, *text_field; /* NULL: "<|endoftext|>", "text" */
+    cab_expand_limits limits;           /* of packed files */
     bool bin_uint32;                    /* .bin files hold uint32 */
     const char *cache;                  /* directory of the token cache */
     int64_t seq_len;                    /* window; 0: the model's length */

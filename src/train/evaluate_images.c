@@ -393,7 +393,8 @@ static cab_status open_set(const cab_evaluate_images_options *o, const cab_model
 {
     cab_classes given = {0};
     CAB_TRY(choose_classes(o, model, &given));
-    const cab_image_set_options options = {.classes = given.count > 0 ? &given : NULL, .on_error = o->on_error};
+    const cab_image_set_options options = {
+        .classes = given.count > 0 ? &given : NULL, .on_error = o->on_error, .limits = o->limits};
     cab_status status = cab_image_set_open(o->data, o->data_count, &options, set);
     cab_classes_free(&given);
     return status;

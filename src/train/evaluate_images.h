@@ -78,8 +78,9 @@ typedef struct cab_evaluate_images_options {
     unsigned data_count;
     const char *classes; /* class map, or NULL: the model's own, or the classes found */
     cab_on_error on_error;
-    int image_size; /* of both models; 0: their own */
-    int batch;      /* 0: 32 */
+    cab_expand_limits limits; /* of archives */
+    int image_size;           /* of both models; 0: their own */
+    int batch;                /* 0: 32 */
     cab_precision precision;
     const char *device;
 } cab_evaluate_images_options;

@@ -71,6 +71,7 @@ static cab_status open_data(const struct cab_recipe *r, cab_run *run)
     cab_dataset_options options = {.tokenizer = run->tokenizer,
                                    .separator = r->data.separator,
                                    .text_field = r->data.text_field,
+                                   .limits = cab_expand_limits_mib(r->data.max_member, r->data.max_expanded),
                                    .cache = cache,
                                    .bin_type = r->data.bin_type == 0 ? CAB_TOKEN_U16 : CAB_TOKEN_U32,
                                    .vocab_size = run->teacher->config.vocab_size,

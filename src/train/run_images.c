@@ -52,6 +52,7 @@ static cab_status open_set(const cab_run *run, const cab_list *paths, const cab_
     const struct cab_recipe *r = run->recipe;
     const cab_image_set_options options = {.classes = classes,
                                            .on_error = r->data.on_error == 0 ? CAB_ON_ERROR_STOP : CAB_ON_ERROR_SKIP,
+                                           .limits = cab_expand_limits_mib(r->data.max_member, r->data.max_expanded),
                                            .fraction = fraction,
                                            .seed = (uint64_t)r->seed,
                                            .decode = {.min_side = (int)r->data.min_side}};

@@ -150,8 +150,9 @@ static void test_typos(void **state)
     refused("qqqqqqqqqqqqqqq: 2\n",
             "r.yaml:1: unknown key \"qqqqqqqqqqqqqqq\"; groups are teacher, student, data, augment, init, "
             "bridge, train, stages[N]");
-    refused("\"a\\e[31m\": 2\n", "r.yaml:1: unknown key \"a?[31m\"; groups are teacher, student, data, augment, init, "
-                                 "bridge, train, stages[N]");
+    refused("\"a\\e[31m\": 2\n",
+            "r.yaml:1: unknown key \"a\\x1b[31m\"; groups are teacher, student, data, augment, init, "
+            "bridge, train, stages[N]");
 }
 
 static void test_values(void **state)

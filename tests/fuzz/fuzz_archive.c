@@ -39,7 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     cab_archive *archive = NULL;
     cab_classes classes;
     cab_error_set_text("");
-    cab_status status = cab_archive_parse(data, size, "fuzz.tar", EXPANDED_MAX, &archive);
+    cab_status status =
+        cab_archive_parse(data, size, "fuzz.tar", &(cab_expand_limits){.total = EXPANDED_MAX}, &archive);
     if (status != CAB_OK)
         check_text();
     if (status == CAB_OK && archive == NULL)

@@ -32,7 +32,7 @@ static inline void images_unpack(const char *directory)
     static const char map[] = "0\tn01443537\t1\tgoldfish\n1\tn02056570\t145\tking penguin\n"
                               "2\tn04146614\t779\tschool bus\n3\tn07749582\t951\tlemon\n";
     int counts[4] = {0};
-    assert_ok(cab_archive_open(images_archive, &archive));
+    assert_ok(cab_archive_open(images_archive, &(cab_expand_limits){0}, &archive));
     for (size_t i = 0; i < cab_archive_count(archive); i++) {
         const cab_member *m = cab_archive_at(archive, i);
         for (int c = 0; c < 4; c++) {
