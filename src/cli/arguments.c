@@ -15,6 +15,8 @@ struct reader {
     int argc, at;
     char **argv;
     bool *help;
+    const cab_option *list;    /* the list that the word before was for; NULL: none */
+    const cab_option **owners; /* by operand: the list that it may be for as well */
 };
 
 const char *cli_flag_name(const cab_option *option, char *out)
@@ -33,13 +35,39 @@ const char *cli_flag_form(const cab_option *option, char *out)
     return out;
 }
 
+/* "--train a.txt b.txt": a word behind a list's item is an operand as long as there is room for one, and goes to the list when
+ * another comes. Moves the first such operand; false: there is none. */
+static cab_status make_room(struct reader *reader, bool *made)
+{
+    cab_list *operands = reader->operands;
+    *made = false;
+    for (unsigned i = 0; i < operands->count && !*made; i++) {
+        char *word = operands->items[i];
+        if (!reader->owners[i])
+            continue;
+        CAB_TRY(cab_option_append(reader->owners[i], reader->options, reader->owners[i]->key, word));
+        operands->count--;
+        memmove(operands->items + i, operands->items + i + 1, (operands->count - i) * sizeof *operands->items);
+        memmove(reader->owners + i, reader->owners + i + 1, (operands->count - i) * sizeof *reader->owners);
+        cab_free(word);
+        *made = true;
+    }
+    return CAB_OK;
+}
+
 static cab_status add_operand(struct reader *reader, const char *text)
 {
+    bool room = reader->operands->count < reader->command->operands_max;
     static const cab_option operand = {.kind = CAB_OPTION_LIST, .key = "operand"};
     char shown[NAME_MAX_BYTES];
-    if (reader->operands->count >= reader->command->operands_max)
+    if (!room)
+        CAB_TRY(make_room(reader, &room));
+    if (!room && reader->list)
+        return cab_option_append(reader->list, reader->options, reader->list->key, text);
+    if (!room)
         return cab_fail(CAB_EARG, "too many arguments: \"%s\"; expected: cab %s [OPTION]... %s",
                         cab_printable(text, shown, sizeof shown), reader->command->name, reader->command->synopsis);
+    reader->owners[reader->operands->count] = reader->list;
     return cab_option_append(&operand, reader->operands, "operand", text);
 }
 
@@ -72,6 +100,7 @@ static cab_status take_value(struct reader *reader, const cab_option *option, co
         if (reader->at >= reader->argc)
             return cab_fail(CAB_EARG, "%s: the value is missing", cli_flag_form(option, form));
         attached = reader->argv[reader->at++];
+        reader->list = option->kind == CAB_OPTION_LIST ? option : NULL;
     }
     return store(reader, option, attached);
 }
@@ -121,6 +150,26 @@ static cab_status short_flags(struct reader *reader, const char *letters)
     return CAB_OK;
 }
 
+static cab_status read_all(struct reader *reader)
+{
+    bool ended = false;
+    while (reader->at < reader->argc && !*reader->help) {
+        const char *argument = reader->argv[reader->at++];
+        const bool flag = !ended && argument[0] == '-' && argument[1];
+        if (flag)
+            reader->list = NULL;
+        if (!flag)
+            CAB_TRY(add_operand(reader, argument));
+        else if (strcmp(argument, "--") == 0)
+            ended = true;
+        else if (argument[1] == '-')
+            CAB_TRY(long_flag(reader, argument + 2));
+        else
+            CAB_TRY(short_flags(reader, argument + 1));
+    }
+    return CAB_OK;
+}
+
 cab_status cli_arguments(const cli_command *command, int argc, char **argv, void *options, cab_list *operands,
                          bool *help)
 {
@@ -131,18 +180,10 @@ cab_status cli_arguments(const cli_command *command, int argc, char **argv, void
                             .argc = argc,
                             .argv = argv,
                             .help = help};
-    bool ended = false;
-    while (reader.at < argc && !*help) {
-        const char *argument = argv[reader.at++];
-        if (!ended && strcmp(argument, "--") == 0)
-            ended = true;
-        else if (!ended && strncmp(argument, "--", 2) == 0)
-            CAB_TRY(long_flag(&reader, argument + 2));
-        else if (!ended && argument[0] == '-' && argument[1])
-            CAB_TRY(short_flags(&reader, argument + 1));
-        else
-            CAB_TRY(add_operand(&reader, argument));
-    }
+    CAB_TRY(CAB_NEW(&reader.owners, (size_t)argc + 1, "arguments"));
+    cab_status status = read_all(&reader);
+    cab_free(reader.owners);
+    CAB_TRY(status);
     if (!*help && operands->count < command->operands_min)
         return cab_fail(CAB_EARG, "an argument is missing; expected: cab %s [OPTION]... %s", command->name,
                         command->synopsis);

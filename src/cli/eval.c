@@ -150,7 +150,6 @@ static cab_status eval_images(const struct eval_options *o, const char *model, c
 
 static cab_status check_text(const struct eval_options *o, const char *model)
 {
-    static const char *const lists[] = {".csv", NULL};
     const struct foreign foreign[] = {{o->classes[0] != '\0', "--classes"},
                                       {o->per_class, "--per-class"},
                                       {o->image_size != 0, "--image-size"},
@@ -158,10 +157,9 @@ static cab_status check_text(const struct eval_options *o, const char *model)
     CAB_TRY(refuse_foreign(foreign, sizeof foreign / sizeof *foreign, model, "text"));
     for (unsigned i = 0; i < o->data.count; i++) {
         const char *path = o->data.items[i];
-        if (cab_path_is_directory(path) || cab_archive_is_name(path) || cab_image_is_name(path) ||
-            ends_in_one_of(path, lists))
-            return cab_fail(CAB_EARG, "%s: holds images, %s is a model of text; expected .txt, .jsonl, .npy or .bin",
-                            path, model);
+        if (cab_archive_is_name(path) || cab_image_is_name(path))
+            return cab_fail(CAB_EARG, "%s: holds images, %s is a model of text; expected text or token files", path,
+                            model);
     }
     return CAB_OK;
 }

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "data/cache.h"
-#include "data/text.h"
+#include "data/data_paths.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -94,10 +94,8 @@ static cab_status open_source(cab_dataset *d, source *s, const char *path, const
 {
     if (cab_tokens_is_tokens(path))
         return open_tokens(d, s, path, options);
-    if (cab_text_is_text(path))
-        return open_text(d, s, path, options);
-    return cab_fail(CAB_EUNSUPPORTED,
-                    "%s: not a kind of data file; expected " CAB_TEXT_KINDS ", or token ids as .npy or .bin", path);
+    CAB_TRY(cab_data_paths_check_kind(path));
+    return open_text(d, s, path, options);
 }
 
 static cab_status check_options(size_t count, const cab_dataset_options *options)
@@ -176,18 +174,21 @@ cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_da
 {
     cab_status status = CAB_OK;
     cab_dataset *d = NULL;
+    cab_data_paths files = {0};
     *out = NULL;
     CAB_TRY(check_options(count, options));
     CAB_TRY(CAB_NEW(&d, 1, "a dataset"));
+    for (size_t i = 0; i < count; i++)
+        CAB_GOTO(cab_data_paths_add(&files, paths[i]));
     d->bytes_known = true;
     d->end_id = options->end_id;
     d->seed = options->seed;
     d->epoch = UINT64_MAX;
     CAB_GOTO(cab_strdup(&d->name, paths[0]));
-    CAB_GOTO(CAB_NEW(&d->sources, count, "a dataset"));
-    d->sources_count = count;
-    for (size_t i = 0; i < count; i++)
-        CAB_GOTO(open_source(d, &d->sources[i], paths[i], options));
+    CAB_GOTO(CAB_NEW(&d->sources, files.count, "a dataset"));
+    d->sources_count = files.count;
+    for (size_t i = 0; i < files.count; i++)
+        CAB_GOTO(open_source(d, &d->sources[i], files.items[i], options));
     d->documents_all = d->documents_count;
     CAB_GOTO(take_fraction(d, options->fraction));
     for (uint64_t i = 0; i < d->documents_count; i++)
@@ -197,6 +198,7 @@ cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_da
     *out = d;
     d = NULL;
 done:
+    cab_data_paths_free(&files);
     cab_dataset_free(d);
     return status;
 }

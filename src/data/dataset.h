@@ -33,7 +33,7 @@ typedef struct cab_dataset_options {
     uint64_t seed;
 } cab_dataset_options;
 
-/* `paths`: any mixture of .txt, .jsonl, their .gz / .xz / .zst, .npy, .bin. CAB_EFORMAT when there is no document. */
+/* `paths`: any mixture of text files (text.h), .npy and .bin, folders of them, and patterns (data_paths.h). CAB_EFORMAT when there is no document. */
 cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_dataset_options *options,
                             cab_dataset **out);
 void cab_dataset_free(cab_dataset *dataset);

@@ -147,6 +147,21 @@ static uint64_t load_batch(evaluator *e)
     return labelled;
 }
 
+/* A mean over everything would be no number, and tell nothing of where. */
+static cab_status check_finite(const evaluator *e, const cab_term_values *v)
+{
+    if (!isfinite(v->of[CAB_TERM_CE]))
+        return cab_fail(CAB_ENUMERIC,
+                        "%s: the cross-entropy of a batch after %" PRIu64 " tokens is %g, expected a finite number",
+                        e->options->model, e->tokens, v->of[CAB_TERM_CE]);
+    if (e->teacher != NULL && !isfinite(v->of[CAB_TERM_KL]))
+        return cab_fail(CAB_ENUMERIC,
+                        "%s: the KL divergence from %s of a batch after %" PRIu64
+                        " tokens is %g, expected a finite number",
+                        e->options->model, e->options->teacher, e->tokens, v->of[CAB_TERM_KL]);
+    return CAB_OK;
+}
+
 static cab_status evaluate(evaluator *e, bool *complete)
 {
     const cab_term_weights none = {{0}};
@@ -162,6 +177,7 @@ static cab_status evaluate(evaluator *e, bool *complete)
     while ((labelled = load_batch(e)) > 0) {
         cab_term_values v;
         CAB_GOTO(cab_objective_run(e->objective, &batch, &none, 1, &v));
+        CAB_GOTO(check_finite(e, &v));
         e->ce += v.of[CAB_TERM_CE] * (double)v.labels;
         e->kl += v.of[CAB_TERM_KL] * (double)v.valid;
         e->agreement += v.agreement * (double)v.valid;

@@ -150,7 +150,7 @@ static cab_status count(cab_image_evaluator *e, uint64_t i, const float *logits,
 {
     const int32_t label = r->labels[i];
     const verdict v = judge(&e->model, e->classes, logits, label);
-    double check = v.lse;
+    double check = v.lse - e->model.z[label];
     if (teacher_logits != NULL) {
         const verdict t = judge(&e->teacher, e->classes, teacher_logits, label);
         r->kl += divergence(&e->teacher, &t, &e->model, &v, e->classes);
@@ -158,7 +158,7 @@ static cab_status count(cab_image_evaluator *e, uint64_t i, const float *logits,
         r->teacher_loss += t.lse - e->teacher.z[label];
         r->teacher_top1 += t.rank < 1;
         r->teacher_top5 += t.rank < TOP;
-        check += t.lse;
+        check += t.lse - e->teacher.z[label];
     }
     if (!isfinite(check)) {
         char name[CAB_PATH_MAX];

@@ -32,8 +32,8 @@ says out '300 passes over the data, learning rate 6.25e-05'
 says out '10 % of every class'
 expect 0 "$CAB" distill recipes/vit-tiny-vim-tiny.yaml --dry-run --tokens 6400
 says out '100 steps of 64 images'
-expect 5 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
-says err "docs/images: not a kind of data file"
+expect 4 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
+says err "docs/images: holds images; expected .txt"
 
 # what is refused before anything is run
 expect 2 "$CAB" distill "$TMP/small.yaml"

@@ -48,3 +48,44 @@ says err 'OMP_NUM_THREADS asks for 200000 threads, but this process has'
 [ "$(wc -l <"$TMP/err")" -eq 1 ] || fail "more than a line: $(cat "$TMP/err")"
 grep -o '"loss": [0-9.]*' "$TMP/out" >"$TMP/one" && grep -o '"loss": [0-9.]*' "$TMP/many" | cmp -s - "$TMP/one" ||
     fail "another loss: $(cat "$TMP/many")"
+
+# data as it lies
+mkdir -p "$TMP/corpus/deep" "$TMP/mixed" "$TMP/tables"
+cp "$TMP/a.txt" "$TMP/corpus/1.txt"
+printf 'Lily saw a dog.\n' >"$TMP/corpus/deep/2.txt"
+printf '# Notes\n' >"$TMP/mixed/README.md"
+cp "$TMP/a.txt" "$TMP/mixed/"
+printf 'PAR1....PAR1' >"$TMP/tables/part-0.parquet"
+tokens() { # tokens ARGUMENT...
+    expect 0 "$CAB" eval "$@" --cache "$TMP/cache" -q --json
+    sed -n 's/.*"documents": \([0-9]*\).*/\1/p' "$TMP/out"
+}
+[ "$(tokens "$TMP/model" --data "$TMP/corpus")" = 2 ] || fail 'a folder is its files'
+[ "$(tokens "$TMP/model" --data "$TMP/corp*/*.txt")" = 1 ] || fail 'a pattern is what it matches'
+[ "$(tokens "$TMP/model" --data "$TMP/a.txt" "$TMP/corpus/1.txt" "$TMP/corpus/deep/2.txt")" = 3 ] || fail 'files behind --data'
+[ "$(tokens --data "$TMP/a.txt" "$TMP/corpus/deep/2.txt" "$TMP/model")" = 2 ] || fail 'files before the model'
+expect 4 "$CAB" eval "$TMP/model" --data "$TMP/mixed" --cache "$TMP/cache"
+says err "/mixed: holds .md and .txt files; say which are meant by a pattern"
+for table in "$TMP/tables" "$TMP/tables/part-0.parquet"; do
+    expect 5 "$CAB" eval "$TMP/model" --data "$table" --cache "$TMP/cache"
+    says err 'part-0.parquet: is a parquet file; convert it: python3 -c "import pandas; pandas.read_parquet('
+done
+cp "$TMP/tables/part-0.parquet" "$TMP/named.txt"
+expect 5 "$CAB" eval "$TMP/model" --data "$TMP/named.txt" --cache "$TMP/cache"
+says err 'is a parquet file'
+expect 3 "$CAB" eval "$TMP/model" --data "$TMP/none*.txt" --cache "$TMP/cache"
+says err 'no such file, and no file that it would match'
+printf 'id,body\n1,Lily saw a dog.\n' >"$TMP/t.csv"
+expect 4 "$CAB" eval "$TMP/model" --data "$TMP/t.csv" --cache "$TMP/cache"
+says err 'no column "text" (text_field chooses it); its columns: id, body'
+[ "$(tokens "$TMP/model" --data "$TMP/t.csv" --text-field body)" = 1 ] || fail 'a column of a table'
+
+# weights so large that nothing finite comes out: an error with its code, not a line left out
+cp "$model/model.safetensors" "$TMP/model/model.safetensors"
+chmod u+w "$TMP/model/model.safetensors"
+size=$(wc -c <"$TMP/model/model.safetensors")
+head -c 65536 /dev/zero | tr '\0' '\177' |
+    dd of="$TMP/model/model.safetensors" bs=4096 seek=$((size / 4096 - 16)) conv=notrunc 2>/dev/null
+expect 8 "$CAB" eval "$TMP/model" --data "$TMP/a.txt" --cache "$TMP/cache" -q
+says err 'model: the cross-entropy of a batch after 0 tokens is '
+silent out

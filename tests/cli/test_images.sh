@@ -102,7 +102,7 @@ expect 2 "$CAB" eval "$TMP/vit" --data "$TMP/val.txt"
 says err 'val.txt: a file of text'
 expect 2 "$CAB" eval "$TMP/vit" --data "$TMP/data" --per-document
 says err '--per-document does not go with'
-expect 2 "$CAB" eval examples/tales/teacher --data "$TMP/data"
+expect 4 "$CAB" eval examples/tales/teacher --data "$TMP/data" --cache "$TMP/cache"
 says err 'holds images'
 expect 2 "$CAB" eval examples/tales/teacher --data "$TMP/val.txt" --classes "$TMP/two.tsv"
 says err '--classes does not go with'
