@@ -7,6 +7,7 @@
 #include "distill/recipe.h"
 
 #include "base/memory.h"
+#include "data/utf8.h"
 #include "distill/recipe_domain.h"
 #include "distill/students.h"
 #include "distill/term.h"
@@ -471,8 +472,20 @@ cab_status cab_recipe_stage_steps(const cab_recipe *recipe, uint64_t seq_len, ui
 
 /* ---- checks ----------------------------------------------------------------------------------------------------- */
 
+/* A recipe is written as YAML, which holds no other bytes. */
+static cab_status check_utf8(const char *key, const char *text)
+{
+    const size_t size = strlen(text), valid = size == 0 ? 0 : cab_utf8_valid(text, size);
+    if (valid == size)
+        return CAB_OK;
+    return cab_fail(CAB_EARG, "%s: found \"%.200s\", which is not UTF-8: byte 0x%02X", key, text,
+                    (unsigned)(unsigned char)text[valid]);
+}
+
 static cab_status check_files(const char *key, const cab_list *files)
 {
+    for (unsigned i = 0; i < files->count; i++)
+        CAB_TRY(check_utf8(key, files->items[i]));
     for (unsigned i = 0; i < files->count; i++)
         if (!files->items[i][0])
             return cab_fail(CAB_EARG, "%s[%u]: the name is empty", key, i);
@@ -481,6 +494,10 @@ static cab_status check_files(const char *key, const cab_list *files)
 
 static cab_status check_names(const cab_recipe *recipe)
 {
+    CAB_TRY(check_utf8("out", recipe->out));
+    CAB_TRY(check_utf8("teacher.path", recipe->teacher.path));
+    CAB_TRY(check_utf8("student.path", recipe->student.path));
+    CAB_TRY(check_utf8("data.cache", recipe->data.cache));
     CAB_TRY(check_files("data.train", &recipe->data.train));
     return check_files("data.eval", &recipe->data.eval);
 }

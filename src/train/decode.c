@@ -146,7 +146,9 @@ bool cab_decode_full(const cab_decode *d)
 cab_status cab_decode_step(cab_decode *d)
 {
     if (cab_decode_full(d))
-        return cab_fail(CAB_ESHAPE, "the model's context of %d tokens is full", d->model->config.max_length);
+        return cab_fail(CAB_ESHAPE, "%s: the model's context of %d tokens is full",
+                        d->model->directory != NULL ? d->model->directory : d->model->arch->name,
+                        d->model->config.max_length);
     CAB_TRY(with_threads(d, false));
     d->count += d->count < INT32_MAX;
     return CAB_OK;

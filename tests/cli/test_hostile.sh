@@ -89,3 +89,7 @@ head -c 65536 /dev/zero | tr '\0' '\177' |
 expect 8 "$CAB" eval "$TMP/model" --data "$TMP/a.txt" --cache "$TMP/cache" -q
 says err 'model: the cross-entropy of a batch after 0 tokens is '
 silent out
+
+# bytes that no recipe can hold
+expect 2 "$CAB" distill recipes/tales-gpt2.yaml --dry-run --out "$(printf 'a\377')"
+says err 'out: found "a\xff", which is not UTF-8: byte 0xFF'
