@@ -662,8 +662,8 @@ static cab_status check_domain(const cab_recipe *recipe)
 }
 
 static cab_status (*const checks[])(const cab_recipe *recipe) = {
-    check_names,  check_teacher, check_train,    check_eval, check_out,
-    check_device, check_sizes,   check_training, check_students, check_domain, check_stages};
+    check_names, check_teacher,  check_train,    check_eval,   check_out,   check_device,
+    check_sizes, check_training, check_students, check_domain, check_stages};
 enum { CHECKS = sizeof checks / sizeof *checks };
 
 cab_status cab_recipe_validate(const cab_recipe *recipe)
