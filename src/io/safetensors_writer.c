@@ -18,7 +18,9 @@ typedef struct pending {
     cab_dtype dtype;
     int n_dim;
     int64_t shape[CAB_SAFETENSORS_DIMS];
-    const void *data;
+    cab_safetensors_read read; /* NULL: source is the data */
+    void *user;
+    const void *source;
     size_t bytes;
 } pending;
 
@@ -47,7 +49,15 @@ void cab_safetensors_writer_free(cab_safetensors_writer *writer)
 cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                       const int64_t *shape, const void *data)
 {
-    pending tensor = {.dtype = dtype, .n_dim = n_dim, .data = data, .bytes = cab_dtype_size(dtype)};
+    return cab_safetensors_writer_add_from(writer, name, dtype, n_dim, shape, NULL, NULL, data);
+}
+
+cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
+                                           const int64_t *shape, cab_safetensors_read read, void *user,
+                                           const void *source)
+{
+    pending tensor = {
+        .dtype = dtype, .n_dim = n_dim, .read = read, .user = user, .source = source, .bytes = cab_dtype_size(dtype)};
     if (n_dim < 0 || n_dim > CAB_SAFETENSORS_DIMS)
         return cab_fail(CAB_ESHAPE, "tensor \"%s\": %d dimensions, at most %d can be written", name, n_dim,
                         CAB_SAFETENSORS_DIMS);
@@ -127,6 +137,38 @@ static cab_status build_header(const cab_safetensors_writer *writer, const char 
     return CAB_OK;
 }
 
+/* A tensor's bytes: where they lie, or read into `scratch`. */
+static cab_status fetch(const pending *tensor, void *scratch, const void **data)
+{
+    *data = tensor->read != NULL ? scratch : tensor->source;
+    return tensor->read != NULL ? tensor->read(tensor->user, tensor->source, scratch, tensor->bytes) : CAB_OK;
+}
+
+/* Room for any one tensor that has to be read. */
+static cab_status new_scratch(const cab_safetensors_writer *writer, void **scratch)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < writer->count; i++)
+        if (writer->tensors[i].read != NULL && writer->tensors[i].bytes > most)
+            most = writer->tensors[i].bytes;
+    return cab_alloc(scratch, 1, most, "a tensor to write");
+}
+
+static cab_status write_tensors(const cab_safetensors_writer *writer, cab_writer *file)
+{
+    void *scratch = NULL;
+    cab_status status = CAB_OK;
+    CAB_TRY(new_scratch(writer, &scratch));
+    for (size_t i = 0; status == CAB_OK && i < writer->count; i++) {
+        const void *data = NULL;
+        status = fetch(&writer->tensors[i], scratch, &data);
+        if (status == CAB_OK)
+            status = cab_writer_write(file, data, writer->tensors[i].bytes);
+    }
+    cab_free(scratch);
+    return status;
+}
+
 static cab_status write_file(const cab_safetensors_writer *writer, json_object *header, cab_writer *file)
 {
     static const char spaces[BODY_ALIGNMENT + 1] = "                                                                ";
@@ -141,8 +183,7 @@ static cab_status write_file(const cab_safetensors_writer *writer, json_object *
     CAB_TRY(cab_writer_write(file, &n, sizeof n));
     CAB_TRY(cab_writer_write(file, text, length));
     CAB_TRY(cab_writer_write(file, spaces, padding));
-    for (size_t i = 0; i < writer->count; i++)
-        CAB_TRY(cab_writer_write(file, writer->tensors[i].data, writer->tensors[i].bytes));
+    CAB_TRY(write_tensors(writer, file));
     return cab_writer_commit(file);
 }
 
