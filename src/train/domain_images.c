@@ -50,8 +50,8 @@ static cab_status keep_decoded(const cab_recipe *r, cab_image_set *set, const ch
     return cab_image_set_cache(set, path, cab_thread_count());
 }
 
-static cab_status open_set(const cab_image_data *i, const cab_list *paths, const cab_classes *classes, double fraction,
-                           const char *name, cab_image_set **set)
+static cab_status images_open_set(const cab_image_data *i, const cab_list *paths, const cab_classes *classes,
+                                  double fraction, const char *name, cab_image_set **set)
 {
     const cab_recipe *r = i->setup.recipe;
     const cab_image_set_options options = {.classes = classes,
@@ -71,7 +71,7 @@ static cab_status open_part(cab_image_data *i)
     const double count = (double)cab_image_set_count(i->eval);
     if (wanted >= count)
         return CAB_OK;
-    return open_set(i, &r->data.eval, cab_image_set_classes(i->train), wanted / count, "part", &i->part);
+    return images_open_set(i, &r->data.eval, cab_image_set_classes(i->train), wanted / count, "part", &i->part);
 }
 
 /* Which of the teacher's classes the data's are. Without an answer only methods without KL can do. */
@@ -133,7 +133,7 @@ static cab_status restrict_head(cab_image_data *i)
     return own.b == NULL ? CAB_OK : gather(i, own.b, n, "its bias", &i->side.b);
 }
 
-static cab_status open_sets(cab_image_data *i)
+static cab_status images_open_sets(cab_image_data *i)
 {
     const cab_recipe *r = i->setup.recipe;
     cab_classes given = {0};
@@ -144,8 +144,8 @@ static cab_status open_sets(cab_image_data *i)
     i->mixed = augment.mixup > 0 || augment.cutmix > 0 || augment.smoothing > 0;
     if (r->data.classes[0] != '\0')
         CAB_TRY(cab_classes_load(r->data.classes, &given));
-    CAB_GOTO(open_set(i, &r->data.train, given.count > 0 ? &given : NULL, r->data.fraction, "train", &i->train));
-    CAB_GOTO(open_set(i, &r->data.eval, cab_image_set_classes(i->train), 1, "eval", &i->eval));
+    CAB_GOTO(images_open_set(i, &r->data.train, given.count > 0 ? &given : NULL, r->data.fraction, "train", &i->train));
+    CAB_GOTO(images_open_set(i, &r->data.eval, cab_image_set_classes(i->train), 1, "eval", &i->eval));
     CAB_GOTO(open_part(i));
     CAB_GOTO(map_classes(i));
     status = restrict_head(i);
@@ -176,7 +176,7 @@ static cab_status images_open(const cab_domain_setup *setup, void **data, cab_do
     cab_image_data *i = NULL;
     CAB_TRY(CAB_NEW(&i, 1, "the data of a run"));
     i->setup = *setup;
-    cab_status status = open_sets(i);
+    cab_status status = images_open_sets(i);
     if (status != CAB_OK) {
         images_close(i);
         return status;
@@ -216,7 +216,7 @@ static int student_classes(const cab_image_data *i)
                                                                    : (int)cab_image_set_classes(i->train)->count;
 }
 
-static cab_status new_student(const cab_image_data *i, cab_model **student)
+static cab_status images_new_student(const cab_image_data *i, cab_model **student)
 {
     const struct cab_recipe_student *s = &i->setup.recipe->student;
     const cab_config *t = &i->setup.teacher->config;
@@ -261,7 +261,7 @@ static cab_status open_given(const cab_image_data *i, cab_model **student)
 static cab_status images_student(void *data, cab_model **student)
 {
     const cab_image_data *i = data;
-    return i->setup.recipe->student.path[0] != '\0' ? open_given(i, student) : new_student(i, student);
+    return i->setup.recipe->student.path[0] != '\0' ? open_given(i, student) : images_new_student(i, student);
 }
 
 static cab_status images_initialise(void *data, cab_model *student, const int *layer_map)
@@ -304,7 +304,7 @@ static void images_objective(const void *data, cab_objective_options *options)
     options->targets = i->mixed;
 }
 
-static cab_status load(cab_image_data *i, uint64_t step)
+static cab_status load_step(cab_image_data *i, uint64_t step)
 {
     if (i->loaded == step + 1)
         return CAB_OK;
@@ -318,7 +318,7 @@ static cab_status images_batch(void *data, uint64_t step, int index, cab_batch *
 {
     cab_image_data *i = data;
     const size_t first = (size_t)(index * i->micro_batch), size = (size_t)i->transform.size;
-    CAB_TRY(load(i, step));
+    CAB_TRY(load_step(i, step));
     *batch = (cab_batch){.input = i->pixels + first * 3 * size * size, .labels = i->labels + first};
     if (i->mixed)
         batch->targets = i->targets + first * i->classes;

@@ -27,7 +27,7 @@ static cab_status choose_length(cab_text_data *d)
     return CAB_OK;
 }
 
-static cab_status open_sets(cab_text_data *d)
+static cab_status text_open_sets(cab_text_data *d)
 {
     const cab_recipe *r = d->setup.recipe;
     const int vocab_size = d->setup.teacher->config.vocab_size;
@@ -71,7 +71,7 @@ static cab_status text_open(const cab_domain_setup *setup, void **data, cab_doma
     d->setup = *setup;
     cab_status status = choose_length(d);
     if (status == CAB_OK)
-        status = open_sets(d);
+        status = text_open_sets(d);
     if (status != CAB_OK) {
         text_close(d);
         return status;
@@ -105,7 +105,7 @@ static cab_status check_student_fits(const cab_text_data *d, const cab_config *c
         parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
 }
 
-static cab_status new_student(const cab_text_data *d, cab_model **student)
+static cab_status text_new_student(const cab_text_data *d, cab_model **student)
 {
     const cab_recipe *r = d->setup.recipe;
     const cab_config *t = &d->setup.teacher->config;
@@ -137,7 +137,7 @@ static cab_status text_student(void *data, cab_model **student)
     const cab_domain_setup *setup = &d->setup;
     const char *path = setup->recipe->student.path, *teacher = setup->recipe->teacher.path;
     if (path[0] == '\0')
-        return new_student(d, student);
+        return text_new_student(d, student);
     CAB_TRY(cab_model_open(path, setup->backend, setup->precision, true, student));
     const cab_model *s = *student;
     if (!s->arch->student)

@@ -189,7 +189,7 @@ static void release(session *s, size_t row)
     end_text(s, row, CAB_STOP_TEXT);
 }
 
-static cab_status finish(session *s, size_t row, cab_stop_reason reason)
+static cab_status session_finish(session *s, size_t row, cab_stop_reason reason)
 {
     continuation *t = &s->texts[row];
     CAB_TRY(cab_decoder_finish(&t->decoder, &t->held));
@@ -207,7 +207,7 @@ static cab_status take(session *s, size_t row)
     if (t->ended || (size_t)cab_decode_position(s->decode) < s->rows[row].length)
         return CAB_OK;
     if (token == s->end && !s->options->ignore_end)
-        return finish(s, row, CAB_STOP_END);
+        return session_finish(s, row, CAB_STOP_END);
     size_t size = 0;
     t->account.tokens++;
     if (cab_tokenizer_piece(s->tokenizer, token, &size) != NULL) /* else a row that pads the vocabulary: no text */
@@ -215,7 +215,7 @@ static cab_status take(session *s, size_t row)
     if (t->held.count > 0)
         release(s, row);
     if (!t->ended && t->account.tokens == s->options->max_tokens)
-        return finish(s, row, CAB_STOP_LENGTH);
+        return session_finish(s, row, CAB_STOP_LENGTH);
     return CAB_OK;
 }
 
@@ -230,7 +230,7 @@ static bool all_ended(const session *s)
 }
 
 /* While all rows are fed their prompts nobody looks at what comes. One text shows its progress by itself. */
-static cab_status run(session *s)
+static cab_status session_run(session *s)
 {
     size_t shortest = SIZE_MAX, longest = 0;
     cab_progress progress;
@@ -258,7 +258,7 @@ static cab_status run(session *s)
     }
     for (size_t i = 0; i < s->n_rows; i++)
         if (!s->texts[i].ended)
-            CAB_GOTO(finish(s, i, CAB_STOP_CONTEXT));
+            CAB_GOTO(session_finish(s, i, CAB_STOP_CONTEXT));
 done:
     cab_progress_end(&progress);
     return status;
@@ -272,7 +272,7 @@ cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *pro
     cab_status status;
     CAB_GOTO(session_open(&s, prompts, samples));
     if (options->max_tokens > 0)
-        CAB_GOTO(run(&s));
+        CAB_GOTO(session_run(&s));
     for (size_t i = 0; generations != NULL && i < s.n_rows; i++)
         generations[i] = s.texts[i].account;
 done:
@@ -360,7 +360,7 @@ cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text
     session *s = &dialogue->session;
     dialogue->sink = (one_sink){sink, user};
     CAB_TRY(s->decode == NULL ? session_open(s, &words, 1) : next_turn(s, words));
-    CAB_TRY(run(s));
+    CAB_TRY(session_run(s));
     *generation = s->texts[0].account;
     return CAB_OK;
 }
