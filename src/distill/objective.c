@@ -157,7 +157,8 @@ static cab_status list_results(cab_objective *o)
     return CAB_OK;
 }
 
-static cab_status record(cab_objective *o, const cab_model *student, const cab_model *teacher, const cab_term_set *set)
+static cab_status objective_record(cab_objective *o, const cab_model *student, const cab_model *teacher,
+                                   const cab_term_set *set)
 {
     const wishes want = gather_wishes(o, teacher != NULL);
     tap_set student_taps = {0}, teacher_taps = {0};
@@ -204,7 +205,7 @@ cab_status cab_objective_new(cab_backend *backend, const cab_model *student, con
     for (int64_t i = 0; i < options->batch * options->seq_len; i++)
         o->all_valid[i] = 1;
     CAB_GOTO(cab_graph_new(backend, &o->graph));
-    status = record(o, student, teacher, terms);
+    status = objective_record(o, student, teacher, terms);
 done:
     if (status != CAB_OK)
         cab_objective_free(o);

@@ -25,8 +25,7 @@ typedef struct cab_term_setup {
     const cab_recipe *recipe;
     const cab_model *student, *teacher;
     const int *layer_map; /* by student layer the teacher's, or -1 */
-    cab_params *
-        params; /* where parameters of the term's own go: trained beside the student, saved in checkpoints, discarded */
+    cab_params *params;   /* for parameters of the term's own: trained and saved beside the student, then discarded */
 } cab_term_setup;
 
 /* What a term records from. Pointers are NULL where nothing that was recorded gives them. */

@@ -53,7 +53,7 @@ cab_status cab_safetensors_entry_read_f32(const cab_safetensors_entry *entry, in
                                           float *out);
 cab_status cab_safetensors_entry_check_shape(const cab_safetensors_entry *entry, int n_dim, const int64_t *shape);
 
-/* Collects tensors, then writes them at once. Tensors lie sorted by element size, largest first, then by name: without
+/* Collects what tensors there are, then writes them one after another. Tensors lie sorted by element size, largest first, then by name: without
  * holes, which other readers refuse, and each aligned to its element size. The same tensors give the same bytes. */
 typedef struct cab_safetensors_writer cab_safetensors_writer;
 
@@ -61,6 +61,13 @@ cab_status cab_safetensors_writer_new(cab_safetensors_writer **out);
 /* `name` is copied; `data` is borrowed until the save. A shape of n_dim 0 is a scalar. */
 cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                       const int64_t *shape, const void *data);
+/* The same of values that are not in the host's memory, or not as the file has them: read(user, source, out, bytes) copies the
+ * tensor's bytes to `out` when they are written. It may be called more than once and must give the same every time. No more than one
+ * tensor is held at a time. */
+typedef cab_status (*cab_safetensors_read)(void *user, const void *source, void *out, size_t bytes);
+cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
+                                           const int64_t *shape, cab_safetensors_read read, void *user,
+                                           const void *source);
 /* Both are copied; a later value of the same key replaces the earlier one. */
 cab_status cab_safetensors_writer_metadata(cab_safetensors_writer *writer, const char *key, const char *value);
 /* Replaces `path` atomically, and adds the checksum to the metadata. CAB_EARG: two tensors of one name. */

@@ -21,7 +21,9 @@ typedef struct pending {
     cab_dtype dtype;
     int n_dim;
     int64_t shape[CAB_SAFETENSORS_DIMS];
-    const void *data;
+    cab_safetensors_read read; /* NULL: source is the data */
+    void *user;
+    const void *source;
     size_t bytes;
 } pending;
 
@@ -50,7 +52,15 @@ void cab_safetensors_writer_free(cab_safetensors_writer *writer)
 cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                       const int64_t *shape, const void *data)
 {
-    pending tensor = {.dtype = dtype, .n_dim = n_dim, .data = data, .bytes = cab_dtype_size(dtype)};
+    return cab_safetensors_writer_add_from(writer, name, dtype, n_dim, shape, NULL, NULL, data);
+}
+
+cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
+                                           const int64_t *shape, cab_safetensors_read read, void *user,
+                                           const void *source)
+{
+    pending tensor = {
+        .dtype = dtype, .n_dim = n_dim, .read = read, .user = user, .source = source, .bytes = cab_dtype_size(dtype)};
     if (n_dim < 0 || n_dim > CAB_SAFETENSORS_DIMS)
         return cab_fail(CAB_ESHAPE, "tensor \"%s\": %d dimensions, at most %d can be written", name, n_dim,
                         CAB_SAFETENSORS_DIMS);
@@ -147,31 +157,58 @@ static cab_status format_header(json_object *header, const char *path, char **ou
     return CAB_OK;
 }
 
+/* A tensor's bytes: where they lie, or read into `scratch`. */
+static cab_status fetch(const pending *tensor, void *scratch, const void **data)
+{
+    *data = tensor->read != NULL ? scratch : tensor->source;
+    return tensor->read != NULL ? tensor->read(tensor->user, tensor->source, scratch, tensor->bytes) : CAB_OK;
+}
+
+/* Room for any one tensor that has to be read. */
+static cab_status new_scratch(const cab_safetensors_writer *writer, void **scratch)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < writer->count; i++)
+        if (writer->tensors[i].read != NULL && writer->tensors[i].bytes > most)
+            most = writer->tensors[i].bytes;
+    return cab_alloc(scratch, 1, most, "a tensor to write");
+}
+
 /* Replaces the zeros in the header by the checksum of all that is going to be written. */
-static void put_checksum(const cab_safetensors_writer *writer, char *header, size_t size)
+static cab_status put_checksum(const cab_safetensors_writer *writer, void *scratch, char *header, size_t size)
 {
     char digits[CAB_SAFETENSORS_DIGITS + 1];
     cab_checksum checksum = cab_checksum_begin();
     cab_checksum_add(&checksum, header, size);
-    for (size_t i = 0; i < writer->count; i++)
-        cab_checksum_add(&checksum, writer->tensors[i].data, writer->tensors[i].bytes);
+    for (size_t i = 0; i < writer->count; i++) {
+        const void *data = NULL;
+        CAB_TRY(fetch(&writer->tensors[i], scratch, &data));
+        cab_checksum_add(&checksum, data, writer->tensors[i].bytes);
+    }
     snprintf(digits, sizeof digits, "%016" PRIx64, cab_checksum_end(&checksum));
     char *at = header + cab_safetensors_find_digits(header, size);
     memcpy(at, digits, CAB_SAFETENSORS_DIGITS);
+    return CAB_OK;
 }
 
 static cab_status write_file(const cab_safetensors_writer *writer, json_object *header, cab_writer *file)
 {
     char *text = NULL;
+    void *scratch = NULL;
     size_t size = 0;
     cab_status status;
-    CAB_TRY(format_header(header, file->path, &text, &size));
-    put_checksum(writer, text, size);
+    CAB_GOTO(format_header(header, file->path, &text, &size));
+    CAB_GOTO(new_scratch(writer, &scratch));
+    CAB_GOTO(put_checksum(writer, scratch, text, size));
     CAB_GOTO(cab_writer_write(file, text, size));
-    for (size_t i = 0; i < writer->count; i++)
-        CAB_GOTO(cab_writer_write(file, writer->tensors[i].data, writer->tensors[i].bytes));
+    for (size_t i = 0; i < writer->count; i++) {
+        const void *data = NULL;
+        CAB_GOTO(fetch(&writer->tensors[i], scratch, &data));
+        CAB_GOTO(cab_writer_write(file, data, writer->tensors[i].bytes));
+    }
     status = cab_writer_commit(file);
 done:
+    cab_free(scratch);
     cab_free(text);
     return status;
 }

@@ -291,36 +291,34 @@ static cab_status save_config(const cab_model *model, const char *directory)
     return status;
 }
 
-/* Everything is stored as fp32: the masters. */
+static cab_status read_parameter(void *params, const void *parameter, void *out, size_t bytes)
+{
+    (void)bytes;
+    return cab_params_read(params, parameter, out);
+}
+
+/* Everything is stored as fp32: the masters. Tensors are read one at a time while they are written. */
 static cab_status save_parameters(const cab_model *model, const char *directory, const float *const *given)
 {
     char path[CAB_PATH_MAX];
-    size_t n = cab_params_count(model->params);
-    float **values = NULL;
     cab_safetensors_writer *writer = NULL;
     cab_status status;
     CAB_TRY(cab_path_join(path, directory, "model.safetensors"));
-    CAB_GOTO(CAB_NEW(&values, n, "parameters to save"));
     CAB_GOTO(cab_safetensors_writer_new(&writer));
     CAB_GOTO(cab_safetensors_writer_metadata(writer, "format", "pt"));
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < cab_params_count(model->params); i++) {
         const cab_tensor *t = cab_params_at(model->params, i);
-        const float *data = given != NULL ? given[i] : NULL;
-        if (data == NULL) {
-            CAB_GOTO(CAB_NEW(&values[i], (size_t)cab_elements(t), t->name));
-            CAB_GOTO(cab_params_read(model->params, t, values[i]));
-            data = values[i];
-        }
         int n_dim = 0;
         const int64_t *shape = cab_params_stored_shape(model->params, i, &n_dim);
-        CAB_GOTO(cab_safetensors_writer_add(writer, t->name, CAB_F32, n_dim, shape, data));
+        if (given != NULL && given[i] != NULL)
+            CAB_GOTO(cab_safetensors_writer_add(writer, t->name, CAB_F32, n_dim, shape, given[i]));
+        else
+            CAB_GOTO(cab_safetensors_writer_add_from(writer, t->name, CAB_F32, n_dim, shape, read_parameter,
+                                                     model->params, t));
     }
     status = cab_safetensors_writer_save(writer, path);
 done:
     cab_safetensors_writer_free(writer);
-    for (size_t i = 0; values != NULL && i < n; i++)
-        cab_free(values[i]);
-    cab_free(values);
     return status;
 }
 

@@ -147,7 +147,7 @@ static double quantile(const double *sorted, size_t n, double q)
 }
 
 /* Sorts `values`, n > 0 of them. */
-static void summarise(cab_similarity *s, double *values, size_t n)
+static void similarity_summarise(cab_similarity *s, double *values, size_t n)
 {
     double sum = 0;
     qsort(values, n, sizeof *values, compare_values);
@@ -170,10 +170,10 @@ static cab_status summarise_all(cab_comparison *c)
         double *part = values + (size_t)l * n, *sorted = values + (size_t)c->n_layer * n;
         for (size_t i = 0; i < n; i++)
             part[i] = sorted[i] = c->layers[l].values[i];
-        summarise(&c->layers[l], sorted, n);
+        similarity_summarise(&c->layers[l], sorted, n);
     }
     c->all.layer = c->all.teacher_layer = -1;
-    summarise(&c->all, values, n * (size_t)c->n_layer);
+    similarity_summarise(&c->all, values, n * (size_t)c->n_layer);
     cab_free(values);
     return CAB_OK;
 }

@@ -64,7 +64,7 @@ static cab_status with_threads(cab_decode *d, bool plan)
     return status;
 }
 
-static cab_status record(cab_decode *d, feed *f, const cab_decode_row *rows, const cab_sampling *sampling)
+static cab_status decode_record(cab_decode *d, feed *f, const cab_decode_row *rows, const cab_sampling *sampling)
 {
     size_t longest = 1;
     for (int64_t b = 0; b < d->batch; b++) {
@@ -112,7 +112,7 @@ cab_status cab_decode_new(const cab_model *model, const cab_decode_row *rows, in
     d->model = model;
     d->batch = batch;
     CAB_GOTO(cab_graph_new(model->backend, &d->graph));
-    CAB_GOTO(record(d, &f, rows, sampling));
+    CAB_GOTO(decode_record(d, &f, rows, sampling));
     status = cab_alloc((void **)&d->raw, cab_tensor_bytes(d->logits), 1, "logits");
 done:
     cab_free(f.ids);

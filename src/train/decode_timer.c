@@ -34,7 +34,7 @@ static cab_status open_one(const timer *t, const char *directory, const char *co
     return CAB_OK;
 }
 
-static cab_status open_models(timer *t)
+static cab_status decode_timer_open_models(timer *t)
 {
     const cab_decode_timer_options *o = t->o;
     CAB_TRY(cab_backend_open(o->device, &t->backend));
@@ -211,7 +211,7 @@ cab_status cab_decode_time(const cab_decode_timer_options *options, FILE *out)
     timer t = {.o = options, .out = out};
     cab_status status;
     CAB_GOTO(check_batches(options));
-    CAB_GOTO(open_models(&t));
+    CAB_GOTO(decode_timer_open_models(&t));
     CAB_GOTO(choose_positions(&t));
     status = time_all(&t);
 done:

@@ -51,8 +51,8 @@ static cab_status keep_decoded(const cab_recipe *r, cab_image_set *set, const ch
     return cab_image_set_cache(set, path, cab_thread_count());
 }
 
-static cab_status open_set(const cab_image_data *i, const cab_list *paths, const cab_classes *classes, double fraction,
-                           const char *name, cab_image_set **set)
+static cab_status images_open_set(const cab_image_data *i, const cab_list *paths, const cab_classes *classes,
+                                  double fraction, const char *name, cab_image_set **set)
 {
     const cab_recipe *r = i->setup.recipe;
     const cab_image_set_options options = {.classes = classes,
@@ -73,7 +73,7 @@ static cab_status open_part(cab_image_data *i)
     const double count = (double)cab_image_set_count(i->eval);
     if (wanted >= count)
         return CAB_OK;
-    return open_set(i, &r->data.eval, cab_image_set_classes(i->train), wanted / count, "part", &i->part);
+    return images_open_set(i, &r->data.eval, cab_image_set_classes(i->train), wanted / count, "part", &i->part);
 }
 
 /* Which of the teacher's classes the data's are. Without an answer only methods without KL can do. */
@@ -135,7 +135,7 @@ static cab_status restrict_head(cab_image_data *i)
     return own.b == NULL ? CAB_OK : gather(i, own.b, n, "its bias", &i->side.b);
 }
 
-static cab_status open_sets(cab_image_data *i)
+static cab_status images_open_sets(cab_image_data *i)
 {
     const cab_recipe *r = i->setup.recipe;
     cab_classes given = {0};
@@ -146,8 +146,8 @@ static cab_status open_sets(cab_image_data *i)
     i->mixed = augment.mixup > 0 || augment.cutmix > 0 || augment.smoothing > 0;
     if (r->data.classes[0] != '\0')
         CAB_TRY(cab_classes_load(r->data.classes, &given));
-    CAB_GOTO(open_set(i, &r->data.train, given.count > 0 ? &given : NULL, r->data.fraction, "train", &i->train));
-    CAB_GOTO(open_set(i, &r->data.eval, cab_image_set_classes(i->train), 1, "eval", &i->eval));
+    CAB_GOTO(images_open_set(i, &r->data.train, given.count > 0 ? &given : NULL, r->data.fraction, "train", &i->train));
+    CAB_GOTO(images_open_set(i, &r->data.eval, cab_image_set_classes(i->train), 1, "eval", &i->eval));
     CAB_GOTO(open_part(i));
     CAB_GOTO(map_classes(i));
     status = restrict_head(i);
@@ -178,7 +178,7 @@ static cab_status images_open(const cab_domain_setup *setup, void **data, cab_do
     cab_image_data *i = NULL;
     CAB_TRY(CAB_NEW(&i, 1, "the data of a run"));
     i->setup = *setup;
-    cab_status status = open_sets(i);
+    cab_status status = images_open_sets(i);
     if (status != CAB_OK) {
         images_close(i);
         return status;
@@ -283,7 +283,7 @@ static void images_objective(const void *data, cab_objective_options *options)
     options->targets = i->mixed;
 }
 
-static cab_status load(cab_image_data *i, uint64_t step)
+static cab_status load_step(cab_image_data *i, uint64_t step)
 {
     if (i->loaded == step + 1)
         return CAB_OK;
@@ -297,7 +297,7 @@ static cab_status images_batch(void *data, uint64_t step, int index, cab_batch *
 {
     cab_image_data *i = data;
     const size_t first = (size_t)(index * i->micro_batch), size = (size_t)i->transform.size;
-    CAB_TRY(load(i, step));
+    CAB_TRY(load_step(i, step));
     *batch = (cab_batch){.input = i->pixels + first * 3 * size * size, .labels = i->labels + first};
     if (i->mixed)
         batch->targets = i->targets + first * i->classes;

@@ -30,7 +30,7 @@ static cab_status choose_length(cab_text_data *d)
     return CAB_OK;
 }
 
-static cab_status open_sets(cab_text_data *d)
+static cab_status text_open_sets(cab_text_data *d)
 {
     const cab_recipe *r = d->setup.recipe;
     const int vocab_size = d->setup.teacher->config.vocab_size;
@@ -76,7 +76,7 @@ static cab_status text_open(const cab_domain_setup *setup, void **data, cab_doma
     d->setup = *setup;
     cab_status status = choose_length(d);
     if (status == CAB_OK)
-        status = open_sets(d);
+        status = text_open_sets(d);
     if (status != CAB_OK) {
         text_close(d);
         return status;

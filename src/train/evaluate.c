@@ -35,7 +35,7 @@ typedef struct evaluator {
     uint64_t tokens;
 } evaluator;
 
-static cab_status open_models(evaluator *e)
+static cab_status evaluator_open_models(evaluator *e)
 {
     const cab_evaluate_options *o = e->options;
     CAB_TRY(cab_backend_open(o->device != NULL ? o->device : "cpu", &e->backend));
@@ -61,7 +61,7 @@ static cab_status open_models(evaluator *e)
     return CAB_OK;
 }
 
-static cab_status open_data(evaluator *e)
+static cab_status evaluator_open_data(evaluator *e)
 {
     const cab_evaluate_options *o = e->options;
     char path[CAB_PATH_MAX];
@@ -196,7 +196,7 @@ done:
     return status;
 }
 
-static void summarise(const evaluator *e, bool complete, double seconds, cab_evaluation *out)
+static void evaluator_summarise(const evaluator *e, bool complete, double seconds, cab_evaluation *out)
 {
     double n = (double)e->tokens;
     double bytes = complete ? (double)cab_dataset_text_bytes(e->dataset) : 0;
@@ -217,15 +217,15 @@ cab_status cab_evaluate(const cab_evaluate_options *options, cab_evaluation *eva
     bool complete = true;
     double started = 0;
     cab_status status;
-    CAB_GOTO(open_models(&e));
-    CAB_GOTO(open_data(&e));
+    CAB_GOTO(evaluator_open_models(&e));
+    CAB_GOTO(evaluator_open_data(&e));
     CAB_GOTO(open_graph(&e));
     started = cab_seconds();
     CAB_GOTO(evaluate(&e, &complete));
     if (e.tokens == 0)
         status = cab_fail(CAB_EFORMAT, "%s: nothing to evaluate: no token follows another", options->files[0]);
     else
-        summarise(&e, complete, cab_seconds() - started, evaluation);
+        evaluator_summarise(&e, complete, cab_seconds() - started, evaluation);
 done:
     cab_objective_free(e.objective);
     cab_model_free(e.model);

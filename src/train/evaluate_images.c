@@ -192,7 +192,7 @@ static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_i
     return cab_image_loader_open(e->set, &options, loader);
 }
 
-static cab_status load(pass *p, cab_image_loader *loader, uint64_t batch, int32_t *labels)
+static cab_status evaluator_load(pass *p, cab_image_loader *loader, uint64_t batch, int32_t *labels)
 {
     double started = cab_seconds();
     cab_status status = cab_image_loader_batch(loader, batch, p->e->pixels, NULL, labels);
@@ -200,18 +200,18 @@ static cab_status load(pass *p, cab_image_loader *loader, uint64_t batch, int32_
     return status;
 }
 
-static cab_status run_batch(pass *p, uint64_t batch)
+static cab_status evaluator_run_batch(pass *p, uint64_t batch)
 {
     cab_image_evaluator *e = p->e;
     const float *logits = NULL, *teacher_logits = NULL;
     const size_t width = (size_t)e->model.judge.model->config.n_classes;
     const size_t teacher_width = e->teacher.scorer == NULL ? 0 : (size_t)e->teacher.judge.model->config.n_classes;
     const uint64_t first = batch * (uint64_t)e->options.batch;
-    CAB_TRY(load(p, p->loader, batch, e->labels));
+    CAB_TRY(evaluator_load(p, p->loader, batch, e->labels));
     CAB_TRY(cab_image_scorer_run(e->model.scorer, e->pixels, &logits));
     if (e->teacher.scorer != NULL) {
         if (p->teacher_loader != NULL)
-            CAB_TRY(load(p, p->teacher_loader, batch, NULL));
+            CAB_TRY(evaluator_load(p, p->teacher_loader, batch, NULL));
         CAB_TRY(cab_image_scorer_run(e->teacher.scorer, e->pixels, &teacher_logits));
     }
     for (int j = 0; j < e->options.batch; j++)
@@ -230,7 +230,7 @@ static cab_status run_batches(pass *p)
     char detail[32];
     cab_progress_begin(&progress, "evaluating", "images", 0, r->count);
     for (uint64_t b = 0; b < batches && status == CAB_OK; b++) {
-        status = run_batch(p, b);
+        status = evaluator_run_batch(p, b);
         uint64_t done = (b + 1) * size < r->count ? (b + 1) * size : r->count;
         snprintf(detail, sizeof detail, "top-1 %.2f %%", r->images > 0 ? 100.0 * r->top1 / (double)r->images : 0.0);
         cab_progress_update(&progress, done, detail);
@@ -257,7 +257,7 @@ static cab_status prepare(const cab_image_evaluator *e, cab_image_evaluation *r)
 }
 
 /* Sums to means. */
-static void finish(const cab_image_evaluator *e, double seconds, cab_image_evaluation *r)
+static void evaluator_finish(const cab_image_evaluator *e, double seconds, cab_image_evaluation *r)
 {
     const double n = (double)r->images;
     double *const own[] = {&r->loss, &r->top1, &r->top5};
@@ -283,7 +283,7 @@ cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation 
     CAB_GOTO(run_batches(&p));
     if (evaluation->images == 0)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "none of the %" PRIu64 " images could be decoded", evaluation->count));
-    finish(e, cab_seconds() - started, evaluation);
+    evaluator_finish(e, cab_seconds() - started, evaluation);
 done:
     cab_image_loader_free(p.loader);
     cab_image_loader_free(p.teacher_loader);
@@ -380,7 +380,7 @@ static cab_status choose_classes(const cab_evaluate_images_options *o, const cab
     return CAB_OK;
 }
 
-static cab_status open_set(const cab_evaluate_images_options *o, const cab_model *model, cab_image_set **set)
+static cab_status evaluator_open_set(const cab_evaluate_images_options *o, const cab_model *model, cab_image_set **set)
 {
     cab_classes given = {0};
     CAB_TRY(choose_classes(o, model, &given));
@@ -404,7 +404,7 @@ cab_status cab_evaluate_images(const cab_evaluate_images_options *o, cab_image_e
     CAB_GOTO(open_model(o, o->model, backend, &model));
     if (o->teacher != NULL)
         CAB_GOTO(open_model(o, o->teacher, backend, &teacher));
-    CAB_GOTO(open_set(o, model.model, &set));
+    CAB_GOTO(evaluator_open_set(o, model.model, &set));
     CAB_GOTO(match_classes(cab_image_set_classes(set), &model));
     if (o->teacher != NULL)
         CAB_GOTO(match_classes(cab_image_set_classes(set), &teacher));

@@ -192,7 +192,7 @@ static void release(session *s, size_t row)
     end_text(s, row, CAB_STOP_TEXT);
 }
 
-static cab_status finish(session *s, size_t row, cab_stop_reason reason)
+static cab_status session_finish(session *s, size_t row, cab_stop_reason reason)
 {
     continuation *t = &s->texts[row];
     CAB_TRY(cab_decoder_finish(&t->decoder, &t->held));
@@ -210,7 +210,7 @@ static cab_status take(session *s, size_t row)
     if (t->ended || (size_t)cab_decode_position(s->decode) < s->rows[row].length)
         return CAB_OK;
     if (cab_text_bounds_ends(&s->bounds, token) && !s->options->ignore_end)
-        return finish(s, row, CAB_STOP_END);
+        return session_finish(s, row, CAB_STOP_END);
     size_t size = 0;
     t->account.tokens++;
     if (cab_tokenizer_piece(s->tokenizer, token, &size) != NULL) /* else a row that pads the vocabulary: no text */
@@ -218,7 +218,7 @@ static cab_status take(session *s, size_t row)
     if (t->held.count > 0)
         release(s, row);
     if (!t->ended && t->account.tokens == s->options->max_tokens)
-        return finish(s, row, CAB_STOP_LENGTH);
+        return session_finish(s, row, CAB_STOP_LENGTH);
     return CAB_OK;
 }
 
@@ -233,7 +233,7 @@ static bool all_ended(const session *s)
 }
 
 /* While all rows are fed their prompts nobody looks at what comes. One text shows its progress by itself. */
-static cab_status run(session *s)
+static cab_status session_run(session *s)
 {
     size_t shortest = SIZE_MAX, longest = 0;
     cab_progress progress;
@@ -261,7 +261,7 @@ static cab_status run(session *s)
     }
     for (size_t i = 0; i < s->n_rows; i++)
         if (!s->texts[i].ended)
-            CAB_GOTO(finish(s, i, CAB_STOP_CONTEXT));
+            CAB_GOTO(session_finish(s, i, CAB_STOP_CONTEXT));
 done:
     cab_progress_end(&progress);
     return status;
@@ -275,7 +275,7 @@ cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *pro
     cab_status status;
     CAB_GOTO(session_open(&s, prompts, samples));
     if (options->max_tokens > 0)
-        CAB_GOTO(run(&s));
+        CAB_GOTO(session_run(&s));
     for (size_t i = 0; generations != NULL && i < s.n_rows; i++)
         generations[i] = s.texts[i].account;
 done:
@@ -363,7 +363,7 @@ cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text
     session *s = &dialogue->session;
     dialogue->sink = (one_sink){sink, user};
     CAB_TRY(s->decode == NULL ? session_open(s, &words, 1) : next_turn(s, words));
-    CAB_TRY(run(s));
+    CAB_TRY(session_run(s));
     *generation = s->texts[0].account;
     return CAB_OK;
 }

@@ -266,7 +266,7 @@ static cab_status write_summary(const cab_run *run, const cab_run_evaluation *e,
     return cab_run_summary_write(run->recipe->out, &summary);
 }
 
-static cab_status finish(cab_run *run, cab_result *result)
+static cab_status run_finish(cab_run *run, cab_result *result)
 {
     char directory[CAB_PATH_MAX], *sample = NULL;
     cab_run_evaluation e;
@@ -284,7 +284,7 @@ done:
     return status;
 }
 
-static void describe(const cab_run *run)
+static void run_describe(const cab_run *run)
 {
     const cab_config *t = &run->teacher->config;
     cab_log_info("teacher  %s: %s, %.2f M parameters, %d layers, width %d", run->recipe->teacher.path,
@@ -300,13 +300,13 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
     CAB_TRY(cab_claim_record(run->recipe));
     if (resumed)
         cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run->step, run->total_steps);
-    describe(run);
+    run_describe(run);
     run->seconds += cab_seconds() - opened;
     CAB_TRY(cab_run_log_open(&run->log, run->recipe->out, run->step, run->step == run->total_steps));
     CAB_TRY(train(run, resumed));
     if (run->optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
         CAB_TRY(cab_snapshot_save(run));
-    CAB_TRY(finish(run, result));
+    CAB_TRY(run_finish(run, result));
     return student != NULL ? cab_model_load(run->student->directory, run->precision, student) : CAB_OK;
 }
 

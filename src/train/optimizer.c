@@ -13,7 +13,7 @@ struct cab_optimizer {
     cab_tensor *lr, *step, *norm;
 };
 
-static cab_status add(cab_optimizer *o, cab_tensor *parameter, float *average, float decay)
+static cab_status optimizer_add(cab_optimizer *o, cab_tensor *parameter, float *average, float decay)
 {
     cab_optimized *entry = &o->list[o->count++];
     size_t bytes = (size_t)cab_elements(parameter) * sizeof(float);
@@ -24,7 +24,7 @@ static cab_status add(cab_optimizer *o, cab_tensor *parameter, float *average, f
     return CAB_OK;
 }
 
-static cab_status record(cab_optimizer *o, const cab_adamw_options *options)
+static cab_status optimizer_record(cab_optimizer *o, const cab_adamw_options *options)
 {
     CAB_TRY(cab_graph_new(o->backend, &o->graph));
     o->lr = cab_graph_scalar(o->graph, "lr", 0);
@@ -50,13 +50,13 @@ cab_status cab_optimizer_new(const cab_graph *trained, cab_params *const *stores
             cab_tensor *p = cab_params_at(stores[s], i);
             float *average = averages[s] != NULL ? averages[s][i] : NULL;
             if (p->trainable && cab_graph_trains(trained, p))
-                CAB_GOTO(add(o, p, average, cab_params_decay(stores[s], i) == CAB_DECAY ? decay : 0));
+                CAB_GOTO(optimizer_add(o, p, average, cab_params_decay(stores[s], i) == CAB_DECAY ? decay : 0));
         }
     }
     if (o->count == 0)
         status = cab_fail(CAB_EARG, "nothing trains: every parameter is frozen");
     else
-        status = record(o, options);
+        status = optimizer_record(o, options);
 done:
     if (status != CAB_OK)
         cab_optimizer_free(o);

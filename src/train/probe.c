@@ -24,7 +24,7 @@ struct cab_probe {
 
 /* ---- recording ------------------------------------------------------------------------------------------------------- */
 
-static void record(cab_probe *p)
+static void probe_record(cab_probe *p)
 {
     const cab_config *c = &p->model->config;
     const cab_taps taps = {.query = p->taps[CAB_TAP_QUERY],
@@ -55,7 +55,7 @@ cab_status cab_probe_new(const cab_model *model, int64_t length, cab_probe **out
         p->taps[i] = p->taps[0] + (size_t)i * n;
     CAB_GOTO(CAB_NEW(&p->matrix, (size_t)(p->length * p->length), "a matrix of tokens by tokens"));
     CAB_GOTO(cab_graph_new(model->backend, &p->g));
-    record(p);
+    probe_record(p);
     status = cab_graph_plan(p->g, NULL);
 done:
     if (status != CAB_OK)

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static cab_status open_models(const cab_recipe *r, cab_run *run)
+static cab_status run_open_models(const cab_recipe *r, cab_run *run)
 {
     CAB_TRY(cab_backend_open(r->device, &run->backend));
     run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto(r->device)
@@ -73,7 +73,7 @@ static cab_status choose_batches(const cab_recipe *r, uint64_t pass, cab_run *ru
     return CAB_OK;
 }
 
-static cab_status open_data(const cab_recipe *r, cab_run *run)
+static cab_status run_open_data(const cab_recipe *r, cab_run *run)
 {
     const cab_domain_setup setup = {
         .recipe = r, .backend = run->backend, .precision = run->precision, .teacher = run->teacher};
@@ -87,8 +87,8 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
     run->recipe = r;
     if (r->threads > 0)
         cab_thread_limit((int)r->threads);
-    CAB_TRY(open_models(r, run));
-    CAB_TRY(open_data(r, run));
+    CAB_TRY(run_open_models(r, run));
+    CAB_TRY(run_open_data(r, run));
     CAB_TRY(run->domain->student(run->data, &run->student));
     const int n_layer = run->student->config.n_layer;
     CAB_TRY(CAB_NEW(&run->layer_map, (size_t)n_layer, "a layer map"));

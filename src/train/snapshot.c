@@ -25,30 +25,18 @@ static cab_status snapshot_path(const cab_run *run, char path[CAB_PATH_MAX])
     return cab_path_join(path, run->recipe->out, CAB_RUN_CHECKPOINT);
 }
 
-/* Copies of device memory, kept until the file is written. */
-typedef struct bag {
-    cab_safetensors_writer *writer;
-    float **copies;
-    size_t count, capacity;
-} bag;
-
-static cab_status bag_add(bag *b, cab_backend *backend, const char *prefix, const cab_tensor *shape, const void *data)
+static cab_status download(void *backend, const void *from, void *out, size_t bytes)
 {
-    char name[NAME_MAX_LENGTH];
-    size_t bytes = (size_t)cab_elements(shape) * sizeof(float);
-    CAB_TRY(CAB_GROW(&b->copies, &b->capacity, b->count + 1, "a checkpoint"));
-    CAB_TRY(cab_alloc((void **)&b->copies[b->count], 1, bytes, "a checkpoint"));
-    CAB_TRY(backend->download(backend, b->copies[b->count], data, bytes));
-    snprintf(name, sizeof name, "%s%s", prefix, shape->name);
-    return cab_safetensors_writer_add(b->writer, name, CAB_F32, shape->n_dim, shape->shape, b->copies[b->count++]);
+    return ((cab_backend *)backend)->download(backend, out, from, bytes);
 }
 
-static void bag_close(bag *b)
+/* Values of the shape of a parameter; they are copied from the device when they are written. */
+static cab_status add_values(cab_safetensors_writer *writer, cab_backend *backend, const char *prefix,
+                             const cab_tensor *shape, const void *data)
 {
-    for (size_t i = 0; i < b->count; i++)
-        cab_free(b->copies[i]);
-    cab_free(b->copies);
-    cab_safetensors_writer_free(b->writer);
+    char name[NAME_MAX_LENGTH];
+    snprintf(name, sizeof name, "%s%s", prefix, shape->name);
+    return cab_safetensors_writer_add_from(writer, name, CAB_F32, shape->n_dim, shape->shape, download, backend, data);
 }
 
 static const char *precision_name(const cab_run *run)
@@ -57,50 +45,50 @@ static const char *precision_name(const cab_run *run)
 }
 
 /* A checkpoint belongs to one recipe and to the files that the run was given. */
-static cab_status add_recipe(const cab_run *run, bag *b)
+static cab_status add_recipe(const cab_run *run, cab_safetensors_writer *writer)
 {
     char *text = NULL;
     size_t size = 0;
     CAB_TRY(cab_recipe_print(run->recipe, &text, &size));
-    cab_status status = cab_safetensors_writer_metadata(b->writer, "recipe", text);
+    cab_status status = cab_safetensors_writer_metadata(writer, "recipe", text);
     cab_free(text);
     return status;
 }
 
-static cab_status add_metadata(const cab_run *run, bag *b)
+static cab_status add_metadata(const cab_run *run, cab_safetensors_writer *writer)
 {
     char text[64];
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "version", layout_version));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "version", layout_version));
     snprintf(text, sizeof text, "%" PRIu64, run->step);
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "step", text));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "step", text));
     snprintf(text, sizeof text, "%.17g", run->seconds);
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "seconds", text));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "seconds", text));
     snprintf(text, sizeof text, "%.17g", run->train_seconds);
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "train_seconds", text));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "train_seconds", text));
     snprintf(text, sizeof text, "%d", cab_thread_count());
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "threads", text));
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "precision", precision_name(run)));
-    CAB_TRY(cab_safetensors_writer_metadata(b->writer, "inputs", run->inputs));
-    return add_recipe(run, b);
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "threads", text));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "precision", precision_name(run)));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "inputs", run->inputs));
+    return add_recipe(run, writer);
 }
 
-static cab_status add_tensors(const cab_run *run, bag *b)
+static cab_status add_tensors(const cab_run *run, cab_safetensors_writer *writer)
 {
     const cab_params *student = run->student->params;
     for (size_t i = 0; i < cab_params_count(student); i++) {
         const cab_tensor *t = cab_params_at(student, i);
-        CAB_TRY(bag_add(b, run->backend, "student.", t, t->data));
+        CAB_TRY(add_values(writer, run->backend, "student.", t, t->data));
         if (run->averages != NULL)
-            CAB_TRY(bag_add(b, run->backend, "average.", t, run->averages[i]));
+            CAB_TRY(add_values(writer, run->backend, "average.", t, run->averages[i]));
     }
     for (size_t i = 0; run->terms.params != NULL && i < cab_params_count(run->terms.params); i++) {
         const cab_tensor *t = cab_params_at(run->terms.params, i);
-        CAB_TRY(bag_add(b, run->backend, "", t, t->data));
+        CAB_TRY(add_values(writer, run->backend, "", t, t->data));
     }
     for (size_t i = 0; i < cab_optimizer_count(run->optimizer); i++) {
         const cab_optimized *o = cab_optimizer_at(run->optimizer, i);
-        CAB_TRY(bag_add(b, run->backend, "m.", o->parameter, o->m));
-        CAB_TRY(bag_add(b, run->backend, "v.", o->parameter, o->v));
+        CAB_TRY(add_values(writer, run->backend, "m.", o->parameter, o->m));
+        CAB_TRY(add_values(writer, run->backend, "v.", o->parameter, o->v));
     }
     return CAB_OK;
 }
@@ -108,15 +96,15 @@ static cab_status add_tensors(const cab_run *run, bag *b)
 cab_status cab_snapshot_save(const cab_run *run)
 {
     char path[CAB_PATH_MAX];
-    bag b = {0};
+    cab_safetensors_writer *writer = NULL;
     cab_status status;
     CAB_TRY(snapshot_path(run, path));
-    CAB_GOTO(cab_safetensors_writer_new(&b.writer));
-    CAB_GOTO(add_metadata(run, &b));
-    CAB_GOTO(add_tensors(run, &b));
-    status = cab_safetensors_writer_save(b.writer, path);
+    CAB_GOTO(cab_safetensors_writer_new(&writer));
+    CAB_GOTO(add_metadata(run, writer));
+    CAB_GOTO(add_tensors(run, writer));
+    status = cab_safetensors_writer_save(writer, path);
 done:
-    bag_close(&b);
+    cab_safetensors_writer_free(writer);
     return status;
 }
 

@@ -117,7 +117,8 @@ static void send_next(cab_run *run, int index, int share)
 }
 
 /* Micro-batch `index` of the current step, of `share`. */
-static cab_status run_batch(cab_run *run, int index, const cab_term_weights *weights, int share, cab_term_values *v)
+static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weights *weights, int share,
+                                  cab_term_values *v)
 {
     cab_batch batch;
     CAB_TRY(run->domain->batch(run->data, run->step, index, &batch));
@@ -161,7 +162,7 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
     for (int i = 0; i < share; i++) {
         cab_term_values v;
-        CAB_TRY(run_batch(run, i, weights, share, &v));
+        CAB_TRY(stage_run_batch(run, i, weights, share, &v));
         CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }

@@ -39,7 +39,7 @@ typedef struct timer {
     uint64_t steps_done;
 } timer;
 
-static cab_status open_models(timer *t)
+static cab_status timer_open_models(timer *t)
 {
     cab_step_options *o = &t->o;
     CAB_TRY(cab_backend_open(o->device, &t->backend));
@@ -82,7 +82,7 @@ static cab_status make_recipe(timer *t)
     return t->o.stage == CAB_STEP_SOFT ? CAB_OK : weigh(t, cab_term_name(CAB_TERM_ALIGN));
 }
 
-static cab_status record(timer *t)
+static cab_status timer_record(timer *t)
 {
     const cab_step_options *o = &t->o;
     cab_objective_options objective = {
@@ -226,7 +226,7 @@ static void print_ops(const timer *t, const op_time *ops, int n, const limits *l
     }
 }
 
-static void print(const timer *t, const limits *l)
+static void timer_print(const timer *t, const limits *l)
 {
     op_time ops[MAX_OPS];
     const int n = gather_ops(t, l, ops);
@@ -276,14 +276,14 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     timer t = {.o = *options, .out = out};
     limits l = {0};
     cab_status status;
-    CAB_GOTO(open_models(&t));
-    CAB_GOTO(record(&t));
+    CAB_GOTO(timer_open_models(&t));
+    CAB_GOTO(timer_record(&t));
     CAB_GOTO(t.domain->draw(t.student, t.o.batch, t.o.seq_len, &t.input, &t.labels));
     CAB_GOTO(run_steps(&t));
     t.memory = t.backend->host ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
     CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
-    print(&t, &l);
+    timer_print(&t, &l);
 done:
     timer_close(&t);
     return status;

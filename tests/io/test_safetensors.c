@@ -299,6 +299,66 @@ static void round_trip(void **state)
 
 /* The format's own library refuses holes: each tensor must begin where the one before it ends, the last at the file's
  * end. The body begins on a cache line. */
+enum { STREAMED = 6, STREAMED_FLOATS = 1 << 10 };
+
+/* Values that are nowhere until they are asked for: `source` is the first of them. */
+typedef struct stream {
+    const void *buffer; /* where values were asked for; the same every time */
+    int reads, fail_at;
+} stream;
+
+static cab_status read_stream(void *user, const void *source, void *out, size_t bytes)
+{
+    stream *s = user;
+    if (++s->reads == s->fail_at)
+        return cab_fail(CAB_EBACKEND, "the device is gone");
+    assert_true(s->buffer == NULL || s->buffer == out);
+    s->buffer = out;
+    for (size_t i = 0; i < bytes / sizeof(float); i++)
+        ((float *)out)[i] = *(const float *)source + (float)i;
+    return CAB_OK;
+}
+
+/* Tensors that are read when they are written give the same file, through one buffer of one tensor's size; what cannot be read
+ * leaves the old file. */
+static void tensors_are_streamed(void **state)
+{
+    static const float first[STREAMED] = {1, 2000, 30000, 4, 5, 6};
+    static float values[STREAMED][STREAMED_FLOATS];
+    const char *whole = temp_path(state, "whole.st"), *streamed = temp_path(state, "streamed.st");
+    for (int failing = 0; failing < 2; failing++) {
+        cab_safetensors_writer *writers[2] = {NULL, NULL};
+        stream s = {.fail_at = failing ? 3 : 0};
+        for (int w = 0; w < 2; w++)
+            assert_ok(cab_safetensors_writer_new(&writers[w]));
+        for (int i = 0; i < STREAMED; i++) {
+            char name[16];
+            const int64_t shape[2] = {4, (STREAMED_FLOATS >> i) / 4};
+            snprintf(name, sizeof name, "tensor %d", i);
+            for (int k = 0; k < STREAMED_FLOATS; k++)
+                values[i][k] = first[i] + (float)k;
+            assert_ok(cab_safetensors_writer_add(writers[0], name, CAB_F32, 2, shape, values[i]));
+            assert_ok(cab_safetensors_writer_add_from(writers[1], name, CAB_F32, 2, shape, read_stream, &s, &first[i]));
+        }
+        assert_ok(cab_safetensors_writer_save(writers[0], whole));
+        if (failing)
+            assert_fails(cab_safetensors_writer_save(writers[1], streamed), CAB_EBACKEND, "the device is gone");
+        else
+            assert_ok(cab_safetensors_writer_save(writers[1], streamed));
+        assert_true(failing ? s.reads == 3 : s.reads >= STREAMED);
+        for (int w = 0; w < 2; w++)
+            cab_safetensors_writer_free(writers[w]);
+        cab_map one, two;
+        assert_ok(cab_map_open(whole, &one));
+        assert_ok(cab_map_open(streamed, &two));
+        assert_int_equal(one.size, two.size);
+        assert_memory_equal(one.data, two.data, one.size);
+        cab_map_close(&one);
+        cab_map_close(&two);
+    }
+    assert_int_equal(temp_count_files(*state), 2); /* nothing half-written */
+}
+
 static void written_without_holes(void **state)
 {
     static const uint8_t bytes[64];
@@ -500,6 +560,7 @@ int main(void)
         TEMP_TEST(conversions),
         TEMP_TEST(values_that_are_not_finite),
         TEMP_TEST(round_trip),
+        TEMP_TEST(tensors_are_streamed),
         TEMP_TEST(written_without_holes),
         TEMP_TEST(writer_refuses),
         TEMP_TEST(an_empty_file_is_a_file),

@@ -13,6 +13,16 @@ static void write_file(const char *directory, const char *name, const char *text
     assert_ok(cab_file_write(path, text, strlen(text)));
 }
 
+/* The terms that there were when this was written; those that came later are absent. */
+static void set_terms(cab_run_step *step, double ce, double kl, double align)
+{
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        step->terms[t] = NAN;
+    step->terms[CAB_TERM_CE] = ce;
+    step->terms[CAB_TERM_KL] = kl;
+    step->terms[CAB_TERM_ALIGN] = align;
+}
+
 /* A run of `steps` steps with an evaluation after every tenth; finished if perplexity > 0. */
 static void make_run(const char *directory, unsigned steps, double perplexity)
 {
@@ -20,16 +30,16 @@ static void make_run(const char *directory, unsigned steps, double perplexity)
     assert_ok(cab_directory_make(directory));
     assert_ok(cab_run_log_open(&log, directory, 0, false));
     for (unsigned i = 1; i <= steps; i++) {
-        const cab_run_step step = {.step = i,
-                                   .tokens = 100 * i,
-                                   .stage = "s",
-                                   .loss = 3,
-                                   .terms = {2, 1.0 / i, NAN},
-                                   .lr = 1e-3,
-                                   .grad_norm = 1,
-                                   .tokens_per_s = 10,
-                                   .seconds = i,
-                                   .unit = "tokens"};
+        cab_run_step step = {.step = i,
+                             .tokens = 100 * i,
+                             .stage = "s",
+                             .loss = 3,
+                             .lr = 1e-3,
+                             .grad_norm = 1,
+                             .tokens_per_s = 10,
+                             .seconds = i,
+                             .unit = "tokens"};
+        set_terms(&step, 2, 1.0 / i, NAN);
         const cab_run_eval eval = {.step = i,
                                    .tokens = 100 * i,
                                    .loss = 2,
