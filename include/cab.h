@@ -101,8 +101,7 @@ cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result
 /* Asks the run of this process to checkpoint and return at the next step. Async-signal-safe. */
 void cab_distill_stop(void);
 
-/* ---- generation ---------------------------------------------------------------------------------------------------
- */
+/* ---- generation ------------------------------------------------------------------------------------------------ */
 
 typedef struct cab_generate_options {
     uint64_t max_tokens;

@@ -1,4 +1,4 @@
-/* ops.h - every operation a model can record. One file per family beside this header; kernels in cpu/ and cuda/.
+/* ops.h - every operation a model can record. One file per family beside this header; kernels in a folder per backend.
  *
  * B batch, L tokens, D width, E inner width, H heads, P head width, N state, G groups, V vocabulary. Activations are
  * BF16 or F32, all of one graph's the same unless said otherwise; parameters are F32 masters (or frozen, BF16 or F32);
@@ -20,8 +20,8 @@ typedef enum cab_layout {
 
 /* y[..., o] = sum_i x[..., i] w[o, i] + b[o].   b may be NULL. */
 cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
-/* The same with rows of y that begin at multiples of 8 elements, which GPUs are several times faster at where y is wide and its
- * width no such multiple. y is to be split, or read by its ld. */
+/* The same with rows of y that begin at multiples of 8 elements, for a y that is wide and whose width is no such multiple: there a
+ * GPU is several times faster. y is to be split, or read by its ld. */
 cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
 
 /* ---- embedding.c ----------------------------------------------------------------------------------------------- */
@@ -56,8 +56,7 @@ cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps);
 cab_tensor *cab_add_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *residual, cab_tensor *w, float eps,
                              cab_tensor **sum);
 
-/* ---- elementwise.c ------------------------------------------------------------------------------------------------
- */
+/* ---- elementwise.c --------------------------------------------------------------------------------------------- */
 
 typedef enum cab_activation_kind { CAB_GELU_TANH, CAB_GELU_ERF, CAB_SILU, CAB_RELU, CAB_TANH } cab_activation_kind;
 
@@ -71,8 +70,7 @@ cab_tensor *cab_mean(cab_graph *g, int n, cab_tensor *const *xs);
 /* y * silu(z + z_bias): the Mamba gate. y, z (B, L, E), z_bias (E) fp32 or NULL. */
 cab_tensor *cab_gate(cab_graph *g, cab_tensor *y, cab_tensor *z, cab_tensor *z_bias);
 
-/* ---- attention.c ----------------------------------------------------------------------------------------------------
- */
+/* ---- attention.c ----------------------------------------------------------------------------------------------- */
 
 typedef struct cab_attention_shape {
     int n_head, n_kv_head; /* q has n_head, k and v n_kv_head; n_head is a multiple */
@@ -96,8 +94,7 @@ cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor
 cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *k_cache,
                                cab_tensor *v_cache, cab_tensor *position, const cab_attention_shape *shape);
 
-/* ---- conv1d.c
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- conv1d.c -------------------------------------------------------------------------------------------------- */
 
 /* Causal, depthwise: y[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e], then SiLU if asked. x (B, L, E),
  * w (E, 1, K), bias (E) or NULL, fp32. */
@@ -112,21 +109,21 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
 /* One token, no backward: x (B, 1, E), state (B, K - 1, E) F32 holds the last K - 1 inputs, oldest first. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);
 
-/* ---- ssd.c: the discrete Mamba-2 recurrence of Phi-Mamba
- * ------------------------------------------------------------- */
+/* ---- ssd.c: the discrete Mamba-2 recurrence of Phi-Mamba ------------------------------------------------------- */
 
-/* Per head:  h[t] = a[t] h[t-1] + x[t] B[t]^T    y[t] = h[t] C[t] + D x[t]    a[t] = sigmoid(-a_log[t]) =
- * exp(-softplus(a_log[t])) x (B, L, H*P), Bm and Cm (B, L, G*N), a_log (B, L, H), D (H) fp32 -> (B, L, H*P). Head h
- * reads group h / (H / G). Training form: chunks of 64, matrix products within, the state carried between; h is fp32
- * (P, N) per head. */
+/* Per head, with h of (P, N) fp32:
+ *
+ *   h[t] = a[t] h[t-1] + x[t] B[t]^T      y[t] = h[t] C[t] + D x[t]
+ *   a[t] = sigmoid(-a_log[t]) = exp(-softplus(a_log[t]))
+ *
+ * x (B, L, H*P), Bm and Cm (B, L, G*N), a_log (B, L, H), D (H) fp32 -> (B, L, H*P). Head h reads group h / (H / G). */
 cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
                     int n_head, int n_group);
 /* One token, no backward: the recurrence itself. state (B, H, P * N) F32. */
 cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
                          cab_tensor *state, int n_head, int n_group);
 
-/* ---- scan.c: the selective scan of Mamba-1
- * -------------------------------------------------------------------------------- */
+/* ---- scan.c: the selective scan of Mamba-1 --------------------------------------------------------------------- */
 
 typedef struct cab_scan_inputs {
     cab_tensor *u, *dt;  /* (B, L, E) */
@@ -143,8 +140,7 @@ cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse);
 /* The mean of two scans over the same tokens with the same z, one from the first token to the last and one back. */
 cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward);
 
-/* ---- feature.c: feature maps and the alignment loss
- * -------------------------------------------------------------------- */
+/* ---- feature.c: feature maps and the alignment loss ------------------------------------------------------------ */
 
 typedef enum cab_feature_map {
     CAB_MAP_NONE,
@@ -177,13 +173,12 @@ typedef struct cab_bridge_layers {
     cab_activation_kind activation;
 } cab_bridge_layers;
 
-/* cab_align_loss(), or with rows cab_align_loss_mapped(), of f(x w1^T + b1) w2^T + b2: x (B, L, in). One node where a GPU has a
- * kernel of these sizes (in 16, hidden 128, out a multiple of 64 up to 768, bf16), else four. */
+/* cab_align_loss(), or with rows cab_align_loss_mapped(), of f(x w1^T + b1) w2^T + b2: x (B, L, in). One node where the backend has
+ * a kernel for it, else four. */
 cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *layers, cab_tensor *target,
                             cab_feature_map map, const cab_row_map *rows);
 
-/* ---- next_token.c: the end of a decoding step
- * -------------------------------------------------------------------------------------- */
+/* ---- next_token.c: the end of a decoding step ------------------------------------------------------------------ */
 
 typedef struct cab_sampling {
     float temperature; /* 0: the most likely token */
@@ -209,8 +204,7 @@ typedef struct cab_next_token_inputs {
 /* The prompt's next token while there is one, then one drawn from the logits. No output, no backward. */
 void cab_next_token(cab_graph *g, const cab_next_token_inputs *in, const cab_sampling *sampling);
 
-/* ---- head_loss.c: vocabulary losses
- * -------------------------------------------------------------------------------------- */
+/* ---- head_loss.c: vocabulary losses ---------------------------------------------------------------------------- */
 
 typedef struct cab_head_side {
     cab_tensor *hidden; /* (B, L, D) after the final norm; student and teacher may differ in D */
@@ -219,12 +213,14 @@ typedef struct cab_head_side {
 } cab_head_side;
 
 typedef struct cab_head_losses {
-    cab_tensor *ce; /* mean over rows with label >= 0 of -log p_student(label) */
-    cab_tensor
-        *kl; /* mean over valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)); NULL without a teacher */
-    cab_tensor *agreement; /* fraction of valid rows where the arg max of both is the same; NULL without a teacher. No
-                              gradient */
-    cab_tensor *count;     /* (2): rows with label >= 0, valid rows. No gradient */
+    /* The mean over rows with label >= 0 of -log p_student(label). */
+    cab_tensor *ce;
+    /* The mean over valid rows of T^2 KL(softmax(teacher / T) || softmax(student / T)); NULL without a teacher. */
+    cab_tensor *kl;
+    /* The fraction of valid rows where the arg max of both is the same; NULL without a teacher. No gradient. */
+    cab_tensor *agreement;
+    /* (2): rows with label >= 0, and valid rows. No gradient. */
+    cab_tensor *count;
 } cab_head_losses;
 
 /* Head, cross-entropy and KL of both models in one pass over chunks of rows: neither (B, L, V) exists. labels (B, L)
@@ -237,8 +233,7 @@ cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const 
 cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                                       cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature);
 
-/* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters
- * --------------------------------------------- */
+/* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters ------------------------------------ */
 
 typedef struct cab_optimized {
     cab_tensor *parameter; /* F32 with ->grad; its ->low, if any, is refreshed as well */

@@ -138,8 +138,7 @@ static inline double check_distance(const double *a, const double *b, int64_t n)
     return sqrt(difference) / (sqrt(norm) + 1e-6 * sqrt((double)n));
 }
 
-/* ---- one prepared case: inputs, R, reference values and reference gradients ---------------------------------------
- */
+/* ---- one prepared case: inputs, R, reference values and reference gradients ------------------------------------ */
 
 typedef struct check_reference {
     double *in[CHECK_MAX_IN], *gradient[CHECK_MAX_IN];
@@ -214,8 +213,7 @@ static inline void check_release(check_reference *r)
     }
 }
 
-/* ---- one run of the op
- * ------------------------------------------------------------------------------------------------ */
+/* ---- one run of the op ----------------------------------------------------------------------------------------- */
 
 typedef struct check_graph {
     cab_backend *backend;

@@ -183,8 +183,7 @@ static inline void cab_axpy(float *y, float scale, const float *x, int64_t n)
         y[i] += scale * x[i];
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------------------------ */
 
 static inline void cab_widen(float *restrict to, const cab_bf16 *restrict from, int64_t n)
 {

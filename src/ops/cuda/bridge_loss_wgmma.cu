@@ -363,8 +363,7 @@ template <int OUTS> static __global__ void __launch_bounds__(THREADS) bridge_til
 }
 } // namespace bridge_wgmma
 
-/* ---- the host's side
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the host's side ------------------------------------------------------------------------------------------- */
 
 using namespace bridge_wgmma;
 
