@@ -10,8 +10,8 @@
  * matrices. */
 #include "base/memory.h"
 #include "base/random.h"
-#include "device/cuda.h"
-#include "device/device.h"
+#include "ops/backends.h"
+#include "ops/cuda/device.h"
 #include "ops/ops.h"
 #include "train/limits.h"
 

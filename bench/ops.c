@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "train/limits.h"
 
 #include <stdio.h>

@@ -36,7 +36,7 @@ build() { # build TARGET...
 }
 
 # The rooms that run on the device.
-rooms='tensor device ops models golden distill train'
+rooms='tensor ops models golden distill train'
 
 run_tests() {
     targets=
@@ -191,7 +191,7 @@ compile() {
     ! nvcc --help | grep -q -e --Ofast-compile || quick=-DCMAKE_CUDA_FLAGS=--Ofast-compile=max
     CMAKE_OPTIONS="${CMAKE_OPTIONS:-} $quick -B build/cuda-all -DCAB_TESTS=OFF -DCAB_CUDA_ARCHITECTURES=$architectures"
     configure cuda
-    cmake --build build/cuda-all -j "$JOBS" --target cab_device cab_ops
+    cmake --build build/cuda-all -j "$JOBS" --target cab_ops
 }
 
 case ${1-} in

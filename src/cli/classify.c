@@ -7,7 +7,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/image_paths.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "train/class_names.h"
 
 #include <inttypes.h>

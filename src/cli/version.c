@@ -1,6 +1,6 @@
 /* version.c - which version this is and what was built into it. */
 #include "cli/command.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "report/report.h"
 
 #include <archive.h>

@@ -61,7 +61,7 @@ static cab_status try_mapped(cab_builder *b, const char *name, const declaration
 {
     const void *data = NULL;
     *out = NULL;
-    if (d->dtype != CAB_BF16 || b->backend->id != CAB_CPU)
+    if (d->dtype != CAB_BF16 || !b->backend->host)
         return CAB_OK;
     CAB_TRY(cab_checkpoint_view(b->source, name, d->stored_dim, d->stored_shape, d->dtype, &data));
     if (data == NULL)

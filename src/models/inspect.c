@@ -2,8 +2,8 @@
 
 #include "base/json.h"
 #include "base/log.h"
-#include "device/device.h"
 #include "models/model.h"
+#include "ops/backends.h"
 
 #include <inttypes.h>
 #include <string.h>

@@ -3,8 +3,8 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "device/device.h"
 #include "models/builder.h"
+#include "ops/backends.h"
 
 #include <string.h>
 

@@ -10,7 +10,6 @@
  * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
 #include "ops/conv1d.h"
 
-#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
@@ -22,40 +21,14 @@ static double conv1d_flops(const cab_node *node)
     return 2.0 * (double)cab_elements(node->in[0]) * (double)cab_columns(node->in[1]) * directions;
 }
 
-/* The filters, transposed to (K, E) so that channels are dense, and the bias. */
-static size_t filter_bytes(const cab_node *node)
-{
-    return (size_t)(cab_elements(node->in[1]) + cab_rows(node->in[1])) * sizeof(float);
-}
-
-static size_t conv1d_forward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return filter_bytes(node);
-}
-
-/* Besides, one partial gradient of filters and bias per task's tokens, summed in order at the end. */
-static size_t conv1d_backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    const int64_t *shape = node->in[0]->shape;
-    const int64_t partials = shape[0] * ((shape[1] + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS);
-    return filter_bytes(node) * (size_t)(1 + partials);
-}
-
-static const cab_op op_conv1d = {
+const cab_op cab_op_conv1d = {
     .name = "conv1d", /* in: x w bias, of a second direction w bias   out: y, the second's y */
     .saves = CAB_SAVE_IN(5) - 1,
-    .forward = CAB_KERNELS(cab_conv1d_forward),
-    .backward = CAB_KERNELS(cab_conv1d_backward),
-    .forward_scratch = {[CAB_CPU] = conv1d_forward_scratch},
-    .backward_scratch = {[CAB_CPU] = conv1d_backward_scratch CAB_ON_CUDA(cab_conv1d_backward_scratch_cuda)},
     .flops = conv1d_flops,
 };
 
-static const cab_op op_conv1d_step = {
+const cab_op cab_op_conv1d_step = {
     .name = "conv1d_step", /* in: x w bias state   out: y */
-    .forward = CAB_KERNELS(cab_conv1d_step_forward),
     .flops = conv1d_flops,
 };
 
@@ -82,11 +55,11 @@ static bool conv1d_fits(cab_graph *g, const char *op, const cab_tensor *x, const
 
 cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
 {
-    if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, op_conv1d.name, x, w, bias))
+    if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, cab_op_conv1d.name, x, w, bias))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "conv1d", x->dtype, x->n_dim, x->shape);
     cab_conv1d_attributes attributes = {.silu = silu, .directions = 1};
-    cab_graph_append(g, &op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
@@ -99,7 +72,7 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
     for (int d = 0; d < 2; d++) {
         in[1 + 2 * d] = filters[d].w;
         in[2 + 2 * d] = filters[d].bias;
-        if (filters[d].w == NULL || !conv1d_fits(g, op_conv1d.name, x, filters[d].w, filters[d].bias))
+        if (filters[d].w == NULL || !conv1d_fits(g, cab_op_conv1d.name, x, filters[d].w, filters[d].bias))
             return;
     }
     if (cab_columns(filters[0].w) != cab_columns(filters[1].w)) {
@@ -110,7 +83,7 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
     for (int d = 0; d < 2; d++)
         out[d] = cab_graph_activation(g, d ? "conv1d_backward" : "conv1d", x->dtype, x->n_dim, x->shape);
     const cab_conv1d_attributes attributes = {.silu = silu, .directions = 2};
-    cab_graph_append(g, &op_conv1d, 5, in, 2, out, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_conv1d, 5, in, 2, out, &attributes, sizeof attributes);
     if (!cab_graph_failed(g))
         memcpy(y, out, sizeof out);
 }
@@ -118,7 +91,7 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu)
 {
     if (cab_graph_failed(g) || x == NULL || w == NULL || state == NULL ||
-        !conv1d_fits(g, op_conv1d_step.name, x, w, bias))
+        !conv1d_fits(g, cab_op_conv1d_step.name, x, w, bias))
         return NULL;
     int64_t taps = cab_columns(w) - 1;
     char a[96];
@@ -131,6 +104,7 @@ cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tens
                               cab_shape_text(state, a), x->shape[0], taps, cab_columns(x));
     cab_tensor *y = cab_graph_activation(g, "conv1d_step", x->dtype, x->n_dim, x->shape);
     cab_conv1d_attributes attributes = {.silu = silu, .directions = 1};
-    cab_graph_append(g, &op_conv1d_step, 4, (cab_tensor *[]){x, w, bias, state}, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_conv1d_step, 4, (cab_tensor *[]){x, w, bias, state}, 1, &y, &attributes,
+                     sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -4,6 +4,8 @@
 
 #include "tensor/graph.h"
 
+extern const cab_op cab_op_conv1d, cab_op_conv1d_step;
+
 enum {
     CAB_CONV1D_MAX_WIDTH = 16,
     CAB_CONV1D_TOKENS =
@@ -43,8 +45,5 @@ static inline cab_node cab_conv1d_direction(const cab_node *node, int d)
     one.accumulate = (node->accumulate >> 2 & 6u) | (cab_conv1d_flows(node, 0) ? 1u : node->accumulate & 1u);
     return one;
 }
-
-/* Scratch on the GPU: partial gradients of filters and bias. */
-size_t cab_conv1d_backward_scratch_cuda(const cab_node *node, const cab_backend *backend);
 
 #endif

@@ -11,43 +11,25 @@
 #include "ops/elementwise.h"
 
 #include "ops/cpu/vec.h"
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-/* The partial sums of z_bias's gradient. */
-static size_t gate_scratch(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return node->gin[2] ? (size_t)cab_columns(node->in[0]) * CAB_BLOCKS * sizeof(float) : 0;
-}
-
-static const cab_op cab_op_activate = {
+const cab_op cab_op_activate = {
     .name = "activate", /* in: x   out: y */
     .saves = CAB_SAVE_IN(0),
-    .forward = CAB_KERNELS(cab_activate_forward),
-    .backward = CAB_KERNELS(cab_activate_backward),
 };
 
-static const cab_op cab_op_swiglu = {
+const cab_op cab_op_swiglu = {
     .name = "swiglu", /* in: gate up   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = CAB_KERNELS(cab_swiglu_forward),
-    .backward = CAB_KERNELS(cab_swiglu_backward),
 };
 
-static const cab_op cab_op_add = {
+const cab_op cab_op_add = {
     .name = "add", /* in: x_0 ... x_(n-1)   out: y */
-    .forward = CAB_KERNELS(cab_add_forward),
-    .backward = CAB_KERNELS(cab_add_backward),
-    .absorb = {NULL CAB_ON_CUDA(cab_add_absorbs_cuda)},
 };
 
-static const cab_op cab_op_gate = {
+const cab_op cab_op_gate = {
     .name = "gate", /* in: v z z_bias   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
-    .forward = CAB_KERNELS(cab_gate_forward),
-    .backward = CAB_KERNELS(cab_gate_backward),
-    .backward_scratch = {[CAB_CPU] = gate_scratch CAB_ON_CUDA(cab_gate_scratch_cuda)},
 };
 
 /* One output of x's shape. */

@@ -6,15 +6,11 @@
  * ids: (B, L) I32   table: (V, D)   positions: (max, D) or NULL   first: I32 or NULL   y: (B, L, D) */
 #include "ops/embedding.h"
 
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-static const cab_op cab_op_embedding = {
+const cab_op cab_op_embedding = {
     .name = "embedding", /* in: ids table positions first   out: y */
     .saves = CAB_SAVE_IN(CAB_EMBEDDING_IDS) | CAB_SAVE_IN(CAB_EMBEDDING_FIRST),
-    .forward = CAB_KERNELS(cab_embedding_forward),
-    .backward = CAB_KERNELS(cab_embedding_backward),
-    .backward_scratch = {[CAB_CPU] = NULL CAB_ON_CUDA(cab_embedding_scratch_cuda)},
 };
 
 static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, const cab_tensor *positions)

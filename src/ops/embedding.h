@@ -4,9 +4,8 @@
 
 #include "ops/ops.h"
 
-enum { CAB_EMBEDDING_IDS, CAB_EMBEDDING_TABLE, CAB_EMBEDDING_POSITIONS, CAB_EMBEDDING_FIRST, CAB_EMBEDDING_INPUTS };
+extern const cab_op cab_op_embedding;
 
-/* On the GPU, backward: the tokens sorted by id, and the sums of ids that several blocks share. */
-size_t cab_embedding_scratch_cuda(const cab_node *node, const cab_backend *backend);
+enum { CAB_EMBEDDING_IDS, CAB_EMBEDDING_TABLE, CAB_EMBEDDING_POSITIONS, CAB_EMBEDDING_FIRST, CAB_EMBEDDING_INPUTS };
 
 #endif

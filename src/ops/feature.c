@@ -8,30 +8,16 @@
  * pred, target: (B, L, D); the row of the target may be another than pred's (cab_row_map). psi(target) is never stored: the softmax over tokens needs a maximum and a sum per column. */
 #include "ops/feature.h"
 
-#include "ops/kernels.h"
-
 #include <inttypes.h>
 
-/* One partial sum per block of rows; per sequence and column a maximum and the inverse of a sum. */
-static size_t align_scratch(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    const cab_tensor *pred = node->in[0];
-    const cab_align_attributes *attributes = node->attributes;
-    size_t bytes = (size_t)cab_align_blocks(pred) * sizeof(double);
-    if (attributes->map == CAB_MAP_SOFTMAX_TOKENS)
-        bytes += 2 * (size_t)(pred->shape[0] * cab_columns(pred)) * sizeof(float);
-    return bytes;
-}
-
-static const cab_op op_align_loss = {
+const cab_op cab_op_align_loss = {
     .name = "align_loss", /* in: pred target   out: loss */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
     .backward_computes_outputs = true,
-    .forward = CAB_KERNELS(cab_align_loss_forward),
-    .backward = CAB_KERNELS(cab_align_loss_backward),
-    .forward_scratch = {[CAB_CPU] = align_scratch CAB_ON_CUDA(cab_align_scratch_cuda)},
-    .backward_scratch = {[CAB_CPU] = align_scratch CAB_ON_CUDA(cab_align_scratch_cuda)},
+};
+
+const cab_op cab_op_align_stats = {
+    .name = "align_stats", /* in: target   out: stats, of its softmax */
 };
 
 static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target,
@@ -55,7 +41,8 @@ static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target
                               "align_loss: the class token stands at %" PRId64 " of %s, %" PRId64 " rows are skipped",
                               attributes->rows.class_at, cab_shape_text(pred, a), skip);
     cab_tensor *loss = cab_graph_activation(g, "align_loss", CAB_F32, 1, (int64_t[]){1});
-    cab_graph_append(g, &op_align_loss, 2, (cab_tensor *[]){pred, target}, 1, &loss, attributes, sizeof *attributes);
+    cab_graph_append(g, &cab_op_align_loss, 2, (cab_tensor *[]){pred, target}, 1, &loss, attributes,
+                     sizeof *attributes);
     return cab_graph_failed(g) ? NULL : loss;
 }
 

@@ -4,6 +4,11 @@
 
 #include "ops/ops.h"
 
+extern const cab_op cab_op_align_loss;
+/* in: target, BF16   out: stats, F32   attributes: cab_align_attributes with a map that is a softmax. stats: (B, D, 2) over tokens,
+ * (B, L, 2) over features, each a maximum and the inverse of a sum of exponentials. */
+extern const cab_op cab_op_align_stats;
+
 enum { CAB_ALIGN_ROWS = 16 }; /* rows whose squares are summed together: fixed, so that threads do not change the sum */
 
 typedef struct cab_align_attributes {
@@ -26,13 +31,5 @@ static inline int64_t cab_align_blocks(const cab_tensor *pred)
 {
     return (cab_rows(pred) + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;
 }
-
-#ifdef CAB_WITH_CUDA
-/* Scratch of either node on a GPU. */
-size_t cab_align_scratch_cuda(const cab_node *node, const cab_backend *backend);
-/* in: target, BF16, rows that begin at 16 bytes, D a multiple of 8   out: stats, F32   attributes: cab_align_attributes with a map that is
- * a softmax. stats: (B, D, 2) over tokens, (B, L, 2) over features, each a maximum and the inverse of a sum of exponentials. */
-cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_backend *backend);
-#endif
 
 #endif

@@ -12,26 +12,11 @@
  * The gradient comes with the values, chunk by chunk (backward_computes_outputs), so that no logits outlive their chunk. */
 #include "ops/head_loss.h"
 
-#include "ops/cpu/head_loss_workspace.h"
-#include "ops/kernels.h"
+#include "ops/head_loss_workspace.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
 #include <math.h>
-
-static size_t head_loss_scratch(const cab_node *node, const cab_backend *backend)
-{
-    const cab_head_workspace w = cab_head_workspace_of(node);
-    const int64_t last = w.rows % w.chunk != 0 ? w.rows % w.chunk : w.chunk;
-    size_t most = 0;
-    for (int product = 0; product < CAB_HEAD_PRODUCTS; product++)
-        for (int i = 0; i < 4 && cab_head_needs(node, product); i++) {
-            cab_gemm_shape shape = cab_head_shape(node, product, i & 1 ? last : w.chunk, w.ld, i & 2);
-            size_t bytes = cab_gemm_scratch_of(backend, &shape);
-            most = bytes > most ? bytes : most;
-        }
-    return w.gemm + most;
-}
 
 static double head_flops(const cab_node *node)
 {
@@ -42,14 +27,10 @@ static double head_flops(const cab_node *node)
     return flops;
 }
 
-static const cab_op op_head_loss = {
+const cab_op cab_op_head_loss = {
     .name = "head_loss", /* in: hidden w b, teacher's hidden w b, labels valid targets   out: ce count [kl agreement] */
     .saves = (CAB_SAVE_IN(CAB_HEAD_INPUTS) - 1),
     .backward_computes_outputs = true,
-    .forward = CAB_KERNELS(cab_head_loss_forward),
-    .backward = CAB_KERNELS(cab_head_loss_backward),
-    .forward_scratch = {[CAB_CPU] = head_loss_scratch CAB_ON_CUDA(cab_head_loss_scratch_cuda)},
-    .backward_scratch = {[CAB_CPU] = head_loss_scratch CAB_ON_CUDA(cab_head_loss_scratch_cuda)},
     .flops = head_flops,
 };
 
@@ -160,7 +141,7 @@ cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student
         .agreement = teacher != NULL ? cab_graph_activation(g, "agreement", CAB_F32, 1, (int64_t[]){1}) : NULL};
     cab_tensor *out[CAB_HEAD_OUTPUTS] = {losses.ce, losses.count, losses.kl, losses.agreement};
     const cab_head_attributes attributes = {.temperature = temperature};
-    cab_graph_append(g, &op_head_loss, CAB_HEAD_INPUTS, in, teacher != NULL ? CAB_HEAD_OUTPUTS : CAB_HEAD_KL, out,
+    cab_graph_append(g, &cab_op_head_loss, CAB_HEAD_INPUTS, in, teacher != NULL ? CAB_HEAD_OUTPUTS : CAB_HEAD_KL, out,
                      &attributes, sizeof attributes);
     return cab_graph_failed(g) ? none : losses;
 }

@@ -4,6 +4,8 @@
 
 #include "tensor/graph.h"
 
+extern const cab_op cab_op_head_loss;
+
 /* Inputs and outputs of the node. The teacher's three, the valid mask, the targets and both biases may be NULL; without a
  * teacher there are two outputs. */
 enum {
@@ -31,10 +33,5 @@ static inline int64_t cab_head_chunk(int64_t V, int64_t rows)
     chunk = chunk < 64 ? 64 : chunk > 512 ? 512 : chunk;
     return chunk < rows ? chunk : rows;
 }
-
-#ifdef CAB_WITH_CUDA
-/* Scratch of either node on a GPU. */
-size_t cab_head_loss_scratch_cuda(const cab_node *node, const cab_backend *backend);
-#endif
 
 #endif

@@ -7,7 +7,6 @@
 #include "ops/matrix.h"
 
 #include "ops/fp8.h"
-#include "ops/kernels.h"
 #include "ops/product_parts.h"
 #include "ops/record.h"
 
@@ -54,31 +53,6 @@ cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows)
                             .accumulate = true};
 }
 
-static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    cab_gemm_shape y = cab_linear_y(node);
-    return cab_gemm_scratch_of(backend, &y);
-}
-
-static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    cab_gemm_shape shapes[3];
-    int64_t rows = cab_rows(node->in[0]);
-    int n = 0;
-    size_t most = 0;
-    if (node->gin[0])
-        shapes[n++] = cab_linear_dx(node);
-    if (node->gin[1] && rows >= CAB_LINEAR_CHUNK)
-        shapes[n++] = cab_linear_dw(node, CAB_LINEAR_CHUNK);
-    if (node->gin[1] && rows % CAB_LINEAR_CHUNK > 0)
-        shapes[n++] = cab_linear_dw(node, rows % CAB_LINEAR_CHUNK);
-    for (int i = 0; i < n; i++) {
-        size_t bytes = cab_gemm_scratch_of(backend, &shapes[i]);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
 static double linear_flops(const cab_node *node)
 {
     const cab_tensor *y = node->backward ? node->gout[0] : node->out[0];
@@ -86,14 +60,9 @@ static double linear_flops(const cab_node *node)
     return node->backward ? product * ((node->gin[0] != NULL) + (node->gin[1] != NULL)) : product;
 }
 
-static const cab_op cab_op_linear = {
+const cab_op cab_op_linear = {
     .name = "linear", /* in: x W b   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = CAB_KERNELS(cab_linear_forward),
-    .backward = CAB_KERNELS(cab_linear_backward),
-    .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_linear_scratch_cuda)},
-    .absorb = {NULL CAB_ON_CUDA(cab_linear_absorbs_cuda)},
     .flops = linear_flops,
 };
 
@@ -112,13 +81,9 @@ static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor
     if (b && !cab_expect_vector(g, "linear", b, out))
         return NULL;
     cab_tensor *weight = cab_graph_weight(g, w, x->dtype);
-    if (b && b->kind == CAB_PARAMETER && cab_graph_backend(g)->id == CAB_CUDA)
-        b = cab_graph_weight(g, b, x->dtype); /* cuBLASLt adds a bias of the result's dtype only */
-#ifdef CAB_WITH_CUDA
     cab_tensor *product = w->fp8 && weight == w ? cab_fp8_linear(g, x, w, b, layout) : NULL;
     if (product || cab_graph_failed(g))
         return product;
-#endif
     int64_t shape[CAB_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->n_dim - 1] = out;

@@ -16,20 +16,10 @@
  * about changes it. */
 #include "ops/next_token.h"
 
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-/* CPU, per thread: logits with their ids, to be sorted. */
-static size_t next_token_scratch(const cab_node *node, const cab_backend *backend)
-{
-    const size_t words = (size_t)cab_columns(node->in[CAB_NEXT_LOGITS]);
-    return words * (sizeof(float) + sizeof(int32_t)) * (size_t)backend->threads;
-}
-
-static const cab_op op_next_token = {
+const cab_op cab_op_next_token = {
     .name = "next_token", /* in: logits prompts lengths samples tokens position */
-    .forward = CAB_KERNELS(cab_next_token_forward),
-    .forward_scratch = {[CAB_CPU] = next_token_scratch},
 };
 
 static bool is_list(cab_graph *g, const cab_tensor *t, int64_t n)
@@ -67,5 +57,5 @@ void cab_next_token(cab_graph *g, const cab_next_token_inputs *in, const cab_sam
         return;
     if (is_list(g, in->lengths, B) && is_list(g, in->samples, B) && is_list(g, in->tokens, B) &&
         cab_expect_index(g, "next_token", in->position))
-        cab_graph_append(g, &op_next_token, CAB_NEXT_INPUTS, list, 0, NULL, sampling, sizeof *sampling);
+        cab_graph_append(g, &cab_op_next_token, CAB_NEXT_INPUTS, list, 0, NULL, sampling, sizeof *sampling);
 }

@@ -4,6 +4,8 @@
 
 #include "ops/ops.h"
 
+extern const cab_op cab_op_next_token;
+
 enum {
     CAB_NEXT_LOGITS,
     CAB_NEXT_PROMPTS,

@@ -13,50 +13,21 @@
 #include "ops/norm.h"
 
 #include "ops/cpu/vec.h"
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    return (size_t)cab_columns(node->in[0]) * CAB_NORM_ROWS * (size_t)backend->threads * sizeof(float);
-}
-
-static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    return forward_scratch(node, backend) + (size_t)cab_columns(node->in[0]) * 2 * CAB_BLOCKS * sizeof(float);
-}
-
-static const cab_op cab_op_layer_norm = {
+const cab_op cab_op_layer_norm = {
     .name = "layer_norm", /* in: x w b   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = CAB_KERNELS(cab_layer_norm_forward),
-    .backward = CAB_KERNELS(cab_layer_norm_backward),
-    .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
-static const cab_op cab_op_rms_norm = {
+const cab_op cab_op_rms_norm = {
     .name = "rms_norm", /* in: x w   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-    .forward = CAB_KERNELS(cab_rms_norm_forward),
-    .backward = CAB_KERNELS(cab_rms_norm_backward),
-    .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
-static size_t add_backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    const size_t rows = CAB_NORM_ROWS * (size_t)backend->threads + CAB_BLOCKS;
-    return (size_t)cab_columns(node->out[1]) * rows * sizeof(float);
-}
-
-static const cab_op cab_op_add_rms_norm = {
+const cab_op cab_op_add_rms_norm = {
     .name = "add_rms_norm", /* in: x residual w   out: y sum */
     .saves = CAB_SAVE_IN(2) | CAB_SAVE_OUT(1),
-    .forward = CAB_KERNELS(cab_add_rms_norm_forward),
-    .backward = CAB_KERNELS(cab_add_rms_norm_backward),
-    .forward_scratch = {[CAB_CPU] = forward_scratch},
-    .backward_scratch = {[CAB_CPU] = add_backward_scratch CAB_ON_CUDA(cab_norm_cuda_scratch)},
 };
 
 static cab_tensor *record(cab_graph *g, const cab_op *op, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps)

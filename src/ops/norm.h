@@ -6,18 +6,13 @@
 
 #include <stdbool.h>
 
+extern const cab_op cab_op_layer_norm, cab_op_rms_norm, cab_op_add_rms_norm;
+
 typedef struct cab_norm_attributes {
     float eps;
 } cab_norm_attributes;
 
 /* Rows of D floats each thread works in: forward: w, b, x, y; backward: w, x, dy, dx. */
 enum { CAB_NORM_ROWS = 4 };
-
-/* Backward scratch of the GPU: sums of dw and db per block, (blocks, 2, D). */
-size_t cab_norm_cuda_scratch(const cab_node *node, const cab_backend *backend);
-
-/* On the GPU: whether next is a layer norm that can be computed with node, the sum that it is of, and the two of them. */
-bool cab_norm_of_sum_fits_cuda(const cab_node *node, const cab_node *next);
-cab_status cab_norm_of_sum_cuda(const cab_node *node, cab_backend *backend);
 
 #endif

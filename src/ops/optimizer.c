@@ -8,21 +8,9 @@
  * A norm that is not finite clears the gradients and changes nothing else. */
 #include "ops/optimizer.h"
 
-#include "ops/kernels.h"
-
-static size_t adamw_scratch(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    const cab_adamw_attributes *attributes = node->attributes;
-    return attributes->blocks * sizeof(cab_adamw_block);
-}
-
-static const cab_op op_adamw = {
-    .name = "adamw", /* in: lr step table   out: norm */
+const cab_op cab_op_adamw = {
+    .name = "adamw", /* in: lr step   out: norm */
     .effect = true,
-    .forward = CAB_KERNELS(cab_adamw_forward),
-    .prepare = {[CAB_CPU] = NULL CAB_ON_CUDA(cab_adamw_prepare_cuda)},
-    .forward_scratch = {[CAB_CPU] = adamw_scratch CAB_ON_CUDA(cab_adamw_scratch_cuda)},
 };
 
 /* True when `t` is one element of that type. */
@@ -49,13 +37,8 @@ cab_tensor *cab_adamw(cab_graph *g, const cab_optimized *list, size_t n, const c
                                   cab_shape_text(p, a));
         attributes.blocks += ((size_t)cab_elements(p) + CAB_ADAMW_BLOCK - 1) / CAB_ADAMW_BLOCK;
     }
-    cab_tensor *table = NULL;
-    if (cab_graph_backend(g)->id != CAB_CPU) {
-        const int64_t words = (int64_t)(n * sizeof(cab_adamw_entry) / sizeof(int32_t));
-        table = cab_graph_input(g, "the optimizer's table", CAB_I32, 1, &words);
-    }
     cab_tensor *norm = cab_graph_activation(g, "gradient norm", CAB_F32, 1, (int64_t[]){1});
-    cab_graph_append(g, &op_adamw, 3, (cab_tensor *[]){lr, step, table}, 1, &norm, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_adamw, 2, (cab_tensor *[]){lr, step}, 1, &norm, &attributes, sizeof attributes);
     cab_graph_keep(g, norm);
     return cab_graph_failed(g) ? NULL : norm;
 }

@@ -4,6 +4,8 @@
 
 #include "ops/ops.h"
 
+extern const cab_op cab_op_adamw;
+
 enum { CAB_ADAMW_BLOCK = 1 << 14 }; /* elements of one task, and of one partial sum of the norm */
 
 /* Elements first .. first + count of list[entry]. */
@@ -12,8 +14,8 @@ typedef struct cab_adamw_block {
     double squares; /* of the gradient */
 } cab_adamw_block;
 
-/* Devices that cannot follow the host's pointers: the list as an input of the node, one entry per parameter in order,
- * written before every run. */
+/* The list for devices that cannot follow the host's pointers: one entry per parameter in order, written before every run into memory
+ * that the kernel has prepared. */
 typedef struct cab_adamw_entry {
     float *p, *g, *m, *v, *average; /* average: NULL for none */
     void *low;                      /* bf16, NULL for none */
@@ -26,9 +28,5 @@ typedef struct cab_adamw_attributes {
     size_t n, blocks;
     cab_adamw_options options;
 } cab_adamw_attributes;
-
-/* On the GPU: writes the table; the partial sums of the norm. */
-cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *backend);
-size_t cab_adamw_scratch_cuda(const cab_node *node, const cab_backend *backend);
 
 #endif

@@ -6,7 +6,7 @@
 #ifndef CAB_OPS_PRODUCT_PARTS_H
 #define CAB_OPS_PRODUCT_PARTS_H
 
-#include "ops/cpu/gemm.h"
+#include "ops/product.h"
 
 enum { CAB_PRODUCT_STEP = 8, CAB_PRODUCT_PARTS = 8 };
 

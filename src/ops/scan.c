@@ -16,34 +16,15 @@
  *   ddelta[t] = u[t] <dh[t], B[t]> + <da[t], A>     dA = sum_t delta[t] da[t]
  *   ddt = ddelta sigmoid(dt + dt_bias)     dt_bias: its sum     dA_log = A dA
  *
- * The states are computed again: keeping them would take N times the memory of u. Some of them are kept on a GPU, where
- * src/ops/cuda/scan_tied.cuh says so. */
+ * The states are computed again: keeping them would take N times the memory of u. A backend may
+ * keep some of them. */
 #include "ops/scan.h"
 
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-static size_t forward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    const cab_scan_shape shape = cab_scan_shape_of(node);
-    return cab_scan_workspace_bytes(&shape, false, backend->threads);
-}
-
-static size_t backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    const cab_scan_shape shape = cab_scan_shape_of(node);
-    return cab_scan_workspace_bytes(&shape, true, backend->threads);
-}
-
-static const cab_op op_scan = {
+const cab_op cab_op_scan = {
     .name = "scan", /* in: u dt A_log B C D dt_bias z, of a second direction all but z   out: y, or the mean of both */
-    .saves = (CAB_SAVE_IN(CAB_SCAN_BOTH) - 1) | CAB_SAVE_OUT(1),
-    .forward = CAB_KERNELS(cab_scan_forward),
-    .backward = CAB_KERNELS(cab_scan_backward),
-    .forward_scratch = {[CAB_CPU] = forward_scratch CAB_ON_CUDA(cab_scan_forward_scratch_cuda)},
-    .backward_scratch = {[CAB_CPU] = backward_scratch CAB_ON_CUDA(cab_scan_backward_scratch_cuda)},
-    .remake = {NULL CAB_ON_CUDA(cab_scan_remakes_cuda)},
-    .leaves = {NULL CAB_ON_CUDA(cab_scan_leaves_cuda)},
+    .saves = CAB_SAVE_IN(CAB_SCAN_BOTH) - 1,
 };
 
 static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)
@@ -111,7 +92,7 @@ cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse)
     cab_tensor *inputs[CAB_SCAN_INPUTS] = {[CAB_SCAN_Z] = in->z};
     const cab_scan_attributes attributes = {.directions = 1, .reverse = {reverse}};
     list_inputs(in, inputs);
-    cab_graph_append(g, &op_scan, CAB_SCAN_INPUTS, inputs, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_scan, CAB_SCAN_INPUTS, inputs, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
@@ -137,6 +118,6 @@ cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const ca
     const cab_scan_attributes attributes = {.directions = 2, .reverse = {false, true}};
     list_inputs(forward, inputs);
     list_inputs(backward, inputs + CAB_SCAN_INPUTS);
-    cab_graph_append(g, &op_scan, CAB_SCAN_BOTH, inputs, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_scan, CAB_SCAN_BOTH, inputs, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

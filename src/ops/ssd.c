@@ -16,23 +16,10 @@
 #include "ops/ssd.h"
 
 #include "ops/cpu/ssd_workspace.h"
-#include "ops/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
 #include <limits.h>
-
-static size_t ssd_forward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    cab_ssd_shape shape = cab_ssd_shape_of(node);
-    return cab_ssd_workspace_bytes(&shape, false, backend->threads);
-}
-
-static size_t ssd_backward_scratch(const cab_node *node, const cab_backend *backend)
-{
-    cab_ssd_shape shape = cab_ssd_shape_of(node);
-    return cab_ssd_workspace_bytes(&shape, true, backend->threads);
-}
 
 /* Per token and head: two half products within the chunk, one out of the state, one into it; each has two gradients. */
 static double ssd_flops(const cab_node *node)
@@ -49,19 +36,14 @@ static double ssd_step_flops(const cab_node *node)
     return 4.0 * (double)s.B * s.H * s.P * s.N;
 }
 
-static const cab_op op_ssd = {
+const cab_op cab_op_ssd = {
     .name = "ssd", /* in: x Bm Cm a_log D   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_IN(3) | CAB_SAVE_IN(4),
-    .forward = CAB_KERNELS(cab_ssd_forward),
-    .backward = CAB_KERNELS(cab_ssd_backward),
-    .forward_scratch = {[CAB_CPU] = ssd_forward_scratch CAB_ON_CUDA(cab_ssd_cuda_forward_scratch)},
-    .backward_scratch = {[CAB_CPU] = ssd_backward_scratch CAB_ON_CUDA(cab_ssd_cuda_backward_scratch)},
     .flops = ssd_flops,
 };
 
-static const cab_op op_ssd_step = {
+const cab_op cab_op_ssd_step = {
     .name = "ssd_step", /* in: x Bm Cm a_log D state   out: y */
-    .forward = CAB_KERNELS(cab_ssd_step_forward),
     .flops = ssd_step_flops,
 };
 
@@ -106,11 +88,11 @@ cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm,
     for (int i = 0; i < 5; i++)
         if (in[i] == NULL)
             return NULL;
-    if (cab_graph_failed(g) || !ssd_fits(g, op_ssd.name, in, n_head, n_group))
+    if (cab_graph_failed(g) || !ssd_fits(g, cab_op_ssd.name, in, n_head, n_group))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "ssd", x->dtype, x->n_dim, x->shape);
     cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
-    cab_graph_append(g, &op_ssd, 5, in, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_ssd, 5, in, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
@@ -121,7 +103,7 @@ cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor
     for (int i = 0; i < 6; i++)
         if (in[i] == NULL)
             return NULL;
-    if (cab_graph_failed(g) || !ssd_fits(g, op_ssd_step.name, in, n_head, n_group))
+    if (cab_graph_failed(g) || !ssd_fits(g, cab_op_ssd_step.name, in, n_head, n_group))
         return NULL;
     char a[96];
     if (x->shape[1] != 1)
@@ -133,6 +115,6 @@ cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor
                               cab_shape_text(state, a), x->shape[0], n_head, size);
     cab_tensor *y = cab_graph_activation(g, "ssd_step", x->dtype, x->n_dim, x->shape);
     cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
-    cab_graph_append(g, &op_ssd_step, 6, in, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_ssd_step, 6, in, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

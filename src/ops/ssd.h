@@ -4,6 +4,8 @@
 
 #include "tensor/graph.h"
 
+extern const cab_op cab_op_ssd, cab_op_ssd_step;
+
 enum { CAB_SSD_CHUNK = 64 }; /* tokens of one chunk */
 
 typedef struct cab_ssd_attributes {
@@ -28,9 +30,5 @@ static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
                            .N = (int)(cab_columns(Bm) / a->n_group),
                            .chunks = (int)((x->shape[1] + CAB_SSD_CHUNK - 1) / CAB_SSD_CHUNK)};
 }
-
-/* Scratch of the GPU; src/ops/cuda/ssd.cu. */
-size_t cab_ssd_cuda_forward_scratch(const cab_node *node, const cab_backend *backend);
-size_t cab_ssd_cuda_backward_scratch(const cab_node *node, const cab_backend *backend);
 
 #endif

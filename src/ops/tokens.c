@@ -8,24 +8,18 @@
  * image: (B, C, H, W) F32    x: (B, T, D)    tokens: D elements F32    positions: L * D elements F32 */
 #include "ops/tokens.h"
 
-#include "ops/kernels.h"
 #include "ops/record.h"
 
-static const cab_op op_patches = {
+const cab_op cab_op_patches = {
     .name = "patches", /* in: image   out: y */
-    .forward = CAB_KERNELS(cab_patches_forward),
 };
 
-static const cab_op op_insert_tokens = {
+const cab_op cab_op_insert_tokens = {
     .name = "insert_tokens", /* in: x positions token_0 token_1   out: y */
-    .forward = CAB_KERNELS(cab_insert_tokens_forward),
-    .backward = CAB_KERNELS(cab_insert_tokens_backward),
 };
 
-static const cab_op op_select_tokens = {
+const cab_op cab_op_select_tokens = {
     .name = "select_tokens", /* in: x   out: y */
-    .forward = CAB_KERNELS(cab_select_tokens_forward),
-    .backward = CAB_KERNELS(cab_select_tokens_backward),
 };
 
 /* The same patches recorded before, as a teacher's are where its student reads them too, or NULL. */
@@ -33,8 +27,8 @@ static cab_tensor *recorded_patches(const cab_graph *g, const cab_tensor *image,
 {
     for (int i = 0; i < cab_graph_nodes(g); i++) {
         const cab_node *node = cab_graph_node(g, i);
-        if (node->op == &op_patches && node->in[0] == image && node->out[0]->dtype == dtype && !node->out[0]->split &&
-            ((const cab_patches_attributes *)node->attributes)->patch == patch)
+        if (node->op == &cab_op_patches && node->in[0] == image && node->out[0]->dtype == dtype &&
+            !node->out[0]->split && ((const cab_patches_attributes *)node->attributes)->patch == patch)
             return node->out[0];
     }
     return NULL;
@@ -56,7 +50,7 @@ cab_tensor *cab_patches(cab_graph *g, cab_tensor *image, int patch, cab_dtype dt
                              image->shape[1] * patch * patch};
     cab_tensor *y = cab_graph_activation(g, "patches", dtype, 3, shape);
     const cab_patches_attributes attributes = {.patch = patch};
-    cab_graph_append(g, &op_patches, 1, &image, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_patches, 1, &image, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
@@ -94,7 +88,7 @@ cab_tensor *cab_insert_tokens(cab_graph *g, cab_tensor *x, int n, cab_tensor *co
         in[CAB_INSERT_TOKENS + i] = tokens[i];
     }
     cab_tensor *y = cab_graph_activation(g, "tokens", x->dtype, 3, (int64_t[]){x->shape[0], L, D});
-    cab_graph_append(g, &op_insert_tokens, CAB_INSERT_TOKENS + n, in, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_insert_tokens, CAB_INSERT_TOKENS + n, in, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
@@ -108,6 +102,6 @@ cab_tensor *cab_select_tokens(cab_graph *g, cab_tensor *x, int64_t first, int64_
                               x->name, cab_shape_text(x, a), n, first);
     cab_tensor *y = cab_graph_activation(g, "selected", x->dtype, 3, (int64_t[]){x->shape[0], n, cab_columns(x)});
     const cab_select_attributes attributes = {.first = first};
-    cab_graph_append(g, &op_select_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_select_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -4,6 +4,8 @@
 
 #include "ops/ops.h"
 
+extern const cab_op cab_op_patches, cab_op_insert_tokens, cab_op_select_tokens;
+
 enum { CAB_TOKENS_MAX = 2 };
 
 /* Inputs of insert_tokens; the inserted tokens follow. */

@@ -4,13 +4,15 @@
 
 #include "base/error.h"
 
-typedef enum cab_backend_id { CAB_CPU, CAB_CUDA, CAB_BACKENDS } cab_backend_id;
+#include <stdbool.h>
 
 typedef struct cab_backend cab_backend;
+typedef struct cab_kernel_table cab_kernel_table;
 struct cab_backend {
-    cab_backend_id id;
     const char *name;
-    int threads; /* CPU: OpenMP threads kernels use */
+    const cab_kernel_table *kernels; /* what it computes with; kernel.h */
+    bool host;   /* the processor itself: its memory is the host's, and runs end before they return */
+    int threads; /* of the processor, OpenMP threads that kernels use */
     /* Zeroed device memory, 64-byte aligned (256 on a GPU). `what` names it in the error. */
     cab_status (*allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);
     void (*release)(cab_backend *backend, void *block);

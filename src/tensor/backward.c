@@ -14,26 +14,8 @@
 
 #include <string.h>
 
-static cab_status zero_parts(const cab_node *node, cab_backend *backend)
-{
-    for (int i = 0; i < node->n_in; i++) {
-        const cab_tensor *t = node->gin[i];
-        size_t size = cab_dtype_size(t->dtype);
-        CAB_TRY(backend->fill(backend, t->data, 0, (size_t)t->ld * size, (size_t)cab_columns(t) * size,
-                              (size_t)cab_rows(t)));
-    }
-    return CAB_OK;
-}
-
-static cab_status nothing(const cab_node *node, cab_backend *backend)
-{
-    (void)node;
-    (void)backend;
-    return CAB_OK;
-}
-
-const cab_op cab_op_split = {.name = "split", .forward = {nothing, nothing}, .backward = {zero_parts, zero_parts}};
-const cab_op cab_op_reshape = {.name = "reshape", .forward = {nothing, nothing}};
+const cab_op cab_op_split = {.name = "split"};
+const cab_op cab_op_reshape = {.name = "reshape"};
 
 /* State of one walk. */
 typedef struct walk {
@@ -234,10 +216,6 @@ static void append_backward(walk *w, cab_node *node)
     if (!flows || !wanted)
         return;
     const cab_op *op = node->op;
-    if (op->backward[g->backend->id] == NULL) {
-        cab_graph_fail(g, CAB_EUNSUPPORTED, "%s has no backward pass on %s", op->name, g->backend->name);
-        return;
-    }
     if (node->segment >= 0 && !op->backward_computes_outputs)
         recompute_segment(w, node->segment);
     cab_node backward = {.op = op,

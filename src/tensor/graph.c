@@ -1,6 +1,7 @@
 /* graph.c - recording: tensors and nodes are appended; nothing runs (except in eager mode, node by node). */
 #include "base/memory.h"
 #include "tensor/graph_internal.h"
+#include "tensor/kernel.h"
 #include "tensor/params.h"
 
 #include <inttypes.h>
@@ -38,6 +39,7 @@ void cab_graph_free(cab_graph *g)
     for (size_t i = 0; i < g->n_nodes; i++) {
         if (g->eager)
             g->backend->release(g->backend, g->nodes[i]->scratch);
+        g->backend->release(g->backend, g->nodes[i]->prepared);
         cab_free((void *)g->nodes[i]->attributes);
         cab_free(g->nodes[i]);
     }
@@ -59,6 +61,11 @@ void cab_graph_free(cab_graph *g)
 cab_backend *cab_graph_backend(const cab_graph *g)
 {
     return g->backend;
+}
+
+bool cab_graph_supports(const cab_graph *g, const cab_node *node)
+{
+    return cab_kernel_for(g->backend, node) != NULL;
 }
 
 void *cab_graph_fail(cab_graph *g, cab_status status, const char *format, ...)
@@ -201,7 +208,17 @@ static cab_status run_eagerly(cab_graph *g, cab_node *node)
 {
     if (node->scratch_bytes > 0)
         CAB_TRY(g->backend->allocate(g->backend, node->scratch_bytes, node->op->name, &node->scratch));
-    return cab_node_has_effect(node) ? CAB_OK : cab_node_run(g, node);
+    return cab_node_has_effect(node) ? CAB_OK : node->kernel->run(node, g->backend);
+}
+
+/* Chooses the kernel, and makes the memory that it prepares. */
+static cab_status give_kernel(cab_graph *g, cab_node *node)
+{
+    CAB_TRY(cab_node_choose_kernel(node, g->backend));
+    node->prepared_bytes = node->kernel->prepared != NULL ? node->kernel->prepared(node, g->backend) : 0;
+    return node->prepared_bytes > 0
+               ? g->backend->allocate(g->backend, node->prepared_bytes, node->op->name, &node->prepared)
+               : CAB_OK;
 }
 
 cab_node *cab_graph_push(cab_graph *g, const cab_node *template)
@@ -223,10 +240,8 @@ cab_node *cab_graph_push(cab_graph *g, const cab_node *template)
         if (node->out[i] != NULL && node->out[i]->producer < 0 && !node->backward)
             node->out[i]->producer = (int)g->n_nodes;
     g->n_nodes++;
-    const cab_scratch *scratches = node->backward ? node->op->backward_scratch : node->op->forward_scratch;
-    const cab_scratch scratch = scratches[g->backend->id];
-    node->scratch_bytes = scratch != NULL ? scratch(node, g->backend) : 0;
-    if (g->eager)
+    status = give_kernel(g, node);
+    if (status == CAB_OK && g->eager)
         status = run_eagerly(g, node);
     return status == CAB_OK ? node : carry(g, status);
 }
@@ -276,13 +291,7 @@ void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *cons
     }
     for (int i = 0; i < n_out; i++)
         node.out[i] = out[i];
-    const cab_scratch leaves = op->leaves[g->backend->id];
-    const size_t left = leaves != NULL ? leaves(&node, g->backend) : 0;
-    if (left > 0)
-        node.out[node.n_out++] =
-            cab_graph_activation(g, op->name, CAB_F32, 1, (int64_t[]){(int64_t)(left / sizeof(float))});
-    if (!cab_graph_failed(g))
-        cab_graph_push(g, &node);
+    cab_graph_push(g, &node);
 }
 
 cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtype)

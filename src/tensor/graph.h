@@ -2,9 +2,9 @@
  *
  *   cab_graph *g;  cab_graph_new(backend, &g);
  *   ... model code records ops (src/ops/ops.h); nothing runs, the first shape error sticks to the graph ...
- *   cab_graph_backward(g, ...);          appends one fused backward node per node that needs one
- *   cab_graph_plan(g, &plan);            lifetimes -> offsets in one arena; the plan can be printed before anything
- * runs cab_graph_run(g);                    as often as wanted; inputs may be rewritten between runs
+ *   cab_graph_backward(g, ...);   appends one fused backward node per node that needs one
+ *   cab_graph_plan(g, &plan);     lifetimes -> offsets in one arena; the plan can be printed before anything runs
+ *   cab_graph_run(g);             as often as wanted; inputs may be rewritten between runs
  *
  * Recorders return NULL once the graph has failed and accept NULL, so model code stays free of checks; the failure
  * comes out of cab_graph_plan(). */
@@ -14,26 +14,14 @@
 #include "tensor/backend.h"
 #include "tensor/tensor.h"
 
-enum { CAB_MAX_IN = 16, CAB_MAX_OUT = 6 };
+/* Of a recorded node; a backend may make one of CAB_MORE_IN more inputs of it (rewrite.h). */
+enum { CAB_MAX_IN = 16, CAB_MAX_OUT = 6, CAB_MORE_IN = 2 };
 
 typedef struct cab_graph cab_graph;
 typedef struct cab_node cab_node;
 typedef struct cab_op cab_op;
 
-/* Reads node->in (and writes node->out), or in a backward node reads in, out, gout and writes gin. No allocation, no
- * synchronisation; scratch of the size the op asked for stands in node->scratch. */
-typedef cab_status (*cab_kernel)(const cab_node *node, cab_backend *backend);
-
-typedef size_t (*cab_scratch)(const cab_node *node, const cab_backend *backend);
-
-/* Whether node's forward kernel will compute next's output too: next has node's only output as its first input, and
- * parameters as its others. */
-typedef bool (*cab_absorb)(const cab_node *node, const cab_node *next, cab_backend *backend);
-
-/* Whether node's kernel, forward or backward as the node is, will compute in[i] itself from what `maker`, which writes it, reads. */
-typedef bool (*cab_remake)(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend);
-
-/* One entry per op; see docs/adding-an-op.md. */
+/* What is true of an op on any device; see docs/adding-an-op.md. Its kernels stand in the tables of the backends (kernel.h). */
 struct cab_op {
     const char *name;
     /* Bit i: backward reads in[i]; bit 16 + i: backward reads out[i]. What is not named here is NULL in the backward
@@ -45,22 +33,6 @@ struct cab_op {
     /* Changes memory that outlives a run, other than its inputs of kind CAB_STATE: never dead, and in eager mode left to
      * cab_graph_run(). */
     bool effect;
-    cab_kernel forward[CAB_BACKENDS];
-    cab_kernel backward[CAB_BACKENDS];
-    /* Called on the host before every run of the list, replayed or not, for forward nodes: brings up to date what the kernel
-     * reads in device memory and only the host knows. May upload. NULL: nothing to do. */
-    cab_kernel prepare[CAB_BACKENDS];
-    /* NULL: no node after this one is ever absorbed. Where one is, out[0] is its output, and out[1] the node's own or NULL when
-     * nobody reads that; fuse.c. */
-    cab_absorb absorb[CAB_BACKENDS];
-    /* NULL: every input is in memory. Else in[i]->remade may be the node that would have written it; fuse.c. */
-    cab_remake remake[CAB_BACKENDS];
-    /* Bytes that the forward kernel leaves for the backward kernel, in one more output that is appended as the last, if any; NULL: none.
-     * That output is NULL where no backward node reads it. */
-    cab_scratch leaves[CAB_BACKENDS];
-    /* Scratch bytes of the forward / backward node; NULL for none. */
-    cab_scratch forward_scratch[CAB_BACKENDS];
-    cab_scratch backward_scratch[CAB_BACKENDS];
     /* Floating-point operations of this node's matrix products (2 per multiply-add), forward or backward as
      * node->backward says, counting only the gradients asked for; for benchmarks. NULL: none. */
     double (*flops)(const cab_node *node);
@@ -71,27 +43,32 @@ struct cab_op {
 struct cab_node {
     const cab_op *op;
     bool backward;
-    bool skip; /* dead, absorbed, or its outputs are computed by its backward node */
+    bool skip; /* dead, computed by other nodes (rewrite.h), or its outputs are computed by its backward node */
     int n_in, n_out;
     int segment; /* recompute segment, -1 for none */
-    cab_tensor *in[CAB_MAX_IN];
+    cab_tensor *in[CAB_MAX_IN + CAB_MORE_IN];
     cab_tensor *out[CAB_MAX_OUT];
     cab_tensor *gout[CAB_MAX_OUT]; /* backward: gradient of out[i], may be a view; NULL: nothing flows back (zero) */
     /* backward: where the gradient of in[i] goes; NULL when nobody wants it. Same shape as in[i]. Of an activation:
      * same dtype, and when in[i] is a column view so is gin[i] (mind gin[i]->ld, which need not equal in[i]->ld). Of a
      * parameter: fp32, dense. */
-    cab_tensor *gin[CAB_MAX_IN];
+    cab_tensor *gin[CAB_MAX_IN + CAB_MORE_IN];
     uint32_t accumulate;    /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
     const void *attributes; /* the op's own struct, copied when recorded */
     size_t attributes_size;
-    const cab_node *absorbed; /* forward: the node whose output this one computes too, or NULL */
+    const struct cab_kernel_row *kernel; /* that computes it */
     size_t scratch_bytes;
     void *scratch;
+    size_t prepared_bytes;
+    void *prepared; /* what kernel->prepare writes, or NULL */
 };
 
 cab_status cab_graph_new(cab_backend *backend, cab_graph **graph);
 void cab_graph_free(cab_graph *graph);
 cab_backend *cab_graph_backend(const cab_graph *graph);
+/* For ops that can be recorded in more than one way: whether the backend has a kernel for such a node, of which op, in, n_in and
+ * attributes are set. Its inputs may be descriptions of tensors that are not recorded yet. */
+bool cab_graph_supports(const cab_graph *g, const cab_node *node);
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 

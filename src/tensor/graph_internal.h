@@ -41,6 +41,7 @@ struct cab_graph {
 
     /* plan.c and run.c */
     cab_place *places; /* n_tensors of them */
+    size_t places_capacity;
     size_t *scratch_offsets;
     size_t arena_bytes;
     bool planned;
@@ -65,15 +66,12 @@ bool cab_tensor_is_reshape(const cab_graph *g, const cab_tensor *t);
 cab_tensor *cab_graph_view(cab_graph *g, cab_tensor *base, int n_dim, const int64_t *shape, int64_t ld, int64_t offset);
 /* Appends a node and takes care of eager mode. The node's arrays must be complete. */
 cab_node *cab_graph_push(cab_graph *g, const cab_node *node);
-cab_status cab_node_run(cab_graph *g, const cab_node *node);
 /* Calls visit for the memory root of every tensor that node `index` reads, or writes. */
 typedef void (*cab_visitor)(cab_graph *g, const cab_tensor *root, int index, void *context);
 void cab_visit_reads(cab_graph *g, int index, cab_visitor visit, void *context);
 void cab_visit_writes(cab_graph *g, int index, cab_visitor visit, void *context);
 /* Moves nodes that only the backward pass needs into it, where that takes no more memory. */
 cab_status cab_graph_order(cab_graph *g);
-/* Lets nodes absorb the ones after them. */
-cab_status cab_graph_fuse(cab_graph *g);
 /* Whether the node changes something outside the arena, and so must run whether or not its outputs are used. */
 bool cab_node_has_effect(const cab_node *node);
 /* A fresh activation with the shape, dtype and ld of `like`, named "<prefix><name>". */

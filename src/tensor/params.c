@@ -305,11 +305,13 @@ cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor 
     return CAB_OK;
 }
 
-cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns, bool *fresh)
+cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns,
+                                cab_quantised *quantised, bool *fresh)
 {
     enum { ALIGNMENT = 256 };
     entry *e = entry_of(parameter);
-    *fresh = parameter->quantised == NULL;
+    *quantised = (cab_quantised){&e->quantised, &e->scale};
+    *fresh = e->quantised.data == NULL;
     if (!*fresh)
         return CAB_OK;
     describe(&e->quantised, parameter->name, CAB_U8, 2, (int64_t[]){rows, columns});
@@ -319,8 +321,6 @@ cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64
     e->scale.data = (char *)e->quantised.data + bytes;
     e->quantised.owner = e->scale.owner = params;
     params->bytes += bytes + sizeof(float);
-    parameter->quantised = &e->quantised;
-    parameter->scale = &e->scale;
     return CAB_OK;
 }
 

@@ -49,9 +49,13 @@ cab_status cab_params_zero_grad(cab_params *params);
 
 /* The bf16 copy of a matrix, made on first demand (cab_graph_weight). */
 cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low);
-/* Room for the 8-bit copy of a frozen matrix, rows x columns of U8, and for its scale, made on first demand: *fresh says that the
- * caller has to fill them. parameter->quantised and ->scale are set. */
-cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns, bool *fresh);
+/* An 8-bit copy: values times scale, one fp32, is the tensor. */
+typedef struct cab_quantised {
+    cab_tensor *values, *scale;
+} cab_quantised;
+/* Room for the 8-bit copy of a frozen matrix, rows x columns of U8, made on first demand: *fresh says that the caller has to fill it. */
+cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns,
+                                cab_quantised *quantised, bool *fresh);
 /* Refreshes every bf16 copy from its master: after an optimizer step or a load. */
 cab_status cab_params_refresh(cab_params *params);
 

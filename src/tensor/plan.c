@@ -3,6 +3,7 @@
  * length one. */
 #include "base/memory.h"
 #include "tensor/graph_internal.h"
+#include "tensor/kernel.h"
 
 #include <stdlib.h>
 
@@ -20,10 +21,6 @@ static void visit_one(cab_graph *g, const cab_tensor *t, int index, cab_visitor 
 {
     int64_t offset;
     if (t == NULL)
-        return;
-    for (int i = 0; t->remade != NULL && i < t->remade->n_in; i++)
-        visit_one(g, t->remade->in[i], index, visit, context);
-    if (t->remade != NULL)
         return;
     const cab_tensor *root = cab_tensor_root(t, &offset);
     if (root->id >= 0)
@@ -105,6 +102,8 @@ static void drop_dead(cab_graph *g, cab_plan *plan)
 
 static void measure_lifetimes(cab_graph *g)
 {
+    for (size_t i = 0; i < g->n_tensors; i++)
+        g->places[i].first = g->places[i].last = -1;
     for (int i = 0; i < (int)g->n_nodes; i++) {
         if (g->nodes[i]->skip)
             continue;
@@ -219,8 +218,18 @@ static void count(const cab_graph *g, cab_plan *plan)
     }
     for (size_t i = 0; i < g->n_nodes; i++) {
         plan->nodes += !g->nodes[i]->skip;
+        plan->inputs += g->nodes[i]->prepared_bytes;
         plan->flops += g->nodes[i]->skip ? 0 : cab_node_flops(g->nodes[i]);
     }
+}
+
+/* The list as it will run. A backend may have added tensors. */
+static cab_status arrange(cab_graph *g)
+{
+    CAB_TRY(cab_graph_order(g));
+    if (g->backend->kernels != NULL && g->backend->kernels->optimise != NULL)
+        CAB_TRY(g->backend->kernels->optimise(g));
+    return CAB_GROW(&g->places, &g->places_capacity, g->n_tensors, "a plan");
 }
 
 cab_status cab_graph_plan(cab_graph *g, cab_plan *plan)
@@ -230,16 +239,12 @@ cab_status cab_graph_plan(cab_graph *g, cab_plan *plan)
         return cab_fail(g->status, "%s", g->error);
     if (g->planned)
         return cab_fail(CAB_EARG, "the graph has been planned before");
-    CAB_TRY(CAB_NEW(&g->places, g->n_tensors, "a plan"));
+    CAB_TRY(CAB_GROW(&g->places, &g->places_capacity, g->n_tensors, "a plan"));
     CAB_TRY(CAB_NEW(&g->scratch_offsets, g->n_nodes, "a plan"));
     CAB_TRY(CAB_NEW(&g->seconds, g->n_nodes, "a plan"));
-    for (size_t i = 0; i < g->n_tensors; i++)
-        g->places[i].first = g->places[i].last = -1;
     drop_dead(g, &own);
-    if (!g->eager) {
-        CAB_TRY(cab_graph_order(g));
-        CAB_TRY(cab_graph_fuse(g));
-    }
+    if (!g->eager)
+        CAB_TRY(arrange(g));
     measure_lifetimes(g);
     if (!g->eager)
         CAB_TRY(place_blocks(g, &own));

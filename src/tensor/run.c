@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "tensor/graph_internal.h"
+#include "tensor/kernel.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -13,17 +14,9 @@ double cab_node_flops(const cab_node *node)
     return node->op->flops(node);
 }
 
-/* Of a tensor in no memory, of what it is made of. */
 static double bytes_of(const cab_tensor *t)
 {
-    double bytes = 0;
-    if (t == NULL)
-        return 0;
-    if (t->remade == NULL)
-        return (double)cab_elements(t) * (double)cab_dtype_size(t->dtype);
-    for (int i = 0; i < t->remade->n_in; i++)
-        bytes += bytes_of(t->remade->in[i]);
-    return bytes;
+    return t != NULL ? (double)cab_elements(t) * (double)cab_dtype_size(t->dtype) : 0;
 }
 
 double cab_node_bytes(const cab_node *node)
@@ -35,14 +28,6 @@ double cab_node_bytes(const cab_node *node)
     for (int i = 0; i < node->n_out && !views; i++)
         bytes += bytes_of(node->out[i]) + bytes_of(node->gout[i]);
     return bytes;
-}
-
-cab_status cab_node_run(cab_graph *g, const cab_node *node)
-{
-    cab_kernel kernel = node->backward ? node->op->backward[g->backend->id] : node->op->forward[g->backend->id];
-    if (kernel == NULL)
-        return cab_fail(CAB_EUNSUPPORTED, "%s is not available on %s", node->op->name, g->backend->name);
-    return kernel(node, g->backend);
 }
 
 bool cab_node_has_effect(const cab_node *node)
@@ -99,8 +84,9 @@ static cab_status poison(cab_graph *g)
 
 static cab_status run_timed(cab_graph *g, size_t index)
 {
+    const cab_node *node = g->nodes[index];
     double started = cab_seconds();
-    CAB_TRY(cab_node_run(g, g->nodes[index]));
+    CAB_TRY(node->kernel->run(node, g->backend));
     if (g->backend->wait != NULL)
         CAB_TRY(g->backend->wait(g->backend));
     g->seconds[index] += cab_seconds() - started;
@@ -109,9 +95,11 @@ static cab_status run_timed(cab_graph *g, size_t index)
 
 static cab_status run_list(cab_graph *g)
 {
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (!g->nodes[i]->skip)
-            CAB_TRY(g->timed ? run_timed(g, i) : cab_node_run(g, g->nodes[i]));
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const cab_node *node = g->nodes[i];
+        if (!node->skip)
+            CAB_TRY(g->timed ? run_timed(g, i) : node->kernel->run(node, g->backend));
+    }
     return CAB_OK;
 }
 
@@ -163,9 +151,8 @@ static cab_status prepare(cab_graph *g)
 {
     for (size_t i = 0; i < g->n_nodes; i++) {
         const cab_node *node = g->nodes[i];
-        const cab_kernel hook = node->op->prepare[g->backend->id];
-        if (hook != NULL && !node->skip && !node->backward)
-            CAB_TRY(hook(node, g->backend));
+        if (!node->skip && node->kernel->prepare != NULL)
+            CAB_TRY(node->kernel->prepare(node, g->backend));
     }
     return CAB_OK;
 }

@@ -22,7 +22,6 @@ typedef enum cab_tensor_kind {
 
 typedef struct cab_tensor cab_tensor;
 struct cab_params;
-struct cab_node;
 struct cab_tensor {
     char name[CAB_NAME_MAX];
     cab_tensor_kind kind;
@@ -44,15 +43,9 @@ struct cab_tensor {
     cab_tensor *master;
     struct cab_params *owner; /* parameters: the store they belong to */
 
-    /* 8-bit products (ops/fp8.h): whether a frozen matrix is for them; of such a matrix and of what it is multiplied with,
-     * the copy in e4m3, which times `scale`, one fp32, is the tensor. NULL until first needed. */
-    bool fp8;
-    cab_tensor *quantised, *scale;
+    bool fp8; /* parameters: a frozen matrix that linear layers multiply in 8 bits where the device can (ops/fp8.h) */
 
     uint64_t version; /* parameters: bumped whenever the values change, so that packed copies know */
-
-    /* Activations in no memory: who reads one computes it from what this node reads, which does not run; fuse.c. Or NULL. */
-    const struct cab_node *remade;
 
     /* The graph's bookkeeping. */
     int id;       /* index in the graph's tensor list, -1 for parameters */

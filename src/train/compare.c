@@ -3,9 +3,9 @@
 
 #include "base/memory.h"
 #include "base/progress.h"
-#include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/recipe.h"
+#include "ops/backends.h"
 #include "train/compare_internal.h"
 #include "train/domain.h"
 

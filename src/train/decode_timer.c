@@ -3,8 +3,8 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/device.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "train/decode.h"
 #include "train/limits.h"
 

@@ -6,8 +6,8 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "data/dataset.h"
-#include "device/device.h"
 #include "distill/objective.h"
+#include "ops/backends.h"
 #include "train/domain.h"
 
 #include <inttypes.h>

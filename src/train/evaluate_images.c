@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "data/image_loader.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "train/domain.h"
 #include "train/image_scorer.h"
 

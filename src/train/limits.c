@@ -33,7 +33,7 @@ static cab_status best_of(cab_graph *g, double flops, double *rate)
 /* A processor's memory needs all of its threads. */
 static cab_status copy_all(cab_backend *backend, char *to, const char *from, size_t bytes)
 {
-    const int parts = backend->id == CAB_CPU && backend->threads > 1 ? backend->threads : 1;
+    const int parts = backend->host && backend->threads > 1 ? backend->threads : 1;
     const size_t part = bytes / (size_t)parts;
     bool failed = false;
 #pragma omp parallel for schedule(static) num_threads(parts)
@@ -47,7 +47,7 @@ static cab_status copy_all(cab_backend *backend, char *to, const char *from, siz
 
 cab_status cab_copy_limit(cab_backend *backend, double *bytes_per_second)
 {
-    const size_t bytes = (size_t)(backend->id == CAB_CPU ? 256 : 1024) << 20;
+    const size_t bytes = (size_t)(backend->host ? 256 : 1024) << 20;
     void *blocks[2] = {NULL, NULL};
     cab_status status;
     *bytes_per_second = 0;
@@ -68,7 +68,7 @@ done:
 
 cab_status cab_matrix_limit(cab_backend *backend, cab_dtype dtype, double *flops_per_second)
 {
-    const int64_t size = backend->id == CAB_CPU ? 2048 : 8192, shape[2] = {size, size};
+    const int64_t size = backend->host ? 2048 : 8192, shape[2] = {size, size};
     cab_params *params = NULL;
     cab_graph *g = NULL;
     cab_tensor *w = NULL, *x = NULL;

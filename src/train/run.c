@@ -4,8 +4,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
-#include "device/device.h"
 #include "distill/layer_map.h"
+#include "ops/backends.h"
 
 #include <inttypes.h>
 #include <stdio.h>

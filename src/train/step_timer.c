@@ -4,10 +4,10 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/objective.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "train/domain.h"
 #include "train/limits.h"
 #include "train/optimizer.h"
@@ -279,7 +279,7 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     CAB_GOTO(timer_record(&t));
     CAB_GOTO(t.domain->draw(t.student, t.o.batch, t.o.seq_len, &t.input, &t.labels));
     CAB_GOTO(run_steps(&t));
-    t.memory = t.backend->id == CAB_CPU ? cab_peak_memory() : t.available - t.backend->available(t.backend);
+    t.memory = t.backend->host ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
     CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
     timer_print(&t, &l);

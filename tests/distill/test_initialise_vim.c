@@ -1,6 +1,6 @@
 /* Where the image student starts: what is drawn, that it is the same again, that every parameter then learns. */
-#include "device/device.h"
 #include "distill/initialise_vim.h"
+#include "ops/backends.h"
 #include "temp.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* runtime.cpp - the part of the CUDA runtime that src/device/cuda.c calls: memory is the processor's, a stream does things at once,
+/* runtime.cpp - the part of the CUDA runtime that src/ops/cuda/device.c calls: memory is the processor's, a stream does things at once,
  * a graph is a list of what to do. The device is like an H200 with few multiprocessors. */
 #include "emulator.h"
 

@@ -7,9 +7,9 @@
 #define GOLDEN_H
 
 #include "base/memory.h"
-#include "device/device.h"
 #include "io/safetensors.h"
 #include "models/model.h"
+#include "ops/backends.h"
 #include "temp.h"
 
 #include <math.h>

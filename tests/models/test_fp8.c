@@ -1,7 +1,7 @@
 /* A teacher in 8-bit floats: how far its outputs are from those in bf16, and who is refused. */
 #include "base/random.h"
-#include "device/device.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "ops/fp8.h"
 #include "temp.h"
 

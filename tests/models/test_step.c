@@ -130,7 +130,7 @@ static void test_ids_outside_the_vocabulary(void **state)
         cab_graph_keep(g, hidden);
         assert_ok(cab_tensor_write(g, ids, &bad[i]));
         cab_status status = cab_graph_run(g);
-        if (model->backend->id != CAB_CPU) {
+        if (!model->backend->host) {
             assert_ok(status);
             status = cab_tensor_read(g, hidden, read);
         }

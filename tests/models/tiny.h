@@ -5,9 +5,9 @@
 #include "base/json.h"
 #include "base/random.h"
 #include "base/thread.h"
-#include "device/device.h"
 #include "io/safetensors.h"
 #include "models/model.h"
+#include "ops/backends.h"
 #include "temp.h"
 
 #include <math.h>

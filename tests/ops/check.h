@@ -15,7 +15,7 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "device/device.h"
+#include "ops/backends.h"
 #include "ops/ops.h"
 
 /* cmocka wants the four before it. */
@@ -352,7 +352,7 @@ static inline void check_open(const check_case *c, const check_variant *v, doubl
         setenv("CAB_CPU_ISA", v->isa, 1);
     setenv("CAB_EAGER", v->eager ? "1" : "0", 1);
     check_ok(cab_backend_open(v->device ? v->device : check_device(), &k->backend));
-    if (v->threads && k->backend->id == CAB_CPU)
+    if (v->threads && k->backend->host)
         k->backend->threads = v->threads;
     check_ok(cab_params_new(k->backend, &k->params));
     check_ok(cab_graph_new(k->backend, &k->graph));

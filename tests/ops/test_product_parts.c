@@ -1,6 +1,7 @@
 /* Parts of a product: each element of each sum in one of them, sizes that are multiples of 8 where a cut was made, and the same
  * result as of the whole. */
 #include "ops/check.h"
+#include "ops/cpu/gemm.h"
 #include "ops/product_parts.h"
 
 /* A product with rows padded to multiples of `step`. flags: bit 0 A transposed, bit 1 B transposed. */

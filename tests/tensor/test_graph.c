@@ -1,6 +1,26 @@
 /* Recording and running: failures that stick, views, lifetimes, recompute-free plans, eager mode. */
 #include "toy.h"
 
+static cab_status refuse(const cab_node *node, cab_backend *backend)
+{
+    (void)node;
+    (void)backend;
+    return cab_fail(CAB_EBACKEND, "the kernel refuses");
+}
+
+static cab_status leave_unwritten(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    *(float *)node->out[0]->data = 1;
+    return CAB_OK;
+}
+
+static const cab_op op_refuse = {.name = "refuse"}, op_lazy = {.name = "lazy"};
+static const cab_kernel_row rows[] = {TOY_KERNELS,
+                                      {.op = &op_refuse, .direction = CAB_FORWARD, .run = refuse},
+                                      {.op = &op_lazy, .direction = CAB_FORWARD, .run = leave_unwritten}};
+static const cab_kernel_table kernels = {.rows = rows, .n_row = sizeof rows / sizeof *rows};
+
 typedef struct fixture {
     toy_heap heap;
     cab_params *params;
@@ -12,7 +32,7 @@ static int setup(void **state)
     fixture *f = calloc(1, sizeof *f);
     if (f == NULL)
         return -1;
-    f->heap = toy_open();
+    f->heap = toy_open_with(&kernels);
     *state = f;
     return cab_params_new(&f->heap.backend, &f->params) == CAB_OK && cab_graph_new(&f->heap.backend, &f->g) == CAB_OK
                ? 0
@@ -292,20 +312,12 @@ static void test_out_of_memory_gives_the_numbers(void **state)
     assert_ok(cab_graph_run(f->g));
 }
 
-static cab_status refuse(const cab_node *node, cab_backend *backend)
-{
-    (void)node;
-    (void)backend;
-    return cab_fail(CAB_EBACKEND, "the kernel refuses");
-}
-
 static void test_a_failing_kernel_stops_the_run(void **state)
 {
-    static const cab_op op = {.name = "refuse", .forward = {refuse}};
     static const cab_op elsewhere = {.name = "elsewhere"};
     fixture *f = *state;
     cab_tensor *x = toy_input(f->g, 1, 1, 0, 0);
-    cab_graph_keep(f->g, toy_record(f->g, &op, 1, &x, 1, 1));
+    cab_graph_keep(f->g, toy_record(f->g, &op_refuse, 1, &x, 1, 1));
     assert_ok(cab_graph_plan(f->g, NULL));
     assert_fails(cab_graph_run(f->g), CAB_EBACKEND, "the kernel refuses");
     cab_graph *g = NULL;
@@ -316,15 +328,6 @@ static void test_a_failing_kernel_stops_the_run(void **state)
     cab_graph_free(g);
 }
 
-#ifndef NDEBUG
-static cab_status leave_unwritten(const cab_node *node, cab_backend *backend)
-{
-    (void)backend;
-    *(float *)node->out[0]->data = 1;
-    return CAB_OK;
-}
-#endif
-
 static void test_unwritten_memory_is_nan_in_debug_builds(void **state)
 {
 #ifdef NDEBUG
@@ -332,9 +335,8 @@ static void test_unwritten_memory_is_nan_in_debug_builds(void **state)
     print_message("not run: a release build does not fill the arena\n");
     skip();
 #else
-    static const cab_op op = {.name = "lazy", .forward = {leave_unwritten}};
     fixture *f = *state;
-    cab_tensor *x = toy_input(f->g, 1, 2, 0, 0), *y = toy_record(f->g, &op, 1, &x, 1, 2);
+    cab_tensor *x = toy_input(f->g, 1, 2, 0, 0), *y = toy_record(f->g, &op_lazy, 1, &x, 1, 2);
     cab_graph_keep(f->g, y);
     run(f);
     for (int i = 0; i < 2; i++) { /* and again on every run */
@@ -384,14 +386,13 @@ static void test_eager_runs_while_recording(void **state)
 
 static void test_eager_failures_stick(void **state)
 {
-    static const cab_op op = {.name = "refuse", .forward = {refuse}};
     fixture *f = *state;
     cab_graph *g = NULL;
     setenv("CAB_EAGER", "1", 1);
     assert_ok(cab_graph_new(&f->heap.backend, &g));
     unsetenv("CAB_EAGER");
     cab_tensor *x = toy_input(g, 1, 1, 0, 0);
-    assert_null(toy_record(g, &op, 1, &x, 1, 1));
+    assert_null(toy_record(g, &op_refuse, 1, &x, 1, 1));
     assert_fails(cab_graph_plan(g, NULL), CAB_EBACKEND, "the kernel refuses");
     cab_graph_free(g);
 }

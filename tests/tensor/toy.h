@@ -15,7 +15,7 @@
 #define TOY_H
 
 #include "temp.h"
-#include "tensor/graph.h"
+#include "tensor/kernel.h"
 #include "tensor/params.h"
 
 #include <math.h>
@@ -80,22 +80,6 @@ static inline cab_status toy_fill(cab_backend *backend, void *to, int byte, size
 static inline double toy_available(cab_backend *backend)
 {
     return toy_heap_of(backend)->available;
-}
-
-static inline toy_heap toy_open(void)
-{
-    return (toy_heap){.backend = {.id = CAB_CPU,
-                                  .name = "toy",
-                                  .threads = 1,
-                                  .allocate = toy_allocate,
-                                  .release = toy_release,
-                                  .upload = toy_copy,
-                                  .download = toy_download,
-                                  .copy = toy_copy,
-                                  .narrow = toy_narrow,
-                                  .fill = toy_fill,
-                                  .available = toy_available},
-                      .available = 1e12};
 }
 
 /* ---- kernels --------------------------------------------------------------------------------------------------------- */
@@ -317,31 +301,66 @@ static inline cab_status toy_count_forward(const cab_node *node, cab_backend *ba
 
 /* ---- ops and recorders ----------------------------------------------------------------------------------------------- */
 
-static const cab_op toy_op_mul = {.name = "mul",
-                                  .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-                                  .forward = {toy_mul_forward},
-                                  .backward = {toy_mul_backward}};
-static const cab_op toy_op_mix = {.name = "mix", .forward = {toy_mix_forward}, .backward = {toy_mix_backward}};
-static const cab_op toy_op_weigh = {.name = "weigh",
-                                    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-                                    .forward = {toy_weigh_forward},
-                                    .backward = {toy_weigh_backward}};
-static const cab_op toy_op_stretch = {
-    .name = "stretch", .forward = {toy_stretch_forward}, .backward = {toy_stretch_backward}};
-static const cab_op toy_op_running = {.name = "running",
-                                      .forward = {toy_running_forward},
-                                      .backward = {toy_running_backward},
-                                      .forward_scratch = {toy_running_scratch},
-                                      .backward_scratch = {toy_running_scratch}};
-static const cab_op toy_op_halves = {
-    .name = "halves", .forward = {toy_halves_forward}, .backward = {toy_halves_backward}};
-static const cab_op toy_op_total = {.name = "total", .forward = {toy_total_forward}, .backward = {toy_total_backward}};
-static const cab_op toy_op_loss = {.name = "loss",
-                                   .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
-                                   .backward_computes_outputs = true,
-                                   .forward = {toy_loss_forward},
-                                   .backward = {toy_loss_backward}};
-static const cab_op toy_op_count = {.name = "count", .forward = {toy_count_forward}};
+static const cab_op toy_op_mul = {.name = "mul", .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1)};
+static const cab_op toy_op_mix = {.name = "mix"};
+static const cab_op toy_op_weigh = {.name = "weigh", .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1)};
+static const cab_op toy_op_stretch = {.name = "stretch"};
+static const cab_op toy_op_running = {.name = "running"};
+static const cab_op toy_op_halves = {.name = "halves"};
+static const cab_op toy_op_total = {.name = "total"};
+static const cab_op toy_op_loss = {
+    .name = "loss", .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1), .backward_computes_outputs = true};
+static const cab_op toy_op_count = {.name = "count"};
+
+/* The rows of the table of kernels; a test with ops of its own puts theirs behind them, and opens with that table. */
+#define TOY_KERNELS                                                                                                    \
+    {.op = &toy_op_mul, .direction = CAB_FORWARD, .run = toy_mul_forward},                                             \
+        {.op = &toy_op_mul, .direction = CAB_BACKWARD, .run = toy_mul_backward},                                       \
+        {.op = &toy_op_mix, .direction = CAB_FORWARD, .run = toy_mix_forward},                                         \
+        {.op = &toy_op_mix, .direction = CAB_BACKWARD, .run = toy_mix_backward},                                       \
+        {.op = &toy_op_weigh, .direction = CAB_FORWARD, .run = toy_weigh_forward},                                     \
+        {.op = &toy_op_weigh, .direction = CAB_BACKWARD, .run = toy_weigh_backward},                                   \
+        {.op = &toy_op_stretch, .direction = CAB_FORWARD, .run = toy_stretch_forward},                                 \
+        {.op = &toy_op_stretch, .direction = CAB_BACKWARD, .run = toy_stretch_backward},                               \
+        {.op = &toy_op_running, .direction = CAB_FORWARD, .run = toy_running_forward, .scratch = toy_running_scratch}, \
+        {.op = &toy_op_running,                                                                                        \
+         .direction = CAB_BACKWARD,                                                                                    \
+         .run = toy_running_backward,                                                                                  \
+         .scratch = toy_running_scratch},                                                                              \
+        {.op = &toy_op_halves, .direction = CAB_FORWARD, .run = toy_halves_forward},                                   \
+        {.op = &toy_op_halves, .direction = CAB_BACKWARD, .run = toy_halves_backward},                                 \
+        {.op = &toy_op_total, .direction = CAB_FORWARD, .run = toy_total_forward},                                     \
+        {.op = &toy_op_total, .direction = CAB_BACKWARD, .run = toy_total_backward},                                   \
+        {.op = &toy_op_loss, .direction = CAB_FORWARD, .run = toy_loss_forward},                                       \
+        {.op = &toy_op_loss, .direction = CAB_BACKWARD, .run = toy_loss_backward},                                     \
+    {                                                                                                                  \
+        .op = &toy_op_count, .direction = CAB_FORWARD, .run = toy_count_forward                                        \
+    }
+
+static const cab_kernel_row toy_rows[] = {TOY_KERNELS};
+static const cab_kernel_table toy_kernels = {.rows = toy_rows, .n_row = sizeof toy_rows / sizeof *toy_rows};
+
+static inline toy_heap toy_open_with(const cab_kernel_table *kernels)
+{
+    return (toy_heap){.backend = {.name = "toy",
+                                  .kernels = kernels,
+                                  .host = true,
+                                  .threads = 1,
+                                  .allocate = toy_allocate,
+                                  .release = toy_release,
+                                  .upload = toy_copy,
+                                  .download = toy_download,
+                                  .copy = toy_copy,
+                                  .narrow = toy_narrow,
+                                  .fill = toy_fill,
+                                  .available = toy_available},
+                      .available = 1e12};
+}
+
+static inline toy_heap toy_open(void)
+{
+    return toy_open_with(&toy_kernels);
+}
 
 static inline cab_tensor *toy_record(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int64_t rows,
                                      int64_t columns)

@@ -2,8 +2,8 @@
  * of several texts, and the timer of decoding. */
 #include "base/log.h"
 #include "base/thread.h"
-#include "device/device.h"
 #include "models/synthetic.h"
+#include "ops/backends.h"
 #include "runs.h"
 #include "train/decode.h"
 #include "train/decode_timer.h"

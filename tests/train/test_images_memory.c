@@ -1,8 +1,8 @@
 /* What a step of alignment holds, by its plan: Vim-Tiny taught by a ViT of its width at 224, 448 and 896 pixels. */
-#include "device/device.h"
 #include "distill/objective.h"
 #include "models/synthetic.h"
 #include "nn/bridge.h"
+#include "ops/backends.h"
 #include "temp.h"
 
 enum { SIZES = 3 };

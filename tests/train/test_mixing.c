@@ -1,9 +1,9 @@
 /* test_mixing.c - the written-out matrices against the operations themselves: M x + D x is what the recurrence and attention
  * give, head by head and channel by channel; and through whole models, with their taps, orders and directions. */
 #include "base/random.h"
-#include "device/device.h"
 #include "distill/initialise_vim.h"
 #include "models/tiny.h"
+#include "ops/backends.h"
 #include "ops/scan.h"
 #include "train/mixing.h"
 #include "train/probe.h"

@@ -2,6 +2,7 @@
  * softmax in place, a product with the values. The products are oneDNN's, run by the thread itself. */
 #include "ops/attention.h"
 
+#include "ops/cpu/attention_blocks.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vec.h"
 

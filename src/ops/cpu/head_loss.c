@@ -8,8 +8,9 @@
 #include "ops/head_loss.h"
 
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/head_loss_workspace.h"
+#include "ops/cpu/gemm.h"
 #include "ops/cpu/vec.h"
+#include "ops/head_loss_workspace.h"
 
 #include <inttypes.h>
 

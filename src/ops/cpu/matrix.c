@@ -2,6 +2,8 @@
 #include "ops/matrix.h"
 
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/gemm.h"
+#include "ops/cpu/matrix.h"
 #include "ops/cpu/vec.h"
 
 static cab_status product(const cab_node *node, const cab_backend *backend, const cab_gemm_shape *shape, const void *a,

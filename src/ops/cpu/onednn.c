@@ -10,7 +10,7 @@
 #ifdef CAB_WITH_ONEDNN
 
 #include "base/memory.h"
-#include "device/cpu.h"
+#include "ops/cpu/device.h"
 
 #include <dnnl.h>
 #include <omp.h>

@@ -1,10 +1,11 @@
-/* scan.c - the selective scan on the CPU; src/ops/scan.c has the formulas, src/ops/scan.h how the work is laid out.
+/* scan.c - the selective scan on the CPU; src/ops/scan.c has the formulas, scan_workspace.h how the work is laid out.
  *
  * Vectors run over channels, so that B and C are spread from single floats and nothing is summed across a vector but dB and
  * dC, once per chunk. Decays are powers of two, exp(delta A) = 2^(delta A log2(e)), of arguments that are never positive. */
 #include "ops/scan.h"
 
 #include "ops/cpu/cpu.h"
+#include "ops/cpu/scan_workspace.h"
 #include "ops/cpu/vec.h"
 
 #include <omp.h>

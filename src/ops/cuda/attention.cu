@@ -478,12 +478,10 @@ template <typename T, int W> static cab_status run_forward(const cab_node *node,
     return cab_cuda_launched("attention");
 }
 
-template <typename T, int W> static cab_status run_backward(const cab_node *node, cab_backend *backend)
+template <typename T> static backward_arguments<T> backward_arguments_of(const cab_node *node, int tile_rows)
 {
-    const size_t bytes = (size_t)(4 * tile<W>::SIZE + tile<W>::ROWS * tile<W>::S) * sizeof(float);
-    const int64_t rows_in_all = node->in[0]->shape[0] * node->in[0]->shape[1];
     backward_arguments<T> a;
-    a.p = problem_of(node, tile<W>::ROWS);
+    a.p = problem_of(node, tile_rows);
     a.q = rows<const T>(node->in[0]);
     a.k = rows<const T>(node->in[1]);
     a.v = rows<const T>(node->in[2]);
@@ -497,11 +495,23 @@ template <typename T, int W> static cab_status run_backward(const cab_node *node
     a.add_q = node->accumulate & 1u;
     a.add_k = node->accumulate >> 1 & 1u;
     a.add_v = node->accumulate >> 2 & 1u;
-    const int64_t sequences = a.p.tiles * node->in[0]->shape[0], n = rows_in_all * a.p.n_head;
+    return a;
+}
+
+template <typename T>
+static cab_status launch_means(const cab_node *node, const backward_arguments<T> &a, cab_backend *backend)
+{
+    const int64_t n = node->in[0]->shape[0] * node->in[0]->shape[1] * a.p.n_head;
     row_means<T><<<(unsigned)ceil_div(n, THREADS / 32), THREADS, 0, stream_of(backend)>>>(a, n);
-    CAB_TRY(cab_cuda_launched("attention: <dy, y>"));
-    if (cab_flash_takes(node))
-        return cab_flash_backward(node, backend, a.mean);
+    return cab_cuda_launched("attention: <dy, y>");
+}
+
+template <typename T, int W> static cab_status run_backward(const cab_node *node, cab_backend *backend)
+{
+    const size_t bytes = (size_t)(4 * tile<W>::SIZE + tile<W>::ROWS * tile<W>::S) * sizeof(float);
+    const backward_arguments<T> a = backward_arguments_of<T>(node, tile<W>::ROWS);
+    const int64_t sequences = a.p.tiles * node->in[0]->shape[0];
+    CAB_TRY(launch_means(node, a, backend));
     if (a.dq.data) {
         CAB_TRY(cab_cuda_shared((const void *)attention_dq<T, W>, bytes, "attention: dq"));
         attention_dq<T, W><<<(unsigned)(sequences * a.p.n_head), THREADS, bytes, stream_of(backend)>>>(a);
@@ -514,10 +524,10 @@ template <typename T, int W> static cab_status run_backward(const cab_node *node
     return cab_cuda_launched("attention: dk, dv");
 }
 
+/* <dy, y> of every query and head. */
 extern "C" size_t cab_attention_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    if (cab_sdpa_takes(node, backend))
-        return cab_sdpa_scratch(node, backend);
+    (void)backend;
     return node->backward ? (size_t)cab_elements(node->out[1]) * sizeof(float) : 0;
 }
 
@@ -525,10 +535,6 @@ extern "C" cab_status cab_attention_forward_cuda(const cab_node *node, cab_backe
 {
     const int width = ((const cab_attention_shape *)node->attributes)->head_dim;
     cab_status status = CAB_OK;
-    if (cab_sdpa_takes(node, backend))
-        return cab_sdpa_run(node, backend);
-    if (cab_flash_takes(node))
-        return cab_flash_forward(node, backend);
     CAB_TRY(check_width(node));
     BY_DTYPE(node->in[0]->dtype, BY_WIDTH(width, status = (run_forward<T, W>(node, backend))));
     return status;
@@ -538,9 +544,14 @@ extern "C" cab_status cab_attention_backward_cuda(const cab_node *node, cab_back
 {
     const int width = ((const cab_attention_shape *)node->attributes)->head_dim;
     cab_status status = CAB_OK;
-    if (cab_sdpa_takes(node, backend))
-        return cab_sdpa_run(node, backend);
     CAB_TRY(check_width(node));
     BY_DTYPE(node->in[0]->dtype, BY_WIDTH(width, status = (run_backward<T, W>(node, backend))));
     return status;
+}
+
+extern "C" cab_status cab_flash_attention_backward(const cab_node *node, cab_backend *backend)
+{
+    const backward_arguments<bf16> a = backward_arguments_of<bf16>(node, 1);
+    CAB_TRY(launch_means(node, a, backend));
+    return cab_flash_backward(node, backend, a.mean);
 }

@@ -337,11 +337,33 @@ extern "C" size_t cab_bridge_loss_scratch_cuda(const cab_node *node, const cab_b
     return scratch_of(node, backend).bytes;
 }
 
-extern "C" bool cab_bridge_loss_has_cuda(const cab_backend *backend, int64_t out)
+/* Whether a block of this GPU has the shared memory for `out` outputs. */
+static bool has_memory(const cab_backend *backend, int64_t out)
 {
     const size_t bytes[] = {sizeof(memory<1>), sizeof(memory<2>), sizeof(memory<3>)};
     const int64_t outs = out / TILE_SIDE < MOST ? out / TILE_SIDE : MOST;
     return bytes[outs - 1] <= cab_cuda_of(backend)->shared_limit;
+}
+
+static bool layers_fit(const cab_node *node, int64_t out)
+{
+    const cab_tensor *w1 = node->in[CAB_BRIDGE_W1], *w2 = node->in[CAB_BRIDGE_W2];
+    return node->in[CAB_BRIDGE_B1] != NULL && node->in[CAB_BRIDGE_B2] != NULL && w1->shape[0] == HIDDEN &&
+           w1->shape[1] == IN && w2->shape[0] == out && w2->shape[1] == HIDDEN && out % TILE_SIDE == 0 && out <= OUT_MAX;
+}
+
+/* Bridges of 16 inputs, 128 in the middle and a multiple of 64 outputs up to 768, in bf16. */
+extern "C" bool cab_bridge_loss_fits_cuda(const cab_node *node, const cab_backend *backend)
+{
+    const cab_align_attributes *align = &((const cab_bridge_attributes *)node->attributes)->align;
+    const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
+    const int64_t skip = align->mapped ? align->rows.skip : 0, class_at = align->rows.class_at;
+    if (x->dtype != CAB_BF16 || target->dtype != CAB_BF16 || x->n_dim != 3 || target->n_dim != 3 ||
+        cab_columns(x) != IN || (align->mapped && (skip < 0 || class_at < 0 || class_at >= x->shape[1])))
+        return false;
+    return cab_rows(x) < ROWS_MAX && x->shape[0] == target->shape[0] && x->shape[1] + skip == target->shape[1] &&
+           layers_fit(node, cab_columns(target)) && cab_rows_begin_at(x, 2) && cab_rows_begin_at(target, 8) &&
+           has_memory(backend, cab_columns(target));
 }
 
 /* From element `first`. */
@@ -391,7 +413,7 @@ static cab_status launch_all(const cab_node *node, bridge b, int64_t blocks, cab
     return CAB_OK;
 }
 
-static cab_status run(const cab_node *node, cab_backend *backend)
+extern "C" cab_status cab_bridge_loss_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_bridge_attributes *attributes = (const cab_bridge_attributes *)node->attributes;
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
@@ -415,14 +437,4 @@ static cab_status run(const cab_node *node, cab_backend *backend)
     b.parts = node->backward ? (float *)(memory + s.parts) : NULL;
     b.n_row = (int)cab_rows(x);
     return launch_all(node, b, s.blocks, backend);
-}
-
-extern "C" cab_status cab_bridge_loss_forward_cuda(const cab_node *node, cab_backend *backend)
-{
-    return run(node, backend);
-}
-
-extern "C" cab_status cab_bridge_loss_backward_cuda(const cab_node *node, cab_backend *backend)
-{
-    return run(node, backend);
 }

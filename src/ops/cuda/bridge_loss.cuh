@@ -11,7 +11,8 @@ extern "C" {
 #include "ops/bridge_loss.h"
 }
 
-enum { HIDDEN = CAB_BRIDGE_HIDDEN, IN = CAB_BRIDGE_IN };
+/* The sizes that the kernels are for: inputs, the hidden layer, most outputs, most rows. */
+enum { IN = 16, HIDDEN = 128, OUT_MAX = 768, ROWS_MAX = 1 << 30 };
 constexpr int HALVES = HIDDEN / TILE_SIDE, STEPS = HIDDEN / 16, IN_ROW_BYTES = IN * 2;
 constexpr uint32_t ONES = 0x3f803f80; /* two bf16 */
 

@@ -8,7 +8,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "device/cuda.h"
+#include "ops/cuda/device.h"
 #include "ops/product_parts.h"
 
 #include <cublasLt.h>
@@ -72,7 +72,7 @@ static void table_free(void *state)
     cab_free(t);
 }
 
-static cab_status table_get(cab_backend *backend, table **out)
+static cab_status table_get(const cab_backend *backend, table **out)
 {
     cab_cuda *cuda = cab_cuda_of(backend);
     if (cuda->library[CAB_CUDA_MATRIX].state == NULL) {
@@ -87,7 +87,7 @@ static cab_status table_get(cab_backend *backend, table **out)
         CAB_TRY(check(cublasLtCreate(&(*out)->handle), "opening cuBLASLt"));
     return (*out)->workspace != NULL
                ? CAB_OK
-               : backend->allocate(backend, WORKSPACE, "cuBLASLt's workspace", &(*out)->workspace);
+               : backend->allocate((cab_backend *)backend, WORKSPACE, "cuBLASLt's workspace", &(*out)->workspace);
 }
 
 /* Bytes that an address is a multiple of. */
@@ -325,7 +325,7 @@ cab_status cab_cublaslt_gelu_run(cab_backend *backend, const cab_gemm_shape *sha
     return p->own ? CAB_OK : multiply(t, p, backend, shape, &at, c);
 }
 
-cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *out)
+cab_status cab_cublaslt_fp8_has(const cab_backend *backend, const cab_gemm_shape *shape, bool *out)
 {
     const void *any = (const void *)(uintptr_t)MAX_ALIGNMENT;
     const places at = {.a = any, .b = any, .c = any, .bias = any, .a_scale = any, .b_scale = any};

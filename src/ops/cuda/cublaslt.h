@@ -1,6 +1,6 @@
 /* cublaslt.h - matrix products on the GPU: cuBLASLt, and our own kernel for the few that it has no algorithm for.
  *
- * A product is described as on the CPU (ops/cpu/gemm.h). The first run of a shape asks cuBLASLt's heuristics, which depend
+ * A product is described as on the CPU (ops/product.h). The first run of a shape asks cuBLASLt's heuristics, which depend
  * on nothing but the shape and the GPU; the answer is kept with the backend, so later runs, also those recorded in a CUDA
  * graph, only look it up. The workspace is the backend's as well: products run one after another in its stream. */
 #ifndef CAB_OPS_CUDA_CUBLASLT_H
@@ -10,7 +10,8 @@
 extern "C" {
 #endif
 
-#include "ops/cpu/gemm.h"
+#include "ops/product.h"
+#include "tensor/backend.h"
 
 /* C = A B [+ bias] [+ C] in the backend's stream, all of them device addresses; F32 in true fp32, BF16 with sums in fp32, in
  * parts (ops/product_parts.h) where sizes are no multiples of 8.
@@ -26,7 +27,7 @@ cab_status cab_cublaslt_gelu_run(cab_backend *backend, const cab_gemm_shape *sha
 
 /* C = a_scale b_scale A B [+ bias] of e4m3 (dtype U8 in the shape), C and bias bf16, sums in fp32; the scales stand on the device.
  * A's rows and B's columns are dense. fp8_has: whether cuBLASLt has an algorithm for the shape, where everything is well aligned. */
-cab_status cab_cublaslt_fp8_has(cab_backend *backend, const cab_gemm_shape *shape, bool *has);
+cab_status cab_cublaslt_fp8_has(const cab_backend *backend, const cab_gemm_shape *shape, bool *has);
 cab_status cab_cublaslt_fp8_run(cab_backend *backend, const cab_gemm_shape *shape, const void *a, const float *a_scale,
                                 const void *b, const float *b_scale, void *c, const void *bias);
 

@@ -1,14 +1,14 @@
 /* cuda.cuh - what every kernel file shares: a tensor as kernels see it, element access, reductions within warp and block.
  *
  * A kernel file src/ops/cuda/<family>.cu defines  extern "C" cab_status cab_X_forward_cuda(const cab_node *, cab_backend *)
- * for the names of ops/kernels.h. It launches on the backend's stream, allocates nothing and waits for nothing: it is
+ * for the rows of kernels.h. It launches on the backend's stream, allocates nothing and waits for nothing: it is
  * called while a CUDA graph is captured. Reductions have a fixed order; atomics on floating-point numbers are not used. */
 #ifndef CAB_OPS_CUDA_CUDA_CUH
 #define CAB_OPS_CUDA_CUDA_CUH
 
 extern "C" {
-#include "device/cuda.h"
-#include "ops/kernels.h"
+#include "ops/cuda/device.h"
+#include "ops/cuda/kernels.h"
 #include "ops/ops.h"
 }
 

@@ -17,8 +17,9 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/cuda.h"
 #include "ops/cuda/cudnn.h"
+#include "ops/cuda/device.h"
+#include "ops/cuda/kernels.h"
 #include "ops/ops.h"
 
 #include <inttypes.h>
@@ -339,7 +340,7 @@ static cab_cudnn_graph *graph_of(const cab_node *node, const cab_backend *backen
     return find(backend, &shape);
 }
 
-bool cab_sdpa_takes(const cab_node *node, const cab_backend *backend)
+bool cab_sdpa_fits(const cab_node *node, const cab_backend *backend)
 {
     return graph_of(node, backend) != NULL;
 }
@@ -356,7 +357,7 @@ size_t cab_sdpa_scratch(const cab_node *node, const cab_backend *backend)
     return g != NULL ? row_sum_bytes(node) + cab_cudnn_graph_workspace(g) : 0;
 }
 
-cab_status cab_sdpa_run(const cab_node *node, const cab_backend *backend)
+cab_status cab_sdpa_run(const cab_node *node, cab_backend *backend)
 {
     static const int64_t ids[] = {Q, K, V, Y, LSE, DY, DQ, DK, DV, ROW_SUM};
     const cab_cudnn_graph *g = graph_of(node, backend);

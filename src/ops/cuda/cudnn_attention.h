@@ -23,13 +23,9 @@ typedef struct cab_sdpa_shape {
 /* Records the op's formula into an empty graph. */
 void cab_sdpa_record(struct cab_cudnn_graph *g, const cab_sdpa_shape *shape);
 
-/* Whether cuDNN runs this forward or backward node of attention: bf16, heads of a multiple of 8 up to 256, tensors on
- * 16-byte boundaries and, backward, all three gradients, written and not added to. A first question plans the graph, which
- * takes a second or so; the backend keeps the answer. */
-bool cab_sdpa_takes(const cab_node *node, const cab_backend *backend);
-/* Bytes of scratch of a node that cuDNN takes. */
-size_t cab_sdpa_scratch(const cab_node *node, const cab_backend *backend);
-cab_status cab_sdpa_run(const cab_node *node, const cab_backend *backend);
+/* The rows of kernels.h: cuDNN is for forward and backward nodes of attention in bf16, heads of a multiple of 8 up to 256, tensors on
+ * 16-byte boundaries and, backward, all three gradients, written and not added to. A first question plans the graph, which takes a second
+ * or so; the backend keeps the answer. */
 
 #ifdef __cplusplus
 }

@@ -12,8 +12,8 @@
 #include "ops/cuda/each.cuh"
 
 extern "C" {
+#include "ops/cuda/elementwise.h"
 #include "ops/elementwise.h"
-#include "ops/norm.h"
 }
 
 /* ---- activate -------------------------------------------------------------------------------------------------------- */
@@ -397,17 +397,9 @@ template <typename T> static cab_status sum_backward(const cab_node *node, cab_b
     return each(f, flat_extent_of(dy, {dy, dx[0], dx[1], dx[2], dx[3]}), backend, "add");
 }
 
-extern "C" bool cab_add_absorbs_cuda(const cab_node *node, const cab_node *next, cab_backend *backend)
-{
-    (void)backend;
-    return ((const cab_add_attributes *)node->attributes)->scale == 1.0f && cab_norm_of_sum_fits_cuda(node, next);
-}
-
 extern "C" cab_status cab_add_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    if (node->absorbed != NULL)
-        return cab_norm_of_sum_cuda(node, backend);
     BY_DTYPE(node->in[0]->dtype, status = sum_forward<T>(node, backend));
     return status;
 }

@@ -239,8 +239,9 @@ template <int W> static cab_status run(const cab_node *node, cab_backend *backen
     return cab_cuda_launched("attention");
 }
 
-bool cab_flash_takes(const cab_node *node)
+bool cab_flash_fits(const cab_node *node, const cab_backend *backend)
 {
+    (void)backend;
     const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
     return node->in[0]->dtype == CAB_BF16 && s->head_dim <= FLASH_HEAD_MAX && s->scale > 0.0f &&
            node->in[0]->shape[1] < 1 << 30;

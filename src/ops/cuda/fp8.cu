@@ -6,6 +6,10 @@
 #include "ops/cuda/cuda.cuh"
 #include "ops/cuda/fp8.h"
 
+extern "C" {
+#include "ops/fp8.h"
+}
+
 #include <cuda_fp8.h>
 
 enum { THREADS = 256, PACKET = 8 };
@@ -93,21 +97,11 @@ static cab_status quantise(const matrix &m, const cab_tensor *to, const cab_tens
     return cab_cuda_launched("quantise");
 }
 
-extern "C" bool cab_fp8_multiplies_cuda(const cab_backend *backend)
+extern "C" bool cab_multiplies_fp8_cuda(const cab_node *node, const cab_backend *backend)
 {
+    (void)node;
     const cab_cuda *cuda = cab_cuda_of(backend);
     return cuda->major > 8 || (cuda->major == 8 && cuda->minor >= 9);
-}
-
-extern "C" cab_status cab_quantise_weight_cuda(cab_backend *backend, const cab_tensor *w, bool transposed)
-{
-    const matrix m = {(const bf16 *)w->data, w->shape[transposed], w->shape[!transposed], transposed ? 1 : w->ld,
-                      transposed ? w->ld : 1};
-    void *largest = NULL;
-    CAB_TRY(backend->allocate(backend, MOST_BLOCKS * sizeof(float), w->name, &largest));
-    cab_status status = quantise<1>(m, w->quantised, w->scale, (float *)largest, backend);
-    backend->release(backend, largest);
-    return status;
 }
 
 extern "C" size_t cab_quantise_scratch_cuda(const cab_node *node, const cab_backend *backend)
@@ -120,8 +114,12 @@ extern "C" size_t cab_quantise_scratch_cuda(const cab_node *node, const cab_back
 extern "C" cab_status cab_quantise_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0];
-    const matrix m = {(const bf16 *)x->data, cab_rows(x), cab_columns(x), x->ld, 1};
     float *largest = (float *)node->scratch;
+    if (((const cab_quantise_attributes *)node->attributes)->transposed) {
+        const matrix t = {(const bf16 *)x->data, cab_columns(x), cab_rows(x), 1, x->ld};
+        return quantise<1>(t, node->out[0], node->out[1], largest, backend);
+    }
+    const matrix m = {(const bf16 *)x->data, cab_rows(x), cab_columns(x), x->ld, 1};
     return fits_packets(x, PACKET) ? quantise<PACKET>(m, node->out[0], node->out[1], largest, backend)
                                    : quantise<1>(m, node->out[0], node->out[1], largest, backend);
 }
@@ -138,6 +136,14 @@ extern "C" cab_gemm_shape cab_fp8_shape(int64_t rows, int64_t out, int64_t in, b
     s.bias = bias;
     s.bias_dtype = CAB_BF16;
     return s;
+}
+
+extern "C" bool cab_linear_fp8_fits_cuda(const cab_node *node, const cab_backend *backend)
+{
+    const cab_tensor *x = node->in[CAB_FP8_X], *w = node->in[CAB_FP8_W];
+    const cab_gemm_shape shape = cab_fp8_shape(cab_rows(x), w->shape[0], cab_columns(x), node->in[CAB_FP8_B] != NULL);
+    bool has = false;
+    return cab_multiplies_fp8_cuda(node, backend) && cab_cublaslt_fp8_has(backend, &shape, &has) == CAB_OK && has;
 }
 
 extern "C" cab_status cab_linear_fp8_forward_cuda(const cab_node *node, cab_backend *backend)

@@ -14,11 +14,11 @@
  * fills the GPU only with many rows. */
 #include "ops/head_loss.h"
 
-#include "ops/cpu/head_loss_workspace.h"
 #include "ops/cuda/column_sums.h"
 #include "ops/cuda/cublaslt.h"
 #include "ops/cuda/head_loss_rows.h"
-#include "ops/kernels.h"
+#include "ops/cuda/kernels.h"
+#include "ops/head_loss_workspace.h"
 
 enum { ROW_STEP = 128, LD_STEP = 64, SECTION = 256 };
 static const int64_t LOGITS = INT64_C(512) << 20;

@@ -7,9 +7,11 @@
 
 #include "ops/cuda/column_sums.h"
 #include "ops/cuda/cublaslt.h"
+#include "ops/cuda/elementwise.h"
+#include "ops/cuda/kernels.h"
 #include "ops/cuda/matrix_narrow.h"
+#include "ops/cuda/optimise.h"
 #include "ops/elementwise.h"
-#include "ops/kernels.h"
 #include "ops/product_parts.h"
 
 size_t cab_linear_scratch_cuda(const cab_node *node, const cab_backend *backend)
@@ -27,17 +29,15 @@ static bool plain(int64_t width)
     return width > CAB_NARROW_MAX && width % CAB_PRODUCT_STEP == 0;
 }
 
-bool cab_linear_absorbs_cuda(const cab_node *node, const cab_node *next, cab_backend *backend)
+bool cab_linear_gelu_fits_cuda(const cab_node *node, const cab_node *next, const cab_backend *backend)
 {
     (void)backend;
-    if (next->op->forward[CAB_CUDA] != cab_activate_forward_cuda)
-        return false;
     return ((const cab_activate_attributes *)next->attributes)->kind == CAB_GELU_TANH &&
            node->out[0]->dtype == CAB_BF16 && plain(cab_columns(node->in[0])) && plain(cab_columns(node->out[0]));
 }
 
 /* y = gelu(x W^T + b) and, if wanted, what GELU is of. */
-static cab_status forward_with_gelu(const cab_node *node, cab_backend *backend)
+cab_status cab_linear_gelu_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0], *before = node->out[1];
     const void *bias = b ? b->data : NULL;
@@ -55,8 +55,6 @@ static cab_status forward_with_gelu(const cab_node *node, cab_backend *backend)
 cab_status cab_linear_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *b = node->in[2], *y = node->out[0];
-    if (node->absorbed)
-        return forward_with_gelu(node, backend);
     if (cab_narrow_fits(node))
         return cab_narrow_forward(node, backend);
     const cab_gemm_shape shape = cab_linear_y(node);

@@ -4,7 +4,7 @@
  * neighbouring columns per thread and piece, so that every access is of 16 bytes. Other widths, and rows that are not
  * aligned, take a block per row that reads it once per pass (the second time from cache).
  *
- * A sum and the layer norm of it are one kernel where the sum absorbed the norm (fuse.c): the row is added up in registers.
+ * A sum and the layer norm of it are one kernel (optimise.c): the row is added up in registers.
  *
  * Backward: the groups of threads stay and walk the rows, the next row on its way while one is worked on; each warp measures
  * its columns about their own mean, so that a group exchanges sums once a row. Each thread sums dw and db of its columns in
@@ -16,6 +16,7 @@
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {
+#include "ops/cuda/optimise.h"
 #include "ops/elementwise.h"
 #include "ops/norm.h"
 }
@@ -253,10 +254,11 @@ template <typename T, norm_kind KIND> static cab_status start_forward(const cab_
     return forward<T, KIND>(node, c, backend);
 }
 
-extern "C" bool cab_norm_of_sum_fits_cuda(const cab_node *node, const cab_node *next)
+extern "C" bool cab_add_layer_norm_fits_cuda(const cab_node *node, const cab_node *next, const cab_backend *backend)
 {
+    (void)backend;
     const int64_t columns = cab_columns(node->out[0]);
-    bool fits = next->op->forward[CAB_CUDA] == cab_layer_norm_forward_cuda && columns % WIDTH == 0 &&
+    bool fits = ((const cab_add_attributes *)node->attributes)->scale == 1.0f && columns % WIDTH == 0 &&
                 columns <= BLOCK_COLUMNS && cab_rows_begin_at(node->out[0], WIDTH) &&
                 cab_rows_begin_at(next->out[0], WIDTH) && fits_packets(next->in[1], WIDTH) &&
                 fits_packets(next->in[2], WIDTH);
@@ -267,24 +269,24 @@ extern "C" bool cab_norm_of_sum_fits_cuda(const cab_node *node, const cab_node *
 
 template <typename T> static cab_status norm_of_sum(const cab_node *node, cab_backend *backend)
 {
-    const cab_node *norm = node->absorbed;
+    const int terms = node->n_in - 2;
     norm_call<T> c = {};
     c.x = rows<const T>(node->in[0]);
-    for (int i = 1; i < node->n_in; i++)
+    for (int i = 1; i < terms; i++)
         c.terms[i - 1] = rows<const T>(node->in[i]);
     c.y = rows<T>(node->out[0]);
     c.sum = rows<T>(node->out[1]);
-    c.w = parameter(norm->in[1]);
-    c.b = parameter(norm->in[2]);
+    c.w = parameter(node->in[terms]);
+    c.b = parameter(node->in[terms + 1]);
     c.n_row = cab_rows(node->in[0]);
     c.n = (int)cab_columns(node->in[0]);
-    c.eps = ((const cab_norm_attributes *)norm->attributes)->eps;
+    c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     if (c.n_row > 0)
         forward_in_registers<T, SUM_LAYER>(c, stream_of(backend));
     return cab_cuda_launched("add and layer_norm");
 }
 
-extern "C" cab_status cab_norm_of_sum_cuda(const cab_node *node, cab_backend *backend)
+extern "C" cab_status cab_add_layer_norm_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
     BY_DTYPE(node->in[0]->dtype, status = norm_of_sum<T>(node, backend));
@@ -613,7 +615,7 @@ static unsigned backward_blocks(int64_t n_row, int64_t n, int multiprocessors)
     return (unsigned)(wanted < most ? wanted : most);
 }
 
-extern "C" size_t cab_norm_cuda_scratch(const cab_node *node, const cab_backend *backend)
+extern "C" size_t cab_norm_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     const cab_tensor *x = node->gout[0] ? node->gout[0] : node->gout[1];
     const int64_t n = cab_columns(x);

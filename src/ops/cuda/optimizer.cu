@@ -36,10 +36,16 @@ extern "C" size_t cab_adamw_scratch_cuda(const cab_node *node, const cab_backend
     return a->blocks * sizeof(double) + sizeof(numbers);
 }
 
+extern "C" size_t cab_adamw_prepared_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return ((const cab_adamw_attributes *)node->attributes)->n * sizeof(cab_adamw_entry);
+}
+
 extern "C" cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_adamw_attributes *a = (const cab_adamw_attributes *)node->attributes;
-    cab_adamw_entry *to = (cab_adamw_entry *)node->in[2]->data;
+    cab_adamw_entry *to = (cab_adamw_entry *)node->prepared;
     int64_t blocks = 0;
     for (size_t first = 0; first < a->n; first += UPLOAD) {
         cab_adamw_entry entries[UPLOAD];
@@ -194,7 +200,7 @@ extern "C" cab_status cab_adamw_forward_cuda(const cab_node *node, cab_backend *
 {
     const cab_adamw_attributes *a = (const cab_adamw_attributes *)node->attributes;
     const hyper h = {a->options.beta1, a->options.beta2, a->options.eps, a->options.clip, a->options.ema_decay};
-    const cab_adamw_entry *table = (const cab_adamw_entry *)node->in[2]->data;
+    const cab_adamw_entry *table = (const cab_adamw_entry *)node->prepared;
     double *partials = (double *)node->scratch;
     numbers *shared = (numbers *)(partials + a->blocks);
     const unsigned blocks = (unsigned)a->blocks;

@@ -135,7 +135,8 @@ static bool all_fit(const cab_node *node, int packet)
     bool fit = true;
     for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
         const cab_node one = cab_scan_direction(node, d);
-        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U], one.in[CAB_SCAN_DT], one.in[CAB_SCAN_Z], one.out[0]};
+        const cab_tensor *const dt = scan_factor(node, d) == NULL ? one.in[CAB_SCAN_DT] : NULL;
+        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U], dt, one.in[CAB_SCAN_Z], one.out[0]};
         fit &= scan_fits(moved, sizeof moved / sizeof *moved, packet);
     }
     return fit;
@@ -218,7 +219,7 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     return s.N <= 32 ? launch<T, 4, 8, true>(node, backend) : launch<T, 8, 8, true>(node, backend);
 }
 
-extern "C" size_t cab_scan_leaves_cuda(const cab_node *node, const cab_backend *backend)
+extern "C" size_t cab_scan_saved_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
     const cab_scan_shape s = cab_scan_shape_of(node);

@@ -18,6 +18,7 @@
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {
+#include "ops/cuda/optimise.h"
 #include "ops/scan.h"
 }
 
@@ -53,7 +54,7 @@ template <typename T> struct scan_pass {
     const float *A_log, *D, *bias;
     float *sums;               /* N > S * LANES: forward (B L, E), backward three of them: y, <dh, B>, <da, A> */
     float *states;             /* backward, per block: (chunks, WARPS, CH S / 4, 32) float4 */
-    uint4 *left;               /* forward to backward: scan_tied.cuh; or NULL */
+    uint4 *saved;              /* by forward for backward: scan_tied.cuh; or NULL */
     channels_of<float> dB, dC; /* backward: partial sums (groups, B L, N) */
     float *partial_parameters; /* backward, per sequence: (E, N + 2): dA_log, dD, dbias */
     int64_t partial_pitch;     /* floats from sequence to sequence */
@@ -364,8 +365,14 @@ static cab_status launch_second(const cab_tensor *to, const T *from, float facto
     return cab_cuda_launched("scan");
 }
 
-/* What the forward kernel leaves for the backward kernel, or NULL. */
-static inline const cab_tensor *scan_left(const cab_node *node)
+/* W of a dt = x W^T that is in no memory: x stands for dt among the inputs. NULL: dt is in memory. */
+static inline const cab_tensor *scan_factor(const cab_node *node, int d)
+{
+    return node->op == &cab_op_scan_of_product ? node->in[CAB_SCAN_BOTH + d] : NULL;
+}
+
+/* What the forward kernel saves for the backward kernel, or NULL. */
+static inline const cab_tensor *scan_saved(const cab_node *node)
 {
     return node->n_out > 1 ? node->out[1] : NULL;
 }
@@ -382,10 +389,10 @@ template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node,
         scan_pass<T> &p = passes.of[d];
         p.u = channels_in<const T>(one.in[CAB_SCAN_U]);
         p.dt = channels_in<const T>(one.in[CAB_SCAN_DT]);
-        if (const cab_node *product = one.in[CAB_SCAN_DT]->remade) {
-            p.dt_left = channels_in<const T>(product->in[0]);
-            p.dt_right = channels_in<const T>(product->in[1]);
-            p.rank = (int)cab_columns(product->in[0]);
+        if (const cab_tensor *w = scan_factor(node, d)) {
+            p.dt_left = p.dt;
+            p.dt_right = channels_in<const T>(w);
+            p.rank = (int)cab_columns(one.in[CAB_SCAN_DT]);
         }
         p.gated = one.in[CAB_SCAN_Z] != NULL;
         p.z = channels_in<const T>(one.in[p.gated ? CAB_SCAN_Z : CAB_SCAN_U]);
@@ -399,8 +406,8 @@ template <typename T> static scan_passes<T> scan_passes_of(const cab_node *node,
         p.E = (int)s.E;
         p.N = s.N;
         p.groups = (int)ceil_div(s.E, channels);
-        if (const cab_tensor *left = scan_left(node))
-            p.left = (uint4 *)left->data + d * (cab_elements(left) / 4 / passes.directions);
+        if (const cab_tensor *saved = scan_saved(node))
+            p.saved = (uint4 *)saved->data + d * (cab_elements(saved) / 4 / passes.directions);
         p.share = cab_scan_share(node);
         p.reverse = attributes->reverse[d];
     }

@@ -522,7 +522,8 @@ static bool all_fit(const cab_node *node, int packet)
     bool fit = true;
     for (int d = 0; d < cab_scan_attributes_of(node)->directions; d++) {
         const cab_node one = cab_scan_direction(node, d);
-        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U],  one.in[CAB_SCAN_DT],  one.in[CAB_SCAN_Z],
+        const cab_tensor *const dt = scan_factor(node, d) == NULL ? one.in[CAB_SCAN_DT] : NULL;
+        const cab_tensor *const moved[] = {one.in[CAB_SCAN_U],  dt,                   one.in[CAB_SCAN_Z],
                                            one.gin[CAB_SCAN_U], one.gin[CAB_SCAN_DT], one.gin[CAB_SCAN_Z],
                                            node->gout[0]};
         fit &= scan_fits(moved, sizeof moved / sizeof *moved, packet);
@@ -537,7 +538,7 @@ static backward_kind kind_of(const cab_node *node, const cab_backend *backend)
     const int64_t blocks = cab_scan_attributes_of(node)->directions * s.B * ceil_div(s.E, scan_channels::CHANNELS);
     backward_kind kind = {};
     kind.packets = all_fit(node, 16 / (int)cab_dtype_size(node->in[CAB_SCAN_U]->dtype));
-    kind.tied = kind.packets && scan_tied::fits(node) && scan_left(node) != NULL &&
+    kind.tied = kind.packets && scan_tied::fits(node) && scan_saved(node) != NULL &&
                 sizeof(scan_tied::backward_memory<scan_tied::MOST_DEPTH>) <= cab_cuda_of(backend)->shared_limit;
     const int64_t places = s.B * ceil_div(s.E, scan_tied::CHANNELS);
     kind.together = kind.tied && places >= 4 * scan_tied::RESIDENT * (int64_t)cab_cuda_of(backend)->multiprocessors;
@@ -716,11 +717,11 @@ template <typename T> static cab_status backward(const cab_node *node, cab_backe
     return kind.lanes == 4 ? launch_lanes<T, 4, true>(node, backend) : launch_lanes<T, 8, true>(node, backend);
 }
 
-/* Forward and backward alike: a tensor is remade by all that read it or by none. */
-extern "C" bool cab_scan_remakes_cuda(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend)
+/* Forward and backward alike: dt is multiplied by all that read it or by none. */
+extern "C" bool cab_scan_multiplies_cuda(const cab_node *node, int i, const cab_node *product, const cab_backend *backend)
 {
     const bool tied = node->backward ? kind_of(node, backend).tied : scan_tied::fits(node) && all_fit(node, WIDE<bf16>);
-    return tied && i % CAB_SCAN_INPUTS == CAB_SCAN_DT && scan_tied::remakes(maker);
+    return tied && i % CAB_SCAN_INPUTS == CAB_SCAN_DT && scan_tied::multiplies(product);
 }
 
 extern "C" cab_status cab_scan_backward_cuda(const cab_node *node, cab_backend *backend)

@@ -17,7 +17,7 @@
  * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X, P and f H as operands have them, H
  * from that f H, and f G with what its operand lost.
  *
- * f H of every chunk, as the operand that it is, is left by the way forward for the way back: 2 bytes per token and channel, where
+ * f H of every chunk, as the operand that it is, is saved by the way forward for the way back: 2 bytes per token and channel, where
  * computing it again would take a third of the time.
  *
  * A decay below 2^-11 is taken for 2^-11, an eighth of what rounding to bf16 may cost, so that up and down stay within 2^88. Operands are
@@ -29,7 +29,7 @@
  * it, each thread 16 bytes of a row at the same place of a stage, so that what it writes from there and copies there next needs no
  * barrier of its own.
  *
- * dt of a linear layer of up to 32 inputs is in no memory (tensor.remade): it is a product of x and the layer's W, one step for 16 inputs.
+ * dt of a linear layer of up to 32 inputs is in no memory (optimise.c): it is a product of x and the layer's W, one step for 16 inputs.
  *
  * Forward, per token and channel: 10 bytes, 8 where dt is a product, 6 exponentials and the like, 66 instructions; backward 16 or 14
  * bytes, 7 and 130: batch 128, E 384, L 197: 24 and 38 us of copies, 15 and 18 us of exponentials, 20 and 43 us of instructions.
@@ -41,7 +41,6 @@
 #include "ops/cuda/scan.cuh"
 
 extern "C" {
-#include "ops/kernels.h"
 #include "ops/matrix.h"
 }
 
@@ -409,11 +408,11 @@ __device__ __forceinline__ void add_numbers(numbers &to, const numbers &x)
         to[i / 4][i % 4] += x[i / 4][i % 4];
 }
 
-/* Where a thread's part of f H of a chunk is left, of block `place`. */
+/* Where a thread's part of f H of a chunk is saved, of block `place`. */
 template <int TENSORS, int DEPTH>
-__device__ __forceinline__ uint4 *left_at(const walker<TENSORS, DEPTH> &w, int place, int chunk)
+__device__ __forceinline__ uint4 *saved_at(const walker<TENSORS, DEPTH> &w, int place, int chunk)
 {
-    return w.k.left + ((int64_t)place * w.chunks + chunk) * BLOCK_THREADS + threadIdx.x;
+    return w.k.saved + ((int64_t)place * w.chunks + chunk) * BLOCK_THREADS + threadIdx.x;
 }
 
 template <typename T> __device__ __forceinline__ channels_of<const T> read_only(const channels_of<T> &c)
@@ -469,11 +468,11 @@ static inline bool fits(const cab_node *node)
 }
 
 /* Whether dt, of the linear layer `product`, can be computed from the layer's x and W. */
-static inline bool remakes(const cab_node *product)
+static inline bool multiplies(const cab_node *product)
 {
     const cab_tensor *x = product->in[0], *w = product->in[1];
     const cab_tensor *const factors[] = {x, w};
-    return product->op->forward[CAB_CUDA] == cab_linear_forward_cuda && product->in[2] == NULL &&
+    return product->in[2] == NULL &&
            cab_linear_layout(product) == CAB_OUT_IN && cab_columns(x) <= 16 * MOST_DEPTH && scan_fits(factors, 2, 4);
 }
 

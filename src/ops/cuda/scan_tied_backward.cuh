@@ -41,7 +41,7 @@ __device__ __forceinline__ void load_all(back_walker<DEPTH> &w, int place, int c
                                          uint4 (&before)[BLOCK_THREADS])
 {
     const piece p = w.piece_of(chunk);
-    copy_16(shared_address(&before[threadIdx.x]), left_at(w, place, chunk), true);
+    copy_16(shared_address(&before[threadIdx.x]), saved_at(w, place, chunk), true);
     if (w.k.add_z)
         w.copy_rows(read_only(w.k.dz), BACK_DZ, p, side);
     w.copy_rows(w.k.z, SCAN_Z, p, side);
@@ -212,7 +212,7 @@ __device__ __forceinline__ void mix_channels(const back_walker<DEPTH> &w, const 
         to[i][w.lane] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
 }
 
-__device__ __forceinline__ void read_left(const uint4 &from, fragment &before)
+__device__ __forceinline__ void read_saved(const uint4 &from, fragment &before)
 {
     const uint4 left = from;
     before[0] = left.x;
@@ -223,7 +223,7 @@ __device__ __forceinline__ void read_left(const uint4 &from, fragment &before)
 
 /* A chunk: tokens first, which end what most registers hold, then sums over channels. */
 template <int DEPTH>
-__device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, const uint4 &left, float4 (&sums)[4][32])
+__device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, const uint4 &saved, float4 (&sums)[4][32])
 {
     back_chunk c;
     fragment X, P, before;
@@ -232,12 +232,12 @@ __device__ __forceinline__ void chunk_back(back_walker<DEPTH> &w, carried &s, co
     {
         numbers gate_slope;
         read_gradients(w, c, s, gate_slope);
-        read_left(left, before);
+        read_saved(saved, before);
         mix_forward(w, c, before, gate_slope);
     }
     retreat(w, c, before, s.G, end);
     mix_back(w, c, end, s);
-    read_left(left, before); /* once more, too */
+    read_saved(saved, before); /* once more, too */
     transpose(c.X, X);
     transpose(c.P, P);
     mix_channels<true>(w, X, P, c.G, TILE_C, sums);

@@ -26,8 +26,8 @@ __device__ __forceinline__ void forward_chunk(walker<FORWARD_TENSORS, DEPTH> &w,
     read_inputs(w, FORWARD_U, u, delta, d, X);
     scale_channels(H, d.through);
     narrow_sums(H, before);
-    if (w.k.left != NULL)
-        *left_at(w, blockIdx.x, chunk) = make_uint4(before[0], before[1], before[2], before[3]);
+    if (w.k.saved != NULL)
+        *saved_at(w, blockIdx.x, chunk) = make_uint4(before[0], before[1], before[2], before[3]);
     advance(w, d, X, H);
     w.read_rows(TILE_B, B);
     w.read_rows(TILE_C, C);

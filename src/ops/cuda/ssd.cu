@@ -502,13 +502,13 @@ static workspace workspace_of(const cab_node *node, bool backward)
     return w;
 }
 
-extern "C" size_t cab_ssd_cuda_forward_scratch(const cab_node *node, const cab_backend *backend)
+extern "C" size_t cab_ssd_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
     return workspace_of(node, false).total;
 }
 
-extern "C" size_t cab_ssd_cuda_backward_scratch(const cab_node *node, const cab_backend *backend)
+extern "C" size_t cab_ssd_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
     return workspace_of(node, true).total;

@@ -11,8 +11,8 @@
 #ifndef CAB_OPS_CPU_HEAD_LOSS_WORKSPACE_H
 #define CAB_OPS_CPU_HEAD_LOSS_WORKSPACE_H
 
-#include "ops/cpu/gemm.h"
 #include "ops/head_loss.h"
+#include "ops/product.h"
 
 typedef enum cab_head_product {
     CAB_HEAD_LOGITS,

@@ -1,6 +1,6 @@
-/* cuda.h - what CUDA kernels may ask of their backend. C and C++. */
-#ifndef CAB_DEVICE_CUDA_H
-#define CAB_DEVICE_CUDA_H
+/* device.h - what CUDA kernels may ask of their backend. C and C++. */
+#ifndef CAB_OPS_CUDA_DEVICE_H
+#define CAB_OPS_CUDA_DEVICE_H
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,8 +38,8 @@ typedef struct cab_cuda {
     size_t l2;             /* bytes of the second-level cache */
     cudaStream_t stream;   /* every kernel of every graph runs here, in order */
     cab_cuda_fault *fault; /* device address; kernels that find hostile input raise it */
-    bool
-        own; /* without cuBLASLt and cuDNN where there are kernels of ours, slower; CAB_CUDA_OWN=1 in the environment, for tests */
+    /* Without cuBLASLt and cuDNN where there are kernels of ours, slower; CAB_CUDA_OWN=1 in the environment, for tests. */
+    bool own;
     unsigned *ticket; /* device address of a zero; by it the blocks of a kernel find out which is last */
     struct {
         void *state;

@@ -1,15 +1,23 @@
-/* Nodes that compute what others before or after them would have, and what forward nodes leave for backward ones: what is computed, what is
- * in memory, and what stays apart. */
+/* A backend that rewrites its lists: nodes that compute what others before or after them would have, and what forward nodes save for
+ * backward ones: what is computed, what is in memory, and what stays apart. */
+#include "tensor/rewrite.h"
 #include "toy.h"
 
-/* twice: y = 2 x, and 2 x + 1 where it absorbed `next`; plus_one: y = x + 1. */
+static const cab_op op_plus_one = {.name = "plus_one", .saves = CAB_SAVE_IN(0)};
+static const cab_op op_twice = {.name = "twice"};
+static const cab_op op_twice_plus_one = {.name = "twice_plus_one"};
+static const cab_op op_thrice = {.name = "thrice", .saves = CAB_SAVE_IN(0)};
+static const cab_op op_six_times = {.name = "six_times"}; /* thrice of twice */
+static const cab_op op_square = {.name = "square", .saves = CAB_SAVE_IN(0)};
+
+/* twice: y = 2 x, and fused with plus_one, y = x + 1, 2 x + 1. */
 static cab_status twice(const cab_node *node, cab_backend *backend)
 {
     (void)backend;
     for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
         for (int64_t c = 0; c < cab_columns(node->out[0]); c++) {
             const float y = 2 * toy_row(node->in[0], r)[c];
-            toy_row(node->out[0], r)[c] = node->absorbed != NULL ? y + 1 : y;
+            toy_row(node->out[0], r)[c] = node->op == &op_twice_plus_one ? y + 1 : y;
             if (node->n_out > 1 && node->out[1] != NULL)
                 toy_row(node->out[1], r)[c] = y;
         }
@@ -35,17 +43,105 @@ static cab_status give_twice(const cab_node *node, cab_backend *backend)
     return CAB_OK;
 }
 
-static const cab_op op_plus_one = {
-    .name = "plus_one", .saves = CAB_SAVE_IN(0), .forward = {plus_one}, .backward = {give_twice}};
-
-static bool absorb(const cab_node *node, const cab_node *next, cab_backend *backend)
+/* y = 3 x, by one who reads t = 2 x or, as six_times, x; its backward node reads t, too. */
+static float half_of(const cab_node *node, int64_t r, int64_t c)
 {
-    (void)node;
-    (void)backend;
-    return next->op == &op_plus_one;
+    const float x = toy_row(node->in[0], r)[c];
+    return node->op == &op_six_times ? x : x / 2;
 }
 
-static const cab_op op_twice = {.name = "twice", .absorb = {absorb}, .forward = {twice}, .backward = {give_twice}};
+static cab_status thrice(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->out[0]); c++)
+            toy_row(node->out[0], r)[c] = 3 * half_of(node, r, c);
+    return CAB_OK;
+}
+
+/* x times what flows back. */
+static cab_status give_half(const cab_node *node, cab_backend *backend)
+{
+    (void)backend;
+    for (int64_t r = 0; r < cab_rows(node->gout[0]); r++)
+        for (int64_t c = 0; c < cab_columns(node->gout[0]); c++)
+            toy_give(node, 0, r, c, half_of(node, r, c) * toy_row(node->gout[0], r)[c]);
+    return CAB_OK;
+}
+
+/* y = x^2, of which the slope 2 x is saved for backward. */
+static cab_status square(const cab_node *node, cab_backend *backend)
+{
+    float *saved = node->n_out > 1 ? node->out[1]->data : NULL;
+    (void)backend;
+    for (int64_t r = 0; r < 2; r++)
+        for (int64_t c = 0; c < 2; c++) {
+            const float x = toy_row(node->in[0], r)[c];
+            toy_row(node->out[0], r)[c] = x * x;
+            if (saved != NULL)
+                saved[2 * r + c] = 2 * x;
+        }
+    return CAB_OK;
+}
+
+static cab_status give_saved(const cab_node *node, cab_backend *backend)
+{
+    const float *saved = node->out[1]->data;
+    (void)backend;
+    for (int64_t r = 0; r < 2; r++)
+        for (int64_t c = 0; c < 2; c++)
+            toy_give(node, 0, r, c, saved[2 * r + c] * toy_row(node->gout[0], r)[c]);
+    return CAB_OK;
+}
+
+static bool always(const cab_node *first, const cab_node *second, const cab_backend *backend)
+{
+    (void)first;
+    (void)second;
+    (void)backend;
+    return true;
+}
+
+static bool recomputes(const cab_node *reader, int i, const cab_node *writer, const cab_backend *backend)
+{
+    (void)backend;
+    return reader->op == &op_thrice && i == 0 && writer->op == &op_twice;
+}
+
+static void recompute(cab_node *reader, int i, const cab_node *writer)
+{
+    reader->op = &op_six_times;
+    reader->in[i] = writer->in[0];
+}
+
+static size_t slopes(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return (size_t)cab_elements(node->in[0]) * sizeof(float);
+}
+
+static cab_status optimise(cab_graph *g)
+{
+    static const cab_fusion fusions[] = {
+        {.first = &op_twice, .second = &op_plus_one, .fused = &op_twice_plus_one, .fits = always}};
+    CAB_TRY(cab_rewrite_save_for_backward(g, &op_square, slopes));
+    CAB_TRY(cab_rewrite_recompute_in_readers(g, recomputes, recompute));
+    return cab_rewrite_fuse(g, fusions, sizeof fusions / sizeof *fusions);
+}
+
+static const cab_kernel_row rows[] = {TOY_KERNELS,
+                                      {.op = &op_twice, .direction = CAB_FORWARD, .run = twice},
+                                      {.op = &op_twice, .direction = CAB_BACKWARD, .run = give_twice},
+                                      {.op = &op_twice_plus_one, .direction = CAB_FORWARD, .run = twice},
+                                      {.op = &op_plus_one, .direction = CAB_FORWARD, .run = plus_one},
+                                      {.op = &op_plus_one, .direction = CAB_BACKWARD, .run = give_twice},
+                                      {.op = &op_thrice, .direction = CAB_FORWARD, .run = thrice},
+                                      {.op = &op_thrice, .direction = CAB_BACKWARD, .run = give_half},
+                                      {.op = &op_six_times, .direction = CAB_FORWARD, .run = thrice},
+                                      {.op = &op_six_times, .direction = CAB_BACKWARD, .run = give_half},
+                                      {.op = &op_square, .direction = CAB_FORWARD, .run = square},
+                                      {.op = &op_square, .direction = CAB_BACKWARD, .run = give_saved}};
+static const cab_kernel_table kernels = {.rows = rows, .n_row = sizeof rows / sizeof *rows, .optimise = optimise};
 
 static cab_tensor *apply(cab_graph *g, const cab_op *op, cab_tensor *x)
 {
@@ -64,7 +160,7 @@ static int setup(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
     assert_non_null(f);
-    f->heap = toy_open();
+    f->heap = toy_open_with(&kernels);
     assert_ok(cab_graph_new(&f->heap.backend, &f->g));
     f->x = toy_input(f->g, 2, 2, 1, 1); /* 1 2 / 3 4 */
     *state = f;
@@ -128,7 +224,7 @@ static void test_own_result_is_wanted(void **state)
     toy_expect(f->g, sum, (float[]){6, 10, 14, 18});
 }
 
-/* What a backward node reads is written, by the node that absorbed. */
+/* What a backward node reads is written, by the fused node. */
 static void test_backward_reads_it(void **state)
 {
     fixture *f = *state;
@@ -176,42 +272,6 @@ static void test_other_inputs(void **state)
     cab_params_free(params);
 }
 
-/* y = 3 x, by one who reads t = 2 x or what t is made of; its backward node reads t, too. */
-static float half_of(const cab_node *node, int64_t r, int64_t c)
-{
-    const cab_tensor *t = node->in[0];
-    return t->remade != NULL ? toy_row(t->remade->in[0], r)[c] : toy_row(t, r)[c] / 2;
-}
-
-static cab_status thrice(const cab_node *node, cab_backend *backend)
-{
-    (void)backend;
-    for (int64_t r = 0; r < cab_rows(node->out[0]); r++)
-        for (int64_t c = 0; c < cab_columns(node->out[0]); c++)
-            toy_row(node->out[0], r)[c] = 3 * half_of(node, r, c);
-    return CAB_OK;
-}
-
-/* x times what flows back. */
-static cab_status give_half(const cab_node *node, cab_backend *backend)
-{
-    (void)backend;
-    for (int64_t r = 0; r < cab_rows(node->gout[0]); r++)
-        for (int64_t c = 0; c < cab_columns(node->gout[0]); c++)
-            toy_give(node, 0, r, c, half_of(node, r, c) * toy_row(node->gout[0], r)[c]);
-    return CAB_OK;
-}
-
-static bool remake(const cab_node *node, int i, const cab_node *maker, const cab_backend *backend)
-{
-    (void)node;
-    (void)backend;
-    return i == 0 && maker->op == &op_twice;
-}
-
-static const cab_op op_thrice = {
-    .name = "thrice", .saves = CAB_SAVE_IN(0), .remake = {remake}, .forward = {thrice}, .backward = {give_half}};
-
 static void test_tensor_of_no_memory(void **state)
 {
     fixture *f = *state;
@@ -256,42 +316,8 @@ static void test_tensor_others_read(void **state)
     toy_expect(f->g, w, (float[]){3, 6, 9, 12});
 }
 
-/* y = x^2, of which the slope 2 x is left for the way back. */
-static cab_status square(const cab_node *node, cab_backend *backend)
-{
-    float *left = node->out[1] != NULL ? node->out[1]->data : NULL;
-    (void)backend;
-    for (int64_t r = 0; r < 2; r++)
-        for (int64_t c = 0; c < 2; c++) {
-            const float x = toy_row(node->in[0], r)[c];
-            toy_row(node->out[0], r)[c] = x * x;
-            if (left != NULL)
-                left[2 * r + c] = 2 * x;
-        }
-    return CAB_OK;
-}
-
-static cab_status give_left(const cab_node *node, cab_backend *backend)
-{
-    const float *left = node->out[1]->data;
-    (void)backend;
-    for (int64_t r = 0; r < 2; r++)
-        for (int64_t c = 0; c < 2; c++)
-            toy_give(node, 0, r, c, left[2 * r + c] * toy_row(node->gout[0], r)[c]);
-    return CAB_OK;
-}
-
-static size_t leaves(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return (size_t)cab_elements(node->in[0]) * sizeof(float);
-}
-
-static const cab_op op_square = {
-    .name = "square", .saves = CAB_SAVE_OUT(1), .leaves = {leaves}, .forward = {square}, .backward = {give_left}};
-
 /* Whether or not it is computed again. */
-static void test_left_for_the_way_back(void **state)
+static void test_saved_for_backward(void **state)
 {
     fixture *f = *state;
     for (int again = 0; again < 2; again++) {
@@ -300,44 +326,44 @@ static void test_left_for_the_way_back(void **state)
         cab_tensor *x = toy_input(g, 2, 2, 1, 1);
         if (again)
             cab_graph_segment_begin(g);
-        cab_tensor *y = apply(g, &op_square, x);
+        cab_tensor *y = apply(g, &op_plus_one, apply(g, &op_square, x)); /* whose backward node reads the square */
         if (again)
             cab_graph_segment_end(g);
         cab_tensor *z, *dx = differentiate(g, x, y, &z);
         cab_plan plan;
         assert_ok(cab_graph_plan(g, &plan));
         assert_ok(cab_graph_run(g));
-        assert_int_equal(plan.nodes, 4 + again);
-        assert_true((cab_graph_node(g, 0)->out[1] == NULL) == (again == 1));
-        toy_expect(g, z, (float[]){30});
+        assert_int_equal(plan.nodes, 6 + again);
+        assert_int_equal(cab_graph_node(g, 0)->n_out, again ? 1 : 2); /* the one that is computed again saves it */
+        toy_expect(g, z, (float[]){34});
         toy_expect(g, dx, (float[]){2, 4, 6, 8});
         cab_graph_free(g);
     }
 }
 
-static void test_left_for_nobody(void **state)
+static void test_saved_for_nobody(void **state)
 {
     fixture *f = *state;
     cab_tensor *y = apply(f->g, &op_square, f->x);
     cab_graph_keep(f->g, y);
     run(f);
-    assert_null(cab_graph_node(f->g, 0)->out[1]);
+    assert_int_equal(cab_graph_node(f->g, 0)->n_out, 1);
     toy_expect(f->g, y, (float[]){1, 4, 9, 16});
 }
 
-#define FUSE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define REWRITE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {FUSE_TEST(test_one_node_of_two),
-                                       FUSE_TEST(test_own_result_is_wanted),
-                                       FUSE_TEST(test_backward_reads_it),
-                                       FUSE_TEST(test_only_what_it_takes),
-                                       FUSE_TEST(test_other_inputs),
-                                       FUSE_TEST(test_tensor_of_no_memory),
-                                       FUSE_TEST(test_left_for_the_way_back),
-                                       FUSE_TEST(test_left_for_nobody),
-                                       FUSE_TEST(test_what_it_is_made_of_lives),
-                                       FUSE_TEST(test_tensor_others_read)};
+    const struct CMUnitTest tests[] = {REWRITE_TEST(test_one_node_of_two),
+                                       REWRITE_TEST(test_own_result_is_wanted),
+                                       REWRITE_TEST(test_backward_reads_it),
+                                       REWRITE_TEST(test_only_what_it_takes),
+                                       REWRITE_TEST(test_other_inputs),
+                                       REWRITE_TEST(test_tensor_of_no_memory),
+                                       REWRITE_TEST(test_saved_for_backward),
+                                       REWRITE_TEST(test_saved_for_nobody),
+                                       REWRITE_TEST(test_what_it_is_made_of_lives),
+                                       REWRITE_TEST(test_tensor_others_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,10 @@
-/* cpu.h - what CPU kernels may ask of their backend. */
-#ifndef CAB_DEVICE_CPU_H
-#define CAB_DEVICE_CPU_H
+/* device.h - the CPU as a backend, and what its kernels may ask of it. */
+#ifndef CAB_OPS_CPU_DEVICE_H
+#define CAB_OPS_CPU_DEVICE_H
 
 #include "tensor/backend.h"
+
+cab_status cab_cpu_open(const char *name, cab_backend **backend);
 
 /* The instruction sets kernels are compiled for: baseline x86-64, AVX2 with FMA, AVX-512 (F, BW, CD, DQ, VL). */
 typedef enum cab_isa { CAB_ISA_V1, CAB_ISA_V3, CAB_ISA_V4, CAB_ISAS } cab_isa;

@@ -3,7 +3,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "device/cpu.h"
+#include "ops/cpu/device.h"
 #include "ops/cpu/onednn.h"
 #include "ops/cpu/own_gemm.h"
 

@@ -1,6 +1,6 @@
-/* cuda_kernels.h - the device layer's own kernels. */
-#ifndef CAB_DEVICE_CUDA_KERNELS_H
-#define CAB_DEVICE_CUDA_KERNELS_H
+/* device_kernels.h - the device layer's own kernels. */
+#ifndef CAB_OPS_CUDA_DEVICE_KERNELS_H
+#define CAB_OPS_CUDA_DEVICE_KERNELS_H
 
 #include <cuda_runtime_api.h>
 #include <stddef.h>

@@ -1,10 +1,10 @@
-/* cpu.c - the CPU as a backend: plain memory, copies, and what the processor can do. */
-#include "device/cpu.h"
+/* device.c - the CPU as a backend: plain memory, copies, and what the processor can do. */
+#include "ops/cpu/device.h"
 
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/thread.h"
-#include "device/open.h"
+#include "ops/cpu/kernels.h"
 #include "tensor/dtype.h"
 
 #include <stdlib.h>
@@ -105,16 +105,18 @@ static void cpu_close(cab_backend *backend)
     cab_free(backend);
 }
 
-cab_status cab_cpu_open(cab_backend **out)
+cab_status cab_cpu_open(const char *name, cab_backend **out)
 {
+    (void)name;
     cab_backend *backend = NULL;
     cpu_context *context = NULL;
     cab_status status;
     CAB_GOTO(CAB_NEW(&backend, 1, "backend"));
     CAB_GOTO(CAB_NEW(&context, 1, "backend"));
     CAB_GOTO(choose(&context->isa));
-    *backend = (cab_backend){.id = CAB_CPU,
-                             .name = "cpu",
+    *backend = (cab_backend){.name = "cpu",
+                             .kernels = &cab_cpu_kernels,
+                             .host = true,
                              .threads = cab_thread_count(),
                              .allocate = cpu_allocate,
                              .release = cpu_release,

@@ -1,6 +1,6 @@
-/* cuda_kernels.cu - an empty kernel, of which the runtime says whether it has code for the device, and bf16 copies of
+/* device_kernels.cu - an empty kernel, of which the runtime says whether it has code for the device, and bf16 copies of
  * parameters. */
-#include "device/cuda_kernels.h"
+#include "ops/cuda/device_kernels.h"
 
 #include <cuda_bf16.h>
 

@@ -1,15 +1,16 @@
-/* cuda.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
+/* device.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
  *
  * Uploads go through a ring of pinned buffers: the caller's memory is free on return, the copy itself runs in the stream,
  * behind whatever the GPU still computes. Uploads ahead have a ring and a stream of their own, so that they run beside it;
  * two events keep one from overwriting what has not been taken, and the other from taking what has not arrived. A download
  * waits for the stream; that is also when a fault that a kernel raised is found. */
-#include "device/cuda.h"
+#include "ops/cuda/device.h"
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "device/cuda_kernels.h"
-#include "device/open.h"
+#include "ops/cuda/device_kernels.h"
+#include "ops/cuda/kernels.h"
+#include "ops/cuda/open.h"
 
 #include <cublasLt.h>
 #include <cudnn_backend.h>
@@ -344,8 +345,8 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
     CAB_GOTO(CAB_NEW(&backend, 1, "backend"));
     CAB_GOTO(CAB_NEW(&c, 1, "backend"));
     CAB_GOTO(open_context(name, c));
-    *backend = (cab_backend){.id = CAB_CUDA,
-                             .name = c->name,
+    *backend = (cab_backend){.name = c->name,
+                             .kernels = &cab_cuda_kernels,
                              .threads = 1,
                              .allocate = cuda_allocate,
                              .release = cuda_release,

@@ -1,0 +1,44 @@
+/* kernels.c - three rows per line of kernels.h, one for each instruction set. */
+#include "ops/cpu/kernels.h"
+
+#include "ops/attention.h"
+#include "ops/conv1d.h"
+#include "ops/cpu/device.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/feature.h"
+#include "ops/head_loss.h"
+#include "ops/matrix.h"
+#include "ops/next_token.h"
+#include "ops/norm.h"
+#include "ops/optimizer.h"
+#include "ops/scan.h"
+#include "ops/ssd.h"
+#include "ops/tokens.h"
+
+#define DECLARE(op, direction, kernel, scratch)                                                                        \
+    cab_status kernel##_v1(const cab_node *node, cab_backend *backend);                                                \
+    cab_status kernel##_v3(const cab_node *node, cab_backend *backend);                                                \
+    cab_status kernel##_v4(const cab_node *node, cab_backend *backend);
+CAB_CPU_KERNELS(DECLARE)
+
+static bool has_v4(const cab_node *node, const cab_backend *backend)
+{
+    (void)node;
+    return cab_cpu_isa(backend) >= CAB_ISA_V4;
+}
+
+static bool has_v3(const cab_node *node, const cab_backend *backend)
+{
+    (void)node;
+    return cab_cpu_isa(backend) >= CAB_ISA_V3;
+}
+
+#define ROWS(name, way, kernel, bytes)                                                                                 \
+    {.op = &cab_op_##name, .direction = CAB_##way, .run = kernel##_v4, .fits = has_v4, .scratch = bytes},              \
+        {.op = &cab_op_##name, .direction = CAB_##way, .run = kernel##_v3, .fits = has_v3, .scratch = bytes},          \
+        {.op = &cab_op_##name, .direction = CAB_##way, .run = kernel##_v1, .scratch = bytes},
+
+static const cab_kernel_row rows[] = {CAB_CPU_KERNELS(ROWS)};
+
+const cab_kernel_table cab_cpu_kernels = {.rows = rows, .n_row = sizeof rows / sizeof *rows};

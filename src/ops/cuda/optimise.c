@@ -1,0 +1,60 @@
+/* optimise.c - a recorded list as the GPU runs it.
+ *
+ * What cuBLASLt adds to a product, a bias, has the product's dtype. A product applies the GELU that follows while its tiles are in
+ * registers, and a layer norm does not read again the sum that it is of. A scan with one decay per channel saves its states for its
+ * backward node, and multiplies dt, of which a linear layer of few inputs would write 32 times as much as it reads, itself. */
+#include "ops/cuda/optimise.h"
+
+#include "ops/elementwise.h"
+#include "ops/matrix.h"
+#include "ops/norm.h"
+#include "ops/scan.h"
+
+static double linear_flops(const cab_node *node)
+{
+    return cab_op_linear.flops(node);
+}
+
+const cab_op cab_op_linear_gelu = {.name = "linear_gelu", .flops = linear_flops};
+const cab_op cab_op_add_layer_norm = {.name = "add_layer_norm"};
+const cab_op cab_op_scan_of_product = {.name = "scan_of_product"};
+
+static cab_status narrow_bias(cab_graph *g, cab_node *node)
+{
+    const cab_tensor *bias = node->op == &cab_op_linear && !node->backward ? node->in[2] : NULL;
+    if (bias == NULL || bias->kind != CAB_PARAMETER || bias->dtype == node->in[0]->dtype)
+        return CAB_OK;
+    node->in[2] = cab_graph_weight(g, node->in[2], node->in[0]->dtype);
+    return node->in[2] != NULL ? cab_node_choose_kernel(node, cab_graph_backend(g)) : CAB_OK; /* the graph has failed */
+}
+
+static bool multiplies_dt(const cab_node *node, int i, const cab_node *writer, const cab_backend *backend)
+{
+    return node->op == &cab_op_scan && writer->op == &cab_op_linear &&
+           cab_scan_multiplies_cuda(node, i, writer, backend);
+}
+
+static void multiply_dt(cab_node *node, int i, const cab_node *product)
+{
+    node->op = &cab_op_scan_of_product;
+    node->in[i] = product->in[0];
+    node->in[CAB_SCAN_BOTH + i / CAB_SCAN_INPUTS] = product->in[1];
+    node->n_in = CAB_SCAN_BOTH + 2;
+}
+
+cab_status cab_cuda_optimise(cab_graph *g)
+{
+    static const cab_fusion fusions[] = {{.first = &cab_op_linear,
+                                          .second = &cab_op_activate,
+                                          .fused = &cab_op_linear_gelu,
+                                          .fits = cab_linear_gelu_fits_cuda},
+                                         {.first = &cab_op_add,
+                                          .second = &cab_op_layer_norm,
+                                          .fused = &cab_op_add_layer_norm,
+                                          .fits = cab_add_layer_norm_fits_cuda,
+                                          .attributes_of_second = true}};
+    CAB_TRY(cab_rewrite_each(g, narrow_bias));
+    CAB_TRY(cab_rewrite_save_for_backward(g, &cab_op_scan, cab_scan_saved_cuda));
+    CAB_TRY(cab_rewrite_recompute_in_readers(g, multiplies_dt, multiply_dt));
+    return cab_rewrite_fuse(g, fusions, sizeof fusions / sizeof *fusions);
+}
