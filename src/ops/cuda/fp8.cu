@@ -2,7 +2,7 @@
  *
  * The first kernel leaves a largest magnitude per block; every block of the second takes the largest of these, so that all
  * have the same scale, and converts. Reads bf16 twice, the second time mostly from the cache, and writes half of it: 5 bytes
- * per element, 8 us for 8192 x 2048 beside the 190 us of a product with 8192 outputs. A tensor of zeros has scale 1. */
+ * per element. A tensor of zeros has scale 1. */
 #include "ops/cuda/cuda.cuh"
 #include "ops/cuda/fp8.h"
 

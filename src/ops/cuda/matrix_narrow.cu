@@ -17,10 +17,7 @@
  *
  * w stands in shared memory in the order in which lanes read it, 16 bytes each. The backward pass reads the wide
  * side once for both of its products, through shared memory (matrix_narrow_backward.cuh); a second kernel adds the
- * parts of dW in order (partials.cuh).
- *
- * Bytes at 25216 rows: 384 -> 44 forward 22 MB, 5 us; backward with dx += 62 MB, 15 us. 12 -> 384: 20 MB, 5 us;
- * backward 22 MB, 5 us. To it come the parts' sums, written and read: 9 and 5 MB. */
+ * parts of dW in order (partials.cuh). To the bytes of both sides come those sums of parts, written and read once. */
 #include "ops/cuda/matrix_narrow.h"
 #include "ops/cuda/matrix_narrow_backward.cuh"
 #include "ops/cuda/partials.cuh"

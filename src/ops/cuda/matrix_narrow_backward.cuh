@@ -11,11 +11,7 @@
  *                   these terms; their sums meet in shared memory and are added in order one tile later, so that a
  *                   tile has one barrier.
  *
- * Cycles of an H200's multiprocessor for a tile: of memory, 18 bytes each being its share of 4.2 TB/s; of shared
- * memory, one a wavefront; of its schedulers, one an instruction of four warps:
- *
- *   384 -> 44, 64 x 64   25 KB: 1400; copies 180, w 200, ldmatrix 270, narrow side 60: 710; 4 x 550 / 4: 550
- *   12 -> 384, 32 x 384  26 KB: 1450; copies 210, ldmatrix 190 + 290, sums 170: 860; 12 x 280 / 4: 840 */
+ * Memory sets the pace: shared memory and the schedulers take about half of a tile's time each. */
 #ifndef CAB_OPS_CUDA_MATRIX_NARROW_BACKWARD_CUH
 #define CAB_OPS_CUDA_MATRIX_NARROW_BACKWARD_CUH
 

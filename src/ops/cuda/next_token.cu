@@ -7,7 +7,7 @@
  * fractional bits, whose sums do not depend on their order, so that the histograms may be filled by integer atomics.
  * What top-k, top-p and min-p leave are the likeliest tokens, so each is known by the mass that it leaves.
  *
- * Bytes: the logits, from L2, once for arg max and up to 12 times for a draw; 50,257 of them 3 us and about 40 us. */
+ * Bytes: the logits, from L2, once for arg max and up to 12 times for a draw. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

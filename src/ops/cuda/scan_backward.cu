@@ -19,8 +19,7 @@
  * kernel adds it, which moves 8 bytes per token and channel in bf16.
  *
  * Reads u and dt twice, z and dy once, writes du, ddt and dz: 18 bytes per token and channel in bf16, besides N of states
- * (written and read, mostly in the cache). About 35 N instructions per token and channel; at 8 warps on a multiprocessor half
- * of an H200's clocks issue one: 8 sequences of 2048 tokens, E 1536, N 16, take 1.15 ms. */
+ * (written and read, mostly in the cache). About 35 N instructions per token and channel. */
 #include "ops/cuda/partials.cuh"
 #include "ops/cuda/scan.cuh"
 #include "ops/cuda/scan_channels.cuh"

@@ -14,9 +14,8 @@
  *
  * Per head and chunk, in 8 KiB tiles: bytes forward 2 + 2 NT; backward 1 + 2 NT, and 3 + 5 NT (2 NT more where dB and dC are
  * added to: those rows are asked for before the products that come to them). Products of 64^3 forward 1 + 3 NT of which
- * 1 + NT are half empty, backward NT + 3 + 6 NT of which 2 + 3 NT are. At B 8, L 2048, H 32, N 64 that is 0.27 GB and
- * 0.70 GB (0.23 ms at 4.2 TB/s), 58 GFLOP; at N 128 0.40 and 1.2 GB. Measured at N 64 0.13 and 0.35 ms; the walk is bound by
- * the latency of its chunks more than by either limit, so 0.25 and 0.7 ms are expected at N 128. */
+ * 1 + NT are half empty, backward NT + 3 + 6 NT of which 2 + 3 NT are. The walk is bound by
+ * the latency of its chunks more than by bytes or products. */
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/ssd.cuh"
 
