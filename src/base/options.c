@@ -26,34 +26,68 @@ static const void *field_const(const cab_option *option, const void *object)
     return (const char *)object + option->offset;
 }
 
-cab_status cab_options_init(cab_option_table table, void *object)
+static void set_given(const cab_option *option, void *object, bool given)
 {
-    for (unsigned i = 0; i < table.count; i++) {
-        const cab_option *option = &table.rows[i];
-        void *at = field(option, object);
-        switch (option->kind) {
-        case CAB_OPTION_INT:
-        case CAB_OPTION_ENUM:
-            *(int64_t *)at = option->whole;
-            break;
-        case CAB_OPTION_REAL:
-            *(double *)at = option->real;
-            break;
-        case CAB_OPTION_BOOL:
-            *(bool *)at = option->whole != 0;
-            break;
-        case CAB_OPTION_TEXT:
-            CAB_TRY(cab_strdup((char **)at, option->text));
-            break;
-        case CAB_OPTION_LIST:
-        case CAB_OPTION_INTS:
-            break; /* zeroed: empty */
-        }
+    if (option->given > 0)
+        *(bool *)((char *)object + option->given) = given;
+}
+
+bool cab_option_given(const cab_option *option, const void *object)
+{
+    return option->given > 0 && *(const bool *)((const char *)object + option->given);
+}
+
+void cab_option_forget(const cab_option *option, void *object)
+{
+    set_given(option, object, false);
+}
+
+static void empty(const cab_option *option, void *object);
+
+/* The default into a field; what it held is freed. */
+static cab_status put_default(const cab_option *option, void *object)
+{
+    void *at = field(option, object);
+    char *copy = NULL;
+    switch (option->kind) {
+    case CAB_OPTION_INT:
+    case CAB_OPTION_ENUM:
+        *(int64_t *)at = option->whole;
+        break;
+    case CAB_OPTION_REAL:
+        *(double *)at = option->real;
+        break;
+    case CAB_OPTION_BOOL:
+        *(bool *)at = option->whole != 0;
+        break;
+    case CAB_OPTION_TEXT:
+        CAB_TRY(cab_strdup(&copy, option->text));
+        cab_free(*(char **)at);
+        *(char **)at = copy;
+        break;
+    case CAB_OPTION_LIST:
+    case CAB_OPTION_INTS:
+        empty(option, object);
+        break;
     }
     return CAB_OK;
 }
 
-void cab_option_empty(const cab_option *option, void *object)
+cab_status cab_options_init(cab_option_table table, void *object)
+{
+    for (unsigned i = 0; i < table.count; i++) {
+        CAB_TRY(put_default(&table.rows[i], object));
+        cab_option_forget(&table.rows[i], object);
+    }
+    return CAB_OK;
+}
+
+cab_status cab_option_reset(const cab_option *option, void *object)
+{
+    return cab_option_given(option, object) ? CAB_OK : put_default(option, object);
+}
+
+static void empty(const cab_option *option, void *object)
 {
     if (option->kind == CAB_OPTION_LIST) {
         cab_list *list = field(option, object);
@@ -68,6 +102,12 @@ void cab_option_empty(const cab_option *option, void *object)
     }
 }
 
+void cab_option_empty(const cab_option *option, void *object)
+{
+    empty(option, object);
+    set_given(option, object, true);
+}
+
 void cab_options_clear(cab_option_table table, void *object)
 {
     for (unsigned i = 0; i < table.count; i++) {
@@ -77,7 +117,8 @@ void cab_options_clear(cab_option_table table, void *object)
             cab_free(*text);
             *text = NULL;
         }
-        cab_option_empty(option, object);
+        empty(option, object);
+        cab_option_forget(option, object);
     }
 }
 
@@ -178,7 +219,7 @@ static cab_status append_whole(cab_int_list *list, const char *name, int64_t val
     return CAB_OK;
 }
 
-cab_status cab_option_append(const cab_option *option, void *object, const char *name, const char *value)
+static cab_status append(const cab_option *option, void *object, const char *name, const char *value)
 {
     if (option->kind == CAB_OPTION_LIST)
         return append_text(field(option, object), name, value);
@@ -188,9 +229,16 @@ cab_status cab_option_append(const cab_option *option, void *object, const char 
     return append_whole(field(option, object), name, whole);
 }
 
+cab_status cab_option_append(const cab_option *option, void *object, const char *name, const char *value)
+{
+    CAB_TRY(append(option, object, name, value));
+    set_given(option, object, true);
+    return CAB_OK;
+}
+
 static cab_status set_list(const cab_option *option, void *object, const char *name, const char *value)
 {
-    cab_option_empty(option, object);
+    empty(option, object);
     if (value[0] == '\0')
         return CAB_OK;
     char *copy;
@@ -200,13 +248,13 @@ static cab_status set_list(const cab_option *option, void *object, const char *n
         comma = strchr(item, ',');
         if (comma)
             *comma = '\0';
-        status = cab_option_append(option, object, name, item);
+        status = append(option, object, name, item);
     }
     cab_free(copy);
     return status;
 }
 
-cab_status cab_option_set(const cab_option *option, void *object, const char *name, const char *value)
+static cab_status put(const cab_option *option, void *object, const char *name, const char *value)
 {
     void *at = field(option, object);
     switch (option->kind) {
@@ -245,6 +293,18 @@ cab_status cab_option_set(const cab_option *option, void *object, const char *na
         return set_list(option, object, name, value);
     }
     return cab_fail(CAB_EARG, "%s: an option of unknown kind", name);
+}
+
+cab_status cab_option_set(const cab_option *option, void *object, const char *name, const char *value)
+{
+    CAB_TRY(put(option, object, name, value));
+    set_given(option, object, true);
+    return CAB_OK;
+}
+
+cab_status cab_option_preset(const cab_option *option, void *object, const char *name, const char *value)
+{
+    return cab_option_given(option, object) ? CAB_OK : put(option, object, name, value);
 }
 
 /* ---- writing and describing ------------------------------------------------------------------------------------- */
@@ -339,6 +399,26 @@ void cab_option_expected(const cab_option *option, char *out, size_t size)
         expected_whole(option, "a list of whole numbers", out, size);
         break;
     }
+}
+
+bool cab_option_at_default(const cab_option *option, const void *object)
+{
+    const void *at = field_const(option, object);
+    switch (option->kind) {
+    case CAB_OPTION_INT:
+    case CAB_OPTION_ENUM:
+        return *(const int64_t *)at == option->whole;
+    case CAB_OPTION_REAL:
+        return *(const double *)at == option->real;
+    case CAB_OPTION_BOOL:
+        return *(const bool *)at == (option->whole != 0);
+    case CAB_OPTION_TEXT:
+        return strcmp(*(char *const *)at, option->text) == 0;
+    case CAB_OPTION_LIST:
+    case CAB_OPTION_INTS:
+        return cab_option_count(option, object) == 0;
+    }
+    return false;
 }
 
 void cab_option_default(const cab_option *option, char *out, size_t size)

@@ -9,6 +9,9 @@
  *     struct paint { CAB_FIELDS(PAINT_OPTIONS) };
  *     CAB_OPTION_TABLE(paint_table, struct paint, PAINT_OPTIONS)
  *
+ * A field knows whether it was set: cab_option_set() and its kin note it beside the value, so that what is set to the default
+ * is still set; cab_option_preset() fills in what was not.
+ *
  * Rows of a recipe:      INT(field, default, low, high, help)   REAL(field, default, low, high, help)
  *                        BOOL(field, default, help)             TEXT(field, default, help)
  *                        ENUM(field, default, "a|b|c", help)    LIST(field, help)    INTS(field, help)
@@ -50,6 +53,7 @@ typedef struct cab_option {
     const char *hint; /* FILE, DIR, N ... in the manual of a flag */
     const char *help;
     size_t offset;
+    size_t given;                     /* of the bool that says whether it was set; 0: not kept */
     int64_t whole, low, high;         /* INT; default of BOOL and ENUM */
     double real, real_low, real_high; /* REAL */
     const char *text;                 /* default of TEXT */
@@ -61,19 +65,24 @@ typedef struct cab_option_table {
     unsigned count;
 } cab_option_table;
 
-#define CAB_FIELD_INT(field, ...) int64_t field;
-#define CAB_FIELD_REAL(field, ...) double field;
-#define CAB_FIELD_BOOL(field, ...) bool field;
-#define CAB_FIELD_TEXT(field, ...) char *field;
-#define CAB_FIELD_ENUM(field, ...) int64_t field;
-#define CAB_FIELD_LIST(field, ...) cab_list field;
-#define CAB_FIELD_INTS(field, ...) cab_int_list field;
+/* The value, and whether somebody has set it: field_given. */
+#define CAB_FIELD(type, field)                                                                                         \
+    type field;                                                                                                        \
+    bool field##_given;
+#define CAB_FIELD_INT(field, ...) CAB_FIELD(int64_t, field)
+#define CAB_FIELD_REAL(field, ...) CAB_FIELD(double, field)
+#define CAB_FIELD_BOOL(field, ...) CAB_FIELD(bool, field)
+#define CAB_FIELD_TEXT(field, ...) CAB_FIELD(char *, field)
+#define CAB_FIELD_ENUM(field, ...) CAB_FIELD(int64_t, field)
+#define CAB_FIELD_LIST(field, ...) CAB_FIELD(cab_list, field)
+#define CAB_FIELD_INTS(field, ...) CAB_FIELD(cab_int_list, field)
 #define CAB_FIELDS(SECTION)                                                                                            \
     SECTION(CAB_FIELD_INT, CAB_FIELD_REAL, CAB_FIELD_BOOL, CAB_FIELD_TEXT, CAB_FIELD_ENUM, CAB_FIELD_LIST,             \
             CAB_FIELD_INTS)
 
 #define CAB_ROW(kind_, field_, help_)                                                                                  \
-    .kind = CAB_OPTION_##kind_, .key = #field_, .offset = offsetof(owner, field_), .help = help_
+    .kind = CAB_OPTION_##kind_, .key = #field_, .offset = offsetof(owner, field_),                                     \
+    .given = offsetof(owner, field_##_given), .help = help_
 #define CAB_ROW_INT(field_, default_, low_, high_, help_)                                                              \
     {CAB_ROW(INT, field_, help_), .whole = default_, .low = low_, .high = high_},
 #define CAB_ROW_REAL(field_, default_, low_, high_, help_)                                                             \
@@ -126,6 +135,13 @@ const cab_option *cab_option_find(cab_option_table table, const char *key);
 /* Reads `value` into the field. `name` is how the error calls it ("train.lr", "--seed"): CAB_EARG, "<name>: found "x",
  * expected a number from 0 to 10". Lists are replaced by the comma-separated items of `value` ("" is the empty list). */
 cab_status cab_option_set(const cab_option *option, void *object, const char *name, const char *value);
+/* The same where nobody has set the field, which it leaves so. */
+cab_status cab_option_preset(const cab_option *option, void *object, const char *name, const char *value);
+/* Its default again where nobody has set it. */
+cab_status cab_option_reset(const cab_option *option, void *object);
+/* Whether it was set; then as if it had not been. */
+bool cab_option_given(const cab_option *option, const void *object);
+void cab_option_forget(const cab_option *option, void *object);
 /* LIST and INTS: adds one item as it stands. */
 cab_status cab_option_append(const cab_option *option, void *object, const char *name, const char *value);
 /* LIST and INTS: makes the list empty. */
@@ -137,6 +153,8 @@ unsigned cab_option_count(const cab_option *option, const void *object);
 cab_status cab_option_format(const cab_option *option, const void *object, unsigned index, char **out);
 /* What values the option takes: "a whole number from 1 to 16", "one of matt, gloss". */
 void cab_option_expected(const cab_option *option, char *out, size_t size);
+/* Whether the field holds its default. */
+bool cab_option_at_default(const cab_option *option, const void *object);
 /* Its default as a reader would write it: "2", "matt", "none". */
 void cab_option_default(const cab_option *option, char *out, size_t size);
 

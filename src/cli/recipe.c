@@ -34,23 +34,24 @@ static void print_cell(const char *text)
 
 static void print_key(const cab_recipe_group *group, const cab_option *option, bool markdown)
 {
-    char value[TEXT_BYTES], expected[TEXT_BYTES];
+    char value[TEXT_BYTES], expected[TEXT_BYTES], help[TEXT_BYTES];
     cab_option_default(option, value, sizeof value);
     cab_option_expected(option, expected, sizeof expected);
+    cab_recipe_help(group, option, help, sizeof help);
     if (markdown) {
         printf("| `%s` | ", option->key);
         print_cell(expected);
         printf(" | `");
         print_cell(value);
         printf("` | ");
-        print_cell(option->help);
+        print_cell(help);
         printf(" |\n");
         return;
     }
     const char *dot = group->name[0] ? "." : "";
     char key[TEXT_BYTES];
     snprintf(key, sizeof key, "%s%s%s", group->name[0] ? group_title(group) : "", dot, option->key);
-    printf("%-26s %s\n%27s%s; default %s\n", key, option->help, "", expected, value);
+    printf("%-26s %s\n%27s%s; default %s\n", key, help, "", expected, value);
 }
 
 static void print_keys(bool markdown)
@@ -67,7 +68,7 @@ static void print_keys(bool markdown)
 /* KEYS section of the manual page. */
 static void manual(FILE *out)
 {
-    char value[TEXT_BYTES], expected[TEXT_BYTES];
+    char value[TEXT_BYTES], expected[TEXT_BYTES], help[TEXT_BYTES];
     fputs(".SH KEYS\nA recipe is YAML: the keys below, in groups.\n", out);
     for (unsigned g = 0; g < CAB_RECIPE_GROUPS; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);
@@ -76,7 +77,8 @@ static void manual(FILE *out)
             const cab_option *option = &group.table.rows[i];
             cab_option_default(option, value, sizeof value);
             cab_option_expected(option, expected, sizeof expected);
-            fprintf(out, ".TP\n.B %s\n\\&%s.\nTakes %s; default %s.\n", option->key, option->help, expected, value);
+            cab_recipe_help(&group, option, help, sizeof help);
+            fprintf(out, ".TP\n.B %s\n\\&%s.\nTakes %s; default %s.\n", option->key, help, expected, value);
         }
     }
 }

@@ -1,9 +1,10 @@
 /* methods.c - what a recipe's method and domain decide for it. */
 #include "distill/recipe_domain.h"
+#include "distill/students.h"
 
 const cab_recipe_domain *cab_recipe_domain_of(const cab_recipe *recipe)
 {
-    return recipe->student.architecture == CAB_STUDENT_VIM ? &cab_recipe_images : &cab_recipe_text;
+    return cab_student_of(recipe)->domain;
 }
 
 uint64_t cab_recipe_length(const cab_recipe *recipe)

@@ -1,11 +1,13 @@
 /* recipe.c - recipes in memory: defaults, presets, overrides by dotted path, and every check that needs no file.
  *
  * A key is "seed" (top), "train.lr" (a group's) or "stages[1].lr". Order of precedence, weakest first: defaults, those of
- * the student's architecture, the method's preset, the keys of the file, overrides in the order in which they are given. */
+ * the student's architecture, the method's preset, the keys of the file, overrides in the order in which they are given. Each
+ * option knows whether it was set: defaults and presets fill in only what was not. A method that is set replaces what methods
+ * set, whoever did it before: init.*, the stages, and the other keys of its preset. */
 #include "distill/recipe.h"
 
 #include "base/memory.h"
-#include "distill/recipe_domain.h"
+#include "distill/students.h"
 #include "distill/term.h"
 
 #include <inttypes.h>
@@ -92,25 +94,6 @@ const char *cab_recipe_method_name(const cab_recipe *recipe, char *out, size_t s
     if (!cab_words_get(method_option()->words, (unsigned)recipe->method, out, size))
         snprintf(out, size, "?");
     return out;
-}
-
-cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
-{
-    const cab_preset *preset = &cab_recipe_domain_of(recipe)->presets[method];
-    const char *const *settings = preset->settings;
-    recipe->method = method;
-    if (method == CAB_METHOD_CUSTOM)
-        return CAB_OK;
-    cab_options_clear(init_table(), &recipe->init);
-    CAB_TRY(cab_options_init(init_table(), &recipe->init));
-    CAB_TRY(cab_recipe_reset_stages(recipe, preset->stages));
-    for (; *settings; settings++) {
-        char key[KEY_MAX];
-        size_t length = strcspn(*settings, "=");
-        snprintf(key, sizeof key, "%.*s", (int)length, *settings);
-        CAB_TRY(cab_recipe_set(recipe, key, *settings + length + 1));
-    }
-    return CAB_OK;
 }
 
 cab_status cab_recipe_preset(const char *method, cab_recipe **out)
@@ -213,8 +196,8 @@ static cab_status find_stage(cab_recipe *recipe, const char *key, cab_stage **st
     return CAB_OK;
 }
 
-/* The option that a key outside of stages names, and the struct that holds it; NULL for none. */
-static const cab_option *find_option(cab_recipe *recipe, const char *key, void **object)
+/* The option that a key outside of stages names, and where in a recipe the struct lies that holds it; NULL for none. */
+static const cab_option *find_option(const char *key, size_t *offset)
 {
     for (unsigned g = 0; g < CAB_RECIPE_STAGES_GROUP; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);
@@ -224,79 +207,131 @@ static const cab_option *find_option(cab_recipe *recipe, const char *key, void *
         if (g == CAB_RECIPE_TOP_GROUP || named)
             option = cab_option_find(group.table, named ? key + length + 1 : key);
         if (option) {
-            *object = (char *)recipe + group.offset;
+            *offset = group.offset;
             return option;
         }
     }
     return NULL;
 }
 
-/* ---- defaults of the domain ------------------------------------------------------------------------------------- */
+/* ---- defaults of architecture and method ------------------------------------------------------------------------- */
 
-/* A domain's default of a key, where it differs from the table's; else NULL. */
-static const char *default_of(const cab_recipe_domain *domain, const char *key)
-{
-    for (const cab_recipe_default *d = domain->defaults; d->key != NULL; d++)
-        if (strcmp(d->key, key) == 0)
-            return d->value;
-    return NULL;
-}
-
-/* The text of a key's default, written as the key's own value would be. `plain`: a recipe of the table's defaults. */
-static cab_status default_text(const cab_option *option, void *plain, const char *key, const char *value, char **text)
-{
-    if (value != NULL)
-        CAB_TRY(cab_option_set(option, plain, key, value));
-    return cab_option_format(option, plain, 0, text);
-}
-
-/* Gives `key` the default of this domain where it has that of the one before. */
-static cab_status follow_default(cab_recipe *recipe, const char *key, const cab_recipe_domain *before)
-{
-    void *object = NULL, *plain_object = NULL;
-    const cab_option *option = find_option(recipe, key, &object);
-    char *now = NULL, *old = NULL, *new = NULL;
-    cab_recipe *plain[2] = {NULL, NULL};
-    cab_status status;
-    CAB_GOTO(cab_recipe_new(&plain[0]));
-    CAB_GOTO(cab_recipe_new(&plain[1]));
-    CAB_GOTO(cab_option_format(option, object, 0, &now));
-    find_option(plain[0], key, &plain_object);
-    CAB_GOTO(default_text(option, plain_object, key, default_of(before, key), &old));
-    find_option(plain[1], key, &plain_object);
-    CAB_GOTO(default_text(option, plain_object, key, default_of(cab_recipe_domain_of(recipe), key), &new));
-    if (strcmp(now, old) == 0)
-        status = cab_option_set(option, object, key, new);
-done:
-    cab_recipe_free(plain[0]);
-    cab_recipe_free(plain[1]);
-    cab_free(now);
-    cab_free(old);
-    cab_free(new);
-    return status;
-}
-
-/* Keys that still have the default of the domain before get that of this one; so does what the method sets. */
-static cab_status set_architecture(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
-                                   const char *value)
-{
-    const cab_recipe_domain *before = cab_recipe_domain_of(recipe);
-    CAB_TRY(cab_option_set(option, object, key, value));
-    const cab_recipe_domain *domains[2] = {before, cab_recipe_domain_of(recipe)};
-    if (before == domains[1])
-        return CAB_OK;
-    for (int i = 0; i < 2; i++)
-        for (const cab_recipe_default *d = domains[i]->defaults; d->key != NULL; d++)
-            CAB_TRY(follow_default(recipe, d->key, before));
-    return cab_recipe_apply_method(recipe, (int)recipe->method);
-}
-
-cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value)
+/* Any key but method and student.architecture, which bring others along. The struct that holds it in *object. */
+static cab_status find_key(cab_recipe *recipe, const char *key, const cab_option **option, void **object)
 {
     char sentence[SENTENCE_MAX];
     const char *rest;
     cab_stage *stage;
-    void *object = NULL;
+    size_t offset = 0;
+    CAB_TRY(find_stage(recipe, key, &stage, &rest));
+    *option = stage ? cab_option_find(stage_table(), rest) : find_option(key, &offset);
+    *object = stage ? (void *)stage : (char *)recipe + offset;
+    if (*option)
+        return CAB_OK;
+    cab_recipe_unknown_key(key, sentence, sizeof sentence);
+    return cab_fail(CAB_EARG, "%s", sentence);
+}
+
+static cab_status preset_key(cab_recipe *recipe, const char *key, const char *value)
+{
+    const cab_option *option;
+    void *object;
+    CAB_TRY(find_key(recipe, key, &option, &object));
+    return cab_option_preset(option, object, key, value);
+}
+
+/* To its default, where nobody has set it. */
+static cab_status reset_key(cab_recipe *recipe, const char *key)
+{
+    const cab_option *option;
+    void *object;
+    CAB_TRY(find_key(recipe, key, &option, &object));
+    return cab_option_reset(option, object);
+}
+
+static bool of_stages(const char *setting)
+{
+    return strncmp(setting, "stages[", strlen("stages[")) == 0;
+}
+
+static void split(const char *setting, char key[KEY_MAX], const char **value)
+{
+    size_t length = strcspn(setting, "=");
+    snprintf(key, KEY_MAX, "%.*s", (int)length, setting);
+    *value = setting + length + 1;
+}
+
+/* As if nobody had set what methods set. */
+static cab_status forget_preset(cab_recipe *recipe, const char *const *settings)
+{
+    char key[KEY_MAX];
+    const char *value;
+    const cab_option *option;
+    void *object;
+    recipe->stages_given = false;
+    for (unsigned i = 0; i < init_table().count; i++)
+        cab_option_forget(&init_table().rows[i], &recipe->init);
+    for (; *settings; settings++) {
+        if (of_stages(*settings))
+            continue;
+        split(*settings, key, &value);
+        CAB_TRY(find_key(recipe, key, &option, &object));
+        cab_option_forget(option, object);
+    }
+    return CAB_OK;
+}
+
+/* The method's settings where nobody has set anything else. */
+static cab_status fill_in_method(cab_recipe *recipe)
+{
+    const cab_preset *preset = &cab_recipe_domain_of(recipe)->presets[recipe->method];
+    const char *const *settings = preset->settings;
+    if (recipe->method == CAB_METHOD_CUSTOM)
+        return CAB_OK;
+    for (unsigned i = 0; i < init_table().count; i++)
+        CAB_TRY(cab_option_reset(&init_table().rows[i], &recipe->init));
+    if (!recipe->stages_given)
+        CAB_TRY(cab_recipe_reset_stages(recipe, preset->stages));
+    for (; *settings; settings++) {
+        char key[KEY_MAX];
+        const char *value;
+        split(*settings, key, &value);
+        if (!of_stages(key) || !recipe->stages_given)
+            CAB_TRY(preset_key(recipe, key, value));
+    }
+    return CAB_OK;
+}
+
+cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
+{
+    recipe->method = method;
+    if (method != CAB_METHOD_CUSTOM)
+        CAB_TRY(forget_preset(recipe, cab_recipe_domain_of(recipe)->presets[method].settings));
+    return fill_in_method(recipe);
+}
+
+/* What nobody has set gets the defaults of this student in place of those of the one before, and what the method sets for it. */
+static cab_status set_architecture(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
+                                   const char *value)
+{
+    const cab_student *before = cab_student_of(recipe);
+    CAB_TRY(cab_option_set(option, object, key, value));
+    const cab_student *now = cab_student_of(recipe);
+    if (before == now)
+        return CAB_OK;
+    for (int i = 0; before->defaults[i].key; i++)
+        CAB_TRY(reset_key(recipe, before->defaults[i].key));
+    for (int i = 0; before->keys[i]; i++)
+        CAB_TRY(reset_key(recipe, before->keys[i]));
+    for (int i = 0; now->defaults[i].key; i++)
+        CAB_TRY(preset_key(recipe, now->defaults[i].key, now->defaults[i].value));
+    return fill_in_method(recipe);
+}
+
+cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value)
+{
+    const cab_option *option;
+    void *object;
     if (strcmp(key, "method") == 0) {
         int64_t before = recipe->method;
         CAB_TRY(cab_option_set(method_option(), recipe, key, value));
@@ -305,18 +340,45 @@ cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value
             recipe->method = before;
         return status;
     }
-    CAB_TRY(find_stage(recipe, key, &stage, &rest));
-    const cab_option *option = stage ? cab_option_find(stage_table(), rest) : NULL;
-    if (option)
-        return cab_option_set(option, stage, key, value);
-    option = find_option(recipe, key, &object);
-    if (!option) {
-        cab_recipe_unknown_key(key, sentence, sizeof sentence);
-        return cab_fail(CAB_EARG, "%s", sentence);
-    }
+    CAB_TRY(find_key(recipe, key, &option, &object));
     if (strcmp(key, "student.architecture") == 0)
         return set_architecture(recipe, option, object, key, value);
-    return cab_option_set(option, object, key, value);
+    CAB_TRY(cab_option_set(option, object, key, value));
+    recipe->stages_given = recipe->stages_given || of_stages(key);
+    return CAB_OK;
+}
+
+/* ---- what keys mean --------------------------------------------------------------------------------------------- */
+
+static bool has_key(const cab_student *student, const char *key)
+{
+    for (int i = 0; student->keys[i]; i++)
+        if (strcmp(student->keys[i], key) == 0)
+            return true;
+    return false;
+}
+
+void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, char *out, size_t size)
+{
+    char key[KEY_MAX];
+    snprintf(key, sizeof key, "%s%s%s", group->name, group->name[0] ? "." : "", option->key);
+    snprintf(out, size, "%s", "");
+    for (unsigned i = 0; cab_student_at(i); i++)
+        if (has_key(cab_student_at(i), key))
+            snprintf(out, size, "%s: ", cab_student_at(i)->arch->name);
+    size_t used = strlen(out);
+    snprintf(out + used, size - used, "%s", option->help);
+    for (unsigned i = 0; cab_student_at(i) && strcmp(key, "student.architecture") == 0; i++) {
+        used = strlen(out);
+        snprintf(out + used, size - used, "; %s reads %s", cab_student_at(i)->arch->name,
+                 cab_student_at(i)->domain->name);
+    }
+    for (unsigned i = 0; cab_student_at(i); i++)
+        for (const cab_student_default *d = cab_student_at(i)->defaults; d->key; d++) {
+            used = strlen(out);
+            if (strcmp(d->key, key) == 0)
+                snprintf(out + used, size - used, ". %s: %s", cab_student_at(i)->arch->name, d->value);
+        }
 }
 
 /* ---- lengths ---------------------------------------------------------------------------------------------------- */
@@ -531,11 +593,27 @@ static cab_status check_stages(const cab_recipe *recipe)
     return check_lengths(recipe);
 }
 
+/* Keys of another student. */
+static cab_status check_student(const cab_recipe *recipe, const cab_student *other)
+{
+    const cab_student *student = cab_student_of(recipe);
+    for (int i = 0; other != student && other->keys[i]; i++) {
+        size_t offset = 0;
+        const cab_option *option = find_option(other->keys[i], &offset);
+        if (option && !cab_option_at_default(option, (const char *)recipe + offset))
+            return cab_fail(CAB_EARG, "%s is of %s, the student is %s", other->keys[i], other->arch->name,
+                            student->arch->name);
+    }
+    return CAB_OK;
+}
+
 cab_status cab_recipe_validate(const cab_recipe *recipe)
 {
     CAB_TRY(check_paths(recipe));
     CAB_TRY(check_sizes(recipe));
     CAB_TRY(check_training(recipe));
+    for (unsigned i = 0; cab_student_at(i); i++)
+        CAB_TRY(check_student(recipe, cab_student_at(i)));
     CAB_TRY(cab_recipe_domain_of(recipe)->check(recipe));
     return check_stages(recipe);
 }

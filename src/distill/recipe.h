@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/options.h"
+#include "distill/student_list.h"
 #include "distill/terms.h"
 
 #include <stdbool.h>
@@ -38,21 +39,20 @@
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
-    ENUM(architecture, 0, "phi-mamba|vim",                                                                             \
-         "student architecture: phi-mamba learns from text, vim from images. Defaults and presets follow it")          \
+    ENUM(architecture, 0, CAB_STUDENT_WORDS, "kind of student. Defaults and presets follow it")                        \
     INT(n_layer, 0, 0, 1024, "layers; 0: as the teacher")                                                              \
     INT(d_model, 0, 0, 65536, "width; 0: as the teacher")                                                              \
     INT(n_head, 0, 0, 1024, "mixer heads; 0: as the teacher")                                                          \
-    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width. vim: 16")                              \
+    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width")                                       \
     INT(d_conv, 4, 1, 16, "taps of the causal convolution")                                                            \
     INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")                                             \
-    INT(expand, 2, 1, 16, "vim: inner width as a multiple of the width")                                               \
-    INT(dt_rank, 0, 0, 65536, "vim: rank of the step size; 0: a sixteenth of the width")                               \
+    INT(expand, 2, 1, 16, "inner width as a multiple of the width")                                                    \
+    INT(dt_rank, 0, 0, 65536, "rank of the step size; 0: a sixteenth of the width")                                    \
     BOOL(tied_decay, false,                                                                                            \
-         "vim: a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "  \
+         "a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "       \
          "as products of matrices")                                                                                    \
-    INT(patch_size, 0, 0, 4096, "vim: pixels of a patch's side; 0: as the teacher")                                    \
-    ENUM(classes, 0, "data|teacher", "vim: classes it tells apart: those of the data, or all of the teacher's")
+    INT(patch_size, 0, 0, 4096, "pixels of a patch's side; 0: as the teacher")                                         \
+    ENUM(classes, 0, "data|teacher", "classes it tells apart: those of the data, or all of the teacher's")
 
 #define CAB_RECIPE_DATA(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
     LIST(train, "training files: .txt, .jsonl, either .gz / .xz / .zst, or token files .npy / .bin; of images: "       \
@@ -102,8 +102,8 @@
          "reuse exactly: norms folded into the weights behind them, biases into the convolution and the MLP")          \
     REAL(qk_scale, 1, 0, 100, "factor on reused Q and K: linear attention has no softmax to tame them")                \
     BOOL(near_identity, false,                                                                                         \
-         "decay starts as a constant near 1: the student starts as linear attention. vim: A_log starts at -20, and "   \
-         "stays there: A's gradient is in proportion to A")                                                            \
+         "decay starts as a constant near 1: the student starts as linear attention. A_log of a scan starts at -20, "  \
+         "and stays there: A's gradient is in proportion to A")                                                        \
     REAL(decay, 0.9, 0, 1, "decay a[t] at the start when near_identity is on")                                         \
     BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
     BOOL(gate_open, false, "gate starts at 1: z rows of zeros, z_bias where silu is 1")                                \
@@ -112,31 +112,32 @@
 
 #define CAB_RECIPE_BRIDGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                     \
     INT(n_layer, 2, 1, 3, "linear layers of each bridge MLP")                                                          \
-    INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width. vim: 128")                                         \
+    INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width")                                                   \
     ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
     ENUM(feature_map, 0, "none|softmax|relu|exp",                                                                      \
-         "map applied to the teacher's Q and K before comparison. vim: softmax, of Q over features, of K over tokens") \
+         "map applied to the teacher's Q and K before comparison; softmax: of Q over features, of K over tokens")      \
     ENUM(layer_map, 0, "proportional|uniform-last|first|list", "which teacher layer teaches which student layer")      \
     INTS(layers, "with layer_map: list, the teacher layer of each student layer (-1: none)")
 
 #define CAB_RECIPE_TRAIN(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     INT(tokens, 0, 0, INT64_MAX, "training tokens, or images, over all stages; 0: sum of the stages' own lengths")     \
     REAL(passes, 0, 0, 1e9, "the same in passes over the training data (epochs)")                                      \
-    INT(batch, 8, 1, 1048576, "sequences, or images, per optimizer step. vim: 64")                                     \
+    INT(batch, 8, 1, 1048576, "sequences, or images, per optimizer step")                                              \
     INT(micro_batch, 0, 0, 1048576, "of these in memory at once; 0: the whole batch")                                  \
     REAL(lr, 0, 0, 10,                                                                                                 \
-         "peak learning rate; 0: the method's own, scaled by 128 / width; vim: 5e-4 * batch / 512; a stage may have "  \
+         "peak learning rate; 0: the method's own, scaled by 128 / width; of images 5e-4 * batch / 512; a stage may "  \
+         "have "                                                                                                       \
          "its own")                                                                                                    \
-    REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak. vim: 0.16")                                  \
+    REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak")                                             \
     ENUM(schedule, 0, "cosine|linear|wsd|constant",                                                                    \
          "shape after warm-up; wsd: constant, then linear decay in the last fifth")                                    \
-    REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up. vim: 0.017")                               \
+    REAL(warmup, 0.07, 0, 1, "share of each stage's steps spent warming up")                                           \
     REAL(weight_decay, 0.1, 0, 10,                                                                                     \
-         "decoupled; not on biases, norms, A, D, tokens, positions, nor phi-mamba's convolution. vim: 0.05")           \
+         "decoupled; not on biases, norms, A, D, tokens, positions, nor a Mamba-2 mixer's convolution")                \
     REAL(beta1, 0.9, 0, 1, "AdamW")                                                                                    \
-    REAL(beta2, 0.95, 0, 1, "AdamW. vim: 0.999")                                                                       \
+    REAL(beta2, 0.95, 0, 1, "AdamW")                                                                                   \
     REAL(eps, 1e-8, 0, 1, "AdamW")                                                                                     \
-    REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never, as vim")                                 \
+    REAL(clip, 1, 0, 1e9, "global gradient norm is clipped to this; 0: never")                                         \
     REAL(ema, 0, 0, 1,                                                                                                 \
          "decay of an exponential moving average of the weights, which is then what is evaluated and exported; 0: "    \
          "none")                                                                                                       \
@@ -200,6 +201,7 @@ struct cab_recipe {
 #undef CAB_RECIPE_MEMBER
     cab_stage *stages;
     unsigned stages_count;
+    bool stages_given; /* somebody has set them, or one of their keys */
 };
 
 /* Values of the ENUM rows above, in the order of their words. */
@@ -214,7 +216,6 @@ enum {
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
 enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
-enum { CAB_STUDENT_PHI_MAMBA, CAB_STUDENT_VIM };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
 enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };
 enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };
@@ -230,7 +231,7 @@ enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
 /* A recipe of defaults with no stages. */
 cab_status cab_recipe_new(cab_recipe **recipe);
 /* Sets `method`, puts init.* and the stages back to their defaults and applies the method's settings (recipe_domain.h), which for
- * images include bridge.feature_map; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
+ * images include bridge.feature_map, whoever has set them; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
  * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
 /* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
@@ -261,6 +262,9 @@ typedef struct cab_recipe_group {
 } cab_recipe_group;
 enum { CAB_RECIPE_GROUPS = 9, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 8 };
 cab_recipe_group cab_recipe_group_get(unsigned index);
+
+/* The option's help, with whose key it is and what its defaults are where a student has others. */
+void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, char *out, size_t size);
 
 /* Replaces the stages by `count` stages of defaults. */
 cab_status cab_recipe_reset_stages(cab_recipe *recipe, unsigned count);

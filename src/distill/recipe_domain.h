@@ -1,4 +1,4 @@
-/* recipe_domain.h - what recipes on one domain, text or images, have of their own: defaults, the methods' presets, a learning rate,
+/* recipe_domain.h - what recipes on one domain, text or images, have of their own: the methods' presets, a learning rate,
  * checks. A domain is a constant in a file of its own (recipe_text.c, recipe_images.c); recipes know it by their student. */
 #ifndef CAB_DISTILL_RECIPE_DOMAIN_H
 #define CAB_DISTILL_RECIPE_DOMAIN_H
@@ -13,16 +13,11 @@ typedef struct cab_preset {
     double lr; /* as cab_recipe_domain's lr() takes it */
 } cab_preset;
 
-typedef struct cab_recipe_default {
-    const char *key, *value;
-} cab_recipe_default;
-
 typedef struct cab_recipe_domain {
     const char *name;                   /* "text" */
     const char *unit;                   /* "tokens" */
     const char *parts;                  /* what data.fraction is a share of: "the documents" */
     bool sequences;                     /* a sample is data.seq_len units (0: as many as the teacher takes), not one */
-    const cab_recipe_default *defaults; /* that differ from those of recipe.h; key NULL ends them */
     const cab_preset *presets;          /* by method; that of CAB_METHOD_CUSTOM has no stages */
     /* Peak learning rate where neither the stage nor the recipe gives one, for a student of width d_model; 0 where it needs the
      * width and d_model is 0. */

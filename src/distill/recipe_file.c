@@ -407,6 +407,7 @@ static cab_status take(const struct source *source, const struct raw *raw, cab_r
     if (!raw->stages)
         return CAB_OK;
     CAB_TRY(cab_recipe_reset_stages(recipe, raw->stages_count));
+    recipe->stages_given = true;
     for (unsigned i = 0; i < raw->stages_count; i++) {
         snprintf(prefix, sizeof prefix, "stages[%u].", i);
         CAB_TRY(take_group(source, &raw->stages[i], cab_recipe_group_get(CAB_RECIPE_STAGES_GROUP).table,

@@ -60,20 +60,6 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_BEST] = {cab_best, 1, 0},
 };
 
-/* The sizes of Vision Mamba and the paper's schedule at its batch of 64. */
-static const cab_recipe_default defaults[] = {
-    {"student.d_state", "16"},
-    {"bridge.hidden", "128"},
-    {"bridge.feature_map", "softmax"},
-    {"train.batch", "64"},
-    {"train.min_lr", "0.16"},
-    {"train.warmup", "0.017"},
-    {"train.weight_decay", "0.05"},
-    {"train.beta2", "0.999"},
-    {"train.clip", "0"},
-    {NULL, NULL},
-};
-
 static const double rate = 5e-4 / 512; /* per image of a batch, for all methods */
 
 static double images_lr(const cab_recipe *recipe, const cab_preset *preset, int64_t d_model)
@@ -86,8 +72,6 @@ static double images_lr(const cab_recipe *recipe, const cab_preset *preset, int6
 static cab_status images_check(const cab_recipe *recipe)
 {
     cab_augment augment;
-    if (recipe->init.fold || recipe->init.gate_open || recipe->init.skip != 1 || recipe->init.std > 0)
-        return cab_fail(CAB_EARG, "init.fold, gate_open, skip and std are of phi-mamba, the student is vim");
     return cab_recipe_augment(recipe, &augment);
 }
 
@@ -95,7 +79,6 @@ const cab_recipe_domain cab_recipe_images = {
     .name = "images",
     .unit = "images",
     .parts = "every class",
-    .defaults = defaults,
     .presets = presets,
     .lr = images_lr,
     .check = images_check,

@@ -11,6 +11,7 @@
  * dev/reference/search-tales.md (5 % of the corpus, width 128); docs/results.md has what they reach, docs/method.md what each part
  * is worth. */
 #include "distill/recipe_domain.h"
+#include "distill/students.h"
 
 static const char *const vanilla[] = {"init.conv_identity=true", "stages[0].name=train", "stages[0].ce=1", NULL};
 
@@ -60,8 +61,10 @@ static cab_status text_check(const cab_recipe *recipe)
 {
     const struct cab_recipe_data *data = &recipe->data;
     if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
-        return cab_fail(CAB_EARG, "data.classes, image_size, min_side and image_cache are of images, the student "
-                                  "phi-mamba reads text; set student.architecture to vim");
+        return cab_fail(CAB_EARG,
+                        "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
+                        "set student.architecture to %s",
+                        cab_student_of(recipe)->arch->name, cab_student_for(&cab_recipe_images)->arch->name);
     return CAB_OK;
 }
 
@@ -70,7 +73,6 @@ const cab_recipe_domain cab_recipe_text = {
     .unit = "tokens",
     .parts = "the documents",
     .sequences = true,
-    .defaults = (const cab_recipe_default[]){{NULL, NULL}},
     .presets = presets,
     .lr = text_lr,
     .check = text_check,

@@ -70,11 +70,28 @@ static cab_status try_mapped(cab_builder *b, const char *name, const declaration
     return check_finite_bf16(b, name, data, cab_elements(*out));
 }
 
+/* Of a dry build. */
+static cab_status count(cab_builder *b, cab_tensor **out, const declaration *d, const char *name)
+{
+    uint64_t elements = 1;
+    bool overflow = false;
+    for (int i = 0; i < d->n_dim; i++)
+        overflow = overflow || __builtin_mul_overflow(elements, (uint64_t)d->shape[i], &elements);
+    overflow = overflow || __builtin_add_overflow(b->count->parameters, elements, &b->count->parameters);
+    if (overflow)
+        return cab_fail(CAB_ESHAPE, "parameter \"%s\" is too large", name);
+    b->count->matrices += d->n_dim == 2 ? elements : 0;
+    *out = &b->counted;
+    return CAB_OK;
+}
+
 static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, const char *short_name)
 {
     char name[CAB_NAME_MAX];
     cab_builder_name(b, short_name, name);
     cab_builder_used(b, name);
+    if (b->count != NULL)
+        return count(b, out, &d, name);
     if (b->trainable)
         d.dtype = CAB_F32;
     const void *stored = NULL;

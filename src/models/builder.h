@@ -13,8 +13,10 @@ struct cab_builder {
     char scope[CAB_NAME_MAX];
     cab_dtype dtype; /* of frozen matrices */
     bool trainable;
-    int image_size; /* pixels of a side that the source states; the model's may be another */
-    bool *used;     /* by the source's tensors, in its order: what has been read */
+    int image_size;         /* pixels of a side that the source states; the model's may be another */
+    cab_model_count *count; /* a dry build: parameters are counted, not made; NULL: they are made */
+    cab_tensor counted;     /* what stands for each of them in a dry build */
+    bool *used;             /* by the source's tensors, in its order: what has been read */
 };
 
 /* Names tried in front of every name, until one gives a tensor: "transformer.", "". */

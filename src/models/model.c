@@ -46,6 +46,17 @@ done:
     return trainable ? cab_params_set_trainable(model->params, "*", true, NULL) : CAB_OK;
 }
 
+cab_status cab_model_count_parameters(const cab_arch *arch, const cab_config *config, cab_model_count *count)
+{
+    cab_network network = {.n_layer = config->n_layer, .max_length = config->max_length};
+    cab_builder builder = {.count = count, .image_size = config->image_size};
+    *count = (cab_model_count){0};
+    CAB_TRY(CAB_NEW(&network.blocks, (size_t)network.n_layer, "a model's layers"));
+    cab_status status = arch->build(&builder, config, &network);
+    cab_free(network.blocks);
+    return status;
+}
+
 /* The sizes that a checkpoint states, in its config.json and by its tensors. */
 static cab_status configure(const cab_arch *arch, const cab_checkpoint *source, cab_config *config)
 {

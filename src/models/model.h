@@ -99,6 +99,12 @@ cab_status cab_model_open(const char *directory, cab_backend *backend, cab_preci
 /* The same for images of another size than the model was trained on: its positions are interpolated. 0: its own. */
 cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
                                 bool trainable, cab_model **model);
+/* What a model of these sizes would hold, counted by building it without allocating anything. */
+typedef struct cab_model_count {
+    uint64_t parameters;
+    uint64_t matrices; /* of these, in matrices that products read */
+} cab_model_count;
+cab_status cab_model_count_parameters(const cab_arch *arch, const cab_config *config, cab_model_count *count);
 /* A model without values: every parameter fp32 and zero, trainable. */
 cab_status cab_model_create(const cab_arch *arch, const cab_config *config, cab_backend *backend,
                             cab_precision precision, cab_model **model);

@@ -94,23 +94,3 @@ done:
     cab_json_close(&json);
     return status;
 }
-
-cab_status cab_model_synthetic_student(const cab_model *teacher, int n_layer, bool trainable, cab_model **out)
-{
-    const cab_arch *arch = NULL;
-    cab_config c = teacher->config;
-    if (cab_model_reads_images(teacher))
-        return cab_fail(CAB_EARG, "a student of images: give --student-config");
-    c.n_layer = n_layer > 0 ? n_layer : c.n_layer;
-    c.n_group = c.n_kv_head = c.n_head;
-    c.d_state = c.head_dim;
-    c.d_conv = 4;
-    CAB_TRY(cab_architecture_find("phi-mamba", "the student", &arch));
-    CAB_TRY(cab_model_create_as(arch, &c, teacher->backend, teacher->precision, trainable, out));
-    cab_status status = cab_model_randomise(*out);
-    if (status != CAB_OK) {
-        cab_model_free(*out);
-        *out = NULL;
-    }
-    return status;
-}

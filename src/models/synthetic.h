@@ -9,8 +9,6 @@
  * 0 .. 1. trainable as in cab_model_open(). */
 cab_status cab_model_synthetic(const char *config_file, int image_size, cab_backend *backend, cab_precision precision,
                                bool trainable, cab_model **model);
-/* The student that `cab distill` would make of a language teacher; n_layer 0: as many layers. */
-cab_status cab_model_synthetic_student(const cab_model *teacher, int n_layer, bool trainable, cab_model **model);
 /* The same weights for a model that exists. */
 cab_status cab_model_randomise(cab_model *model);
 

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "device/device.h"
+#include "distill/students.h"
 #include "models/synthetic.h"
 #include "train/decode.h"
 #include "train/limits.h"
@@ -42,7 +43,7 @@ static cab_status decode_timer_open_models(timer *t)
     if (o->student != NULL || o->student_config != NULL)
         CAB_TRY(open_one(t, o->student, o->student_config, &t->student));
     else if (t->teacher != NULL)
-        CAB_TRY(cab_model_synthetic_student(t->teacher, o->n_layer, false, &t->student));
+        CAB_TRY(cab_student_synthetic(t->teacher, o->n_layer, false, &t->student));
     else
         return cab_fail(CAB_EARG, "there is neither a teacher nor a student to time");
     return cab_copy_limit(t->backend, &t->copy);

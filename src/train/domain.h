@@ -37,7 +37,6 @@ typedef struct cab_evaluator cab_evaluator;
 typedef struct cab_domain {
     const cab_recipe_domain *recipes; /* its name, its unit, and what recipes on it have of their own */
     const char *smaller;              /* the key of a recipe that makes a sample smaller */
-    const char *students;             /* student.architecture of those that read it */
     uint64_t periodic;                /* units that a periodic evaluation looks at, where the recipe does not say */
     bool teacher_alone; /* an evaluation does not score the teacher beside the student; it is evaluated by itself */
 

@@ -13,7 +13,7 @@
 #include "base/temporary.h"
 #include "base/thread.h"
 #include "distill/augmentation.h"
-#include "distill/initialise_vim.h"
+#include "distill/students.h"
 #include "train/compare_internal.h"
 #include "train/evaluate_images.h"
 #include "train/image_scorer.h"
@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, RANK_SHARE = 16, PREDICTIONS = 24 };
+enum { PERIODIC_IMAGES = 2048, EVALUATION_BATCH = 64, PREDICTIONS = 24 };
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
@@ -188,28 +188,6 @@ static cab_status images_open(const cab_domain_setup *setup, void **data, cab_do
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
-static int chosen(int64_t value, int fallback)
-{
-    return value > 0 ? (int)value : fallback;
-}
-
-/* Master, gradient, bf16 copy and two moments of every parameter, said before any is allocated. */
-static cab_status check_fits(const cab_image_data *i, const cab_config *c)
-{
-    const double bytes_per_parameter = 4 + 4 + 2 + 8;
-    const double D = c->d_model, E = c->d_inner, N = c->d_state, R = c->dt_rank;
-    const double direction = E * (N + 1 + c->d_conv + 1 + (R + 2 * N) + R + 1), layer = 3 * E * D + 2 * direction + D;
-    const double parameters = c->n_layer * layer + D * (3.0 * c->patch_size * c->patch_size + c->max_length + 3) +
-                              (double)c->n_classes * (D + 1);
-    const double available = i->setup.backend->available(i->setup.backend);
-    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
-    if (parameters * bytes_per_parameter <= available)
-        return CAB_OK;
-    return cab_fail(
-        CAB_ENOMEM, "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
-        parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
-}
-
 static int student_classes(const cab_image_data *i)
 {
     return i->setup.recipe->student.classes == CAB_CLASSES_TEACHER ? i->setup.teacher->config.n_classes
@@ -218,29 +196,10 @@ static int student_classes(const cab_image_data *i)
 
 static cab_status images_new_student(const cab_image_data *i, cab_model **student)
 {
-    const struct cab_recipe_student *s = &i->setup.recipe->student;
-    const cab_config *t = &i->setup.teacher->config;
-    const cab_arch *arch = NULL;
-    cab_config c = {.d_model = chosen(s->d_model, t->d_model),
-                    .n_layer = chosen(s->n_layer, t->n_layer),
-                    .d_state = chosen(s->d_state, RANK_SHARE),
-                    .d_conv = (int)s->d_conv,
-                    .patch_size = chosen(s->patch_size, t->patch_size),
-                    .n_classes = student_classes(i),
-                    .n_group = 1,
-                    .n_special = 1,
-                    .tied_decay = s->tied_decay,
-                    .class_middle = true,
-                    .norm_eps = 1e-5};
-    c.d_inner = (int)s->expand * c.d_model;
-    c.dt_rank = chosen(s->dt_rank, (c.d_model + RANK_SHARE - 1) / RANK_SHARE);
-    if (t->image_size % c.patch_size != 0)
-        return cab_fail(CAB_ESHAPE, "student.patch_size is %d, images have %d pixels a side: not a multiple",
-                        c.patch_size, t->image_size);
-    cab_config_set_image(&c, t->image_size);
-    CAB_TRY(cab_architecture_find("vim", "student.architecture", &arch));
-    CAB_TRY(check_fits(i, &c));
-    return cab_model_create(arch, &c, i->setup.backend, i->setup.precision, student);
+    const cab_domain_setup *setup = &i->setup;
+    const cab_student_source source = {
+        .teacher = setup->teacher, .recipe = setup->recipe, .n_classes = student_classes(i)};
+    return cab_student_create(&source, setup->backend, setup->precision, student);
 }
 
 static cab_status open_given(const cab_image_data *i, cab_model **student)
@@ -268,8 +227,11 @@ static cab_status images_initialise(void *data, cab_model *student, const int *l
 {
     const cab_image_data *i = data;
     const cab_recipe *r = i->setup.recipe;
-    return cab_initialise_images(student, i->setup.teacher, r, layer_map,
-                                 r->student.classes == CAB_CLASSES_DATA ? i->map : NULL);
+    const cab_student_source source = {.teacher = i->setup.teacher,
+                                       .recipe = r,
+                                       .layer_map = layer_map,
+                                       .class_map = r->student.classes == CAB_CLASSES_DATA ? i->map : NULL};
+    return cab_student_initialise(student, &source);
 }
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
@@ -532,7 +494,6 @@ static void images_sample_size(const cab_model *student, int64_t length, char *o
 const cab_domain cab_domain_images = {
     .recipes = &cab_recipe_images,
     .smaller = "data.image_size",
-    .students = "vim",
     .periodic = PERIODIC_IMAGES,
     .open = images_open,
     .close = images_close,

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "distill/initialise.h"
+#include "distill/students.h"
 #include "train/compare_internal.h"
 
 #include <inttypes.h>
@@ -83,61 +83,14 @@ static cab_status text_open(const cab_domain_setup *setup, void **data, cab_doma
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
-static int chosen(int64_t value, int fallback)
-{
-    return value > 0 ? (int)value : fallback;
-}
-
-/* Master, gradient, bf16 copy and two moments of every parameter, said before any is allocated. */
-static cab_status check_student_fits(const cab_text_data *d, const cab_config *c)
-{
-    const double bytes_per_parameter = 4 + 4 + 2 + 8;
-    double D = c->d_model, states = (double)c->n_group * c->d_state, channels = D + 2 * states;
-    double layer =
-        (channels + D + c->n_head) * D + D * D + 2 * D * c->d_mlp + c->d_mlp + channels * (c->d_conv + 1) + 5 * D;
-    double parameters = 2.0 * c->vocab_size * D + c->n_layer * layer;
-    double available = d->setup.backend->available(d->setup.backend);
-    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
-    if (parameters * bytes_per_parameter <= available)
-        return CAB_OK;
-    return cab_fail(
-        CAB_ENOMEM, "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
-        parameters * 1e-6, cab_format_bytes(parameters * bytes_per_parameter, need), cab_format_bytes(available, have));
-}
-
-static cab_status text_new_student(const cab_text_data *d, cab_model **student)
-{
-    const cab_recipe *r = d->setup.recipe;
-    const cab_config *t = &d->setup.teacher->config;
-    const cab_arch *arch = NULL;
-    cab_config c = {.vocab_size = t->vocab_size,
-                    .d_model = chosen(r->student.d_model, t->d_model),
-                    .n_layer = chosen(r->student.n_layer, t->n_layer),
-                    .n_head = chosen(r->student.n_head, t->n_head),
-                    .d_mlp = chosen(r->student.d_mlp, t->d_mlp),
-                    .d_conv = (int)r->student.d_conv,
-                    .max_length = (int)d->seq_len,
-                    .norm_eps = t->norm_eps,
-                    .activation = t->activation,
-                    .bos_token = t->bos_token,
-                    .eos_token = t->eos_token};
-    CAB_TRY(cab_architecture_find("phi-mamba", "student.architecture", &arch));
-    if (c.d_model % c.n_head != 0)
-        return cab_fail(CAB_ESHAPE, "student.d_model %d is not a multiple of student.n_head %d", c.d_model, c.n_head);
-    c.n_kv_head = c.n_group = c.n_head;
-    c.head_dim = c.d_model / c.n_head;
-    c.d_state = chosen(r->student.d_state, t->head_dim);
-    CAB_TRY(check_student_fits(d, &c));
-    return cab_model_create(arch, &c, d->setup.backend, d->setup.precision, student);
-}
-
 static cab_status text_student(void *data, cab_model **student)
 {
     cab_text_data *d = data;
     const cab_domain_setup *setup = &d->setup;
     const char *path = setup->recipe->student.path, *teacher = setup->recipe->teacher.path;
+    const cab_student_source source = {.teacher = setup->teacher, .recipe = setup->recipe, .seq_len = d->seq_len};
     if (path[0] == '\0')
-        return text_new_student(d, student);
+        return cab_student_create(&source, setup->backend, setup->precision, student);
     CAB_TRY(cab_model_open(path, setup->backend, setup->precision, true, student));
     const cab_model *s = *student;
     if (!s->arch->student)
@@ -154,7 +107,9 @@ static cab_status text_student(void *data, cab_model **student)
 static cab_status text_initialise(void *data, cab_model *student, const int *layer_map)
 {
     const cab_text_data *d = data;
-    return cab_initialise(student, d->setup.teacher, d->setup.recipe, layer_map);
+    const cab_student_source source = {
+        .teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map};
+    return cab_student_initialise(student, &source);
 }
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
@@ -373,7 +328,6 @@ static void text_sample_size(const cab_model *student, int64_t length, char *out
 const cab_domain cab_domain_text = {
     .recipes = &cab_recipe_text,
     .smaller = "data.seq_len",
-    .students = "phi-mamba",
     .periodic = 16384,
     .teacher_alone = true,
     .open = text_open,

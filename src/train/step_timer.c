@@ -7,6 +7,7 @@
 #include "device/device.h"
 #include "distill/layer_map.h"
 #include "distill/objective.h"
+#include "distill/students.h"
 #include "models/synthetic.h"
 #include "train/domain.h"
 #include "train/limits.h"
@@ -52,7 +53,7 @@ static cab_status timer_open_models(timer *t)
     if (o->student_config != NULL)
         CAB_TRY(cab_model_synthetic(o->student_config, o->image_size, t->backend, o->precision, true, &t->student));
     else
-        CAB_TRY(cab_model_synthetic_student(t->teacher, o->n_layer, true, &t->student));
+        CAB_TRY(cab_student_synthetic(t->teacher, o->n_layer, true, &t->student));
     t->domain = cab_domain_of(t->student);
     if (cab_domain_of(t->teacher) != t->domain)
         return cab_fail(CAB_EARG, "the teacher reads %s, the student %s", cab_domain_of(t->teacher)->recipes->name,

@@ -39,6 +39,38 @@ static void defaults_come_from_the_rows(void **state)
     assert_null(sample.shop);
 }
 
+/* What was set to its default is set all the same. */
+static void an_option_knows_whether_it_was_set(void **state)
+{
+    (void)state;
+    struct sample sample = {0};
+    assert_ok(cab_options_init(sample_table(), &sample));
+    for (unsigned i = 0; i < sample_table().count; i++)
+        assert_false(cab_option_given(&sample_table().rows[i], &sample));
+    assert_ok(cab_option_set(row("coats"), &sample, "coats", "2"));
+    assert_true(cab_option_given(row("coats"), &sample) && sample.coats_given && !sample.gloss_given);
+    assert_true(cab_option_at_default(row("coats"), &sample));
+    assert_ok(cab_option_preset(row("coats"), &sample, "coats", "9"));
+    assert_ok(cab_option_preset(row("shop"), &sample, "shop", "mill"));
+    assert_int_equal(sample.coats, 2);
+    assert_string_equal(sample.shop, "mill");
+    assert_false(sample.shop_given || cab_option_at_default(row("shop"), &sample));
+    assert_ok(cab_option_append(row("walls"), &sample, "walls", "3"));
+    cab_option_empty(row("rooms"), &sample);
+    assert_true(sample.walls_given && sample.rooms_given);
+    for (unsigned i = 0; i < sample_table().count; i++)
+        assert_ok(cab_option_reset(&sample_table().rows[i], &sample));
+    assert_string_equal(sample.shop, "corner");
+    assert_int_equal(sample.walls.count, 1);
+    cab_option_forget(row("walls"), &sample);
+    assert_ok(cab_option_reset(row("walls"), &sample));
+    assert_int_equal(sample.walls.count, 0);
+    assert_fails(cab_option_set(row("gloss"), &sample, "gloss", "2"), CAB_EARG, "gloss");
+    assert_false(sample.gloss_given); /* refused: not set */
+    cab_options_clear(sample_table(), &sample);
+    assert_false(sample.coats_given);
+}
+
 static void values_are_read_and_written_back(void **state)
 {
     (void)state;
@@ -162,11 +194,9 @@ static void the_nearest_word_is_suggested(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_come_from_the_rows),
-        cmocka_unit_test(values_are_read_and_written_back),
-        cmocka_unit_test(wrong_values_leave_the_field_as_it_was),
-        cmocka_unit_test(lists_are_replaced_and_appended),
-        cmocka_unit_test(options_describe_themselves),
+        cmocka_unit_test(defaults_come_from_the_rows),      cmocka_unit_test(an_option_knows_whether_it_was_set),
+        cmocka_unit_test(values_are_read_and_written_back), cmocka_unit_test(wrong_values_leave_the_field_as_it_was),
+        cmocka_unit_test(lists_are_replaced_and_appended),  cmocka_unit_test(options_describe_themselves),
         cmocka_unit_test(the_nearest_word_is_suggested),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

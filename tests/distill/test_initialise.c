@@ -2,7 +2,7 @@
  * sees the teacher's queries, keys and values. */
 #include "base/log.h"
 #include "base/memory.h"
-#include "distill/initialise.h"
+#include "distill/initialise_phi_mamba.h"
 #include "pair.h"
 
 enum { LENGTH = 6 };
@@ -23,7 +23,7 @@ static cab_recipe *recipe_with(const char *const *settings)
 static void initialise(pair *p, const int *map, const char *const *settings)
 {
     cab_recipe *recipe = recipe_with(settings);
-    assert_ok(cab_initialise(p->student, p->teacher, recipe, map));
+    assert_ok(cab_initialise_phi_mamba(p->student, p->teacher, recipe, map));
     cab_recipe_free(recipe);
 }
 

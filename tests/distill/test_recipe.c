@@ -441,6 +441,56 @@ static void test_images(void **state)
     }
 }
 
+/* What a file sets to the default of another architecture or of no method stays when these change. */
+static void test_what_was_set_stays(void **state)
+{
+    (void)state;
+    cab_recipe *recipe = parse("method: cab\ntrain: {batch: 8, warmup: 0.07}\nbridge: {feature_map: none, hidden: 0}\n"
+                               "init: {conv_identity: false}\n");
+    set(recipe, "student.architecture", "vim");
+    assert_true(recipe->train.batch == 8 && recipe->train.warmup == 0.07 && recipe->train.beta2 == 0.999);
+    assert_int_equal(recipe->bridge.feature_map, CAB_BRIDGE_MAP_NONE);
+    assert_true(recipe->bridge.hidden == 0 && recipe->student.d_state == 16);
+    assert_true(recipe->init.near_identity && !recipe->init.conv_identity && recipe->stages_count == 1);
+    set(recipe, "student.architecture", "phi-mamba"); /* and back, where conv_identity is the preset's */
+    assert_true(!recipe->init.conv_identity && !recipe->init.near_identity && recipe->stages_count == 2);
+    assert_true(recipe->train.batch == 8 && recipe->train.beta2 == 0.95 && recipe->student.d_state == 0);
+    for (int method = CAB_METHOD_VANILLA; method <= CAB_METHOD_CAB_BEST; method++)
+        assert_int_equal(cab_recipe_apply_method(recipe, method), CAB_OK);
+    set(recipe, "student.architecture", "vim");
+    assert_true(recipe->train.batch == 8 && recipe->train.warmup == 0.07);
+    assert_int_equal(recipe->bridge.hidden, 0);
+    cab_recipe_free(recipe);
+    recipe = parse("method: cab\nstages: [{name: mine, ce: 1}]\n");
+    set(recipe, "student.architecture", "vim");
+    assert_int_equal(recipe->stages_count, 1);
+    assert_string_equal(recipe->stages[0].name, "mine");
+    set(recipe, "method", "cab"); /* set after the stages: replaces them */
+    assert_string_equal(recipe->stages[0].name, "distil");
+    cab_recipe_free(recipe);
+}
+
+/* Keys of another student than the recipe's would change nothing: they are refused by name. */
+static void test_keys_of_another_student(void **state)
+{
+    (void)state;
+    cab_recipe *recipe = preset("soft");
+    set(recipe, "teacher.path", "t");
+    set(recipe, "data.train", "a.txt");
+    set(recipe, "data.eval", "b.txt");
+    set(recipe, "out", "run");
+    set(recipe, "train.tokens", "1000");
+    assert_ok(cab_recipe_validate(recipe));
+    set(recipe, "student.expand", "3");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.expand is of vim, the student is phi-mamba");
+    set(recipe, "student.expand", "2");
+    set(recipe, "student.architecture", "vim");
+    assert_ok(cab_recipe_validate(recipe));
+    set(recipe, "init.gate_open", "true");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "init.gate_open is of phi-mamba, the student is vim");
+    cab_recipe_free(recipe);
+}
+
 static void test_augmentation(void **state)
 {
     (void)state;
@@ -516,6 +566,8 @@ int main(void)
         cmocka_unit_test(test_validate),
         cmocka_unit_test(test_stage_steps),
         cmocka_unit_test(test_images),
+        cmocka_unit_test(test_what_was_set_stays),
+        cmocka_unit_test(test_keys_of_another_student),
         cmocka_unit_test(test_augmentation),
         cmocka_unit_test(test_passes),
         cmocka_unit_test_setup_teardown(test_files, temp_setup, temp_teardown),

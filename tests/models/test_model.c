@@ -43,6 +43,25 @@ static void test_every_architecture_loads(void **state)
         }
 }
 
+/* A dry build counts what a build makes. */
+static void test_parameters_are_counted(void **state)
+{
+    tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32), tiny_llama(CAB_F32), tiny_phi_mamba(CAB_F32)};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        cab_model *model = NULL;
+        cab_model_count count;
+        uint64_t matrices = 0;
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &models[i], 1), CAB_PRECISION_FP32, &model));
+        for (size_t t = 0; t < cab_params_count(model->params); t++)
+            if (cab_params_at(model->params, t)->n_dim == 2)
+                matrices += (uint64_t)cab_elements(cab_params_at(model->params, t));
+        assert_ok(cab_model_count_parameters(model->arch, &model->config, &count));
+        assert_int_equal(count.parameters, cab_model_parameters(model));
+        assert_int_equal(count.matrices, matrices);
+        cab_model_free(model);
+    }
+}
+
 static void test_configuration(void **state)
 {
     tiny t = tiny_phi(CAB_F32);
@@ -520,6 +539,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(test_every_architecture_loads),
+        TEMP_TEST(test_parameters_are_counted),
         TEMP_TEST(test_configuration),
         TEMP_TEST(test_untied_head),
         TEMP_TEST(test_bf16_matrices_are_mapped),

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "device/device.h"
+#include "distill/students.h"
 #include "models/synthetic.h"
 #include "runs.h"
 #include "train/decode.h"
@@ -28,7 +29,7 @@ static models open_models(const char *device, cab_precision precision)
     models m = {0};
     assert_ok(cab_backend_open(device, &m.backend));
     assert_ok(cab_model_open(runs_teacher, m.backend, precision, false, &m.each[0]));
-    assert_ok(cab_model_synthetic_student(m.each[0], 0, false, &m.each[1]));
+    assert_ok(cab_student_synthetic(m.each[0], 0, false, &m.each[1]));
     return m;
 }
 

@@ -1,4 +1,4 @@
-/* initialise.c - the student's first parameters.
+/* initialise_phi_mamba.c - the first parameters of the student of text.
  *
  * Fresh: matrices uniform in +-1/sqrt(fan in), embedding normal 0.02, norms 1 and 0, convolution uniform, D = skip.
  *
@@ -10,7 +10,7 @@
  *              passes the current token), of fc1 for the MLP. The output projection's bias joins fc2's: the branches add.
  *   decay      in_proj has no bias, but LN's output sums to zero, so b0 in every column adds a constant to a row of in_proj:
  *              a_log = -logit(decay), the same for every token, until training moves it. */
-#include "distill/initialise.h"
+#include "distill/initialise_phi_mamba.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -48,13 +48,13 @@ typedef struct start {
     cab_account accounts[ROWS];
 } start;
 
-/* The values of one parameter. */
+/* The values of one parameter: every tensor of the student's network is one, because its builder made it. */
 static float *of(start *s, const cab_tensor *t)
 {
-    size_t i = 0;
-    while (cab_params_at(s->student->params, i) != t)
-        i++;
-    return s->values[i];
+    for (size_t i = 0; i < cab_params_count(s->student->params); i++)
+        if (cab_params_at(s->student->params, i) == t)
+            return s->values[i];
+    return NULL;
 }
 
 static cab_random stream_of(const start *s, const cab_tensor *t)
@@ -367,8 +367,8 @@ static cab_status write_all(start *s)
     return CAB_OK;
 }
 
-cab_status cab_initialise(cab_model *student, const cab_model *teacher, const struct cab_recipe *recipe,
-                          const int *layer_map)
+cab_status cab_initialise_phi_mamba(cab_model *student, const cab_model *teacher, const struct cab_recipe *recipe,
+                                    const int *layer_map)
 {
     start s = {.student = student, .teacher = teacher, .recipe = recipe, .layer_map = layer_map};
     static const char *const names[ROWS] = {"embedding", "head",   "final norm", "norm before the mixer",

@@ -1,0 +1,88 @@
+#include "distill/students.h"
+
+#include "base/log.h"
+#include "distill/student_list.h"
+#include "models/synthetic.h"
+
+#define DECLARE(name, word) extern const cab_student cab_student_##name;
+CAB_STUDENTS(DECLARE, DECLARE)
+#define POINTER(name, word) &cab_student_##name,
+static const cab_student *const students[] = {CAB_STUDENTS(POINTER, POINTER)};
+
+const cab_student *cab_student_of(const cab_recipe *recipe)
+{
+    return students[recipe->student.architecture];
+}
+
+const cab_student *cab_student_at(unsigned index)
+{
+    return index < sizeof students / sizeof *students ? students[index] : NULL;
+}
+
+const cab_student *cab_student_for(const cab_recipe_domain *domain)
+{
+    size_t i = 0;
+    while (i + 1 < sizeof students / sizeof *students && students[i]->domain != domain)
+        i++;
+    return students[i];
+}
+
+int cab_student_chosen(int64_t value, int fallback)
+{
+    return value > 0 ? (int)value : fallback;
+}
+
+/* Master, gradient and two moments of every parameter, and the bf16 copy of every matrix. */
+static cab_status check_fits(const cab_arch *arch, const cab_config *config, cab_backend *backend,
+                             cab_precision precision)
+{
+    cab_model_count count;
+    char need[CAB_FORMAT_MAX], have[CAB_FORMAT_MAX];
+    CAB_TRY(cab_model_count_parameters(arch, config, &count));
+    const double copies = precision == CAB_PRECISION_BF16 ? 2.0 * (double)count.matrices : 0;
+    const double bytes = (4 + 4 + 8) * (double)count.parameters + copies, available = backend->available(backend);
+    if (bytes <= available)
+        return CAB_OK;
+    return cab_fail(CAB_ENOMEM,
+                    "the student has %.0f M parameters; training needs %s for them and the optimizer, %s are available",
+                    (double)count.parameters * 1e-6, cab_format_bytes(bytes, need), cab_format_bytes(available, have));
+}
+
+cab_status cab_student_create(const cab_student_source *source, cab_backend *backend, cab_precision precision,
+                              cab_model **student)
+{
+    const cab_student *row = cab_student_of(source->recipe);
+    cab_config config = {0};
+    CAB_TRY(row->derive(source, &config));
+    CAB_TRY(check_fits(row->arch, &config, backend, precision));
+    return cab_model_create(row->arch, &config, backend, precision, student);
+}
+
+cab_status cab_student_initialise(cab_model *student, const cab_student_source *source)
+{
+    return cab_student_of(source->recipe)->initialise(student, source);
+}
+
+cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool trainable, cab_model **student)
+{
+    const cab_student *row = cab_student_for(&cab_recipe_text);
+    cab_student_source source = {.teacher = teacher, .seq_len = teacher->config.max_length};
+    cab_recipe *recipe = NULL;
+    cab_config config = {0};
+    cab_status status;
+    if (cab_model_reads_images(teacher))
+        return cab_fail(CAB_EARG, "a student of images: give --student-config");
+    CAB_TRY(cab_recipe_new(&recipe));
+    recipe->student.n_layer = n_layer;
+    source.recipe = recipe;
+    CAB_GOTO(row->derive(&source, &config));
+    CAB_GOTO(cab_model_create_as(row->arch, &config, teacher->backend, teacher->precision, trainable, student));
+    status = cab_model_randomise(*student);
+    if (status != CAB_OK) {
+        cab_model_free(*student);
+        *student = NULL;
+    }
+done:
+    cab_recipe_free(recipe);
+    return status;
+}
