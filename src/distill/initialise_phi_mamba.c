@@ -200,7 +200,7 @@ static float fold_row(const start *s, const projection *p, int64_t row, float sc
     const float *w = p->w.values + row * p->w.columns;
     double constant = p->b.values != NULL ? p->b.values[row] : 0;
     for (int64_t i = 0; i < p->w.columns; i++) {
-        float folded = s->recipe->init.fold ? w[i] * p->g.values[i] : w[i];
+        float folded = s->recipe->init.fold && p->g.values != NULL ? w[i] * p->g.values[i] : w[i];
         if (s->recipe->init.fold)
             constant += (double)w[i] * (p->c.values != NULL ? p->c.values[i] : 0) - (double)folded * norm_bias;
         out[i] = folded * scale;
@@ -285,7 +285,7 @@ static cab_status reuse_mlp(start *s, const cab_block *y, int layer)
     CAB_GOTO(take(s, CAB_PART_FC2_W, layer, &w2));
     CAB_GOTO(take(s, CAB_PART_FC2_B, layer, &b2));
     CAB_GOTO(take(s, CAB_PART_OUT_B, layer, &out_bias));
-    if (s->teacher->network.blocks[layer].mlp.gate.w != NULL) {
+    if (cab_mlp_gated(&s->teacher->network.blocks[layer].mlp)) {
         cab_account_note(&s->accounts[ROW_MLP], false, "the teacher's has a gate, the student's none");
         goto done;
     }

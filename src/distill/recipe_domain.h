@@ -14,11 +14,11 @@ typedef struct cab_preset {
 } cab_preset;
 
 typedef struct cab_recipe_domain {
-    const char *name;                   /* "text" */
-    const char *unit;                   /* "tokens" */
-    const char *parts;                  /* what data.fraction is a share of: "the documents" */
-    bool sequences;                     /* a sample is data.seq_len units (0: as many as the teacher takes), not one */
-    const cab_preset *presets;          /* by method; that of CAB_METHOD_CUSTOM has no stages */
+    const char *name;          /* "text" */
+    const char *unit;          /* "tokens" */
+    const char *parts;         /* what data.fraction is a share of: "the documents" */
+    bool sequences;            /* a sample is data.seq_len units (0: as many as the teacher takes), not one */
+    const cab_preset *presets; /* by method; that of CAB_METHOD_CUSTOM has no stages */
     /* Peak learning rate where neither the stage nor the recipe gives one, for a student of width d_model; 0 where it needs the
      * width and d_model is 0. */
     double (*lr)(const cab_recipe *recipe, const cab_preset *preset, int64_t d_model);

@@ -22,7 +22,7 @@ typedef struct cab_student_default {
 
 typedef struct cab_student {
     const cab_arch *arch;
-    const cab_recipe_domain *domain; /* what it reads */
+    const cab_recipe_domain *domain;     /* what it reads */
     const cab_student_default *defaults; /* of its recipe, where they differ from the options' own; key NULL ends */
     const char *const *keys;             /* of recipes, that it has and no other; NULL ends */
     /* The sizes of a new one. CAB_ESHAPE where recipe and teacher contradict one another. */

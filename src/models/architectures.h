@@ -4,7 +4,14 @@
 
 #include "models/model.h"
 
-#define CAB_ARCHITECTURES(X) X(gpt2) X(phi) X(llama) X(phi_mamba) X(vit) X(deit) X(vim)
+/* clang-format off */
+#define CAB_ARCHITECTURES(X)                                                                                           \
+    X(gpt2) X(phi) X(llama) X(mistral) X(qwen2) X(qwen3) X(phi3) X(stablelm) X(olmo2) X(smollm3) X(starcoder2)         \
+    X(granite) X(gpt_neox) X(opt)                                                                                      \
+    X(phi_mamba)                                                                                                       \
+    X(vit) X(deit)                                                                                                     \
+    X(vim)
+/* clang-format on */
 
 #define CAB_ARCHITECTURE_DECLARE(name) extern const cab_arch cab_arch_##name;
 CAB_ARCHITECTURES(CAB_ARCHITECTURE_DECLARE)

@@ -200,12 +200,52 @@ cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_confi
     return !c->tied || b->source == NULL || by_head ? CAB_OK : check_copy(b, name, head);
 }
 
-cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased)
+cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased, const char *name)
 {
     if (!c->tied)
-        return cab_builder_dense(b, &n->head, c->d_model, c->vocab_size, biased, "lm_head");
+        return cab_builder_dense(b, &n->head, c->d_model, c->vocab_size, biased, name);
     n->head.w = n->embedding;
-    return biased ? cab_builder_vector(b, &n->head.b, c->vocab_size, "lm_head.bias") : CAB_OK;
+    return biased ? cab_builder_vector(b, &n->head.b, c->vocab_size, "%s.bias", name) : CAB_OK;
+}
+
+/* The stored tensor, checked before room for it is taken, picked into values[rows * width]. */
+static cab_status pick(const cab_builder *b, const char *name, int n_dim, const int64_t stored[2], int64_t width,
+                       const int64_t *order, int64_t rows, float *values)
+{
+    const void *data = NULL;
+    float *all = NULL;
+    cab_status status;
+    CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, stored, CAB_F32, &data));
+    CAB_GOTO(CAB_NEW(&all, (size_t)(stored[0] * width), name));
+    CAB_GOTO(cab_checkpoint_read_f32(b->source, name, n_dim, stored, all));
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(values + r * width, all + order[r] * width, (size_t)width * sizeof *values);
+done:
+    cab_free(all);
+    return status;
+}
+
+cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, int64_t stored_rows,
+                              const int64_t *order, const char *short_name)
+{
+    const int64_t shape[2] = {rows, columns}, stored[2] = {stored_rows, columns}, width = columns > 0 ? columns : 1;
+    const int n_dim = columns > 0 ? 2 : 1;
+    char name[CAB_NAME_MAX];
+    float *values = NULL;
+    cab_status status;
+    if (b->source == NULL)
+        return columns > 0 ? cab_builder_matrix(b, out, rows, columns, "%s", short_name)
+                           : cab_builder_vector(b, out, rows, "%s", short_name);
+    cab_builder_name(b, short_name, name);
+    cab_builder_used(b, name);
+    CAB_GOTO(CAB_NEW(&values, (size_t)(rows * width), name));
+    CAB_GOTO(pick(b, name, n_dim, stored, width, order, rows, values));
+    CAB_GOTO(cab_params_add(b->params, name, n_dim == 1 || b->trainable ? CAB_F32 : b->dtype, n_dim, shape,
+                            n_dim == 1 ? CAB_NO_DECAY : CAB_DECAY, out));
+    status = cab_params_write(b->params, *out, values);
+done:
+    cab_free(values);
+    return status;
 }
 
 bool cab_builder_has(const cab_builder *b, const char *name)

@@ -49,11 +49,15 @@ cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_con
 cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
                              const char *name);
 cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name);
+/* Row r of the parameter, (rows, columns) or of columns 0 a vector of rows, is row order[r] of the stored one, which has
+ * stored_rows. */
+cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, int64_t stored_rows,
+                              const int64_t *order, const char *name);
 /* Embedding (V, D) and head of a model of text. Tied, they are one matrix, stored under either name or under both with equal
- * values. The head is "lm_head". */
+ * values. */
 cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_config *c, const char *name,
                                  const char *head);
-cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased);
+cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased, const char *name);
 
 /* Notes that a tensor of the source, by its full name, has been read. */
 void cab_builder_used(cab_builder *b, const char *name);

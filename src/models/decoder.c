@@ -26,7 +26,7 @@ const cab_setting cab_settings_decoder[] = {{"attention_dropout", NULL},
                                             {"partial_rotary_factor", NULL},
                                             {"resid_pdrop", NULL},
                                             {"rope_parameters", NULL},
-                                            {"rope_scaling", "null"},
+                                            {"rope_scaling", NULL},
                                             {"rope_theta", NULL},
                                             {"vocab_size", NULL},
                                             {NULL, NULL}};
@@ -50,36 +50,155 @@ cab_status cab_decoder_parse(const cab_json *json, const char *activation, cab_c
     return CAB_OK;
 }
 
-cab_status cab_rope_parse(const cab_json *json, double partial, cab_config *c)
+cab_status cab_decoder_gated(const cab_json *json, const cab_config *c)
+{
+    if (c->activation == CAB_SILU)
+        return CAB_OK;
+    return cab_fail(CAB_EUNSUPPORTED, "%s: hidden_act is \"%s\"; supported is silu", json->name,
+                    cab_activation_name(c->activation));
+}
+
+static cab_status parse_length(const cab_json *json, json_object *rope, cab_config *c)
+{
+    int64_t original;
+    CAB_TRY(cab_json_int_or(json, rope, "original_max_position_embeddings", 1, 1 << 24, c->max_length, &original));
+    c->rope.original = (int)original;
+    return CAB_OK;
+}
+
+static cab_status parse_yarn(const cab_json *json, json_object *rope, cab_config *c)
+{
+    static const cab_setting only[] = {
+        {"mscale", "null"}, {"mscale_all_dim", "null"}, {"truncate", "true"}, {NULL, NULL}};
+    CAB_TRY(cab_settings_check(json, rope, (const cab_setting *const[]){only, NULL}, false));
+    CAB_TRY(parse_length(json, rope, c));
+    CAB_TRY(cab_positive_parse(json, rope, "beta_slow", 1, &c->rope.low));
+    CAB_TRY(cab_positive_parse(json, rope, "beta_fast", 32, &c->rope.high));
+    return cab_positive_parse(json, rope, "attention_factor", c->rope.factor > 1 ? 0.1 * log(c->rope.factor) + 1 : 1,
+                              &c->rope.scale);
+}
+
+static cab_status parse_llama3(const cab_json *json, json_object *rope, cab_config *c)
+{
+    CAB_TRY(parse_length(json, rope, c));
+    CAB_TRY(cab_positive_parse(json, rope, "low_freq_factor", 1, &c->rope.low));
+    CAB_TRY(cab_positive_parse(json, rope, "high_freq_factor", 4, &c->rope.high));
+    if (c->rope.high <= c->rope.low)
+        return cab_fail(CAB_EFORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", json->name,
+                        c->rope.high, c->rope.low);
+    return CAB_OK;
+}
+
+/* The kind of one object, rope_parameters or rope_scaling, whose type was "type" before it was "rope_type". */
+static cab_status parse_kind(const cab_json *json, json_object *rope, cab_config *c)
 {
     const char *type = NULL;
+    CAB_TRY(cab_json_string_or(json, rope, "type", "default", &type));
+    CAB_TRY(cab_json_string_or(json, rope, "rope_type", type, &type));
+    if (strcmp(type, "default") == 0 || strcmp(type, "dynamic") == 0)
+        return CAB_OK;
+    c->rope.kind = strcmp(type, "linear") == 0   ? CAB_ROPE_LINEAR
+                   : strcmp(type, "llama3") == 0 ? CAB_ROPE_LLAMA3
+                   : strcmp(type, "yarn") == 0   ? CAB_ROPE_YARN
+                                                 : CAB_ROPE_DEFAULT;
+    if (c->rope.kind == CAB_ROPE_DEFAULT)
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "%s: rope_type is \"%s\"; supported are default, linear, dynamic, llama3 and yarn", json->name,
+                        type);
+    CAB_TRY(cab_json_number(json, rope, "factor", &c->rope.factor));
+    CAB_TRY(cab_positive_parse(json, rope, "factor", 1, &c->rope.factor));
+    return c->rope.kind == CAB_ROPE_LLAMA3 ? parse_llama3(json, rope, c)
+           : c->rope.kind == CAB_ROPE_YARN ? parse_yarn(json, rope, c)
+                                           : CAB_OK;
+}
+
+cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *c)
+{
+    static const char *const objects[] = {"rope_scaling", "rope_parameters"};
     json_object *rope = NULL;
     CAB_TRY(cab_positive_parse(json, NULL, "partial_rotary_factor", partial, &partial));
-    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", 10000.0, &c->rope.theta));
-    if (json_object_object_get_ex(json->root, "rope_parameters", &rope) && rope != NULL) {
-        CAB_TRY(cab_json_object(json, NULL, "rope_parameters", &rope));
+    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", theta, &c->rope.theta));
+    for (int i = 0; i < 2; i++) {
+        if (!json_object_object_get_ex(json->root, objects[i], &rope) || rope == NULL)
+            continue;
+        CAB_TRY(cab_json_object(json, NULL, objects[i], &rope));
         CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", partial, &partial));
         CAB_TRY(cab_positive_parse(json, rope, "rope_theta", c->rope.theta, &c->rope.theta));
-        CAB_TRY(cab_json_string_or(json, rope, "rope_type", "default", &type));
-        if (strcmp(type, "default") != 0)
-            return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type is \"%s\"; supported is default", json->name, type);
+        CAB_TRY(parse_kind(json, rope, c));
     }
     c->rope.dim = partial <= 1 ? (int)(partial * c->head_dim) / 2 * 2 : 0;
     if (c->rope.dim < 2)
         return cab_fail(CAB_ESHAPE,
                         "%s: partial_rotary_factor %g of head width %d leaves nothing to rotate or too much",
                         json->name, partial, c->head_dim);
+    if (c->rope.kind == CAB_ROPE_YARN && c->rope.dim != c->head_dim)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type yarn with partial_rotary_factor %g; supported is 1",
+                        json->name, partial);
     return CAB_OK;
 }
 
-cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, cab_attention_mixer *a, bool biased,
-                                 const cab_attention_names *names)
+cab_status cab_window_parse(const cab_json *json, int first, cab_config *c)
+{
+    json_object *types = NULL;
+    int64_t window;
+    CAB_TRY(cab_json_int_or(json, NULL, "sliding_window", 1, 1 << 24, 0, &window));
+    c->window = (int)window;
+    if (!json_object_object_get_ex(json->root, "layer_types", &types) || types == NULL) {
+        for (int l = first; l < c->n_layer; l++)
+            c->layer_kinds[l] |= CAB_LAYER_SLIDING;
+        return CAB_OK;
+    }
+    CAB_TRY(cab_json_array(json, NULL, "layer_types", &types));
+    if (json_object_array_length(types) != (size_t)c->n_layer)
+        return cab_fail(CAB_EFORMAT, "%s: \"layer_types\" has %zu entries, num_hidden_layers is %d", json->name,
+                        json_object_array_length(types), c->n_layer);
+    for (int l = 0; l < c->n_layer; l++) {
+        const char *type = json_object_get_string(json_object_array_get_idx(types, (size_t)l));
+        const bool sliding = type != NULL && strcmp(type, "sliding_attention") == 0;
+        if (!sliding && (type == NULL || strcmp(type, "full_attention") != 0))
+            return cab_fail(CAB_EUNSUPPORTED,
+                            "%s: layer_types[%d] is \"%.40s\"; supported are full_attention and sliding_attention",
+                            json->name, l, type != NULL ? type : "null");
+        c->layer_kinds[l] |= sliding ? CAB_LAYER_SLIDING : 0;
+    }
+    return CAB_OK;
+}
+
+void cab_decoder_heads(const cab_config *c, int l, cab_attention_mixer *a)
+{
+    a->shape = cab_config_attention(c, 1.0 / sqrt(c->head_dim));
+    a->shape.window = c->layer_kinds[l] & CAB_LAYER_SLIDING ? c->window : 0;
+    a->rope = c->layer_kinds[l] & CAB_LAYER_NO_ROPE ? (cab_rope){0} : c->rope;
+}
+
+cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,
+                                 const char *out, cab_attention_mixer *a)
 {
     const int64_t D = c->d_model, Q = (int64_t)c->n_head * c->head_dim, K = (int64_t)c->n_kv_head * c->head_dim;
-    a->shape = cab_config_attention(c, 1.0 / sqrt(c->head_dim));
-    a->rope = c->rope;
-    CAB_TRY(cab_builder_dense(b, &a->q, D, Q, biased, names->q));
-    CAB_TRY(cab_builder_dense(b, &a->k, D, K, biased, names->k));
-    CAB_TRY(cab_builder_dense(b, &a->v, D, K, biased, names->v));
-    return cab_builder_dense(b, &a->out, Q, D, biased, names->out);
+    cab_decoder_heads(c, l, a);
+    CAB_TRY(cab_builder_dense(b, &a->q, D, Q, biased, "self_attn.q_proj"));
+    CAB_TRY(cab_builder_dense(b, &a->k, D, K, biased, "self_attn.k_proj"));
+    CAB_TRY(cab_builder_dense(b, &a->v, D, K, biased, "self_attn.v_proj"));
+    return cab_builder_dense(b, &a->out, Q, D, out_biased, out);
+}
+
+cab_status cab_decoder_gated_mlp(cab_builder *b, const cab_config *c, bool biased, cab_mlp *mlp)
+{
+    mlp->act = c->activation;
+    CAB_TRY(cab_builder_dense(b, &mlp->gate, c->d_model, c->d_mlp, biased, "mlp.gate_proj"));
+    CAB_TRY(cab_builder_dense(b, &mlp->up, c->d_model, c->d_mlp, biased, "mlp.up_proj"));
+    return cab_builder_dense(b, &mlp->down, c->d_mlp, c->d_model, biased, "mlp.down_proj");
+}
+
+cab_status cab_decoder_build(cab_builder *b, const cab_config *c, cab_network *n, cab_decoder_block *block,
+                             const char *final_norm, bool norm_biased, bool head_biased)
+{
+    CAB_TRY(cab_builder_embedding(b, n, c, "model.embed_tokens.weight", "lm_head.weight"));
+    for (int l = 0; l < c->n_layer; l++) {
+        cab_builder_layer(b, "model.layers.%d.", l);
+        CAB_TRY(block(b, c, l, &n->blocks[l]));
+    }
+    cab_builder_no_layer(b);
+    CAB_TRY(cab_builder_norm(b, &n->final_norm, c->d_model, c->norm_eps, norm_biased, final_norm));
+    return cab_builder_head(b, n, c, head_biased, "lm_head");
 }

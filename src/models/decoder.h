@@ -1,4 +1,4 @@
-/* decoder.h - what the decoders of transformers have in common: most of their config.json, and how their layers are named. */
+/* decoder.h - what the decoders of transformers have in common: most of their config.json, and how they name their parts. */
 #ifndef CAB_MODELS_DECODER_H
 #define CAB_MODELS_DECODER_H
 
@@ -13,17 +13,29 @@ extern const char *const cab_decoder_unread[];
  * max_position_embeddings, hidden_act, tie_word_embeddings (false), bos_token_id and eos_token_id. The architecture's
  * activation where hidden_act is absent. CAB_ESHAPE where heads do not divide. */
 cab_status cab_decoder_parse(const cab_json *json, const char *activation, cab_config *config);
+/* Refuses another activation than silu, the one that a gated MLP is computed with. */
+cab_status cab_decoder_gated(const cab_json *json, const cab_config *config);
 
-/* Rotary embedding: rope_theta (10000) and partial_rotary_factor (`partial`) at the top level, or in rope_parameters since
- * transformers 5; other kinds than "default" are refused. head_dim must be set. */
-cab_status cab_rope_parse(const cab_json *json, double partial, cab_config *config);
+/* Rotary embedding: rope_theta (`theta`) and partial_rotary_factor (`partial`) at the top level, or in rope_parameters since
+ * transformers 5; rope_type default, linear, llama3, yarn, or dynamic, which within max_position_embeddings is default. Others
+ * are refused. head_dim must be set. */
+cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *config);
 
-/* Separate projections q, k, v and out of the layer in the builder's scope, biased or not, and what they are computed with:
- * all heads of the configuration, causal, scaled by 1 / sqrt(head_dim). */
-typedef struct cab_attention_names {
-    const char *q, *k, *v, *out;
-} cab_attention_names;
-cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, cab_attention_mixer *a, bool biased,
-                                 const cab_attention_names *names);
+/* sliding_window, and which layers it is of: those that layer_types says; without it those from layer `first` on. */
+cab_status cab_window_parse(const cab_json *json, int first, cab_config *config);
+
+/* In the scope of a layer: projections self_attn.{q,k,v}_proj and `out`, biased or not, of all heads of the configuration,
+ * causal, scaled by 1 / sqrt(head_dim), rotary embedding and window as layer l has them. */
+cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,
+                                 const char *out, cab_attention_mixer *a);
+/* What of this needs no tensors. */
+void cab_decoder_heads(const cab_config *c, int l, cab_attention_mixer *a);
+/* mlp.{gate,up,down}_proj. */
+cab_status cab_decoder_gated_mlp(cab_builder *b, const cab_config *c, bool biased, cab_mlp *mlp);
+
+/* model.embed_tokens, model.layers.<l>, each by `block`, the final norm, lm_head. */
+typedef cab_status cab_decoder_block(cab_builder *b, const cab_config *c, int l, cab_block *block);
+cab_status cab_decoder_build(cab_builder *b, const cab_config *c, cab_network *n, cab_decoder_block *block,
+                             const char *final_norm, bool norm_biased, bool head_biased);
 
 #endif

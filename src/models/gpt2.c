@@ -91,7 +91,7 @@ static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
     cab_builder_no_layer(b);
     CAB_TRY(cab_builder_norm(b, &n->final_norm, c->d_model, c->norm_eps, true, "ln_f"));
     cab_builder_prefixes(b, NULL);
-    return cab_builder_head(b, n, c, false);
+    return cab_builder_head(b, n, c, false, "lm_head");
 }
 
 const cab_arch cab_arch_gpt2 = {.name = "gpt2",

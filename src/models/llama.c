@@ -9,49 +9,31 @@
 #include "models/architectures.h"
 #include "models/decoder.h"
 
-static const cab_setting settings[] = {{"attention_bias", NULL},
-                                       {"mlp_bias", NULL},
-                                       {"pretraining_tp", NULL}, /* the same numbers in several products */
-                                       {"rms_norm_eps", NULL},
-                                       {"sliding_window", "null"},
-                                       {NULL, NULL}};
+static const cab_setting settings[] = {{"attention_bias", NULL}, {"mlp_bias", NULL},         {"pretraining_tp", NULL},
+                                       {"rms_norm_eps", NULL},   {"sliding_window", "null"}, {NULL, NULL}};
 static const cab_setting *const setting_tables[] = {settings, cab_settings_decoder, cab_settings_transformers, NULL};
 
 static cab_status configure(const cab_json *json, cab_config *c)
 {
     CAB_TRY(cab_decoder_parse(json, "silu", c));
+    CAB_TRY(cab_decoder_gated(json, c));
     CAB_TRY(cab_positive_parse(json, NULL, "rms_norm_eps", 1e-6, &c->norm_eps));
     CAB_TRY(cab_json_bool_or(json, NULL, "attention_bias", false, &c->attention_bias));
     CAB_TRY(cab_json_bool_or(json, NULL, "mlp_bias", false, &c->mlp_bias));
-    if (c->activation != CAB_SILU)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: hidden_act is \"%s\"; supported is silu", json->name,
-                        cab_activation_name(c->activation));
-    return cab_rope_parse(json, 1, c);
+    return cab_rope_parse(json, 10000, 1, c);
 }
 
-static cab_status build_block(cab_builder *b, const cab_config *c, cab_block *y)
+static cab_status build_block(cab_builder *b, const cab_config *c, int l, cab_block *y)
 {
-    static const cab_attention_names names = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                              "self_attn.o_proj"};
-    y->mlp.act = c->activation;
     CAB_TRY(cab_builder_norm(b, &y->norm, c->d_model, c->norm_eps, false, "input_layernorm"));
-    CAB_TRY(cab_decoder_attention(b, c, &y->attention, c->attention_bias, &names));
+    CAB_TRY(cab_decoder_attention(b, c, l, c->attention_bias, c->attention_bias, "self_attn.o_proj", &y->attention));
     CAB_TRY(cab_builder_norm(b, &y->mlp_norm, c->d_model, c->norm_eps, false, "post_attention_layernorm"));
-    CAB_TRY(cab_builder_dense(b, &y->mlp.gate, c->d_model, c->d_mlp, c->mlp_bias, "mlp.gate_proj"));
-    CAB_TRY(cab_builder_dense(b, &y->mlp.up, c->d_model, c->d_mlp, c->mlp_bias, "mlp.up_proj"));
-    return cab_builder_dense(b, &y->mlp.down, c->d_mlp, c->d_model, c->mlp_bias, "mlp.down_proj");
+    return cab_decoder_gated_mlp(b, c, c->mlp_bias, &y->mlp);
 }
 
 static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
-    CAB_TRY(cab_builder_embedding(b, n, c, "model.embed_tokens.weight", "lm_head.weight"));
-    for (int l = 0; l < c->n_layer; l++) {
-        cab_builder_layer(b, "model.layers.%d.", l);
-        CAB_TRY(build_block(b, c, &n->blocks[l]));
-    }
-    cab_builder_no_layer(b);
-    CAB_TRY(cab_builder_norm(b, &n->final_norm, c->d_model, c->norm_eps, false, "model.norm"));
-    return cab_builder_head(b, n, c, false);
+    return cab_decoder_build(b, c, n, build_block, "model.norm", false, false);
 }
 
 const cab_arch cab_arch_llama = {.name = "llama",

@@ -11,6 +11,10 @@
 
 typedef struct cab_arch cab_arch;
 
+enum { CAB_LAYERS_MAX = 1024 };
+/* What is particular of a layer among those of its model. */
+typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2 } cab_layer_kind;
+
 /* Sizes, in the words of the field; 0 where an architecture has no such thing. */
 typedef struct cab_config {
     int vocab_size, d_model, n_layer, d_mlp;
@@ -23,8 +27,12 @@ typedef struct cab_config {
     bool scale_by_layer;
     bool scale_attention;
     bool attention_bias, mlp_bias;
-    int d_state, d_conv, n_group; /* students; P = d_model / n_head */
-    int d_inner, dt_rank;         /* Mamba-1: E and R */
+    double embedding_scale, attention_scale, branch_scale, head_scale; /* 0: 1, or as usual */
+    bool parallel;                       /* mixer and MLP side by side, where a family has both forms */
+    int window;                          /* tokens that sliding layers see back, themselves included; 0: all */
+    uint8_t layer_kinds[CAB_LAYERS_MAX]; /* bits of cab_layer_kind */
+    int d_state, d_conv, n_group;        /* students; P = d_model / n_head */
+    int d_inner, dt_rank;                /* Mamba-1: E and R */
     bool tied_decay; /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
     int image_size, patch_size; /* image models: pixels of a side */
     int n_classes;

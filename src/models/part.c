@@ -35,7 +35,7 @@ static place projection(const cab_block *block, cab_tap which, bool bias)
 static place place_in_layer(const cab_block *block, cab_part part)
 {
     const cab_mlp *mlp = &block->mlp;
-    const bool attends = block->kind == CAB_MIXER_ATTENTION, gated = mlp->gate.w != NULL;
+    const bool attends = block->kind == CAB_MIXER_ATTENTION, gated = cab_mlp_gated(mlp);
     switch (part) {
     case CAB_PART_NORM_W:
         return vector(block->norm.w);

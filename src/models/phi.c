@@ -15,31 +15,22 @@ static cab_status configure(const cab_json *json, cab_config *c)
 {
     CAB_TRY(cab_decoder_parse(json, "gelu_new", c));
     CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
-    return cab_rope_parse(json, 0.5, c);
+    return cab_rope_parse(json, 10000, 0.5, c);
 }
 
-static cab_status build_block(cab_builder *b, const cab_config *c, cab_block *y)
+static cab_status build_block(cab_builder *b, const cab_config *c, int l, cab_block *y)
 {
-    static const cab_attention_names names = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                              "self_attn.dense"};
-    y->x_last = true;
+    y->parallel = y->x_last = true;
     y->mlp.act = c->activation;
     CAB_TRY(cab_builder_norm(b, &y->norm, c->d_model, c->norm_eps, true, "input_layernorm"));
-    CAB_TRY(cab_decoder_attention(b, c, &y->attention, true, &names));
+    CAB_TRY(cab_decoder_attention(b, c, l, true, true, "self_attn.dense", &y->attention));
     CAB_TRY(cab_builder_dense(b, &y->mlp.up, c->d_model, c->d_mlp, true, "mlp.fc1"));
     return cab_builder_dense(b, &y->mlp.down, c->d_mlp, c->d_model, true, "mlp.fc2");
 }
 
 static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
-    CAB_TRY(cab_builder_embedding(b, n, c, "model.embed_tokens.weight", "lm_head.weight"));
-    for (int l = 0; l < c->n_layer; l++) {
-        cab_builder_layer(b, "model.layers.%d.", l);
-        CAB_TRY(build_block(b, c, &n->blocks[l]));
-    }
-    cab_builder_no_layer(b);
-    CAB_TRY(cab_builder_norm(b, &n->final_norm, c->d_model, c->norm_eps, true, "model.final_layernorm"));
-    return cab_builder_head(b, n, c, true);
+    return cab_decoder_build(b, c, n, build_block, "model.final_layernorm", true, true);
 }
 
 const cab_arch cab_arch_phi = {.name = "phi",

@@ -99,6 +99,7 @@ static cab_status build_mixer(cab_builder *b, const cab_config *c, cab_mamba2 *m
 static cab_status build_block(cab_builder *b, const cab_config *c, cab_block *y)
 {
     y->kind = CAB_MIXER_MAMBA2;
+    y->parallel = true;
     y->mlp.act = c->activation;
     CAB_TRY(cab_builder_norm(b, &y->norm, c->d_model, c->norm_eps, true, "input_layernorm"));
     CAB_TRY(build_mixer(b, c, &y->mamba2));

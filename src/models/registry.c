@@ -15,7 +15,7 @@ const cab_arch *const *cab_architectures(void)
 
 cab_status cab_architecture_find(const char *name, const char *file, const cab_arch **arch)
 {
-    char known[256] = "";
+    char known[512] = "";
     size_t used = 0;
     for (int i = 0; architectures[i] != NULL; i++) {
         if (strcmp(architectures[i]->name, name) == 0) {

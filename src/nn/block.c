@@ -1,6 +1,11 @@
 #include "nn/block.h"
 
-static cab_tensor *record_mixer(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *u)
+static cab_tensor *norm(cab_graph *g, const cab_norm *n, cab_tensor *x)
+{
+    return n->w != NULL ? cab_norm_record(g, n, x) : x;
+}
+
+static cab_tensor *mix(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *u)
 {
     switch (block->kind) {
     case CAB_MIXER_ATTENTION:
@@ -15,10 +20,16 @@ static cab_tensor *record_mixer(cab_graph *g, cab_context *context, const cab_bl
 
 static cab_tensor *record_parallel(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *x)
 {
-    cab_tensor *u = cab_norm_record(g, &block->norm, x);
-    cab_tensor *mixed = record_mixer(g, context, block, u), *mlp = cab_mlp_record(g, &block->mlp, u);
+    cab_tensor *u = norm(g, &block->norm, x), *mixed = mix(g, context, block, u);
+    cab_tensor *mlp = cab_mlp_record(g, &block->mlp, block->mlp_norm.w != NULL ? norm(g, &block->mlp_norm, x) : u);
     return block->x_last ? cab_add(g, 3, (cab_tensor *[]){mixed, mlp, x})
                          : cab_add(g, 3, (cab_tensor *[]){x, mixed, mlp});
+}
+
+static cab_tensor *add_branch(cab_graph *g, const cab_block *block, cab_tensor *x, cab_tensor *branch)
+{
+    branch = block->branch_scale > 0 ? cab_scale(g, branch, block->branch_scale) : branch;
+    return cab_add(g, 2, (cab_tensor *[]){x, branch});
 }
 
 cab_tensor *cab_block_record(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *x)
@@ -26,15 +37,17 @@ cab_tensor *cab_block_record(cab_graph *g, cab_context *context, const cab_block
     if (block->x_apart) {
         cab_tensor *u = cab_add_rms_norm(g, x, context->residual, block->norm.w, block->norm.eps, &context->residual);
         cab_context_tap(context, CAB_TAP_HIDDEN, context->residual);
-        return record_mixer(g, context, block, u);
+        return mix(g, context, block, u);
     }
     cab_context_tap(context, CAB_TAP_HIDDEN, x);
-    if (block->mlp_norm.w == NULL && block->mlp.up.w != NULL)
+    if (block->parallel)
         return record_parallel(g, context, block, x);
-    x = cab_add(g, 2, (cab_tensor *[]){x, record_mixer(g, context, block, cab_norm_record(g, &block->norm, x))});
-    if (block->mlp.up.w == NULL)
+    cab_tensor *mixed = mix(g, context, block, norm(g, &block->norm, x));
+    x = add_branch(g, block, x, norm(g, &block->mixed_norm, mixed));
+    if (block->mlp.down.w == NULL)
         return x;
-    return cab_add(g, 2, (cab_tensor *[]){x, cab_mlp_record(g, &block->mlp, cab_norm_record(g, &block->mlp_norm, x))});
+    cab_tensor *fed = cab_mlp_record(g, &block->mlp, norm(g, &block->mlp_norm, x));
+    return add_branch(g, block, x, norm(g, &block->fed_norm, fed));
 }
 
 bool cab_block_steps(const cab_block *block)

@@ -1,8 +1,10 @@
 /* block.h - one layer of a model as data, and the one function that records it, whatever the architecture.
  *
  *   serial      x = x + mixer(norm(x))     x = x + mlp(mlp_norm(x))
- *   parallel    u = norm(x)                x = x + mixer(u) + mlp(u)
+ *   parallel    x = x + mixer(norm(x)) + mlp(mlp_norm(x)), or both of norm(x)
  *   no MLP      x = x + mixer(norm(x))
+ *
+ * A norm that is absent leaves x as it is. What mixer and MLP give may be normed again before it is added.
  *
  * A mixer sets its taps where it makes them: query, key, value, and where it has them decay and those of its second
  * direction. The block sets `hidden`, its input. */
@@ -23,9 +25,12 @@ typedef struct cab_block {
         cab_mamba2 mamba2;
         cab_vim_mixer vim;
     };
-    cab_norm mlp_norm; /* w NULL: parallel, the MLP reads what the mixer reads */
-    cab_mlp mlp;       /* up.w NULL: none */
-    bool x_last;       /* parallel: the sum is (mixer + mlp) + x, which rounds otherwise than (x + mixer) + mlp */
+    cab_norm mlp_norm;             /* w NULL: none, or of a parallel block the other */
+    cab_mlp mlp;                   /* down.w NULL: none */
+    cab_norm mixed_norm, fed_norm; /* of what the mixer and the MLP give; w NULL: none */
+    float branch_scale;            /* of what mixer and MLP give; 0: 1 */
+    bool parallel;
+    bool x_last;  /* parallel: the sum is (mixer + mlp) + x, which rounds otherwise than (x + mixer) + mlp */
     bool x_apart; /* no MLP: the sum is kept apart, in fp32, and the block hands on what it adds (cab_add_rms_norm) */
 } cab_block;
 

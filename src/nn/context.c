@@ -18,7 +18,34 @@ void cab_context_tap(const cab_context *context, cab_tap tap, cab_tensor *t)
         arrays[tap][context->layer] = t;
 }
 
-/* inv_freq[i] = theta^(-2 i / dim), i < dim / 2, as an input of the graph. */
+static const double two_pi = 6.283185307179586;
+
+/* The pair of features that turns so many times in the original length. */
+static double pair_of(const cab_rope *rope, double turns)
+{
+    return rope->dim * log(rope->original / (turns * two_pi)) / (2 * log(rope->theta));
+}
+
+/* How much of pair i's frequency is left as it is: 1 all, 0 nothing, which divides it by the factor. */
+static double kept(const cab_rope *rope, int i, double frequency)
+{
+    const double turns = rope->original * frequency / two_pi;
+    const double first = fmax(floor(pair_of(rope, rope->high)), 0);
+    const double last = fmin(ceil(pair_of(rope, rope->low)), rope->dim - 1);
+    switch (rope->kind) {
+    case CAB_ROPE_DEFAULT:
+        return 1;
+    case CAB_ROPE_LINEAR:
+        return 0;
+    case CAB_ROPE_LLAMA3:
+        return fmin(fmax((turns - rope->low) / (rope->high - rope->low), 0), 1);
+    case CAB_ROPE_YARN:
+        return 1 - fmin(fmax((i - first) / (last == first ? 0.001 : last - first), 0), 1);
+    }
+    return 1;
+}
+
+/* f[i], i < dim / 2, as an input of the graph. */
 static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope)
 {
     int half = rope->dim / 2;
@@ -27,18 +54,26 @@ static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope)
     if (t == NULL)
         return NULL;
     cab_status status = CAB_NEW(&values, (size_t)half, "rotary frequencies");
-    for (int i = 0; status == CAB_OK && i < half; i++)
-        values[i] = (float)pow(rope->theta, -2.0 * i / rope->dim);
+    for (int i = 0; status == CAB_OK && i < half; i++) {
+        const double frequency = pow(rope->theta, -2.0 * i / rope->dim), part = kept(rope, i, frequency);
+        values[i] = (float)(part == 1 ? frequency : part * frequency + (1 - part) * frequency / rope->factor);
+    }
     if (status == CAB_OK)
         status = cab_tensor_write(g, t, values);
     cab_free(values);
     return status == CAB_OK ? t : cab_graph_fail(g, status, "%s", cab_error_text());
 }
 
+static bool same(const cab_rope *a, const cab_rope *b)
+{
+    return a->theta == b->theta && a->dim == b->dim && a->kind == b->kind && a->factor == b->factor &&
+           a->low == b->low && a->high == b->high && a->original == b->original;
+}
+
 static cab_tensor *frequencies(cab_graph *g, cab_context *context, const cab_rope *rope)
 {
     for (int i = 0; i < context->n_rope; i++)
-        if (context->ropes[i].rope.dim == rope->dim && context->ropes[i].rope.theta == rope->theta)
+        if (same(&context->ropes[i].rope, rope))
             return context->ropes[i].frequencies;
     if (context->n_rope == CAB_ROPES_MAX)
         return cab_graph_fail(g, CAB_EUNSUPPORTED, "more than %d rotary embeddings in one model", CAB_ROPES_MAX);
@@ -48,5 +83,8 @@ static cab_tensor *frequencies(cab_graph *g, cab_context *context, const cab_rop
 
 cab_tensor *cab_context_rotate(cab_graph *g, cab_context *context, cab_tensor *x, const cab_rope *rope, int n_head)
 {
-    return rope->dim == 0 ? x : cab_rotary(g, x, frequencies(g, context, rope), context->position, n_head);
+    if (rope->dim == 0)
+        return x;
+    x = cab_rotary(g, x, frequencies(g, context, rope), context->position, n_head);
+    return rope->kind == CAB_ROPE_YARN ? cab_scale(g, x, (float)rope->scale) : x;
 }

@@ -26,10 +26,21 @@ typedef enum cab_tap {
     CAB_TAPS
 } cab_tap;
 
-/* Rotary position embedding: dim features of every head turn, feature pair i by theta^(-2 i / dim) a token. */
+/* Rotary position embedding: dim features of every head turn, feature pair i by f[i] = theta^(-2 i / dim) a token, or by what
+ * lets a model read further than it was trained on at first:
+ *
+ *   linear    f / factor
+ *   llama3    f / factor for wavelengths beyond original / low, f for those below original / high, a mean of both between
+ *   yarn      f / factor for pairs that turn less than `low` times in `original` tokens, f for those that turn more than `high`
+ *             times, a mean of both between, all rounded to whole pairs; and what is turned is multiplied by `scale` */
+typedef enum cab_rope_kind { CAB_ROPE_DEFAULT, CAB_ROPE_LINEAR, CAB_ROPE_LLAMA3, CAB_ROPE_YARN } cab_rope_kind;
+
 typedef struct cab_rope {
     double theta;
     int dim; /* 0: none */
+    cab_rope_kind kind;
+    double factor, low, high, scale;
+    int original; /* tokens that it was trained on at first */
 } cab_rope;
 
 enum { CAB_ROPES_MAX = 4 }; /* different ones within a model */

@@ -16,13 +16,16 @@ typedef struct cab_norm {
 
 /* y = down(act(up(x))), or gated: y = down(act(gate(x)) * up(x)) */
 typedef struct cab_mlp {
-    cab_dense gate; /* w NULL: not gated. Gated, act is CAB_SILU */
+    cab_dense gate_up; /* outputs of gate, then up, in one product; w NULL: two, or */
+    cab_dense gate;    /* w NULL too: not gated. Gated, act is CAB_SILU */
     cab_dense up, down;
     cab_activation_kind act;
 } cab_mlp;
 
 cab_tensor *cab_dense_record(cab_graph *g, const cab_dense *dense, cab_tensor *x);
 cab_tensor *cab_norm_record(cab_graph *g, const cab_norm *norm, cab_tensor *x);
+/* Whether it is gated. */
+bool cab_mlp_gated(const cab_mlp *mlp);
 cab_tensor *cab_mlp_record(cab_graph *g, const cab_mlp *mlp, cab_tensor *x);
 
 #endif

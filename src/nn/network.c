@@ -2,9 +2,11 @@
 
 static cab_tensor *record_input(cab_graph *g, const cab_network *n, const cab_context *context, cab_tensor *input)
 {
-    if (n->embedding != NULL)
-        return cab_embedding(g, input, n->embedding, n->positions, n->positions != NULL ? context->position : NULL,
-                             context->dtype);
+    if (n->embedding != NULL) {
+        cab_tensor *x = cab_embedding(g, input, n->embedding, n->positions,
+                                      n->positions != NULL ? context->position : NULL, context->dtype);
+        return n->embedding_scale > 0 ? cab_scale(g, x, n->embedding_scale) : x;
+    }
     cab_tensor *x = cab_dense_record(g, &n->patches, cab_patches(g, input, n->patch_size, context->dtype));
     return cab_insert_tokens(g, x, n->n_special, n->special, n->special_at, n->positions);
 }
@@ -19,6 +21,8 @@ static cab_tensor *record_output(cab_graph *g, const cab_network *n, cab_context
     }
     x = residual != NULL ? cab_add_rms_norm(g, x, residual, norm->w, norm->eps, &residual)
                          : cab_norm_record(g, norm, x);
+    if (n->head_scale > 0)
+        x = cab_scale(g, x, n->head_scale);
     if (x == NULL || n->read_count < 2)
         return x;
     return cab_reshape(g, x, 3, (int64_t[]){x->shape[0], 1, n->read_count * cab_columns(x)});

@@ -11,6 +11,7 @@ enum { CAB_SPECIAL_MAX = 2 };
 
 typedef struct cab_network {
     cab_tensor *embedding; /* text: (V, D) */
+    float embedding_scale; /* text: of the embedding; 0: 1 */
     cab_dense patches;     /* images: (D, 3 p p), a convolution of stride p */
     int patch_size;
     int n_special; /* tokens beside the patches, (D) each, and where they stand */
@@ -23,6 +24,7 @@ typedef struct cab_network {
     int64_t read_at;    /* images: the head reads read_count tokens from here on, side by side */
     int64_t read_count; /* 0: every token has an output */
     cab_norm final_norm;
+    float head_scale; /* of what the head reads; 0: 1 */
     cab_dense head;
 } cab_network;
 

@@ -4,7 +4,7 @@
  *       gelu_tanh  x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)      gelu_erf  x (1 + erf(x / sqrt(2))) / 2
  *       silu       x sigmoid(x)            relu  max(x, 0)                  tanh
  *   swiglu:    y = silu(gate) up
- *   add:       y = x_0 + ... + x_(n-1)        mean:  y = (x_0 + ... + x_(n-1)) / n
+ *   add:       y = x_0 + ... + x_(n-1)        mean:  y = (x_0 + ... + x_(n-1)) / n        scale:  y = factor x
  *   gate:      y = v silu(z + z_bias)
  *
  * All of one shape, z_bias over the last dimension. Backward passes read the inputs. */
@@ -80,8 +80,6 @@ static cab_tensor *sum(cab_graph *g, int n, cab_tensor *const *xs, float scale)
 {
     if (cab_graph_failed(g))
         return NULL;
-    if (n < 2 || n > CAB_ADD_MAX)
-        return cab_graph_fail(g, CAB_EARG, "add: %d terms, expected 2 to %d", n, CAB_ADD_MAX);
     for (int i = 0; i < n; i++)
         if (!xs[i] || !cab_expect_dtype(g, "add", xs[i], CAB_DTYPES) || !cab_expect_same(g, "add", xs[0], xs[i]))
             return NULL;
@@ -89,14 +87,27 @@ static cab_tensor *sum(cab_graph *g, int n, cab_tensor *const *xs, float scale)
     return record(g, &cab_op_add, n, xs, &attributes, sizeof attributes);
 }
 
+static bool some_terms(cab_graph *g, int n)
+{
+    if (n >= 2 && n <= CAB_ADD_MAX)
+        return true;
+    cab_graph_fail(g, CAB_EARG, "add: %d terms, expected 2 to %d", n, CAB_ADD_MAX);
+    return false;
+}
+
 cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs)
 {
-    return sum(g, n, xs, 1.0f);
+    return some_terms(g, n) ? sum(g, n, xs, 1.0f) : NULL;
 }
 
 cab_tensor *cab_mean(cab_graph *g, int n, cab_tensor *const *xs)
 {
-    return sum(g, n, xs, 1.0f / (float)n);
+    return some_terms(g, n) ? sum(g, n, xs, 1.0f / (float)n) : NULL;
+}
+
+cab_tensor *cab_scale(cab_graph *g, cab_tensor *x, float factor)
+{
+    return factor == 1.0f || x == NULL ? x : sum(g, 1, &x, factor);
 }
 
 cab_tensor *cab_gate(cab_graph *g, cab_tensor *y, cab_tensor *z, cab_tensor *z_bias)

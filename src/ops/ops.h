@@ -66,6 +66,8 @@ cab_tensor *cab_activate(cab_graph *g, cab_tensor *x, cab_activation_kind kind);
 cab_tensor *cab_swiglu(cab_graph *g, cab_tensor *gate, cab_tensor *up);
 /* xs[0] + ... + xs[n-1], 2 <= n <= 4, summed in fp32, in that order. */
 cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs);
+/* factor * x; x itself where factor is 1. */
+cab_tensor *cab_scale(cab_graph *g, cab_tensor *x, float factor);
 /* (xs[0] + ... + xs[n-1]) / n, likewise. */
 cab_tensor *cab_mean(cab_graph *g, int n, cab_tensor *const *xs);
 /* y * silu(z + z_bias): the Mamba gate. y, z (B, L, E), z_bias (E) fp32 or NULL. */

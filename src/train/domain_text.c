@@ -107,8 +107,7 @@ static cab_status text_student(void *data, cab_model **student)
 static cab_status text_initialise(void *data, cab_model *student, const int *layer_map)
 {
     const cab_text_data *d = data;
-    const cab_student_source source = {
-        .teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map};
+    const cab_student_source source = {.teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map};
     return cab_student_initialise(student, &source);
 }
 

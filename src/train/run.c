@@ -30,7 +30,8 @@ static cab_status run_open_models(const cab_recipe *r, cab_run *run)
     const cab_domain *of_teacher = cab_domain_of(run->teacher);
     if (of_teacher != run->domain)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
-                        r->teacher.path, run->teacher->arch->name, of_teacher->recipes->name, cab_student_for(of_teacher->recipes)->arch->name);
+                        r->teacher.path, run->teacher->arch->name, of_teacher->recipes->name,
+                        cab_student_for(of_teacher->recipes)->arch->name);
     return CAB_OK;
 }
 

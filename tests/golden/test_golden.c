@@ -426,6 +426,8 @@ static void check_model(const student *s, double tolerance)
     record(s, s->model, false, &r);
     cab_tensor *logits = cab_model_record_logits(r.g, s->model, r.hidden);
     cab_graph_keep(r.g, logits);
+    if (s->model->network.head_scale > 0) /* the reference's hidden state is the one before it is scaled for the head */
+        r.hidden = cab_scale(r.g, r.hidden, 1 / s->model->network.head_scale);
     cab_graph_keep(r.g, r.hidden);
     for (int i = 0; i < 3 * c->n_layer; i++)
         cab_graph_keep(r.g, r.taps[i]);

@@ -194,6 +194,42 @@ static void test_values_that_are_not_finite(void **state)
     }
 }
 
+/* A factor of 1 changes nothing, nor does what begins beyond the positions that a model has; another factor does. */
+static void test_rotary_scalings(void **state)
+{
+    static const struct {
+        const char *kind;
+        bool same;
+    } cases[] = {{"dynamic\", \"factor\": 4, \"x\": \"", true},
+                 {"linear\", \"factor\": 1, \"x\": \"", true},
+                 {"linear\", \"factor\": 3, \"x\": \"", false},
+                 {"llama3\", \"factor\": 1, \"original_max_position_embeddings\": 8, \"x\": \"", true},
+                 {"llama3\", \"factor\": 8, \"original_max_position_embeddings\": 8, \"x\": \"", false},
+                 {"yarn\", \"factor\": 1, \"x\": \"", true},
+                 {"yarn\", \"factor\": 4, \"original_max_position_embeddings\": 8, \"x\": \"", false}};
+    const int32_t ids[6] = {3, 1, 4, 1, 5, 9};
+    float *plain = NULL;
+    for (int i = -1; i < (int)(sizeof cases / sizeof *cases); i++) {
+        tiny t = tiny_llama(CAB_F32);
+        cab_model *model = NULL;
+        char changed[200];
+        snprintf(changed, sizeof changed, "\"rope_type\": \"%s\"", i < 0 ? "default" : cases[i].kind);
+        tiny_configure(&t, "\"rope_type\": \"default\"", changed);
+        assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+        float *logits = tiny_logits(model, ids, 1, 6);
+        if (i < 0) {
+            plain = logits;
+        } else {
+            const double distance = tiny_distance(logits, plain, 6 * 23);
+            if (cases[i].same ? distance > 1e-6 : distance < 1e-3)
+                fail_msg("%s: logits are %g from those of default", cases[i].kind, distance);
+            free(logits);
+        }
+        cab_model_free(model);
+    }
+    free(plain);
+}
+
 static void test_llama_variants_that_are_not_computed(void **state)
 {
     static const struct {
@@ -201,7 +237,10 @@ static void test_llama_variants_that_are_not_computed(void **state)
         cab_status status;
         const char *text;
     } changes[] = {
-        {"\"rope_type\": \"default\"", "\"rope_type\": \"dynamic\"", CAB_EUNSUPPORTED, "rope_type is \"dynamic\""},
+        {"\"rope_type\": \"default\"", "\"rope_type\": \"su\"", CAB_EUNSUPPORTED, "rope_type is \"su\""},
+        {"\"rope_type\": \"default\"", "\"rope_type\": \"linear\"", CAB_EFORMAT, "\"factor\" is missing"},
+        {"\"rope_type\": \"default\"", "\"rope_type\": \"yarn\", \"factor\": 2, \"mscale\": 1", CAB_EUNSUPPORTED,
+         "\"mscale\" is 1"},
         {"\"head_dim\": 6", "\"head_dim\": 6, \"sliding_window\": 8", CAB_EUNSUPPORTED, "\"sliding_window\" is 8"},
         {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", CAB_EUNSUPPORTED, "hidden_act is \"gelu\""},
         {"\"head_dim\": 6", "\"head_dim\": 4", CAB_ESHAPE, "\"model.layers.0.self_attn.q_proj.weight\""},
@@ -237,10 +276,10 @@ static void test_configurations_that_make_no_sense(void **state)
         {"\"partial_rotary_factor\": 0.5", "\"rope_theta\": -1", CAB_EFORMAT, "\"rope_theta\" is -1"},
         {"\"partial_rotary_factor\": 0.5", "\"layer_norm_eps\": Infinity", CAB_EFORMAT, "\"layer_norm_eps\" is inf"},
         {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": 3", CAB_EFORMAT, "expected an object"},
-        {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"dynamic\"}", CAB_EUNSUPPORTED,
-         "rope_type is \"dynamic\""},
-        {"\"partial_rotary_factor\": 0.5", "\"rope_scaling\": {\"type\": \"linear\"}", CAB_EUNSUPPORTED,
-         "\"rope_scaling\" is {\"type\":\"linear\"}; only null is supported"},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_parameters\": {\"rope_type\": \"longrope\"}", CAB_EUNSUPPORTED,
+         "rope_type is \"longrope\""},
+        {"\"partial_rotary_factor\": 0.5", "\"rope_scaling\": {\"type\": \"linear\"}", CAB_EFORMAT,
+         "\"factor\" is missing"},
         {"\"partial_rotary_factor\": 0.5", "\"qk_layernorm\": true", CAB_EUNSUPPORTED,
          "\"qk_layernorm\" is true; only false is supported"},
         {"\"partial_rotary_factor\": 0.5", "\"hidden_act\": \"mish\"", CAB_EUNSUPPORTED, "\"hidden_act\" is \"mish\""},
@@ -550,6 +589,7 @@ int main(void)
         TEMP_TEST(test_values_that_are_not_finite),
         TEMP_TEST(test_configurations_that_make_no_sense),
         TEMP_TEST(test_llama_variants_that_are_not_computed),
+        TEMP_TEST(test_rotary_scalings),
         TEMP_TEST(test_settings_that_are_not_computed),
         TEMP_TEST(test_what_changes_nothing),
         TEMP_TEST(test_tensors_left_over),

@@ -113,6 +113,35 @@ static void test_mean(void **state)
     }
 }
 
+static void record_scale(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    out[0] = cab_scale(g, in[0], *(const float *)argument);
+}
+
+static void reference_scale(const check_case *c, double *const *in, double **out)
+{
+    for (int64_t i = 0; i < check_count(3, c->in[0].shape); i++)
+        out[0][i] = (double)*(const float *)c->argument * in[0][i];
+}
+
+static void test_scale(void **state)
+{
+    (void)state;
+    const float factors[] = {0.4f, -3};
+    for (int i = 0; i < 2; i++) {
+        check_case c = {.name = "scale",
+                        .n_in = 1,
+                        .in = {{CHECK_ACTIVATION, 3, {2, 3, 5}, 0, 0}},
+                        .n_out = 1,
+                        .n_seeded = 1,
+                        .record = record_scale,
+                        .reference = reference_scale,
+                        .argument = &factors[i]};
+        check_run(&c);
+        gpu_compare(&c, 1e-6, 5e-3);
+    }
+}
+
 static void test_shapes_must_fit(void **state)
 {
     (void)state;
@@ -133,6 +162,7 @@ static void test_shapes_must_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_add_rms_norm), cmocka_unit_test(test_mean),
-                                       cmocka_unit_test(test_shapes_must_fit), cmocka_unit_test(test_gpu)};
+                                       cmocka_unit_test(test_scale), cmocka_unit_test(test_shapes_must_fit),
+                                       cmocka_unit_test(test_gpu)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
