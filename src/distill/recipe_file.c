@@ -552,8 +552,12 @@ cab_status cab_recipe_load_all(const char *path, cab_recipe_mistake_sink sink, v
 {
     char *text;
     size_t size;
-    cab_status status, first = CAB_OK;
-    CAB_TRY(cab_file_read(path, FILE_MAX, &text, &size));
+    cab_status status = cab_file_read(path, FILE_MAX, &text, &size), first = CAB_OK;
+    *recipe = NULL;
+    if (status != CAB_OK) {
+        sink(user, cab_error_text());
+        return status;
+    }
     for (int i = 0; i < MISTAKES_MAX; i++) {
         struct mistake mistake = {.nth = 0};
         status = parse(path, text, size, &mistake, recipe);
