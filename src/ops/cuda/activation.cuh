@@ -1,4 +1,15 @@
-/* activation.cuh - f(x) and its slope for every activation. Exponentials and reciprocals are the hardware's approximations (2 ulp). */
+/* activation.cuh - every activation f(x) and its slope f'(x), for kernels that apply one to numbers they already hold.
+ *
+ * Layout: none of its own. A thread calls evaluate() on a number in a register; no memory is read or written.
+ *
+ * Arithmetic, in fp32, with sigmoid(x) = 1 / (1 + e^-x):
+ *
+ *   GELU (tanh form)   f = x sigmoid(2 a (x + b x^3))     a = sqrt(2 / pi), b = 0.044715
+ *   GELU (erf form)    f = x Phi(x)                       Phi: the normal distribution's share below x
+ *   SiLU               f = x sigmoid(x)
+ *   ReLU, tanh         f = max(x, 0), tanh(x)
+ *
+ * Exponentials and reciprocals are the hardware's approximations (2 ulp). */
 #ifndef CAB_OPS_CUDA_ACTIVATION_CUH
 #define CAB_OPS_CUDA_ACTIVATION_CUH
 

@@ -1,5 +1,17 @@
-/* align.cuh - what the alignment losses' kernels share: which row of the target belongs to a row, and the sum of squares over
- * all blocks. */
+/* align.cuh - what the kernels of the alignment losses share: the row map of the target, and the sum of squares over
+ * all blocks.
+ *
+ * Layout: a block works on some elements of pred (B, L, D) and of the target (B, target_L, D).
+ * align_term::target_row() maps row l of pred to a row of the target. Each thread brings its sum of squares to
+ * finish(). The block adds them in shared memory and writes one fp64 number to `partial`, scratch in device memory.
+ * The block that draws the last ticket adds the numbers of all blocks in the order of the blocks, so that the sum has
+ * one order.
+ *
+ * Arithmetic:
+ *
+ *   loss = sum (pred - psi(target))^2 / (B L D)     dpred = seed * 2 (pred - psi(target)) / (B L D)
+ *
+ * factor() is the number before (pred - psi(target)) in dpred. */
 #ifndef CAB_OPS_CUDA_ALIGN_CUH
 #define CAB_OPS_CUDA_ALIGN_CUH
 

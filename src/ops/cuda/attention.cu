@@ -1,17 +1,26 @@
-/* attention.cu - attention on the GPU, forward and backward.
+/* attention.cu - attention on the GPU, forward and backward, for every node that the faster kernels refuse.
  *
- * Attention of bf16 is cuDNN's (cudnn_attention.c) where there is one that takes the node: heads of a multiple of 8, views
- * on 16-byte boundaries, gradients that are written and not added to. Else it is that of flash.cu and flash_backward.cu. The
- * kernels here take what is left: F32, and heads above 128. Arithmetic in fp32 on the ordinary cores:
+ * cuDNN computes bf16 attention (cudnn_attention.c) where it takes the node: heads of a multiple of 8, views on
+ * 16-byte boundaries, gradients that are written and not added to. Otherwise flash.cu and flash_backward.cu do. The
+ * kernels here take the rest: F32, and heads above 128. They compute in fp32 without tensor cores.
  *
- *   forward   a block holds ROWS queries of one head and walks over tiles of as many keys with an online softmax
- *   dq        the same walk, the probabilities made again from the saved log-sum-exp
+ * Layout: a block has 16 x 16 threads. Thread (tx, ty) holds rows ty + 16 i and columns tx + 16 j of a tile of scores;
+ * the 16 threads of a row sit in one half of a warp. Tiles of Q, K, V and dy stand in shared memory.
+ *
+ *   forward   a block holds ROWS queries of one head and walks over tiles of as many keys
+ *   dq        the same walk; the probabilities are computed again from the saved lse
  *   dk, dv    a block holds ROWS keys and walks over the queries that see them, of every head of the group
  *
- * so that every sum has one writer and a fixed order. A block's 16 x 16 threads hold rows ty + 16 i and columns tx + 16 j
- * of a tile of scores: the 16 threads of a row sit in one half of a warp. Per pair of query and key 2 P multiply-adds
- * forward, 3 P for dq, 4 P for dk and dv; a tile of scores costs 2 ROWS P elements read and is worth ROWS^2 pairs, so that
- * arithmetic limits from P = 32 on. */
+ * Every sum has one writer and a fixed order.
+ *
+ * Arithmetic, for query i and the keys j that it sees:
+ *
+ *   s[i, j] = scale <q[i], k[j]>     lse[i] = log sum_j e^s[i, j]     p = e^(s - lse)     y[i] = sum_j p[i, j] v[j]
+ *   ds = scale p (<dy[i], v[j]> - <dy[i], y[i]>)     dq = ds k     dk = ds^T q     dv = p^T dy
+ *
+ * The forward walk keeps the largest score so far and scales its sums down when that score grows (online softmax). A
+ * pair of query and key costs 2 P multiply-adds forward, 3 P for dq, 4 P for dk and dv. A tile reads 2 ROWS P
+ * elements for ROWS^2 pairs, so arithmetic is the limit from P = 32 on. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

@@ -1,10 +1,19 @@
-/* attention_step.cu - one decoding step of attention on the GPU: the token's keys and values go to the caches, its queries
- * are held against positions first .. position of them.
+/* attention_step.cu - one decoding step of attention on the GPU: one new token per sequence, keys and values in
+ * caches.
  *
- * A step reads B * G * (position + 1) * P elements of each cache, once per group of heads from memory and for the group's
- * other heads from L2, and does next to no arithmetic: memory limits. Few heads would leave most of the GPU idle, so the
- * positions are cut into chunks: a block takes one head and one chunk, a second kernel puts the chunks together. The grid is
- * that of a full cache, as the position is only known on the GPU; blocks beyond it return at once. */
+ * Layout: positions 0 .. position of a sequence are cut into chunks of CHUNK. A block takes one head of one sequence
+ * and one chunk, because whole heads are too few to fill a GPU. Eight lanes share a position, each with packets of 8
+ * features; the scores of the chunk stand in shared memory. The block of the new token's chunk whose head is the first
+ * of its group writes the token's key and value to the caches. A second kernel, one block per head, joins the chunks.
+ * Only the GPU knows `position`, so the grid is that of a full cache, and blocks behind `position` return at once.
+ *
+ * Arithmetic, in fp32, per head; j runs over the positions that the token sees:
+ *
+ *   chunk      s[j] = scale <q, k[j]>     m = max s     sum = sum_j e^(s[j] - m)     part = sum_j e^(s[j] - m) v[j]
+ *   together   M = max over chunks of m     y = sum_chunks e^(m - M) part / sum_chunks e^(m - M) sum
+ *
+ * A step reads B G (position + 1) P elements of each cache. A group of heads reads them once from memory; its other
+ * heads find them in the second-level cache. Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

@@ -1,7 +1,12 @@
-/* bridge_loss.cu - a bridge, its loss and all gradients in one pass over the tokens; src/ops/bridge_loss.c has the formula.
+/* bridge_loss.cu - a bridge (an MLP of one hidden layer), its alignment loss and all gradients in one pass over the
+ * tokens. src/ops/bridge_loss.c has the formula. On Hopper, bridge_loss_wgmma.cu is launched instead.
  *
- * A block of 8 warps goes over tiles of 64 tokens, W2 in shared memory and the gradients of both weights in registers. Per tile,
- * with warp w at rows 16 (w % 4) and at half w / 4 of the columns:
+ * Layout: a block of 8 warps walks over tiles of 64 tokens. W2 stays in shared memory, the gradients of W1 and W2 in
+ * registers. Warp w has rows 16 (w % 4) .. + 15 of the tile, and of the columns the half w / 4. A launch has at most
+ * 192 outputs, because registers hold no more; a wider bridge takes several launches. Each launch computes its part of
+ * dh, and everything that follows from dh is linear in dh, so the parts may be added.
+ *
+ * Arithmetic per tile, bf16 operands, fp32 sums; psi is the feature map of the target, f the activation:
  *
  *   h = f(x W1^T + b1)                                               h and f' into shared memory
  *   of each 64 outputs:  e = h W2^T + b2 - psi(target)               dp = factor e into shared memory
@@ -9,17 +14,13 @@
  *   dh f'                                                            into shared memory
  *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1
  *
- * Then each block leaves its part of the parameters' gradients, and partials.cuh adds them up. A softmax of the target has its maxima and
- * sums from another node. Registers are for 192 outputs: more of them take one launch after another, each with its part of dh, in which
- * everything behind it is linear.
+ * At the end a block writes its part of the parameters' gradients to scratch, and partials.cuh adds the parts. Where
+ * psi is a softmax, another node has computed the maxima and sums.
  *
- * A block has few tiles, so that its instructions are fetched from the second-level cache nearly as often as they run: loops are
- * rolled wherever registers allow it, and what f' keeps is in shared memory for that.
+ * A block has few tiles, so its instructions come from the second-level cache about as often as they run. Therefore
+ * loops are rolled wherever registers allow it, and f' waits in shared memory.
  *
- * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx; by parts the hidden layer and the prediction moved 6 times as
- * much. Products: 6 (16 + OUT) 128 operations per token, 25216 tokens and 192 outputs 4.0 GFLOP; 14 MB of parts.
- *
- * On Hopper bridge_loss_wgmma.cu is launched in this kernel's place. */
+ * Bytes per token in bf16: 32 of x, 2 OUT of the target, 32 of dx. Operations per token: 6 (16 + OUT) 128. */
 #include "ops/cuda/bridge_loss.cuh"
 #include "ops/cuda/partials.cuh"
 

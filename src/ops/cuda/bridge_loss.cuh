@@ -1,5 +1,13 @@
-/* bridge_loss.cuh - what both kernels of a bridge and its loss share: bridge_loss.cu for every GPU,
- * bridge_loss_wgmma.cu for Hopper. */
+/* bridge_loss.cuh - what the two kernels of a bridge and its loss share: bridge_loss.cu for every GPU,
+ * bridge_loss_wgmma.cu for Hopper.
+ *
+ * Layout: tokens go by tiles. A team is four warps; warp `group` of a team has 16 rows of a 64-row tile. Lane 4 g + q
+ * holds rows g and g + 8 of these, columns 2 q and 2 q + 1 of each 8 (the fragments of mma.cuh). W1 and the biases
+ * stand in shared memory. `parts`, scratch in device memory, has a row per block: that block's dW2, dW1, db2, db1, at
+ * the places that `part` names.
+ *
+ * Arithmetic: prediction = f(x W1^T + b1) W2^T + b2, with x (tokens, IN), W1 (HIDDEN, IN), W2 (outputs, HIDDEN); the
+ * loss and dp = factor (prediction - psi(target)) are those of align.cuh. */
 #ifndef CAB_OPS_CUDA_BRIDGE_LOSS_CUH
 #define CAB_OPS_CUDA_BRIDGE_LOSS_CUH
 

@@ -1,19 +1,20 @@
 /* bridge_loss_wgmma.cu - bridge_loss.cu for Hopper, whose tensor cores multiply 64 rows at a time out of shared
  * memory.
  *
- * A block of three teams of four warps goes over tiles of 192 tokens, W2 in shared memory. A team has 64 of a tile's
- * tokens, and of dW2 64 outputs, in registers over all tiles. Per tile:
+ * Layout: a block of three teams of four warps walks over tiles of 192 tokens; W2 stays in shared memory. A team has
+ * 64 of a tile's tokens. It also has 64 outputs of dW2, in registers from the first tile to the last. Teams wait for
+ * one another only where dW2 and dW1 need all tokens of the tile.
  *
- *   the target on its way into the place of dp
- *   h = f(x W1^T + b1)                                           h, and f' into the place of dh
- *   of each 64 outputs:  e = h W2^T + b2 - psi(target)           dp = factor e in the target's place
- *   dh = dp W2, and behind it  dW2 += dp^T h                     which runs until the tile ends
- *   db2 += dp^T 1   dh f'                                        in the place of f'
- *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1    by mma.sync, as h: they are small
+ * Arithmetic per tile, bf16 operands, fp32 sums:
  *
- * e, dh and dW2 are 2300 cycles of the tensor cores each per tile, at least; 192 x 128 activations take 3100 of the
- * unit for exponentials and reciprocals, 192 x 192 errors 2700 of instructions. Teams wait for one another only where
- * dW2 and dW1 need all tokens. 132 blocks of 192 tokens are 128 sequences of 197. */
+ *   the target is copied to where dp will be
+ *   h = f(x W1^T + b1)                                           h, and f' to where dh will be
+ *   of each 64 outputs:  e = h W2^T + b2 - psi(target)           dp = factor e replaces the target
+ *   dh = dp W2, then  dW2 += dp^T h                              dW2's product runs until the tile ends
+ *   db2 += dp^T 1   dh f'                                        replaces f'
+ *   dW1 += (dh f')^T x   db1 += (dh f')^T 1   dx = (dh f') W1    by mma.sync, as h: these products are small
+ *
+ * e, dh and dW2 keep the tensor cores busy; the activations and the errors cost other units about as much. */
 #include "ops/cuda/bridge_loss.cuh"
 #include "ops/cuda/wgmma.cuh"
 

@@ -1,8 +1,12 @@
-/* column_sums.cu - sums over rows in a fixed order.
+/* column_sums.cu - the sum over the rows of a matrix, column by column, in a fixed order.
  *
- * The rows are cut into parts, as many whatever the GPU. A block sums one part of 32 vectors of columns: 8 rows at a time,
- * 16 bytes per thread where address and stride allow it; a second kernel (partials.cuh) adds the parts, 16 at a time, in a fixed
- * order. Reads the matrix once and writes parts * columns * 4 bytes, which is small. */
+ * Layout: the rows are cut into parts, as many on every GPU, so that the order of the sum is that of the shape alone.
+ * A block of 8 warps sums one part of 32 vectors of neighbouring columns: warp w takes rows w, w + 8, ... of the part,
+ * a lane one vector (16 bytes where address and stride allow it, else one element). Shared memory joins the 8 warps.
+ * The sums of a part go to scratch, (parts, columns) fp32.
+ *
+ * Arithmetic: out[c] = sum over rows r of x[r, c], in fp32: within a warp, over the warps of a block, and over the
+ * parts by a second kernel (partials.cuh). The matrix is read once. */
 #include "ops/cuda/column_sums.h"
 #include "ops/cuda/partials.cuh"
 

@@ -1,23 +1,24 @@
 /* conv1d.cu - the short causal convolution on the GPU; src/ops/conv1d.c has the formula.
  *
- * A thread takes V = 4 neighbouring channels through a stretch of tokens. Filters and the last K - 1 tokens stay in
- * registers, and one batch of tokens is on its way while another is worked on. A block is a warp across channels (256
- * bytes of bf16) times DOWN stretches, which are of the length that makes whole waves of blocks.
+ * Layout: a thread takes V = 4 neighbouring channels through a stretch of tokens. The filters and the last K - 1
+ * tokens stay in registers; the next batch of tokens is being loaded while one is worked on. A block is a warp across
+ * channels (256 bytes of bf16) times DOWN stretches. The length of a stretch is chosen so that the blocks fill the GPU
+ * a whole number of times. A stretch also reads the K - 1 tokens before it, and backward the K - 1 tokens behind it;
+ * the caches have them.
  *
- * Memory sets the pace: forward reads x and writes y, 4 bytes per element in bf16; backward reads x and dy and writes dx,
- * 6 bytes, 8 where it adds to dx. The 16 and 34 instructions per element take half and three quarters of that time. Halos,
- * K - 1 tokens before a stretch and backward as many behind it, are found in cache.
+ * Arithmetic, in fp32; u is the sum before SiLU, p[t] = dL/du[t]:
  *
- * With p[t] = dL/du[t], backward computes
- *
+ *   u[t] = bias + sum_k w[k] x[t - (K - 1) + k]
  *   dx[t] = sum_k w[k] p[t + (K - 1) - k]     dw[k] = sum_t p[t] x[t - (K - 1) + k]     dbias = sum_t p[t]
  *
- * in one pass over x and dy. Of a node of two directions a thread takes its stretch in one, then in the other: x is found in cache by then,
- * and so is dx, to which the second adds. Gradients of filters are summed over a thread's tokens, then over the stretches of a block,
- * then by a second kernel over blocks, in a fixed order.
+ * Backward is one pass over x and dy. The gradients of the filters are summed over a thread's tokens, then over the
+ * stretches of a block, then by a second kernel over the blocks, in a fixed order. Of a node of two directions a
+ * thread takes its stretch in one direction, then in the other; the second adds to dx.
  *
- * Vectors of channels and K = 4 are one set of kernels; anything else runs channel by channel with filters of 4 or 16 taps,
- * of which the first ones are left out. */
+ * Bytes per element in bf16: forward 4 (x, y); backward 6 (x, dy, dx), 8 where dx is added to. Memory is the limit.
+ *
+ * Vectors of channels with K = 4 have kernels of their own. Everything else runs channel by channel with filters of
+ * 4 or 16 taps, of which the first ones are zero if K is smaller. */
 #include "ops/cuda/partials.cuh"
 
 extern "C" {

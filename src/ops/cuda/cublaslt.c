@@ -1,9 +1,11 @@
-/* cublaslt.c - matrix products by cuBLASLt.
+/* cublaslt.c - matrix products by cuBLASLt: chooses an algorithm per shape, remembers it, runs it.
  *
- * cuBLASLt thinks in columns: our row-major C = A B is its C^T = B^T A^T, so B is handed over first. An operand whose rows
- * are dense goes as it is, a transposed one with the transpose flag; a row of bias becomes its column bias.
+ * Layout: our matrices are row-major, cuBLASLt's are column-major. Our C = A B is its C^T = B^T A^T, so B is handed
+ * over first. An operand whose rows are dense goes as it is, a transposed one with the transpose flag. A bias per
+ * column of ours is its bias per row.
  *
- * Split sums are reduced in fp32 and in a fixed order only: no scheme that rounds partial sums to bf16 is allowed. */
+ * Arithmetic: C = A B + bias, or C += A B, operands bf16, fp32 or e4m3, sums fp32. Where cuBLASLt splits a sum, it
+ * must add the parts in fp32 and in a fixed order; schemes that round partial sums to bf16 are not allowed. */
 #include "ops/cuda/cublaslt.h"
 
 #include "base/file.h"

@@ -1,5 +1,10 @@
-/* cudnn.c - descriptors of cuDNN's backend interface: a graph owns every one it makes, in the order in which it made
- * them, and frees them last to first. */
+/* cudnn.c - graphs of cuDNN's backend interface. cudnn_attention.c describes attention with them.
+ *
+ * Layout: everything that cuDNN knows is a descriptor on the host. A graph owns every descriptor that it makes, in the
+ * order in which it made them, and frees them last to first. Tensors are known by ids: those of memory get an address
+ * in every run, virtual ones get none, and constants get their number.
+ *
+ * Arithmetic: none here; the operations of a graph are its user's. */
 #include "ops/cuda/cudnn.h"
 
 #include "base/memory.h"

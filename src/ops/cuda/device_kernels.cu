@@ -1,5 +1,11 @@
-/* device_kernels.cu - an empty kernel, of which the runtime says whether it has code for the device, and bf16 copies of
- * parameters. */
+/* device_kernels.cu - the two kernels that the device itself needs: a probe, and bf16 copies of parameters.
+ *
+ * The probe is an empty kernel. If the runtime finds code for the probe, this build has code for this GPU.
+ *
+ * Layout: narrow() runs blocks of 256 threads over n fp32 numbers in device memory. Neighbouring threads take
+ * neighbouring numbers; a thread then goes on a whole grid further.
+ *
+ * Arithmetic: to[i] = from[i] rounded to bf16, to nearest even. */
 #include "ops/cuda/device_kernels.h"
 
 #include <cuda_bf16.h>

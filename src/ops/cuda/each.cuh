@@ -1,8 +1,13 @@
-/* each.cuh - kernels that treat every element by itself: a functor over packets of neighbouring columns.
+/* each.cuh - kernels that treat every element of a (rows, columns) tensor by itself: a functor over packets of
+ * neighbouring columns.
  *
- * A functor has  template <int N> __device__ void at(int64_t row, int64_t column) const,  which treats the N columns from
- * `column`. N is 8 where every tensor allows it (16 bytes of bf16, 32 of fp32); 4 where rows are not as well aligned, as
- * those of a projection of 3084 columns are; else 1. */
+ * Layout: a thread takes one packet of N columns of one row. N is 8 where every tensor allows it (16 bytes of bf16, 32
+ * of fp32); 4 where rows are not as well aligned, as those of a projection of 3084 columns are; else 1. over_batch()
+ * sums over the batch: lane k of a block visits the same packet of sequences k, k + 8, ..., and shared memory joins
+ * the lanes in order.
+ *
+ * Arithmetic: the functor's  template <int N> __device__ void at(int64_t row, int64_t column) const,  which treats
+ * the N columns from `column` on. */
 #ifndef CAB_OPS_CUDA_EACH_CUH
 #define CAB_OPS_CUDA_EACH_CUH
 

@@ -1,12 +1,20 @@
-/* elementwise.cu - activations, gates and sums on the GPU; src/ops/elementwise.c has the formulas. Arithmetic in fp32.
+/* elementwise.cu - activations, gates and sums on the GPU; src/ops/elementwise.c has the formulas.
  *
- * Bound by memory: bytes per element in bf16 are 4 for activate and 6 backward (8 where it adds to a gradient), 6 for
- * swiglu and gate and 10 backward, 2 n + 2 for a sum of n. One thread treats 8 neighbours, so that every access is one of
- * 16 bytes; 4 neighbours of views that begin at 8 bytes. Exponentials and reciprocals are the hardware's
- * approximations (2 ulp), as IEEE ones would bind before memory.
+ * Layout: one thread treats 8 neighbouring columns of a row (each.cuh), so that an access moves 16 bytes of bf16; 4
+ * neighbours in views that begin at multiples of 8 bytes. The gradient of the gate's bias is a sum over all rows: a
+ * block adds up some rows in a fixed order, in shared memory, and writes its sums to scratch; a second kernel adds up
+ * the blocks.
  *
- * The gate's bias sums over all rows: each block adds up some of them in a fixed order, and a second kernel adds up the
- * blocks. */
+ * Arithmetic, in fp32, on the device's exponentials and reciprocals (2 ulp), since exact ones would cost more time
+ * than memory does:
+ *
+ *   activate   y = f(x)              dx = f'(x) dy
+ *   swiglu     y = silu(gate) up     dgate = silu'(gate) up dy     dup = silu(gate) dy
+ *   gate       the same, with  silu(z + z_bias) y;  dz_bias = sum over rows of dz
+ *   add        y = xs[0] + ... + xs[n - 1], in that order
+ *
+ * Bytes per element in bf16: activate 4, backward 6 (8 where it adds to a gradient); swiglu and gate 6, backward 10;
+ * add 2 n + 2. Memory is the limit. */
 #include "ops/cuda/activation.cuh"
 #include "ops/cuda/each.cuh"
 

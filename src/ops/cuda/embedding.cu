@@ -1,12 +1,21 @@
-/* embedding.cu - gathering rows, and adding gradients back without atomics on floats; src/ops/embedding.c has the formulas.
+/* embedding.cu - rows of a table by id, and the table's gradient without atomics; src/ops/embedding.c has the
+ * formulas.
  *
- * Backward, table: the tokens are sorted by id, and rows of one id then stand side by side. The sort is a stable radix sort
- * of our own by 8 bits at a time (2 passes up to 65,536 ids): a warp ranks a chunk of tokens by matching digits, which
- * needs no atomics either, so the order within an id is the order of the tokens. Pieces of 32 sorted tokens are then summed by a
- * block each: an id that lies within its piece is added to the table at once, the others leave one partial sum per piece,
- * and a last kernel adds those up in order. dy is read once (n D elements), the rows of the table that occur are read and
- * written once; B L = 32,768, D = 768 in bf16: 50 MB and at most 150 MB.
- * Backward, positions: a sum over the batch. */
+ * Arithmetic:
+ *
+ *   forward    y[b, l] = table[ids[b, l]] + positions[first + l]
+ *   backward   dtable[v] += sum of dy[b, l] over all (b, l) with ids[b, l] = v
+ *              dpositions[first + l] += sum_b dy[b, l]
+ *
+ * Layout, forward: a thread moves a packet of neighbouring columns of one token.
+ *
+ * Layout, backward: the tokens are sorted by id, so that the tokens of one id are neighbours. The sort is a stable
+ * radix sort of 8 bits a pass (2 passes up to 65,536 ids). One warp ranks a chunk of CHUNK tokens by matching digits
+ * and needs no atomics; the tokens of one id keep their order. Then a block sums a piece of PIECE = 32 sorted tokens.
+ * An id whose tokens all lie in one piece is added to the table at once. Any other id leaves one partial sum per piece
+ * in scratch, and a last kernel adds these in order. The sum of an id therefore has one order.
+ *
+ * Bytes: dy is read once; the rows of the table that occur are read and written once. */
 #include "ops/cuda/each.cuh"
 
 extern "C" {

@@ -1,11 +1,16 @@
 /* feature.cu - the alignment loss on the GPU, value and gradient in one launch; src/ops/feature.c has the formulas.
  *
- * Without a softmax over features a block takes a tile of columns of one sequence: 8 vectors of 16 bytes across, 32 tokens
- * down at a time. Softmax over tokens needs the whole sequence in one block: two more passes over the target's tile, which
- * the caches hold, give each column's maximum and sum. Softmax over features gives each warp a row. Squares are summed in
- * fp32 by a thread and in fp64 from there on, block by block; the last block to finish adds the blocks' sums in order.
+ * Layout: without a softmax over features, a block takes one sequence and 8 vectors of 16 bytes of neighbouring
+ * columns, 32 tokens at a time. A softmax over tokens needs the whole sequence in one block: two more passes over the
+ * target's tile, which the caches hold, give each column's maximum and sum. A softmax over features gives each warp
+ * one row.
  *
- * Bytes per element in bf16: 2 of pred, 2 of target, 2 of the gradient (4 when it is added to). No copy of the target. */
+ * Arithmetic: loss = mean of (pred - psi(target))^2, dpred = seed 2 (pred - psi(target)) / (B L D). psi is one of x,
+ * softmax, relu, exp. A thread sums squares in fp32; from there on sums are fp64, block by block, and the last block
+ * to finish adds the blocks' sums in order (align.cuh).
+ *
+ * Bytes per element in bf16: 2 of pred, 2 of the target, 2 of the gradient (4 when it is added to). No copy of
+ * psi(target) is made. */
 #include "ops/cuda/align.cuh"
 #include "ops/cuda/each.cuh"
 

@@ -1,19 +1,19 @@
-/* flash.cu - attention of bf16 on tensor cores, forward: what runs where cuDNN cannot.
+/* flash.cu - attention of bf16 on tensor cores, forward, for nodes that cuDNN does not take.
  *
- * A block of four warps holds ROWS queries of one head, 16 M to a warp, in registers and walks over tiles of 64 keys with an
- * online softmax. Of a row it keeps the largest score m, the sum of 2^(c (s - m)), c = scale log2 e, and y in fp32:
+ * Layout: a block of four warps holds ROWS queries of one head, 16 M to a warp, in registers, and walks over tiles of
+ * 64 keys in shared memory. Blocks of late queries, which see most keys, begin first. A warp skips tiles, and in a
+ * tile blocks of 16 keys, that none of its queries sees; a tile that all of its queries see needs no mask.
+ *
+ * Arithmetic: of a row a warp keeps the largest score m so far, the sum of p, and y, all fp32; c = scale log2 e:
  *
  *   s = Q K^T        p = 2^(c (s - m))        y = y 2^(c (m_before - m)) + p V        lse = scale m + log sum p
  *
- * Scores stay in registers: the sums of two products of 8 keys are the left operand of the next product (mma.cuh). M = 2
- * where registers allow it, as then every K and V fragment read from shared memory serves two products: with M = 1 shared
- * memory, 128 bytes a clock, feeds 2048 operations a clock, fewer than mma.sync takes.
+ * Scores stay in registers: the sums of two products of 8 keys are the left operand of the next product (mma.cuh). M =
+ * 2 where registers allow it. Then every fragment of K and V that is read from shared memory serves two products; with
+ * M = 1 shared memory (128 bytes a clock) would feed fewer operations than mma.sync can do.
  *
- * A warp leaves out tiles, and in a tile blocks of 16 keys, that none of its queries sees; tiles that all of them see need no
- * mask. Blocks of late queries, which see most, begin first.
- *
- * Operations 4 P per pair of query and key, 1 exponential; bytes: q, y and lse once, k and v once per block that sees them,
- * from L2. Operations set the pace. */
+ * Operations per pair of query and key: 4 P and one exponential. Bytes: q, y and lse once; k and v once per block
+ * that sees them, from the second-level cache. Operations are the limit. */
 #include "ops/cuda/flash.cuh"
 
 template <int W> struct shape {

@@ -1,8 +1,12 @@
-/* flash.cuh - attention of bf16 on tensor cores: what its forward and backward kernels share.
+/* flash.cuh - attention of bf16 on tensor cores: what the forward and the backward kernels share.
  *
- * A block of four warps holds tiles of tokens of one head in shared memory: rows of the head's features, padded with zeros
- * to W, and 16 bytes more, so that the 16-byte pieces of a row are odd in number and eight rows of one column of pieces lie
- * in different banks. The next tiles are on their way (cp.async) while a tile is worked on. */
+ * Layout: a block of four warps holds tiles of tokens of one head in shared memory. A row of a tile is the head's
+ * features, padded with zeros to W, and then 16 bytes more. So a row is an odd number of 16-byte pieces, and the same
+ * piece of eight successive rows lies in eight different groups of banks: they are read without conflict. The next
+ * tiles are copied (cp.async) while a tile is worked on.
+ *
+ * Arithmetic: products of tiles by mma.sync (mma.cuh) with fp32 sums; flash.cu and flash_backward.cu have the
+ * formulas. */
 #ifndef CAB_OPS_CUDA_FLASH_CUH
 #define CAB_OPS_CUDA_FLASH_CUH
 

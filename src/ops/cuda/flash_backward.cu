@@ -1,14 +1,18 @@
-/* flash_backward.cu - attention of bf16 on tensor cores, backward, every sum with one writer and a fixed order.
+/* flash_backward.cu - attention of bf16 on tensor cores, backward. Every sum has one writer and a fixed order.
  *
- *   p = 2^(c s - lse log2 e), c = scale log2 e        ds = p (dy V^T - mean)        mean = <dy, y>, given
+ * Arithmetic, with c = scale log2 e; lse is saved by the forward pass, and mean = <dy, y> per query is given:
+ *
+ *   p = 2^(c s - lse log2 e)        ds = p (dy V^T - mean)
+ *
+ * Layout, two kernels:
  *
  *   dq       a block of four warps holds queries and their dy in registers and walks over tiles of 64 keys:
  *            dq = scale ds K
- *   dk, dv   a block holds 64 keys and their values and walks over tiles of 64 queries, of every head of the group, with
- *            scores transposed: dv = p^T dy, dk = scale ds^T Q
+ *   dk, dv   a block holds 64 keys and their values and walks over tiles of 64 queries, of every head of the group;
+ *            scores are transposed:  dv = p^T dy,  dk = scale ds^T Q
  *
- * Scores are made and used 16 columns at a time, so that they take few registers; each is made twice. 14 P operations for a
- * pair of query and key, where 10 would do if dq were added up by atomics. */
+ * Scores are computed and used 16 columns at a time, so that they take few registers. Both kernels compute them.
+ * That makes 14 P operations for a pair of query and key, where 10 P would do if atomics added up dq. */
 #include "ops/cuda/flash.cuh"
 
 struct gradients {

@@ -1,8 +1,12 @@
-/* fp8.cu - tensors in 8-bit floats with one scale, and their products (ops/fp8.h).
+/* fp8.cu - tensors in 8-bit floats (e4m3) with one scale each, and their products (ops/fp8.h).
  *
- * The first kernel leaves a largest magnitude per block; every block of the second takes the largest of these, so that all
- * have the same scale, and converts. Reads bf16 twice, the second time mostly from the cache, and writes half of it: 5 bytes
- * per element. A tensor of zeros has scale 1. */
+ * Arithmetic: scale = max |x| / 448, and q = round(x / scale); 448 is the largest e4m3. A tensor of zeros has scale 1.
+ * A product is y = (scale_x scale_w) q_x q_w^T + b, by cuBLASLt, with y and b in bf16.
+ *
+ * Layout: the first kernel writes the largest magnitude of each block's elements to scratch. In the second kernel
+ * every block takes the largest of those numbers, so that all blocks have the same scale, and converts its elements.
+ * A thread treats packets of 8 neighbouring bf16; of a transposed weight, one element at a time. Bytes per element:
+ * 2 read twice, the second time mostly from the cache, and 1 written. */
 #include "ops/cuda/cuda.cuh"
 #include "ops/cuda/fp8.h"
 

@@ -1,17 +1,18 @@
 /* head_loss.c - vocabulary losses on the GPU; src/ops/head_loss.c has the formulas.
  *
- * Chunk by chunk: both logits by cuBLASLt, one kernel over their rows (head_loss_rows.cu), which puts the gradient of the
- * student's logits in their place, and cuBLASLt again for dhidden and dW. Training in bf16 holds logits in bf16 (statistics
- * are fp32): rounded like every other activation, and half of the traffic. Without a gradient, as in evaluation, they are
- * fp32.
+ * Layout: rows (tokens) go by chunks of R. Of a chunk, cuBLASLt computes the logits of both models into scratch. One
+ * kernel over the rows (head_loss_rows.cu) computes the losses, and puts the gradient of the student's logits in the
+ * place of these logits. cuBLASLt then computes dhidden and dW. Scratch, with V' = V rounded up to 64:
  *
- * Scratch of R rows, with V' = V rounded up to 64:
+ *   [ student's logits (R, V') ] [ teacher's logits (R, V') ] [ both biases as the logits' dtype ]
+ *   [ results, 3 floats per row of all ] [ parts of the bias's gradient ]
  *
- *   [ student's logits (R, V') ] [ teacher's logits (R, V') ] [ both biases as the logits' dtype ] [ results, 3 floats per
- *   row of all ] [ parts of the bias's gradient ]
+ * R is as large as LOGITS allows, for two reasons: every chunk reads and writes the whole fp32 dW once more, and
+ * dhidden, a narrow product, fills the GPU only with many rows.
  *
- * R is as large as LOGITS allows: every chunk reads and writes the whole fp32 dW once more, and dhidden, a narrow product,
- * fills the GPU only with many rows. */
+ * Arithmetic: logits = hidden w^T + b; dhidden = dlogits w; dW += dlogits^T hidden; db += sum over rows of dlogits.
+ * Training in bf16 rounds logits to bf16, like every other activation; statistics are fp32. Without a gradient, as
+ * in evaluation, logits are fp32. */
 #include "ops/head_loss.h"
 
 #include "ops/cuda/column_sums.h"

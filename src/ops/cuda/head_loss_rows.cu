@@ -1,14 +1,21 @@
-/* head_loss_rows.cu - the vocabulary losses' rows: with x' = x - max x, Z = sum exp(x' / T),
+/* head_loss_rows.cu - cross-entropy and KL of rows of logits, and the gradient of the student's logits.
+ *
+ * Names: s, t are the logits of student and teacher; s' = s - max s, t' = t - max t; Z_s = sum exp(s'), in the KL with
+ * exponents divided by T; p = softmax(s), p_T = softmax(s / T), q = softmax(t / T); y is the distribution of the
+ * labels.
+ *
+ * Arithmetic per row, n_ce and n_kl being the rows that count:
  *
  *   CE = sum(y) log Z_s - sum_v y_v s'_v            KL = T^2 (sum_v q_v (t'_v - s'_v) / T - log Z_t + log Z_s)
- *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q_T)
+ *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q)
  *
- * One block per row. The first pass keeps per thread a running maximum and sums that are scaled down whenever the maximum
- * grows; the block then agrees on them, and the second pass writes the gradient over the student's logits. Both rows stay in
- * shared memory in between where they fit (V = 50257 in bf16: 197 KiB), else they come from the second-level cache.
+ * Layout: one block per row. In the first pass every thread keeps a running maximum and sums, and scales the sums down
+ * when the maximum grows; then the block agrees on one maximum and the sums in shared memory. The second pass writes
+ * ds in the place of the student's logits. Between the passes both rows stay in shared memory if they fit (V = 50257
+ * in bf16: 197 KiB), else the second pass reads them from the second-level cache.
  *
- * Per row with a teacher, in bf16: 4 V bytes read, 2 V written; 4 exponentials per word (6 if T is not 1), of which a
- * multiprocessor does 16 per clock. Memory sets the pace, exponentials follow close behind. */
+ * Per row with a teacher, in bf16: 4 V bytes read, 2 V written; 4 exponentials per word, 6 if T is not 1. Memory is
+ * the limit, exponentials are close behind. */
 #include "ops/cuda/cuda.cuh"
 #include "ops/cuda/head_loss_rows.h"
 

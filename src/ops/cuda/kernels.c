@@ -1,4 +1,7 @@
-/* kernels.c - the rows of kernels.h as a table. */
+/* kernels.c - the rows of kernels.h as the table of kernels that this backend hands to the graph
+ * (src/tensor/kernel.h).
+ *
+ * It holds constants only: no layout, no arithmetic. AdamW has its row here, because it alone has a `prepare`. */
 #include "ops/cuda/kernels.h"
 
 #include "ops/attention.h"

@@ -1,8 +1,11 @@
-/* matrix.c - the linear layer on the GPU: three products by cuBLASLt, and the column sums of dy for the bias; layers of few
- * inputs or outputs by kernels of our own.
+/* matrix.c - the linear layer on the GPU.
  *
- * Bytes: each product reads its two operands and writes (accumulating: reads and writes) its result once; the bias's
- * gradient reads dy once more. */
+ * Arithmetic: y = x W^T + b, dx = dy W, dW += dy^T x, db += sum over rows of dy; operands in the activations' dtype,
+ * sums in fp32.
+ *
+ * Layout: the three products are calls of cuBLASLt (cublaslt.c), or of the narrow kernels (matrix_narrow.cu) where
+ * the layer has few inputs or outputs. db is a sum over columns (column_sums.cu). Each product reads its two
+ * operands once and writes its result once, or reads and writes it where it adds; db reads dy once more. */
 #include "ops/matrix.h"
 
 #include "ops/cuda/column_sums.h"

@@ -1,23 +1,26 @@
-/* matrix_narrow.cu - linear layers of at most 64 inputs or outputs: 384 -> 44, 12 -> 384, 16 -> 128.
+/* matrix_narrow.cu - linear layers of at most 64 inputs or outputs, such as 384 -> 44, 12 -> 384, 16 -> 128.
  *
- * With N the narrow side, n_narrow columns, and W a wide one of n_wide, all three products of such a layer are one
- * of
+ * Arithmetic: N is the narrow side, (rows, n_narrow), W the wide one, (rows, n_wide), w the weight. The three products
+ * of such a layer are each one of
  *
  *   expand     W = N w                forward of few inputs, dx of few outputs
  *   contract   N = W w^T              forward of few outputs, dx of few inputs
  *   outer      dw = N^T W             dW of both; w is (n_narrow, n_wide) here, whatever the layout of the parameter
  *
- * They do about 16 FLOPs per byte, so all that counts is to read and write the wide side once, in whole sectors. In
- * the forward pass every warp works for itself on 16 rows: operands of mma.m16n8k16 come straight from memory to
- * registers, 8 or 16 bytes per lane. That works because rows, columns and terms of a product may be numbered at
- * will: lane (g, q) = 4 g + q takes as its terms and columns those which lie side by side.
+ * They do about 16 operations per byte. So the wide side must be read or written once, in whole sectors.
+ *
+ * Layout, forward: every warp works by itself on 16 rows. The operands of mma.m16n8k16 come straight from memory to
+ * registers, 8 or 16 bytes per lane. This works because the order of rows, columns and terms of a product is free:
+ * lane 4 g + q takes those terms and columns that are neighbours in memory.
  *
  *   contract  terms: lane q of a row has 8 neighbours of each 32, two steps of mma; results: 4 neighbours of 16
  *   expand    terms: 4 neighbours of each 16; results: 8 neighbours of 32, 16 bytes
  *
- * w stands in shared memory in the order in which lanes read it, 16 bytes each. The backward pass reads the wide
- * side once for both of its products, through shared memory (matrix_narrow_backward.cuh); a second kernel adds the
- * parts of dW in order (partials.cuh). To the bytes of both sides come those sums of parts, written and read once. */
+ * w stands in shared memory in the order in which the lanes read it, 16 bytes each.
+ *
+ * Layout, backward: the wide side is read once for both of its products, through shared memory
+ * (matrix_narrow_backward.cuh). Each block writes its part of dW to scratch, and a second kernel adds the parts in
+ * order (partials.cuh). */
 #include "ops/cuda/matrix_narrow.h"
 #include "ops/cuda/matrix_narrow_backward.cuh"
 #include "ops/cuda/partials.cuh"

@@ -1,5 +1,9 @@
-/* matrix_narrow.cuh - what both passes of narrow layers (matrix_narrow.cu) are made of: the weight in shared memory,
- * and 16 rows of `expand` by a warp. */
+/* matrix_narrow.cuh - what both passes of narrow layers (matrix_narrow.cu) are made of.
+ *
+ * Layout: the weight stands in shared memory in the order in which lanes read it; place() says where element (n, c)
+ * is. Rows come from device memory to registers.
+ *
+ * Arithmetic: `expand`, W = N w, of 16 rows by one warp, with mma.sync (mma.cuh); bf16 operands, fp32 sums. */
 #ifndef CAB_OPS_CUDA_MATRIX_NARROW_CUH
 #define CAB_OPS_CUDA_MATRIX_NARROW_CUH
 

@@ -1,17 +1,19 @@
 /* matrix_narrow_backward.cuh - dx and dW of narrow layers (matrix_narrow.cu) from one read of the wide side.
  *
- * Rows of both sides are copied to shared memory, several tiles ahead, and lie there in rows whose 16-byte pieces
- * are permuted as in mma.cuh: dW = N^T W reads both transposed (ldmatrix.trans), a warp having some of the columns,
- * sums in registers. Two kernels:
+ * Arithmetic: dW = N^T W and dx = dy w, in bf16 with fp32 sums; N is the narrow side, W the wide one.
  *
- *   narrow_columns  a block has 64 columns of the wide side and a part of the rows. For few outputs, dx = dy W needs
- *                   no other columns; old dx of the next tile is on its way to registers while this one's part
- *                   of dW is added. Parts are few, as columns share the blocks: 66 at 384 columns.
- *   narrow_rows     a block has all columns, up to 768, since dx = dy W of few inputs sums over them. 12 warps share
- *                   these terms; their sums meet in shared memory and are added in order one tile later, so that a
- *                   tile has one barrier.
+ * Layout: rows of both sides are copied to shared memory, several tiles ahead, with the 16-byte pieces of a row
+ * permuted as in mma.cuh. dW = N^T W reads both sides transposed (ldmatrix.trans). A warp has some of the columns of
+ * dW, its sums in registers. Two kernels:
  *
- * Memory sets the pace: shared memory and the schedulers take about half of a tile's time each. */
+ *   narrow_columns  for few outputs. A block has 64 columns of the wide side and a part of the rows; dx = dy w needs no
+ *                   other columns. Where dx is added to, the old dx of the next tile is loaded while this tile's part
+ *                   of dW is summed. Blocks share the columns, so the parts of dW are few: 66 at 384 columns.
+ *   narrow_rows     for few inputs. A block has all columns, up to 768, because dx = dy w sums over them. 12 warps
+ *                   share the columns; their sums meet in shared memory and are added in order one tile later, so
+ *                   that a tile has one barrier.
+ *
+ * Memory is the limit; shared memory and the instructions take about half as long each. */
 #ifndef CAB_OPS_CUDA_MATRIX_NARROW_BACKWARD_CUH
 #define CAB_OPS_CUDA_MATRIX_NARROW_BACKWARD_CUH
 

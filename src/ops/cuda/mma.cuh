@@ -1,11 +1,14 @@
-/* mma.cuh - bf16 matrix products of a warp on tiles in shared memory: mma.sync m16n8k16 with fp32 sums, which every
- * architecture from sm_80 on has.
+/* mma.cuh - bf16 matrix products of a warp on tiles in shared memory.
  *
- * A tile is 64 rows of 64 bf16, 128 bytes each; its 16-byte pieces are permuted within the row, piece c of row r standing at
- * c ^ (r % 8), so that eight rows of one column of pieces lie in different banks.
+ * Arithmetic: C += A B by mma.sync m16n8k16, bf16 operands and fp32 sums, which every architecture from sm_80 on has.
  *
- * Fragments, lane = 4 g + q: element pairs (row g or g + 8, columns 2 q, 2 q + 1). The sums of two neighbouring 8-column
- * blocks, packed, are the left operand of 16 columns: a product can be fed to the next one without leaving registers. */
+ * Layout in shared memory: a tile is 64 rows of 64 bf16, 128 bytes each. Its 16-byte pieces are permuted within the
+ * row: piece c of row r stands at c ^ (r % 8). So the same piece of eight successive rows lies in eight different
+ * groups of banks.
+ *
+ * Layout in registers (fragments), lane = 4 g + q: pairs of elements (row g or g + 8, columns 2 q and 2 q + 1). The
+ * sums of two neighbouring blocks of 8 columns, packed to bf16, are the left operand of 16 columns. So a product can
+ * be fed to the next one without leaving registers. */
 #ifndef CAB_OPS_CUDA_MMA_CUH
 #define CAB_OPS_CUDA_MMA_CUH
 

@@ -1,13 +1,19 @@
-/* next_token.cu - the next token of every sequence, a block each: arg max, or a draw without sorting.
+/* next_token.cu - the next token of every sequence: the likeliest, or a draw, without sorting the vocabulary.
  *
- * A draw with top-k and top-p asks three times for the token at which a cumulative sum over the logits in falling order passes a target: of ones
- * for top-k, of probabilities for top-p and for the draw itself. The order is that of `distance`, how many floats lie between
- * a logit and the largest. A histogram of 2048 equal ranges of it tells the range in which the sum passes; the range is cut
- * again, at most three times, until it is one value; equal logits follow by id. Probabilities are fixed-point numbers of 39
- * fractional bits, whose sums do not depend on their order, so that the histograms may be filled by integer atomics.
- * What top-k, top-p and min-p leave are the likeliest tokens, so each is known by the mass that it leaves.
+ * Layout: a block of 1024 threads takes one sequence and walks over its logits in device memory. A histogram of 2048
+ * ranges stands in shared memory.
  *
- * Bytes: the logits, from L2, once for arg max and up to 12 times for a draw. */
+ * Arithmetic: top-k, top-p and the draw itself are one question. Add up something over the tokens in falling order of
+ * their logits: at which token does the sum pass a target? For top-k the something is 1, for top-p and the draw it is
+ * the probability. A token's key is `distance`, the number of floats between its logit and the largest. The histogram
+ * cuts the keys into 2048 equal ranges and tells in which range the sum passes the target. That range is cut again, at
+ * most three times, until it is one key. Tokens of equal logits follow by id.
+ *
+ * A probability is a fixed-point number of 39 fractional bits. Sums of such numbers do not depend on their order, so
+ * integer atomics may fill the histogram. Top-k, top-p and min-p each leave the likeliest tokens, so the probability
+ * that is left describes each of them.
+ *
+ * Bytes: the logits, from the second-level cache, once for the likeliest and up to 12 times for a draw. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

@@ -1,17 +1,22 @@
-/* norm.cu - the norms on the GPU; src/ops/norm.c has the formulas.
+/* norm.cu - layer norm and RMS norm on the GPU; src/ops/norm.c has the formulas.
  *
- * A row is read once and stays in registers: a warp per row up to 768 columns, a block of 128 threads up to 4096, eight
- * neighbouring columns per thread and piece, so that every access is of 16 bytes. Other widths, and rows that are not
- * aligned, take a block per row that reads it once per pass (the second time from cache).
+ * Layout: a row is read once and stays in registers. A warp takes a row of up to 768 columns, a block of 128 threads a
+ * row of up to 4096; a thread has pieces of eight neighbouring columns, so that every access is of 16 bytes. Other
+ * widths and rows that are not aligned take a block per row, which reads the row once per pass (the second time from
+ * cache). Backward, the same groups of threads walk over the rows, and load the next row while they work on one. A
+ * thread sums dw and db of its columns in registers; a block writes its sums to scratch, (blocks, 2, D); a second
+ * kernel adds those in order.
  *
- * A sum and the layer norm of it are one kernel (optimise.c): the row is added up in registers.
+ * Arithmetic, in fp32, with x^ = (x - mean) r and g = dy w; RMS norm leaves out mean and mean(g):
  *
- * Backward: the groups of threads stay and walk the rows, the next row on its way while one is worked on; each warp measures
- * its columns about their own mean, so that a group exchanges sums once a row. Each thread sums dw and db of its columns in
- * registers, blocks leave their sums in scratch, (blocks, 2, D), and a second kernel adds those up in order.
+ *   y = x^ w + b     r = 1 / sqrt(mean((x - mean)^2) + eps)     dx = r (g - mean(g) - x^ mean(g x^))
+ *   dw = sum over rows of dy x^     db = sum over rows of dy
  *
- * Bytes per row of D, T the size of an element: forward 2 D T, backward 3 D T (sum and RMS: + 8 D, + 12 D). Six to ten
- * operations per element: memory sets the pace. */
+ * A sum and the norm of the sum are one kernel: the row is added up in registers. In the backward pass each warp
+ * measures its columns about their own mean, so that a group exchanges its sums once a row.
+ *
+ * Bytes per row, T being the size of an element: forward 2 D T, backward 3 D T (sum and RMS norm: 8 D and 12 D
+ * more). Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

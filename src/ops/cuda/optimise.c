@@ -1,8 +1,13 @@
-/* optimise.c - a recorded list as the GPU runs it.
+/* optimise.c - what the GPU changes in a recorded list before the list runs (src/tensor/rewrite.h).
  *
- * What cuBLASLt adds to a product, a bias, has the product's dtype. A product applies the GELU that follows while its tiles are in
- * registers, and a layer norm does not read again the sum that it is of. A scan with one decay per channel saves its states for its
- * backward node, and multiplies dt, of which a linear layer of few inputs would write 32 times as much as it reads, itself. */
+ *   bias               cuBLASLt adds a bias of the product's dtype: a linear layer gets such a copy of its bias
+ *   linear_gelu        a linear layer and the GELU that follows: GELU is applied while the product is in registers
+ *   add_layer_norm     a sum and the layer norm of it: the norm need not read the sum again
+ *   saved states       a scan with one decay per channel saves its states for its backward node
+ *   scan_of_product    such a scan computes dt itself from the inputs of the linear layer that gives dt, if these are
+ *                      few: the layer would write 32 times as much as it reads
+ *
+ * The arithmetic is that of the ops; their values stay what they were. The kernels say how they hold their data. */
 #include "ops/cuda/optimise.h"
 
 #include "ops/elementwise.h"

@@ -1,14 +1,18 @@
 /* optimizer.cu - AdamW on the GPU over all parameters in three launches; src/ops/optimizer.c has the formula.
  *
- * 1. The gradients' squares are summed in fp64, a partial sum per block of CAB_ADAMW_BLOCK elements.
- * 2. One block adds the partial sums in order and derives what all elements share: the clipping factor, the rate, the bias
- *    corrections. The norm never leaves the device before the update.
- * 3. A pass over everything: p, g, m, v are read and written once in 16-byte accesses, with the average and the bf16 copy
- *    where there are any. 36 bytes per element with the first pass, 38 with a bf16 copy, 8 more with an average: 1.5 G
- *    elements, 57 GB.
+ * Layout: a block takes CAB_ADAMW_BLOCK neighbouring elements of one parameter. It finds the parameter by bisection in
+ * a table in device memory. The host writes the table before every run, because a parameter may have got a bf16 copy
+ * since the last one.
  *
- * Pointers stand in a table in device memory, which the host writes before every run: a bf16 copy may have been made since. A
- * block finds its parameter in it by bisection. */
+ * Arithmetic:
+ *
+ *   1. sum g^2 in fp64: a partial sum per block, in scratch.
+ *   2. One block adds the partial sums in order and derives what all elements share: the factor of clipping, the rate,
+ *      the corrections 1 - beta1^step and 1 - beta2^step. The host need not know the norm before the update.
+ *   3. m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= lr (m^ / (sqrt(v^) + eps) + decay p), the
+ *      average and the bf16 copy where there are any, g = 0: everything read and written once, 16 bytes an access.
+ *
+ * Bytes per element: 36 for 1 and 3 together, 38 with a bf16 copy, 8 more with an average. Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

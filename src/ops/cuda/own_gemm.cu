@@ -1,7 +1,9 @@
-/* own_gemm.cu - a matrix product of any strides and alignment, for shapes that cuBLASLt has no algorithm for.
+/* own_gemm.cu - a matrix product of any strides and any alignment, for shapes that cuBLASLt has no algorithm for.
  *
- * A block makes a 64 x 64 tile of C; each of its 256 threads a 4 x 4 part, from 16-deep slices of A and B in shared memory.
- * fp32 throughout, sums in the order of k. */
+ * Layout: a block of 256 threads computes a 64 x 64 tile of C, a thread 4 x 4 elements of it in registers. The block
+ * walks over k by 16 and holds the 64 x 16 slices of A and B in shared memory as fp32.
+ *
+ * Arithmetic: C = A B + bias, or C += A B, in fp32, each sum in the order of k. */
 #include "ops/cuda/cublaslt.h"
 #include "ops/cuda/cuda.cuh"
 

@@ -1,7 +1,11 @@
-/* partials.cuh - parameters' gradients out of partial sums: rows of partials are added up in a fixed order.
+/* partials.cuh - gradients of parameters out of partial sums that blocks have left in scratch.
  *
- * The functor  __device__ float *target(int64_t column) const  says where the sum of a column goes, NULL for nowhere, and
- * its member `add` whether to what stands there. */
+ * Layout: partials is (n_row, columns) fp32 in device memory, a row per block that wrote it. A block here takes 32
+ * columns and 16 slices of rows, one thread each; slice s has rows s, s + 16, ... Shared memory joins the slices.
+ *
+ * Arithmetic: sum[c] = sum over rows of partials[row, c], in an order that depends on n_row alone. The functor says
+ * where a sum goes:  __device__ float *target(int64_t column) const,  NULL for nowhere; with its member `add` the
+ * sum is added to what stands there. */
 #ifndef CAB_OPS_CUDA_PARTIALS_CUH
 #define CAB_OPS_CUDA_PARTIALS_CUH
 

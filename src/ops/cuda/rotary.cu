@@ -1,5 +1,14 @@
-/* rotary.cu - rotary positions on the GPU, and their inverse for the gradient. Memory limits: each element is read once and
- * written once. A block's angles cost one sine and cosine per pair of features of one head, all heads share them. */
+/* rotary.cu - rotary positions on the GPU, forward and backward.
+ *
+ * Layout: a block takes one token of one sequence. It computes the cosine and sine of the token's angles once, into
+ * shared memory, for all heads; then its threads walk over the heads in packets of neighbouring features.
+ *
+ * Arithmetic, in fp32, for the halves (x1, x2) of the first features of every head; the features behind them are
+ * copied:
+ *
+ *   (y1, y2) = (x1 cos a - x2 sin a, x2 cos a + x1 sin a)     a = (first + l) inv_freq[i]
+ *
+ * The gradient is the same with -a. Every element is read once and written once. Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
 
 extern "C" {

@@ -1,8 +1,14 @@
-/* scan.cu - the selective scan on the GPU, forward; src/ops/scan.c has the formula, scan.cuh how the work is laid out.
+/* scan.cu - the selective scan on the GPU, forward, for decays that differ between states; scan_tied_forward.cuh has
+ * the one for tied decays.
  *
- * Reads u, dt, z and writes y once: 8 bytes per token and channel in bf16. N exponentials per token and channel at 16 a
- * clock and multiprocessor are the limit from N = 8 on: batch 128, E 384, L 197, N 16 moves 78 MB and takes 155 M
- * exponentials plus 4 for softplus and gate. */
+ * Layout: scan.cuh says how warps share channels and states.
+ *
+ * Arithmetic: src/ops/scan.c has the formula. h is fp32, N states per channel:
+ *
+ *   h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]     y[t] = (<C[t], h[t]> + D u[t]) silu(z[t])
+ *
+ * u, dt, z are read once and y is written once: 8 bytes per token and channel in bf16. N exponentials per token and
+ * channel are the limit from N = 8 on. */
 #include "ops/cuda/scan_tied_forward.cuh"
 
 template <int S, int LANES> struct forward_shared {

@@ -1,17 +1,20 @@
-/* scan.cuh - what the forward and the backward pass of the selective scan share on the GPU; src/ops/scan.c has the formulas.
+/* scan.cuh - what the forward and the backward pass of the selective scan share on the GPU; src/ops/scan.c has the
+ * formulas.
  *
- * A warp works on 32 / LANES * 2 neighbouring channels of one sequence and on S * LANES states: a thread has two channels,
- * so that it reads and writes bf16 in pairs, and S states of each, in registers.
+ * Layout: a warp works on 32 / LANES * 2 neighbouring channels of one sequence and on S * LANES states. A thread has
+ * two channels, so that it reads and writes bf16 in pairs, and S states of each, in registers:
  *
- *   lane = sg * SLOTS + slot     SLOTS = 32 / LANES     channel = first + 2 slot, + 1     state = first + sg * S + 0 .. S - 1
+ *   lane = sg * SLOTS + slot     SLOTS = 32 / LANES
+ *   channel = first + 2 slot, + 1     state = first + sg * S + 0 .. S - 1
  *
- * Tokens go by chunks of Q. What there is once per token and channel (softplus, gates, loads and stores) is done by one
- * lane, the token's owner: sg = t % LANES; it leaves delta and delta u for the others in shared memory. Sums over states
- * are made by halving exchanges among the lanes of a channel that end at the owner. B and C of a chunk stand in shared
- * memory, for all warps of the block, which work on the same sequence. Tokens of the next chunk are loaded before the
- * chunk at hand is computed.
+ * Tokens go by chunks of Q. One lane, the token's owner (sg = t % LANES), does what there is once per token and
+ * channel: softplus, gates, loads and stores. It leaves delta and delta u for the other lanes in shared memory. B and
+ * C of a chunk stand in shared memory for all warps of the block, which work on the same sequence. Tokens of the next
+ * chunk are loaded before the chunk at hand is computed.
  *
- * More than S * LANES states are several walks over the sequence, whose sums over states are added up in fp32 scratch. */
+ * Arithmetic, in fp32: h[t] = exp(delta A) h[t-1] + delta u B[t], y = <C[t], h[t]> + D u. A sum over states is made
+ * by exchanges among the lanes of a channel, each of which halves what is left; the last one ends at the owner. More
+ * than S * LANES states take several walks over the sequence, whose sums over states are added in fp32 scratch. */
 #ifndef CAB_OPS_CUDA_SCAN_CUH
 #define CAB_OPS_CUDA_SCAN_CUH
 

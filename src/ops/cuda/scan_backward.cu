@@ -1,25 +1,29 @@
-/* scan_backward.cu - the selective scan on the GPU, backward; src/ops/scan.c has the formulas, scan.cuh how the work is laid
- * out here: for more than 16 states, or too few channels to fill the GPU with a thread for each, as scan_channels.cuh does.
+/* scan_backward.cu - the selective scan on the GPU, backward: for more than 16 states, and for channels too few to
+ * fill the GPU with one thread per channel. scan_channels.cuh is for the other cases. src/ops/scan.c has the formulas.
  *
- * A block takes 4 warps' channels of one sequence through all tokens: forward, leaving the state at the start of each chunk
- * in scratch, then backward chunk by chunk, with the chunk's states and decays computed again into registers. The scratch
- * for states belongs to the block, and blocks are as many as the GPU holds at a time: it stays in the second-level cache as
- * far as it fits.
+ * Layout: warps share channels and states as scan.cuh says. A block takes the channels of 4 warps of one sequence
+ * through all tokens: forward, leaving the state at the start of each chunk in scratch, then backward chunk by chunk.
+ * For each chunk it computes the states and decays again, into registers. The scratch belongs to the block, and there
+ * are as many blocks as the GPU holds at a time, so that the scratch stays in the second-level cache as far as it
+ * fits.
  *
- * dB and dC are sums over channels. The tensor cores make them: with v[k][m] the products of channel lane k and row m of
- * lanes, an m16n8k8 product with a matrix of zeros and ones adds the four channel lanes of v and puts the sum of token t
+ * Arithmetic: with p = dy silu(z), a = exp(delta A) and dh[t] = a[t+1] dh[t+1] + p[t] C[t], dB[t] = sum over channels
+ * of dh[t] delta[t] u[t], and dC[t] = sum over channels of p[t] h[t].
+ *
+ * The tensor cores sum over channels. v[k][m] are the products of channel lane k and row m of lanes. An m16n8k8
+ * product with a matrix of zeros and ones on the left adds the four channel lanes of v, and puts the sum of token t
  * into row t (dB) or 8 + t (dC):
  *
  *   k = 0 .. 3: dB's products of the 4 lanes     k = 4 .. 7: dC's     row t of the left matrix: 1 1 1 1 0 0 0 0
  *   column = lane / 4                                                 row 8 + t:               0 0 0 0 1 1 1 1
  *
- * TF32 keeps 11 bits of the products; with fp32 activations the rest goes through a second product. The block's warps are
- * added up in shared memory, blocks of channels by a second kernel; dA_log, dD and dt_bias are summed over tokens in
- * registers and over sequences by a third. Of two directions the second writes its gradient of z to scratch, and a fourth
- * kernel adds it, which moves 8 bytes per token and channel in bf16.
+ * TF32 keeps 11 bits of a product; with fp32 activations a second product takes the rest. Shared memory joins the
+ * warps of a block, a second kernel the blocks of channels. dA_log, dD and dt_bias are summed over tokens in
+ * registers, and over sequences by a third kernel. Of two directions the second writes its gradient of z to scratch,
+ * and a fourth kernel adds it.
  *
- * Reads u and dt twice, z and dy once, writes du, ddt and dz: 18 bytes per token and channel in bf16, besides N of states
- * (written and read, mostly in the cache). About 35 N instructions per token and channel. */
+ * Bytes per token and channel in bf16: 18 (u and dt twice, z and dy once, du, ddt and dz), besides the states. About
+ * 35 N instructions per token and channel. */
 #include "ops/cuda/partials.cuh"
 #include "ops/cuda/scan.cuh"
 #include "ops/cuda/scan_channels.cuh"

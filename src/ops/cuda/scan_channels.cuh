@@ -1,27 +1,30 @@
-/* scan_channels.cuh - the backward pass of the selective scan for many channels and at most 16 states: one thread per
- * channel; src/ops/scan.c has the formulas.
+/* scan_channels.cuh - the backward pass of the selective scan for many channels and at most 16 states, one thread per
+ * channel. src/ops/scan.c has the formulas.
  *
- *   lane = channel     a warp 32 neighbouring channels of one sequence, a block 128     states two at a time
+ * Layout:
  *
- * What there is once per token and channel (softplus, gates, sums over states) then needs neither exchange nor shared
- * copies, and is spread over 16 states. As in scan_backward.cu a block walks forward once, leaving the states at the start of
- * each chunk of Q tokens in scratch, then backward chunk by chunk: for two states after the other forward again through the
- * chunk, with states and decays in registers, and back, with dh and dA kept in shared memory between chunks. Rows of channels
- * are moved 16 bytes a lane, with a copy to shared memory that runs one chunk ahead, and zeros past the end of the sequence:
- * with u = dy = 0 a token adds nothing to any gradient.
+ *   lane = channel     a warp: 32 neighbouring channels of one sequence; a block: 128     states: two at a time
  *
- * dB and dC are sums over channels. Of each token the tensor cores add four lanes of v0, v1 = dB's and v2, v3 = dC's
- * products of both states, as an m16n8k8 product with a matrix of zeros and ones on the right:
+ * What there is once per token and channel (softplus, gates, sums over states) needs neither exchange nor copies
+ * between lanes. A block walks forward once and leaves the states at the start of each chunk of Q tokens in scratch.
+ * Then it goes backward chunk by chunk. For each pair of states it walks forward again through the chunk, with states
+ * and decays in registers, and then back; shared memory keeps dh and dA from chunk to chunk. Rows of channels are
+ * copied to shared memory one chunk ahead, 16 bytes a lane. Behind the end of the sequence they are zeros: with u = dy
+ * = 0 a token adds nothing to any gradient.
  *
- *   left, row = lane / 4 (+ 8): v0 (v1) in columns 0 .. 3, v2 (v3) in 4 .. 7     right: column 2 t of ones in rows 0 .. 3,
- *                                                                                        column 2 t + 1 in 4 .. 7, t = token % 4
+ * Arithmetic: dB[t] and dC[t] are sums over channels (scan_backward.cu). Per token the tensor cores add four lanes of
+ * the products of both states, v0 and v1 of dB, v2 and v3 of dC. They do so by an m16n8k8 product with a matrix of
+ * zeros and ones on the right:
  *
- * TF32 keeps 11 bits of the products; with fp32 activations the rest goes through a second product. The 8 rows and 4 warps
+ *   left, row = lane / 4 (+ 8): v0 (v1) in columns 0 .. 3, v2 (v3) in 4 .. 7
+ *   right: column 2 t of ones in rows 0 .. 3, column 2 t + 1 of ones in rows 4 .. 7, t = token % 4
+ *
+ * TF32 keeps 11 bits of a product; with fp32 activations a second product takes the rest. The 8 rows and the 4 warps
  * are added up from shared memory after the chunk.
  *
- * Per token, channel and state 2.4 exponentials and the like (8 cycles each for a warp) and 28 instructions: 6 on the way
- * forward, 15 on the way back, 7 shared by a channel's 16 states: three warps fill 7 of a scheduler's cycles of 10. Reads u and dt twice, z and dy once, writes du, ddt and dz, and writes and reads
- * 8 bytes of states: 34 bytes per token and channel in bf16. */
+ * Per token, channel and state: 2.4 exponentials and reciprocals, and 28 instructions, of which 6 on the way
+ * forward, 15 on the way back and 7 that a channel's 16 states share. Instructions are the limit. Bytes per token
+ * and channel in bf16: 34 (u and dt twice, z and dy once, du, ddt, dz, and 8 of states written and read). */
 #ifndef CAB_OPS_CUDA_SCAN_CHANNELS_CUH
 #define CAB_OPS_CUDA_SCAN_CHANNELS_CUH
 

@@ -1,38 +1,44 @@
-/* scan_tied.cuh - the selective scan with one decay per channel, the same for all states, on tensor cores; bf16, at most 16
- * states. With r = -A of a channel the recurrence of src/ops/scan.c is, in a chunk of 16 tokens, with
+/* scan_tied.cuh - the selective scan with one decay per channel, the same for all states, on tensor cores; bf16, at
+ * most 16 states.
+ *
+ * Arithmetic: with r = -A of a channel, the recurrence of src/ops/scan.c is nothing but matrix products. In a chunk of
+ * 16 tokens, let
  *
  *   c[t] = sum of r delta[s] over s <= t     m = c[15] / 2     up = exp(c - m)     down = exp(m - c)     f = exp(-m)
  *   X = up delta u     P = down dy silu(z)   (tokens, channels)     S[t, s] = <C[t], B[s]> where s <= t, else 0
  *
- * nothing but products of matrices: y = down (S X + C f H), and with H and G the state before the chunk and its gradient
- * behind it, (states, channels), both carried on by themselves, f (f H + B^T X) and f (f G + C^T P),
+ * H, (states, channels), is the state before the chunk, and G the gradient of the state behind it. Then
  *
- *   <dh, B> = up (S^T P + B f G)     dC = W B + P (f H)^T     dB = W^T C + X (f G)^T     W[t, s] = <P[t], X[s]> where s <= t
+ *   y = down (S X + C f H)     H becomes f (f H + B^T X)     G becomes f (f G + C^T P)
+ *   <dh, B> = up (S^T P + B f G)     dC = W B + P (f H)^T     dB = W^T C + X (f G)^T
+ *   W[t, s] = <P[t], X[s]> where s <= t, else 0
  *
- * sums over channels being those of this warp. The gradient by log a[t], g[t] = a[t] <dh[t], h[t-1]>, follows from
- * <dh[t], h[t]> = g[t] + x[t] <dh[t], B[t]> = g[t+1] + p[t] <C[t], h[t]>: sums from the end of the chunk, where it is <G, H>.
+ * W is a sum over the channels of one warp. The gradient by log a[t] is g[t] = a[t] <dh[t], h[t-1]>. It follows from
+ *
+ *   <dh[t], h[t]> = g[t] + x[t] <dh[t], B[t]> = g[t+1] + p[t] <C[t], h[t]>
+ *
+ * by sums from the end of the chunk, where <dh, h> is <G, H>. The other gradients are
  *
  *   ddelta = u <dh, B> - r g     dA_log = -r sum_t delta g, of which every state's element gets the Nth part
  *
- * What is rounded cancels in such a difference if both of its terms have been rounded alike: g takes X, P and f H as operands have them, H
- * from that f H, and f G with what its operand lost.
+ * g is a difference, in which rounding cancels only if both sides were rounded alike. So g takes X, P and f H as the
+ * operands of the products have them, H from that f H, and f G together with what its operand lost.
  *
- * f H of every chunk, as the operand that it is, is saved by the way forward for the way back: 2 bytes per token and channel, where
- * computing it again would take a third of the time.
+ * A decay below 2^-11 is taken for 2^-11, an eighth of what rounding to bf16 may cost, so that up and down stay within
+ * 2^88. Operands are rounded to bf16; states, sums and everything per token and channel are fp32.
  *
- * A decay below 2^-11 is taken for 2^-11, an eighth of what rounding to bf16 may cost, so that up and down stay within 2^88. Operands are
- * rounded to bf16; states, sums and everything per token and channel are fp32.
+ * Layout: a warp has 16 channels. A block has 128 channels of one sequence, which share B and C of a chunk in shared
+ * memory. Fragments (mma.cuh) have channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8
+ * at tokens 2 q, 2 q + 1 and 8 further, so that a sum over tokens is a sum over four lanes. Rows of the 128 channels
+ * are copied to shared memory at least one chunk ahead, and written to device memory one chunk late. A thread copies
+ * and writes the same 16 bytes of a stage, so it needs no barrier between its own write and its next copy.
  *
- * A warp has 16 channels, a block 128 of one sequence, which share B and C of a chunk in shared memory. Fragments (mma.cuh) have
- * channels for rows and tokens for columns: lane 4 g + q holds channels g and g + 8 at tokens 2 q, 2 q + 1 and 8 further, so that sums
- * over tokens are sums over a quad. The block moves rows of its 128 channels: at least one chunk ahead from memory, one chunk late to
- * it, each thread 16 bytes of a row at the same place of a stage, so that what it writes from there and copies there next needs no
- * barrier of its own.
+ * The forward pass saves f H of every chunk, as the operand that it is, for the backward pass: 2 bytes per token and
+ * channel. Where dt comes from a linear layer of up to 32 inputs, it is in no memory (optimise.c): it is computed from
+ * x and the layer's W, one step for 16 inputs.
  *
- * dt of a linear layer of up to 32 inputs is in no memory (optimise.c): it is a product of x and the layer's W, one step for 16 inputs.
- *
- * Forward, per token and channel: 10 bytes, 8 where dt is a product, 6 exponentials and the like, 66 instructions; backward 16 or 14
- * bytes, 7 and 130. */
+ * Bytes per token and channel: forward 10, 8 where dt is a product; backward 16 or 14. Instructions: forward 66 and
+ * 6 exponentials and reciprocals; backward 130 and 7. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_CUH
 

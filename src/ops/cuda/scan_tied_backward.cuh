@@ -1,5 +1,11 @@
-/* scan_tied_backward.cuh - the way back of scan_tied.cuh, which has the formulas. dB and dC of a chunk, sums over channels, are left in
- * shared memory by each warp and added up by the block behind the next chunk's barrier. */
+/* scan_tied_backward.cuh - the backward pass of scan_tied.cuh, which has formulas and fragments.
+ *
+ * Layout: a block walks over the chunks of one sequence from the last to the first. A warp carries G of its 16
+ * channels in registers, and the sums over tokens of dA_log, dD and dt_bias. dB and dC of a chunk are sums over all
+ * channels: each warp leaves its sums in shared memory, and the block adds them behind the next chunk's barrier.
+ *
+ * Arithmetic, per chunk: X and P from u, dt, z and dy; f H as the forward pass saved it; then <dh, B>, dC, dB, g,
+ * and out of these du, ddt and dz. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_BACKWARD_CUH
 

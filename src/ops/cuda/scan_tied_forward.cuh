@@ -1,4 +1,10 @@
-/* scan_tied_forward.cuh - the way forward of scan_tied.cuh, which has the formulas. */
+/* scan_tied_forward.cuh - the forward pass of scan_tied.cuh, which has formulas and fragments.
+ *
+ * Layout: a block walks over the chunks of one sequence from the first to the last. A warp carries H of its 16
+ * channels in registers. y takes the place of u in shared memory, and is written to device memory one chunk late.
+ *
+ * Arithmetic, per chunk: f H (saved, where a backward pass follows), y = down (S X + C f H) + D u, times silu(z); H
+ * becomes f (f H + B^T X). The second direction adds to the y of the first. */
 #ifndef CAB_OPS_CUDA_SCAN_TIED_FORWARD_CUH
 #define CAB_OPS_CUDA_SCAN_TIED_FORWARD_CUH
 

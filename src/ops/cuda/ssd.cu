@@ -1,15 +1,22 @@
-/* ssd.cu - the discrete Mamba-2 recurrence on the GPU; src/ops/ssd.c has the formulas, src/ops/cpu/ssd.c those of the
- * backward pass.
+/* ssd.cu - the discrete Mamba-2 recurrence on the GPU, in fp32, for any P and N. src/ops/ssd.c has the formulas,
+ * src/ops/cpu/ssd.c those of the backward pass. ssd_tiles.cu takes bf16 with P up to 64 and N up to 128, on tensor
+ * cores.
  *
- * bf16 with P up to 64 and N up to 128 goes to the tensor cores (ssd_tiles.cu). Everything else is computed here in fp32, any P and
- * N, a block of 256 threads per 64 x 64 tile, each thread 4 x 4 of it:
+ * Arithmetic, in chunks of Q tokens; S[i] is the sum of log a from the chunk's start to token i:
  *
- *   states      per tile of (P, N) of a head, walking its chunks: h at the start of each; dh at the end of each
- *   output      per chunk of a head: M in shared memory, then y tile by tile
- *   gradients   per chunk of a head: M and dG in shared memory, then dx, dC, dB tile by tile, then da
+ *   M[i, j] = <C[i], B[j]> exp(S[i] - S[j]) for j <= i, else 0
+ *   y[i] = sum_j M[i, j] x[j] + exp(S[i]) h_start C[i] + D x[i]
+ *   h_end = exp(S[Q]) h_start + sum_j exp(S[Q] - S[j]) x[j] B[j]^T
  *
- * Where G < H, dB and dC of every head go to scratch and are added up in the order of heads; so is dD over sequences. The
- * step of one token (h read and written once: 8 B H P N bytes) has a warp per four rows of the state.
+ * Layout: a block of 256 threads computes a 64 x 64 tile, a thread 4 x 4 elements of it. Three kernels:
+ *
+ *   states      a block per tile of (P, N) of a head walks over the head's chunks: h at the start, dh at the end
+ *   output      a block per chunk of a head: M in shared memory, then y tile by tile
+ *   gradients   a block per chunk of a head: M and dG in shared memory, then dx, dC, dB tile by tile, then da
+ *
+ * Where heads share B and C (G < H), dB and dC of every head go to scratch and are added in the order of the heads. dD
+ * is summed over sequences in the same way. A decoding step has a warp per four rows of the state; h is read and
+ * written once.
  *
  *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   none for the tensor cores
  *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ dD partials ] [ dB per head ] [ dC per head ] */

@@ -1,5 +1,12 @@
-/* ssd.cuh - what the two forms of the discrete Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32 arithmetic
- * throughout) and ssd_tiles.cu (bf16, P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas. */
+/* ssd.cuh - what the two forms of the discrete Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and
+ * ssd_tiles.cu (bf16, P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas.
+ *
+ * Layout: a chunk is Q tokens of one head of one sequence. One warp computes the decays of a chunk, two tokens to a
+ * lane, and leaves them in shared memory (ssd_decays). On the way back one warp turns differences into da_log in the
+ * same places.
+ *
+ * Arithmetic, in fp32: log2 a = -log2(e) softplus(a_log), S = running sum of it, exp(S), exp(S[end] - S); and
+ * da_log[t] = -sigmoid(a_log[t]) (end + sum of the differences from t on). */
 #ifndef CAB_OPS_CUDA_SSD_CUH
 #define CAB_OPS_CUDA_SSD_CUH
 

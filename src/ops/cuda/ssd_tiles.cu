@@ -1,21 +1,24 @@
-/* ssd_tiles.cu - the discrete Mamba-2 recurrence on tensor cores: bf16, P up to 64 and N up to 128, padded with zeros to
- * 64 and to NT tiles of 64.
+/* ssd_tiles.cu - the discrete Mamba-2 recurrence on tensor cores: bf16, P up to 64 and N up to 128. P is padded with
+ * zeros to 64, and N to NT tiles of 64.
  *
- * A block of four warps is one head of one sequence and walks its chunks of 64 tokens, the next chunk's rows on their way
- * into shared memory meanwhile. The state (P, N) stays in registers in fp32, 16 rows per warp, with a bf16 copy in shared
- * memory for the products that read it. Within a chunk a warp owns 16 tokens, another 16 every chunk, since the causal
- * half of the work is uneven.
+ * Layout: a block of four warps is one head of one sequence and walks over its chunks of 64 tokens. The rows of the
+ * next chunk are copied to shared memory meanwhile. The state (P, N) stays in registers in fp32, 16 rows per warp,
+ * with a bf16 copy in shared memory for the products that read it. Within a chunk a warp owns 16 tokens. It owns
+ * another 16 in every chunk, because the causal half of the work is uneven.
  *
- *   forward    y, with the state carried along
- *   backward   1. the states at the starts of chunks, bf16, to scratch
- *              2. from the last chunk to the first with dh carried along: dx, dB, dC, da, dD (src/ops/cpu/ssd.c has the
- *                 formulas). Of a chunk, <h_end, dh> = sum over tokens of B . dB through the state + exp(S) <h_start, dh>:
- *                 taken so, the sums that da is the difference of hold the same rounded products, and cancel.
+ * Arithmetic: that of ssd.cu, with products in bf16 and sums in fp32.
  *
- * Per head and chunk, in 8 KiB tiles: bytes forward 2 + 2 NT; backward 1 + 2 NT, and 3 + 5 NT (2 NT more where dB and dC are
- * added to: those rows are asked for before the products that come to them). Products of 64^3 forward 1 + 3 NT of which
- * 1 + NT are half empty, backward NT + 3 + 6 NT of which 2 + 3 NT are. The walk is bound by
- * the latency of its chunks more than by bytes or products. */
+ *   forward    y, with the state carried from chunk to chunk
+ *   backward   1. the states at the starts of chunks go to scratch, in bf16
+ *              2. from the last chunk to the first, with dh carried along: dx, dB, dC, da, dD (src/ops/cpu/ssd.c)
+ *
+ * da needs <h_end, dh> of a chunk. It is computed as the sum over tokens of <B, dB through the state>, plus exp(S)
+ * <h_start, dh>. So the sums, whose difference da is, hold the same rounded products, and their rounding cancels.
+ *
+ * Cost per head and chunk. Bytes, in tiles of 8 KiB: forward 2 + 2 NT; backward 1 + 2 NT for the first walk and 3 +
+ * 5 NT for the second (2 NT more where dB and dC are added to). Products of 64 x 64 x 64: forward 1 + 3 NT, of which
+ * 1 + NT are half empty; backward NT and 3 + 6 NT, of which 2 + 3 NT are half empty. The latency of the chunks is
+ * the limit, more than bytes or products. */
 #include "ops/cuda/mma.cuh"
 #include "ops/cuda/ssd.cuh"
 

@@ -1,7 +1,11 @@
 /* tokens.cu - patches, inserted and selected tokens on the GPU: rows that move; src/ops/tokens.c has the formulas.
  *
- * Bound by memory: every element is read and written once. The gradients of positions and inserted tokens are sums over the
- * batch, taken while the rows pass by. */
+ * Layout: a thread moves a packet of neighbouring columns of one row (each.cuh). A packet of a patch stays within one
+ * line of the patch. The gradients of positions and inserted tokens are sums over the batch: over_batch() gives the
+ * same packet of all sequences to the 8 lanes of a block, which add in a fixed order.
+ *
+ * Arithmetic: y = x, or y = x + positions, in fp32 and rounded once. Every element is read and written once. Memory
+ * is the limit. */
 #include "ops/cuda/each.cuh"
 
 extern "C" {
