@@ -5,8 +5,8 @@
 #include "distill/recipe.h"
 #include "models/model.h"
 
-/* Fills every parameter of the student as recipe->init says. layer_map[l] is the teacher layer whose weights layer l reuses,
- * -1 for none. What was copied and what did not fit is said with cab_log_info(). */
+/* Fills every parameter of the student as recipe->init says. layer_map[l] is the teacher layer whose weights layer l
+ * reuses, -1 for none. What was copied and what did not fit is said with cab_log_info(). */
 cab_status cab_initialise_phi_mamba(cab_model *student, const cab_model *teacher, const struct cab_recipe *recipe,
                                     const int *layer_map);
 

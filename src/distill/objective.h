@@ -1,7 +1,7 @@
 /* objective.h - one micro-batch of one stage as a graph: teacher, student, loss terms, backward.
  *
- * What a stage does not use is not there: where no term needs the teacher none runs; where none needs the head neither it nor
- * the student's layers behind the last tap run. */
+ * What a stage does not use is not there: where no term needs the teacher none runs; where none needs the head neither
+ * it nor the student's layers behind the last tap run. */
 #ifndef CAB_DISTILL_OBJECTIVE_H
 #define CAB_DISTILL_OBJECTIVE_H
 
@@ -39,9 +39,10 @@ cab_status cab_objective_plan(cab_objective *objective, cab_plan *plan);
 /* Planned graph, for printing and timing. */
 cab_graph *cab_objective_graph(cab_objective *objective);
 
-/* One micro-batch, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the device
- * computes. Adds the gradients of (weights . terms) / `share` to the parameters; share is the number of micro-batches per
- * step. Input and targets of a batch that cab_objective_next() was called with need not be given again (batch->input NULL). */
+/* One micro-batch, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the
+ * device computes. Adds the gradients of (weights . terms) / `share` to the parameters; share is the number of
+ * micro-batches per step. Input and targets of a batch that cab_objective_next() was called with need not be given
+ * again (batch->input NULL). */
 cab_status cab_objective_start(cab_objective *objective, const cab_batch *batch, const cab_term_weights *weights,
                                int share);
 cab_status cab_objective_next(cab_objective *objective, const cab_batch *batch);

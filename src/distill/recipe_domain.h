@@ -1,12 +1,13 @@
-/* recipe_domain.h - what recipes on one domain, text or images, have of their own: the methods' presets, a learning rate, checks.
- * A domain is a constant in a file of its own (recipe_text.c, recipe_images.c); recipes know it by their student. */
+/* recipe_domain.h - what recipes on one domain, text or images, have of their own: presets of the methods, a learning
+ * rate, checks. A domain is a constant in a file of its own (recipe_text.c, recipe_images.c). A recipe's student says
+ * which domain the recipe is on. */
 #ifndef CAB_DISTILL_RECIPE_DOMAIN_H
 #define CAB_DISTILL_RECIPE_DOMAIN_H
 
 #include "distill/recipe.h"
 
-/* A published method: recipe settings as "key=value" lines, NULL-terminated, so that a preset reads, and can be copied, as a
- * recipe. */
+/* A published method: recipe settings as "key=value" lines, NULL-terminated, so that a preset reads, and can be copied,
+ * as a recipe. */
 typedef struct cab_preset {
     const char *const *settings;
     unsigned stages;
@@ -17,11 +18,11 @@ typedef struct cab_recipe_domain {
     const char *name;          /* "text" */
     const char *unit;          /* "tokens" */
     const char *parts;         /* what data.fraction is a share of: "the documents" */
-    const char *use[2];        /* a command that uses a student: before its directory, and behind it */
-    bool sequences;            /* a sample is data.seq_len units (0: as many as the teacher takes), not one */
-    const cab_preset *presets; /* by method; that of CAB_METHOD_CUSTOM has no stages */
-    /* Peak learning rate where neither the stage nor the recipe gives one, for a student of width d_model; 0 where it needs the
-     * width and d_model is 0. */
+    const char *use[2];        /* a command that uses a student: what stands before its directory, and behind it */
+    bool sequences;            /* a sample is data.seq_len units (0: the teacher's length); else one unit */
+    const cab_preset *presets; /* by method; the preset of CAB_METHOD_CUSTOM has no stages */
+    /* The peak learning rate for a student of width d_model, if neither the stage nor the recipe gives one. Returns 0
+     * if the rate depends on the width and d_model is 0. */
     double (*lr)(const cab_recipe *recipe, const cab_preset *preset, int64_t d_model);
     /* Refuses keys that make no sense in this domain. */
     cab_status (*check)(const cab_recipe *recipe);
@@ -29,8 +30,9 @@ typedef struct cab_recipe_domain {
 
 extern const cab_recipe_domain cab_recipe_text, cab_recipe_images;
 
+/* The domain that the recipe's student reads. */
 const cab_recipe_domain *cab_recipe_domain_of(const cab_recipe *recipe);
-/* Units of a sample; 0: as many as the teacher takes. */
+/* Units of a sample: tokens of a sequence, or 1 image. 0: as many as the teacher takes. */
 uint64_t cab_recipe_length(const cab_recipe *recipe);
 
 #endif

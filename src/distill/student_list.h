@@ -1,5 +1,5 @@
-/* student_list.h - the names of the students, in the order of their rows (students.h): FIRST and NEXT take the row's name and its
- * architecture's. student.architecture of a recipe is one of these words. */
+/* student_list.h - the names of the students, in the order of their rows (students.h): FIRST and NEXT take the row's
+ * name and its architecture's. student.architecture of a recipe is one of these words. */
 #ifndef CAB_DISTILL_STUDENT_LIST_H
 #define CAB_DISTILL_STUDENT_LIST_H
 

@@ -1,5 +1,6 @@
-/* students.h - one row per kind of student: what it reads, its recipe's defaults, how its sizes derive from a teacher and a
- * recipe, where its parameters start. What it computes, its taps and its decoding state are its architecture's (models/). */
+/* students.h - the kinds of students, a row each: what a student reads, the defaults of its recipe, how its sizes
+ * follow from teacher and recipe, and how its parameters begin. The student's architecture (src/models/) says what it
+ * computes, and has its taps and its decoding state. student_list.h lists the rows. */
 #ifndef CAB_DISTILL_STUDENTS_H
 #define CAB_DISTILL_STUDENTS_H
 
@@ -10,10 +11,10 @@
 typedef struct cab_student_source {
     const cab_model *teacher;
     const cab_recipe *recipe;
-    int64_t seq_len;          /* of text: tokens of a training sequence */
-    int n_classes;            /* of images */
-    const int *layer_map;     /* the teacher's layer whose weights layer l reuses, -1: none */
-    const int32_t *class_map; /* of images: the teacher's class that is class v; NULL: v itself */
+    int64_t seq_len;          /* text: tokens of a training sequence */
+    int n_classes;            /* images: classes of the student */
+    const int *layer_map;     /* for every student layer, the teacher layer whose weights it reuses, or -1 */
+    const int32_t *class_map; /* images: for every class of the student, the teacher's; NULL: the same numbers */
 } cab_student_source;
 
 typedef struct cab_student_default {
@@ -22,12 +23,13 @@ typedef struct cab_student_default {
 
 typedef struct cab_student {
     const cab_arch *arch;
-    const cab_recipe_domain *domain;     /* what it reads */
-    const cab_student_default *defaults; /* of its recipe, where they differ from the options' own; key NULL ends */
-    const char *const *keys;             /* of recipes, that it has and no other; NULL ends */
-    /* The sizes of a new one. CAB_ESHAPE where recipe and teacher contradict one another. */
+    const cab_recipe_domain *domain;     /* what it reads: text or images */
+    const cab_student_default *defaults; /* of recipe keys whose default is another for this student; key NULL ends */
+    const char *const *keys;             /* recipe keys that only this student has; NULL ends */
+    /* Sets the sizes of a new student. CAB_ESHAPE if recipe and teacher contradict one another. */
     cab_status (*derive)(const cab_student_source *source, cab_config *config);
-    /* Fills all its parameters as recipe->init says, and says with cab_log_info() what of the teacher was copied. */
+    /* Fills all parameters of a new student as recipe->init says, and logs (cab_log_info()) what was copied of the
+     * teacher. */
     cab_status (*initialise)(cab_model *student, const cab_student_source *source);
 } cab_student;
 
@@ -35,20 +37,22 @@ typedef struct cab_student {
 const cab_student *cab_student_of(const cab_recipe *recipe);
 /* Row `index`; NULL past the last. */
 const cab_student *cab_student_at(unsigned index);
-/* The first that reads this. */
+/* The first student that reads this domain. */
 const cab_student *cab_student_for(const cab_recipe_domain *domain);
 
-/* A new student, its parameters zero: derived, checked against the memory that is left, created. CAB_ENOMEM, before anything is
- * allocated, where parameters and optimizer would not fit. */
+/* A new student of the sizes that derive() gives, with parameters of zero; the caller frees it. CAB_ENOMEM, before
+ * anything is allocated, if parameters and optimizer state do not fit into the memory that is left; else the failures
+ * of derive(). */
 cab_status cab_student_create(const cab_student_source *source, cab_backend *backend, cab_precision precision,
                               cab_model **student);
-/* Its first parameters; needs source->layer_map. */
+/* Gives a new student its first parameters, by its row's initialise(). Needs source->layer_map. */
 cab_status cab_student_initialise(cab_model *student, const cab_student_source *source);
 
-/* The student that a recipe of defaults makes of a teacher of text, with random weights, for timing; n_layer 0: as many layers. */
+/* For timing: the student that a recipe of nothing but defaults makes of a teacher of text, with random weights.
+ * n_layer 0: as many layers as the teacher. The caller frees it. */
 cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool trainable, cab_model **student);
 
-/* For rows: value, or `fallback` where the recipe leaves it at 0. */
+/* For rows: `value`, or `fallback` if the recipe leaves the value at 0. */
 int cab_student_chosen(int64_t value, int fallback);
 
 #endif

@@ -1,4 +1,9 @@
-/* backend.h - what the graph asks of a device. src/device implements it; the graph knows nothing else of devices. */
+/* backend.h - what the graph asks of a device: memory, copies, and a table of kernels. Each backend's folder
+ * (src/ops/cpu, src/ops/cuda) implements it, and src/ops/backends.c lists the backends. The graph knows nothing else of
+ * devices.
+ *
+ * Functions return CAB_OK or a failure with its text: CAB_ENOMEM where memory is short, CAB_EBACKEND where the device
+ * reports an error. Sizes are bytes unless a comment says otherwise. */
 #ifndef CAB_TENSOR_BACKEND_H
 #define CAB_TENSOR_BACKEND_H
 
@@ -11,37 +16,42 @@ typedef struct cab_kernel_table cab_kernel_table;
 struct cab_backend {
     const char *name;
     const cab_kernel_table *kernels; /* what it computes with; kernel.h */
-    bool host;   /* the processor itself: its memory is the host's, and runs end before they return */
-    int threads; /* of the processor, OpenMP threads that kernels use */
-    /* Zeroed device memory, 64-byte aligned (256 on a GPU). `what` names it in the error. */
+    bool host;   /* the processor itself: device memory is host memory, and a call returns when its work is done */
+    int threads; /* OpenMP threads that kernels on the processor use */
+    /* Zeroed device memory, 64-byte aligned (256 on a GPU); the caller hands it to release(). `what` names the memory
+     * in the text of CAB_ENOMEM. */
     cab_status (*allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);
     void (*release)(cab_backend *backend, void *block);
-    /* Host <-> device. The host's memory may be used again on return; what an upload wrote is seen by everything asked for
-     * after it. */
+    /* Copies host to device, and device to host. The host's memory may be used again on return. Everything that is
+     * asked for after an upload sees what it wrote. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
-    /* An upload beside what runs, in two steps. upload_ahead begins to copy into `to`, device memory that only these two touch; the
-     * host's memory may be used again on return. take waits for it, on the device, and moves it on to where it is used, behind
-     * what was asked for before. NULL where runs end before they return: nothing could be beside them. */
+    /* An upload in two steps, while the device still works. upload_ahead begins to copy from the host into `to`, device
+     * memory that nothing but these two functions touches; the host's memory may be used again on return. take waits,
+     * on the device, until that copy has arrived and all work asked for before has ended; then it copies within the
+     * device, from there to the place of use. NULL on a backend whose calls return when their work is done. */
     cab_status (*upload_ahead)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*take)(cab_backend *backend, void *to, const void *from, size_t bytes);
-    /* Within the device. narrow rounds n fp32 to bf16, to nearest even. */
+    /* Within the device: copy copies bytes; narrow rounds n fp32 numbers to bf16, to nearest even. */
     cab_status (*copy)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*narrow)(cab_backend *backend, void *to, const void *from, size_t n);
-    /* Sets `rows` runs of `width` bytes, `pitch` bytes apart. */
+    /* Sets `rows` rows of `width` bytes to `byte`; a row begins `pitch` bytes behind the one before. */
     cab_status (*fill)(cab_backend *backend, void *to, int byte, size_t pitch, size_t width, size_t rows);
     /* Bytes that can still be allocated. */
     double (*available)(cab_backend *backend);
-    /* What runs later than it is asked for; NULL where nothing does. wait: until all of it has run. A list of nodes can
-     * be recorded between capture_begin and capture_end, which run nothing, and replayed from then on. */
+    /* For a device whose work runs later than it is asked for; NULL elsewhere. wait returns when all of it has run.
+     * Between capture_begin and capture_end, kernels are recorded and do not run. replay then runs what was recorded,
+     * as often as wanted; capture_free frees it. */
     cab_status (*wait)(cab_backend *backend);
     cab_status (*capture_begin)(cab_backend *backend);
     cab_status (*capture_end)(cab_backend *backend, void **captured);
     cab_status (*replay)(cab_backend *backend, void *captured);
     void (*capture_free)(cab_backend *backend, void *captured);
+    /* Frees the backend and what it owns; all its memory must be released before. */
     void (*close)(cab_backend *backend);
-    /* Kernels' own lasting things (primitive caches, library handles); freed with the backend. */
+    /* What kernels keep from call to call (caches of primitives, handles of libraries); freed with the backend. */
     void *library;
+    /* The backend's own. */
     void *context;
 };
 

@@ -1,5 +1,6 @@
-/* blocks.h - matrices of few bits an element, as GGUF files hold them: blocks of 32 or 256 elements of a row, each block with its
- * own scale, some with an offset. Nothing is computed in these types: a row, or a part of one, is expanded where it is read.
+/* blocks.h - matrices of few bits an element, as GGUF files hold them: blocks of 32 or 256 elements of a row, each
+ * block with its own scale, some with an offset. Nothing is computed in these types: a row, or a part of one, is
+ * expanded where it is read.
  *
  * d and m are fp16 scale and offset of a block, q the stored integers:
  *   Q8_0   32 elements, 34 bytes    x = d q                q of 8 bits, signed

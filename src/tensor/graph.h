@@ -6,22 +6,25 @@
  *   cab_graph_plan(g, &plan);     lifetimes -> offsets in one arena; the plan can be printed before anything runs
  *   cab_graph_run(g);             as often as wanted; inputs may be rewritten between runs
  *
- * Recorders return NULL once the graph has failed and accept NULL, so model code stays free of checks; the failure
- * comes out of cab_graph_plan(). */
+ * Recorders are the functions that record ops. Once the graph has failed they return NULL, and they accept NULL, so
+ * model code needs no checks. cab_graph_plan() returns the failure. The graph owns all tensors that it makes; they live
+ * until cab_graph_free(). */
 #ifndef CAB_TENSOR_GRAPH_H
 #define CAB_TENSOR_GRAPH_H
 
 #include "tensor/backend.h"
 #include "tensor/tensor.h"
 
-/* Of a recorded node; a backend may make one of CAB_MORE_IN more inputs of it (rewrite.h). */
+/* Inputs and outputs of a recorded node, at most. A backend that rewrites the list may give a node CAB_MORE_IN more
+ * inputs (rewrite.h). */
 enum { CAB_MAX_IN = 16, CAB_MAX_OUT = 6, CAB_MORE_IN = 2 };
 
 typedef struct cab_graph cab_graph;
 typedef struct cab_node cab_node;
 typedef struct cab_op cab_op;
 
-/* What is true of an op on any device; see docs/adding-an-op.md. Its kernels stand in the tables of the backends (kernel.h). */
+/* What is true of an op on any device; see docs/adding-an-op.md. Its kernels stand in the tables of the backends
+ * (kernel.h). */
 struct cab_op {
     const char *name;
     /* Bit i: backward reads in[i]; bit 16 + i: backward reads out[i]. What is not named here is NULL in the backward
@@ -30,11 +33,11 @@ struct cab_op {
     /* The backward kernel computes the outputs as well, so that the forward node is dropped once backward is appended.
      * For fused losses, which produce values and gradients in one pass. */
     bool backward_computes_outputs;
-    /* Changes memory that outlives a run, other than its inputs of kind CAB_STATE: never dead, and in eager mode left to
-     * cab_graph_run(). */
+    /* The op changes memory that outlives a run, other than inputs of kind CAB_STATE. Such a node is never dead, and in
+     * eager mode it runs in cab_graph_run() only. */
     bool effect;
-    /* Floating-point operations of this node's matrix products (2 per multiply-add), forward or backward as
-     * node->backward says, counting only the gradients asked for; for benchmarks. NULL: none. */
+    /* Floating-point operations of this node's matrix products, 2 per multiply-add; of a backward node
+     * (node->backward), of the gradients that are wanted. For benchmarks. NULL: none. */
     double (*flops)(const cab_node *node);
 };
 #define CAB_SAVE_IN(i) (UINT32_C(1) << (i))
@@ -56,49 +59,52 @@ struct cab_node {
     uint32_t accumulate;    /* bit i: gin[i] += , else gin[i] = . Parameters always accumulate. */
     const void *attributes; /* the op's own struct, copied when recorded */
     size_t attributes_size;
-    const struct cab_kernel_row *kernel; /* that computes it */
+    const struct cab_kernel_row *kernel; /* computes the node */
     size_t scratch_bytes;
-    void *scratch;
+    void *scratch; /* the node's own while it runs, in the arena; NULL: none */
     size_t prepared_bytes;
-    void *prepared; /* what kernel->prepare writes, or NULL */
+    void *prepared; /* what kernel->prepare writes, as long as the graph lives; NULL: none */
 };
 
+/* An empty graph on a backend, which must outlive it. CAB_ENOMEM. */
 cab_status cab_graph_new(cab_backend *backend, cab_graph **graph);
+/* Frees the graph, its tensors and its memory; parameters belong to their store and stay. NULL is ignored. */
 void cab_graph_free(cab_graph *graph);
 cab_backend *cab_graph_backend(const cab_graph *graph);
-/* For ops that can be recorded in more than one way: whether the backend has a kernel for such a node, of which op, in, n_in and
- * attributes are set. Its inputs may be descriptions of tensors that are not recorded yet. */
+/* Whether the backend has a kernel for such a node, for ops that can be recorded in more than one way. Of the node, op,
+ * in, n_in and attributes are set. Its inputs may be descriptions of tensors that are not recorded yet. */
 bool cab_graph_supports(const cab_graph *g, const cab_node *node);
 
 /* ---- recording --------------------------------------------------------------------------------------------------- */
 
-/* A tensor the host writes before runs (and may read). Its memory exists from here on. */
+/* A tensor that the host writes before runs, and may read. Its memory exists from here on. */
 cab_tensor *cab_graph_input(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
-/* One fp32 the host may change between runs: learning rate, a loss weight. */
+/* One F32 number that the host may change between runs: the learning rate, a loss weight. */
 cab_tensor *cab_graph_scalar(cab_graph *g, const char *name, float value);
 /* Zeroed memory that runs read and write: a recurrent state, a cache. */
 cab_tensor *cab_graph_state(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
 
 /* For ops: a fresh activation, to be the output of the node recorded next. */
 cab_tensor *cab_graph_activation(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape);
-/* The same with rows that begin at multiples of so many elements. */
+/* The same, but every row begins at a multiple of `multiple` elements. */
 cab_tensor *cab_graph_padded(cab_graph *g, const char *name, cab_dtype dtype, int n_dim, const int64_t *shape,
                              int64_t multiple);
-/* For ops: appends a node. attributes are copied. In eager mode the node runs at once, unless it changes memory that
- * outlives a run (states, gradients of parameters, cab_op.effect): that is left to cab_graph_run(), which runs the whole
- * list again. */
+/* For ops: appends a node. attributes are copied. In eager mode (CAB_EAGER=1) the node also runs at once, so that an
+ * error shows where it is made; unless it changes memory that outlives a run (states, gradients of parameters,
+ * cab_op.effect). cab_graph_run() runs the whole list again, with these nodes. */
 void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *const *in, int n_out,
                       cab_tensor *const *out, const void *attributes, size_t attributes_size);
-/* For ops: the sticky failure. Always returns NULL, so that `return cab_graph_fail(g, ...)` ends a recorder. Without a
- * format prefix; the op's name belongs into the text. Later failures are ignored. */
+/* For ops: makes the graph fail with a status and a text, which begins with the op's name. Always returns NULL, so that
+ * `return cab_graph_fail(g, ...)` ends a recorder. The first failure stays; later ones are ignored. */
 void *cab_graph_fail(cab_graph *g, cab_status status, const char *format, ...) CAB_PRINTF(3, 4);
-/* True when the graph has failed or any of the tensors is NULL: recorders begin with it. */
+/* Whether the graph has failed. Recorders ask this first. */
 bool cab_graph_failed(const cab_graph *g);
-/* A parameter in the dtype a matrix product reads: itself, or its bf16 copy, made on first demand. */
+/* A parameter in the dtype that a matrix product reads: the parameter itself, or its bf16 copy, which is made on first
+ * demand and belongs to the parameter. */
 cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtype);
 
-/* Splits the columns of x into n parts of the given sizes, as views: no copy. The parts stand for x from here on: x, and
- * what x reshapes or is reshaped from, must not be used again. Parameters cannot be split or reshaped. */
+/* Splits the columns of x into n parts of sizes[i] columns each, as views: nothing is copied. From here on use the
+ * parts, not x, nor another shape of x made by cab_reshape(). Parameters cannot be split or reshaped. */
 void cab_split(cab_graph *g, cab_tensor *x, int n, const int64_t *sizes, cab_tensor **parts);
 /* The same memory under another shape of the same number of elements; x must be dense. */
 cab_tensor *cab_reshape(cab_graph *g, cab_tensor *x, int n_dim, const int64_t *shape);
@@ -106,57 +112,59 @@ cab_tensor *cab_reshape(cab_graph *g, cab_tensor *x, int n_dim, const int64_t *s
 /* Marks t as read by the host after runs. NULL is ignored. */
 void cab_graph_keep(cab_graph *g, cab_tensor *t);
 
-/* Nodes recorded between begin and end are recomputed in the backward pass instead of keeping their activations; what
- * leaves the segment (is used by a node outside) stays. Bitwise equal to no recompute. Segments do not nest. */
+/* A segment: the activations of nodes recorded between begin and end are not kept for the backward pass but computed
+ * again in it. What a node outside the segment reads is kept. The results are the same bits as without segments.
+ * Segments do not nest. */
 void cab_graph_segment_begin(cab_graph *g);
 void cab_graph_segment_end(cab_graph *g);
 
-/* Appends the backward pass of sum_i <seeds[i], outputs[i]>, once per graph. A scalar loss has a scalar seed: its weight.
- * Seeds are inputs or parameters of the outputs' shapes and dtypes. An output is no view, stands in the list once and is
- * read by no other node: its seed is its whole gradient. Gradients of trainable parameters are accumulated into
- * parameter->grad. cab_graph_gradient() afterwards gives the gradient tensor of any non-parameter that got one. */
+/* Appends the backward pass of sum_i <seeds[i], outputs[i]>, once per graph. A scalar loss has a scalar seed, its
+ * weight. Seeds are inputs or parameters of the outputs' shapes and dtypes. No output is a view, appears in `outputs`
+ * twice, or is read by another node: its seed is its whole gradient. Gradients of trainable parameters are added to
+ * parameter->grad. */
 void cab_graph_backward(cab_graph *g, int n, cab_tensor *const *outputs, cab_tensor *const *seeds);
-/* Before backward: asks that a gradient for input `t`, not a parameter, be computed (tests). It is kept. */
+/* Before cab_graph_backward(): asks for the gradient of the input `t`, which is no parameter. It is kept. For tests. */
 void cab_graph_want_gradient(cab_graph *g, cab_tensor *t);
+/* After cab_graph_backward(): the gradient of `t`, which is no parameter, or NULL if it has none. */
 cab_tensor *cab_graph_gradient(const cab_graph *g, const cab_tensor *t);
-/* After planning: whether a node that runs adds to this parameter's gradient. */
+/* After cab_graph_plan(): whether a node that runs adds to this parameter's gradient. */
 bool cab_graph_trains(const cab_graph *g, const cab_tensor *parameter);
 
 /* ---- planning and running ---------------------------------------------------------------------------------------- */
 
 typedef struct cab_plan {
     size_t arena;          /* bytes of the arena: the peak of activations, gradients of activations and scratch */
-    size_t arena_unshared; /* what it would be if nothing shared memory */
-    size_t inputs;         /* inputs and states */
-    int nodes, dropped;    /* nodes that run; nodes that turned out to be dead */
+    size_t arena_unshared; /* bytes that the arena would have if no two tensors shared memory */
+    size_t inputs;         /* bytes of inputs and states */
+    int nodes, dropped;    /* nodes that run; dead nodes, which do not */
     int tensors;
-    double flops; /* of the matrix products of one run */
+    double flops; /* floating-point operations of the matrix products of one run */
 } cab_plan;
 
-/* Drops dead nodes, computes lifetimes and offsets. Nothing is allocated yet. The first recording failure comes out
- * here. plan may be NULL. */
+/* Drops dead nodes and computes lifetimes and offsets. Allocates no arena yet. If recording failed, returns that
+ * failure. plan may be NULL. */
 cab_status cab_graph_plan(cab_graph *g, cab_plan *plan);
-/* Allocates the arena (fails with the plan's numbers when memory is short) and runs the list. */
+/* Runs the list. The first run allocates the arena; CAB_ENOMEM, with the plan's numbers, when memory is short. */
 cab_status cab_graph_run(cab_graph *g);
 
-/* Whole tensors in their own dtype, cab_tensor_bytes() of them: rows that are padded come with their padding. Inputs, states,
- * kept tensors and parameters only. */
+/* Copies a whole tensor from or to the host, in the tensor's dtype: cab_tensor_bytes() bytes, the padding of rows
+ * included. Only inputs, states, kept tensors and parameters. */
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from);
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to);
-/* What input t will hold in the next run, while the last one may still be under way: the copy goes on beside it. Takes as much
- * device memory again as t on a device where that helps. */
+/* Writes what input t will hold in the next run. The last run may still be under way; on a device that can, the copy
+ * goes on beside it, which takes a second copy of t in device memory. `from` may be used again on return. */
 cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from);
-/* Tensor i to `to` + i * stride bytes, n of them; NULLs are left out. Kept tensors of up to 256 bytes stand together: where
- * all are such, the device is waited for once. */
+/* Copies tensors[i] to `to` + i * stride bytes on the host, for i < n; NULLs are left out. If all are kept tensors of
+ * at most 256 bytes, one copy reads them all, and the device is waited for once. */
 cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to);
-/* One fp32 scalar. */
+/* One F32 scalar. */
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value);
 cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value);
 
-/* For tests, benchmarks and printing: the list as it stands, and seconds spent per node when timing is on. */
+/* For tests, benchmarks and printing: the list as it is, and the seconds that each node took while timing is on. */
 int cab_graph_nodes(const cab_graph *g);
 double cab_node_flops(const cab_node *node);
-/* What the node reads and writes, everything once. */
+/* Bytes that the node reads and writes, counting every tensor once. */
 double cab_node_bytes(const cab_node *node);
 const cab_node *cab_graph_node(const cab_graph *g, int index);
 void cab_graph_time(cab_graph *g, bool on);

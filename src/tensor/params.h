@@ -53,7 +53,8 @@ cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor 
 typedef struct cab_quantised {
     cab_tensor *values, *scale;
 } cab_quantised;
-/* Room for the 8-bit copy of a frozen matrix, rows x columns of U8, made on first demand: *fresh says that the caller has to fill it. */
+/* Room for the 8-bit copy of a frozen matrix, rows x columns of U8, made on first demand: *fresh says that the caller
+ * has to fill it. */
 cab_status cab_params_quantised(cab_params *params, cab_tensor *parameter, int64_t rows, int64_t columns,
                                 cab_quantised *quantised, bool *fresh);
 /* Refreshes every bf16 copy from its master: after an optimizer step or a load. */

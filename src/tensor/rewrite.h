@@ -1,33 +1,42 @@
-/* rewrite.h - what the optimise() of a backend may do to a list: let one node compute what several would have, and keep in memory what
- * that asks for and no more. The list has its backward pass and its order by then, and no tensor has a place yet. The backend says which
- * nodes and into which ops of its own; that values stay what they were is its promise, whose memory is needed when is the graph's. */
+/* rewrite.h - what a backend's optimise() may do to a list: let one node compute what several nodes would have
+ * computed.
+ *
+ * By then the list has its backward pass and its order, and no tensor has a place in memory yet. The backend chooses
+ * the nodes and the ops that replace them, and guarantees that values stay what they were. The graph works out which
+ * tensors are still needed, and when. The functions return CAB_OK or the failure of the graph. */
 #ifndef CAB_TENSOR_REWRITE_H
 #define CAB_TENSOR_REWRITE_H
 
 #include "tensor/kernel.h"
 
-/* Two neighbours that become one node. `second` has first's only output as its first input, and parameters as its others; both are
- * forward nodes. The node of op `fused` has the inputs of the first, then those of the second but its first; out[0] is that of the
- * second, out[1] that of the first, or NULL where nobody else reads it; attributes are the first's, or the second's. */
+/* Two forward nodes that become one. The only output of `first` is the first input of `second`, whose other inputs are
+ * parameters. The node of op `fused` has the inputs of `first`, then the other inputs of `second`. Its out[0] is the
+ * output of `second`; its out[1] is the output of `first`, or NULL where no other node reads that. Its attributes are
+ * those of `first`, or with attributes_of_second those of `second`. fits says whether two nodes may be fused. */
 typedef struct cab_fusion {
     const cab_op *first, *second, *fused;
     bool (*fits)(const cab_node *first, const cab_node *second, const cab_backend *backend);
     bool attributes_of_second;
 } cab_fusion;
+/* Applies n fusions to the whole list. */
 cab_status cab_rewrite_fuse(cab_graph *g, const cab_fusion *fusions, size_t n);
 
-/* Whether a node would rather compute in[i] itself, from what `writer` reads, than read it. */
+/* Whether `reader` should compute its in[i] itself, from the inputs of `writer`, the node that writes in[i], instead of
+ * reading it. */
 typedef bool (*cab_recomputes)(const cab_node *reader, int i, const cab_node *writer, const cab_backend *backend);
-/* Changes op and inputs of such a reader, which reads what `writer` reads from then on. */
+/* Changes op and inputs of such a reader: from then on it reads the inputs of `writer`. */
 typedef void (*cab_recompute)(cab_node *reader, int i, const cab_node *writer);
-/* A tensor that all its readers would rather compute is in no memory, and its writer does not run. */
+/* Looks for tensors that every reader should compute itself, and changes these readers. Such a tensor gets no memory,
+ * and its writer does not run. */
 cab_status cab_rewrite_recompute_in_readers(cab_graph *g, cab_recomputes recomputes, cab_recompute recompute);
 
-/* Forward nodes of `op` get one more output for their backward nodes to read, of bytes(forward node), or none where that is 0. An op
- * that has this done to it saves all its inputs: by these a backward node is matched with the last forward node before it. */
+/* Gives every forward node of `op` one more output of bytes(node) bytes, which its backward node reads; no output where
+ * that is 0. `op` must save all its inputs (cab_op.saves), because a backward node is matched by them with the last
+ * forward node before it. */
 cab_status cab_rewrite_save_for_backward(cab_graph *g, const cab_op *op, cab_bytes bytes);
 
-/* Calls visit for every node that runs; it may change the node's inputs for others of the same shapes, cab_graph_weight() and the like. */
+/* Calls visit() for every node that runs. visit() may replace an input of the node by another tensor of the same shape,
+ * such as one of cab_graph_weight(). */
 typedef cab_status (*cab_node_visitor)(cab_graph *g, cab_node *node);
 cab_status cab_rewrite_each(cab_graph *g, cab_node_visitor visit);
 

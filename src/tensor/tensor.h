@@ -1,8 +1,10 @@
-/* tensor.h - a shape, a dtype, a place.
+/* tensor.h - a tensor: a shape, a dtype, a place in memory.
  *
- * A tensor is (rows, columns) to most kernels: columns is the last dimension, rows the product of the others.
- * Consecutive rows are `ld` elements apart, which is how a view on some columns of a wider tensor is expressed
- * (cab_split), and rows padded to an alignment. The last dimension itself is always dense. */
+ * To most kernels a tensor is (rows, columns): columns is the last dimension, rows the product of the others. A row
+ * begins `ld` elements behind the one before it. That describes a view on some columns of a wider tensor (cab_split()),
+ * and rows that are padded to an alignment. The elements of a row are always neighbours in memory.
+ *
+ * Graphs own activations, inputs and states; a cab_params store owns parameters. */
 #ifndef CAB_TENSOR_TENSOR_H
 #define CAB_TENSOR_TENSOR_H
 
@@ -28,16 +30,16 @@ struct cab_tensor {
     cab_dtype dtype;
     int n_dim;
     int64_t shape[CAB_MAX_DIMS];
-    int64_t ld;       /* elements from one row to the next; shape[n_dim - 1] unless a view or padded */
+    int64_t ld;       /* elements from one row to the next: shape[n_dim - 1], more in a view or with padding */
     bool trainable;   /* parameters: a gradient is wanted */
-    bool tied;        /* parameters: a row's elements are one number, and so are the gradients that ops give them */
+    bool tied;        /* parameters: all elements of a row are one number, and get one gradient */
     bool keep;        /* read by the host after a run: lives to the end of the list */
-    void *data;       /* NULL until planned (activations) */
-    cab_tensor *base; /* views: the tensor whose memory this is, else NULL */
+    void *data;       /* NULL of an activation that the plan has not placed yet */
+    cab_tensor *base; /* views: the tensor whose memory they use; else NULL */
     int64_t offset;   /* views: elements from the base's first */
 
-    /* Parameters. `grad` is fp32, of the parameter's shape, accumulated into (+=) by every backward pass and cleared by
-     * the optimizer. `low` is the bf16 copy that matrix products read; its own `master` points back here. */
+    /* Parameters. `grad` is F32, of the parameter's shape. Every backward pass adds to it, and the optimizer clears it.
+     * `low` is the bf16 copy that matrix products read; the copy's `master` points back to the parameter. */
     cab_tensor *grad;
     cab_tensor *low;
     cab_tensor *master;
@@ -50,17 +52,19 @@ struct cab_tensor {
     /* The graph's bookkeeping. */
     int id;       /* index in the graph's tensor list, -1 for parameters */
     int producer; /* index of the node that writes it first, -1 for none */
-    bool split;   /* has been split: its parts stand for it from here on */
+    bool split;   /* cab_split() has split it: its parts are used in its place */
 };
 
-/* Whether rows begin at multiples of so many elements, if those of what the tensor is a view of do. */
+/* Whether every row begins at a multiple of `multiple` elements. Of a view: if the rows of its base do. */
 bool cab_rows_begin_at(const cab_tensor *t, int64_t multiple);
 
+/* Elements of the last dimension. */
 static inline int64_t cab_columns(const cab_tensor *t)
 {
     return t->shape[t->n_dim - 1];
 }
 
+/* Elements of the tensor, without padding. */
 static inline int64_t cab_elements(const cab_tensor *t)
 {
     int64_t n = 1;
@@ -69,6 +73,7 @@ static inline int64_t cab_elements(const cab_tensor *t)
     return n;
 }
 
+/* The product of all dimensions but the last. */
 static inline int64_t cab_rows(const cab_tensor *t)
 {
     int64_t n = 1;
@@ -77,13 +82,13 @@ static inline int64_t cab_rows(const cab_tensor *t)
     return n;
 }
 
-/* Bytes of a tensor that is no view on columns, with the padding of its rows. */
+/* Bytes of a tensor, the padding of its rows included. Not for views on columns. */
 static inline size_t cab_tensor_bytes(const cab_tensor *t)
 {
     return (size_t)(cab_rows(t) * t->ld) * cab_dtype_size(t->dtype);
 }
 
-/* "(8, 256, 128) BF16" in a buffer of at least 96 bytes; returns it. */
+/* Writes "(8, 256, 128) BF16" to a buffer of at least 96 bytes, and returns the buffer. */
 const char *cab_shape_text(const cab_tensor *t, char *buffer);
 
 #endif
