@@ -286,6 +286,33 @@ cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay,
     return add_parameter(b, out, CAB_F32, decay, n_dim, shape, name);
 }
 
+static cab_status check_rows(const cab_builder *b, const cab_tensor *t, const float *values)
+{
+    const int64_t columns = cab_columns(t);
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        if (values[i] != values[i / columns * columns])
+            return cab_fail(CAB_EFORMAT,
+                            "%s: tensor \"%s\": row %lld has %g and %g, expected one number in each row, as tied_decay "
+                            "in config.json says",
+                            cab_checkpoint_directory(b->source), t->name, (long long)(i / columns),
+                            (double)values[i / columns * columns], (double)values[i]);
+    return CAB_OK;
+}
+
+cab_status cab_builder_tie(const cab_builder *b, cab_tensor *t)
+{
+    float *values = NULL;
+    t->tied = true;
+    if (b->source == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    cab_status status = cab_params_read(b->params, t, values);
+    if (status == CAB_OK)
+        status = check_rows(b, t, values);
+    cab_free(values);
+    return status;
+}
+
 cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
                              const char *name)
 {

@@ -45,6 +45,9 @@ cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay,
  * tokens stand, in both at the same part. */
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
 
+/* Marks a parameter, (rows, columns), as one of a number per row (tied_decay), which a checkpoint's must be. */
+cab_status cab_builder_tie(const cab_builder *b, cab_tensor *t);
+
 /* "name.weight", and where biased "name.bias". A dense's layout is the one it has already: 0 is CAB_OUT_IN. */
 cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
                              const char *name);
@@ -58,11 +61,6 @@ cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, in
 cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_config *c, const char *name,
                                  const char *head);
 cab_status cab_builder_head(cab_builder *b, cab_network *n, const cab_config *c, bool biased, const char *name);
-
-/* Notes that a tensor of the source, by its full name, has been read. */
-void cab_builder_used(cab_builder *b, const char *name);
-/* CAB_EUNSUPPORTED, naming a tensor of the source that nobody has read and that no pattern of `unread` (may be NULL) allows. */
-cab_status cab_builder_finish(const cab_builder *b, const char *const *unread);
 
 /* Notes that a tensor of the source, by its full name, has been read. */
 void cab_builder_used(cab_builder *b, const char *name);
