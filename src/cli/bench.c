@@ -92,7 +92,7 @@ static cab_status run_decode(const struct bench_options *o)
     return cab_decode_time(&options, stdout);
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_bench(const void *given, const cab_list *operands)
 {
     const struct bench_options *o = given;
     const bool decode = strcmp(operands->items[0], "decode") == 0;
@@ -128,5 +128,5 @@ const cli_command cli_bench = {
     .options_size = sizeof(struct bench_options),
     .operands_min = 1,
     .operands_max = 1,
-    .run = run,
+    .run = run_bench,
 };

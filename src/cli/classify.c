@@ -112,7 +112,7 @@ static cab_status classify(const cab_model *model, printer *p, const cli_image_p
     return CAB_OK;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_classify(const void *given, const cab_list *operands)
 {
     const struct classify_options *o = given;
     const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
@@ -167,5 +167,5 @@ const cli_command cli_classify = {
     .options_size = sizeof(struct classify_options),
     .operands_min = 2,
     .operands_max = UINT32_MAX,
-    .run = run,
+    .run = run_classify,
 };

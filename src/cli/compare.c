@@ -108,7 +108,7 @@ done:
     return status;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_compare(const void *given, const cab_list *operands)
 {
     const struct compare_options *o = given;
     const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
@@ -181,5 +181,5 @@ const cli_command cli_compare = {
     .options_size = sizeof(struct compare_options),
     .operands_min = 2,
     .operands_max = 2,
-    .run = run,
+    .run = run_compare,
 };

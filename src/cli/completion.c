@@ -413,7 +413,7 @@ static cab_option_table completion_table(void)
     return (cab_option_table){0};
 }
 
-static cab_status run(const void *options, const cab_list *operands)
+static cab_status run_completion(const void *options, const cab_list *operands)
 {
     static const struct {
         const char *shell;
@@ -446,5 +446,5 @@ const cli_command cli_completion = {
     .operands_min = 1,
     .operands_max = 1,
     .hidden = true,
-    .run = run,
+    .run = run_completion,
 };

@@ -343,7 +343,7 @@ static cab_status run_plan(const struct plan *plan, const struct distill_options
     return CAB_OK;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_distill(const void *given, const cab_list *operands)
 {
     const struct distill_options *options = given;
     struct plan plan = {0};
@@ -390,5 +390,5 @@ const cli_command cli_distill = {
     .options = distill_table,
     .options_size = sizeof(struct distill_options),
     .operands_max = 1,
-    .run = run,
+    .run = run_distill,
 };

@@ -197,7 +197,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, int
     return CAB_OK;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_eval(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
@@ -241,5 +241,5 @@ const cli_command cli_eval = {
     .options_size = sizeof(struct eval_options),
     .operands_min = 1,
     .operands_max = 1,
-    .run = run,
+    .run = run_eval,
 };

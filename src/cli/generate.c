@@ -263,7 +263,7 @@ static cab_status check(const struct generate_options *o)
     return CAB_OK;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_generate(const void *given, const cab_list *operands)
 {
     const struct generate_options *options = given;
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
@@ -317,5 +317,5 @@ const cli_command cli_generate = {
     .options_size = sizeof(struct generate_options),
     .operands_min = 1,
     .operands_max = 1,
-    .run = run,
+    .run = run_generate,
 };

@@ -110,7 +110,7 @@ static cab_option_table help_table(void)
     return (cab_option_table){0};
 }
 
-static cab_status run(const void *options, const cab_list *operands)
+static cab_status run_help(const void *options, const cab_list *operands)
 {
     const cli_command *command = NULL;
     (void)options;
@@ -130,5 +130,5 @@ const cli_command cli_help = {
     .examples = examples,
     .options = help_table,
     .operands_max = 1,
-    .run = run,
+    .run = run_help,
 };

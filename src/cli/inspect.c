@@ -13,7 +13,7 @@ struct inspect_options {
 };
 CAB_FLAG_TABLE(inspect_table, struct inspect_options, INSPECT_OPTIONS)
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_inspect(const void *given, const cab_list *operands)
 {
     const struct inspect_options *options = given;
     char directory[CAB_PATH_MAX];
@@ -38,5 +38,5 @@ const cli_command cli_inspect = {
     .options_size = sizeof(struct inspect_options),
     .operands_min = 1,
     .operands_max = 1,
-    .run = run,
+    .run = run_inspect,
 };

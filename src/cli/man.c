@@ -131,7 +131,7 @@ static cab_option_table man_table(void)
     return (cab_option_table){0};
 }
 
-static cab_status run(const void *options, const cab_list *operands)
+static cab_status run_man(const void *options, const cab_list *operands)
 {
     const cli_command *command = NULL;
     (void)options;
@@ -155,5 +155,5 @@ const cli_command cli_man = {
     .options = man_table,
     .operands_max = 1,
     .hidden = true,
-    .run = run,
+    .run = run_man,
 };

@@ -268,7 +268,7 @@ static cab_status act_keys(const struct recipe_options *options, const cab_list 
     return CAB_OK;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_recipe(const void *given, const cab_list *operands)
 {
     static const struct {
         const char *name;
@@ -324,6 +324,6 @@ const cli_command cli_recipe = {
     .options_size = sizeof(struct recipe_options),
     .operands_min = 1,
     .operands_max = 10000,
-    .run = run,
+    .run = run_recipe,
     .more_manual = manual,
 };

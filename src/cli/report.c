@@ -50,7 +50,7 @@ static cab_status watch(const struct report_options *options, const cab_list *op
     }
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_report(const void *given, const cab_list *operands)
 {
     const struct report_options *options = given;
     cab_report_runs runs = {0};
@@ -101,5 +101,5 @@ const cli_command cli_report = {
     .options_size = sizeof(struct report_options),
     .operands_min = 1,
     .operands_max = 10000,
-    .run = run,
+    .run = run_report,
 };

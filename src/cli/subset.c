@@ -49,7 +49,7 @@ static cab_status write_subset(const struct subset_options *o, const cab_list *d
     return status;
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_subset(const void *given, const cab_list *operands)
 {
     const struct subset_options *o = given;
     cab_classes classes = {0};
@@ -83,5 +83,5 @@ const cli_command cli_subset = {
     .options_size = sizeof(struct subset_options),
     .operands_min = 1,
     .operands_max = UINT32_MAX,
-    .run = run,
+    .run = run_subset,
 };

@@ -35,7 +35,7 @@ static const char *instruction_set(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "x86-64-v3" : "x86-64";
 }
 
-static cab_status run(const void *given, const cab_list *operands)
+static cab_status run_version(const void *given, const cab_list *operands)
 {
     const struct version_options *options = given;
     char accelerators[512];
@@ -70,5 +70,5 @@ const cli_command cli_version = {
     .examples = examples,
     .options = version_table,
     .options_size = sizeof(struct version_options),
-    .run = run,
+    .run = run_version,
 };
