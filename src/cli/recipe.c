@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "data/data_paths.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -170,14 +171,21 @@ static void print_absent_file(const char *key, const char *path)
         printf("  not here: %s %s\n", key, path);
 }
 
+/* Data may be named by a pattern. */
+static void print_absent_data(const char *key, const char *word)
+{
+    if (!cab_data_paths_exist(word))
+        printf("  not here: %s %s\n", key, word);
+}
+
 static void print_absent(const cab_recipe *recipe)
 {
     print_absent_file("teacher.path", recipe->teacher.path);
     print_absent_file("student.path", recipe->student.path);
     for (unsigned i = 0; i < recipe->data.train.count; i++)
-        print_absent_file("data.train", recipe->data.train.items[i]);
+        print_absent_data("data.train", recipe->data.train.items[i]);
     for (unsigned i = 0; i < recipe->data.eval.count; i++)
-        print_absent_file("data.eval", recipe->data.eval.items[i]);
+        print_absent_data("data.eval", recipe->data.eval.items[i]);
     print_absent_file("data.classes", recipe->data.classes);
 }
 

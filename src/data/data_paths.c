@@ -53,13 +53,22 @@ static bool is_parquet(const char *path)
     return found;
 }
 
+/* The line can be pasted: the names are its arguments, quoted for the shell. */
+static cab_status refuse_parquet(const char *path)
+{
+    char from[CAB_PATH_MAX], to[CAB_PATH_MAX], name[CAB_PATH_MAX];
+    const size_t length = strlen(path) - (ends_in(path, ".parquet") ? strlen(".parquet") : 0);
+    snprintf(name, sizeof name, "%.*s.jsonl", (int)length, path);
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: is a parquet file; convert it (with pandas and pyarrow): python3 -c \"import sys, pandas; "
+                    "pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records', lines=True)\" %s %s",
+                    path, cab_path_quoted(path, from), cab_path_quoted(name, to));
+}
+
 cab_status cab_data_paths_check_kind(const char *path)
 {
     if (is_parquet(path))
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "%s: is a parquet file; convert it: python3 -c \"import pandas; "
-                        "pandas.read_parquet('FILE').to_json('FILE.jsonl', orient='records', lines=True)\"",
-                        path);
+        return refuse_parquet(path);
     if (cab_text_is_text(path) || cab_tokens_is_tokens(path))
         return CAB_OK;
     return cab_fail(CAB_EUNSUPPORTED,
@@ -175,11 +184,26 @@ static cab_status add_pattern(cab_data_paths *p, const char *pattern)
     return status;
 }
 
+static bool is_pattern(const char *word)
+{
+    return !cab_path_exists(word) && strpbrk(word, "*?[") != NULL;
+}
+
+bool cab_data_paths_exist(const char *word)
+{
+    glob_t matches = {0};
+    if (!is_pattern(word))
+        return cab_path_exists(word);
+    const bool matched = glob(word, GLOB_NOSORT, NULL, &matches) == 0;
+    globfree(&matches);
+    return matched;
+}
+
 cab_status cab_data_paths_add(cab_data_paths *p, const char *word)
 {
     if (cab_path_is_directory(word))
         return add_folder(p, word);
-    if (!cab_path_exists(word) && strpbrk(word, "*?[") != NULL)
+    if (is_pattern(word))
         return add_pattern(p, word);
     return append(p, word);
 }

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Zero-initialise, free. */
@@ -18,6 +19,9 @@ typedef struct cab_data_paths {
  * README.md beside .txt files is no part of the corpus, and a pattern says which are meant. */
 cab_status cab_data_paths_add(cab_data_paths *paths, const char *word);
 void cab_data_paths_free(cab_data_paths *paths);
+
+/* Whether there is a file or a folder of that name, or one that the pattern matches. What is in it is not looked at. */
+bool cab_data_paths_exist(const char *word);
 
 /* Fails for files of data that are not read, and says what to do: a parquet file by the line that converts it. */
 cab_status cab_data_paths_check_kind(const char *path);

@@ -52,6 +52,11 @@ done
 printf 'train:\n  lr: quick\n' >"$TMP/value.yaml"
 expect 4 "$CAB" recipe validate "$TMP/value.yaml"
 says err "value.yaml:2: train.lr: found \"quick\", expected a number from 0 to 10"
+# what is not on this machine is told: a pattern is here when it matches
+printf 'method: soft\nout: x\nteacher: {path: examples/tales/teacher}\ndata: {train: ["examples/tales/t*.txt"], eval: ["no/*.txt"]}\ntrain: {tokens: 100}\n' >"$TMP/glob.yaml"
+expect 0 "$CAB" recipe validate "$TMP/glob.yaml"
+says out 'not here: data.eval no/*.txt'
+! grep -q data.train "$TMP/out" || fail "a pattern that matches is not here: $(cat "$TMP/out")"
 expect 3 "$CAB" recipe validate "$TMP/absent.yaml"
 says err absent.yaml
 expect 2 "$CAB" recipe validate recipes/tales-gpt2.yaml --set train.tokens=0
