@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { SHOWN = 1024 }; /* bytes of a name that are printed; names come from outside and may hold terminal escapes */
+
 typedef struct facts {
     const cab_checkpoint *checkpoint;
     const char *type; /* model_type, or "unknown" */
@@ -62,8 +64,8 @@ static void print_sizes(const cab_config *c, FILE *out)
 
 static void print_text(const facts *f, const char *directory, FILE *out, bool tensors)
 {
-    char bytes[CAB_FORMAT_MAX], shape[160];
-    fprintf(out, "%-18s%s\n%-18s%s\n", "model", directory, "architecture", f->type);
+    char bytes[CAB_FORMAT_MAX], shape[160], name[SHOWN], type[SHOWN];
+    fprintf(out, "%-18s%s\n%-18s%s\n", "model", directory, "architecture", cab_printable(f->type, type, sizeof type));
     if (f->model != NULL)
         print_sizes(&f->model->config, out);
     fprintf(out, "%-18s%" PRIu64 " in %" PRIu64 " tensors, %s\n", "parameters", f->elements, f->tensors,
@@ -72,7 +74,7 @@ static void print_text(const facts *f, const char *directory, FILE *out, bool te
     for (size_t i = 0; tensors && i < f->tensors; i++) {
         const cab_safetensors_entry *e = cab_checkpoint_at(f->checkpoint, i);
         shape_text(e, shape, sizeof shape);
-        fprintf(out, "  %-64s %-5s %s\n", e->name, e->dtype_name, shape);
+        fprintf(out, "  %-64s %-5s %s\n", cab_printable(e->name, name, sizeof name), e->dtype_name, shape);
     }
 }
 

@@ -245,7 +245,9 @@ static cab_status session_run(session *s)
     cab_progress_begin(&progress, "generating", "positions", 0, longest + s->options->max_tokens);
     while (!all_ended(s)) {
         if (cab_decode_full(s->decode) && (size_t)cab_decode_position(s->decode) >= longest) {
-            cab_log_warn("stopped: the context of %d tokens is full", s->model->config.max_length);
+            cab_log_warn("%s: stopped: the context of %d tokens is full",
+                         s->model->directory != NULL ? s->model->directory : s->model->arch->name,
+                         s->model->config.max_length);
             break;
         }
         if (s->started == 0 && (size_t)cab_decode_position(s->decode) + 1 >= shortest)
