@@ -60,7 +60,9 @@ static cab_status add_operand(struct reader *reader, const char *text)
     bool room = reader->operands->count < reader->command->operands_max;
     static const cab_option operand = {.kind = CAB_OPTION_LIST, .key = "operand"};
     char shown[NAME_MAX_BYTES];
-    if (!room)
+    if (room && reader->list && reader->command->is_operand && !reader->command->is_operand(reader->list, text))
+        room = false;
+    else if (!room)
         CAB_TRY(make_room(reader, &room));
     if (!room && reader->list)
         return cab_option_append(reader->list, reader->options, reader->list->key, text);

@@ -24,6 +24,8 @@ typedef struct cli_command {
     cab_option_table (*options)(void);
     size_t options_size; /* of the struct that the table describes */
     unsigned operands_min, operands_max;
+    /* Whether a word behind an item of `list` ("--train a.txt b") is an operand, where it may be either; NULL: it is. */
+    bool (*is_operand)(const cab_option *list, const char *word);
     bool hidden; /* neither in help nor in completion */
     cab_status (*run)(const void *options, const cab_list *operands);
     /* Further sections of the manual page, in roff; NULL: none. */

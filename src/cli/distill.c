@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "data/data_paths.h"
 #include "distill/recipe_domain.h"
 #include "distill/term.h"
 #include "report/report.h"
@@ -21,8 +22,8 @@
          "method whose initialisation and stages replace the recipe's")                                                \
     TEXT(methods, 'M', "A,B,...", "", "run each of these methods into <out>/<method>, then compare them")              \
     TEXT(teacher, 't', "DIR", "", "Hugging Face directory of the teacher (teacher.path)")                              \
-    LIST(train, 0, "FILE", "training file, or folder or archive of images (data.train)")                               \
-    LIST(eval, 0, "FILE", "validation file, likewise (data.eval)")                                                     \
+    LIST(train, 0, "FILE", "training files, or folder or archive of images (data.train)")                              \
+    LIST(eval, 0, "FILE", "validation files, likewise (data.eval)")                                                    \
     TEXT(classes, 0, "FILE", "", "images: class map, which of the teacher's classes the data's are (data.classes)")    \
     TEXT(out, 'o', "DIR", "", "directory of the run (out)")                                                            \
     TEXT(fraction, 'f', "X", "", "share of the training documents, or of every class, that is used (data.fraction)")   \
@@ -356,6 +357,12 @@ static cab_status run_distill(const void *given, const cab_list *operands)
     return status;
 }
 
+/* Data behind --train and --eval may be several files; --set takes one word. */
+static bool is_operand(const cab_option *list, const char *word)
+{
+    return strcmp(list->key, "set") == 0 || cli_is_recipe(word) || !cab_data_paths_exist(word);
+}
+
 static const cli_example examples[] = {
     {"cab distill tales-gpt2", "run a recipe, by its name or its file"},
     {"cab distill recipes/tales-gpt2.yaml --set train.lr=1e-4 --set stages[0].align=2 -o runs/b", "with other values"},
@@ -390,5 +397,6 @@ const cli_command cli_distill = {
     .options = distill_table,
     .options_size = sizeof(struct distill_options),
     .operands_max = 1,
+    .is_operand = is_operand,
     .run = run_distill,
 };

@@ -165,3 +165,12 @@ cab_status cli_find_recipe(const char *given, char out[CAB_PATH_MAX])
         return cab_fail(CAB_EIO, "no file and no recipe \"%s\"; did you mean \"%s\"?", shown, nearest.best);
     return cab_fail(CAB_EIO, "no file and no recipe \"%s\"; cab recipe list has those that are found by name", shown);
 }
+
+bool cli_is_recipe(const char *word)
+{
+    char path[CAB_PATH_MAX];
+    bool found = false;
+    if (is_recipe(word) || cab_report_is_run(word))
+        return true;
+    return !cab_path_exists(word) && strchr(word, '/') == NULL && look(word, path, &found) == CAB_OK && found;
+}

@@ -14,6 +14,10 @@ cab_status cli_find_model(const char *given, char out[CAB_PATH_MAX]);
  * that has it. CAB_EIO, with the nearest name, where none has. */
 cab_status cli_find_recipe(const char *given, char out[CAB_PATH_MAX]);
 
+/* Whether `word` means a recipe or the directory of a run, rather than data: by its suffix, as a name that is found, or by what is
+ * in the directory. */
+bool cli_is_recipe(const char *word);
+
 /* Calls visit() for every recipe that cli_find_recipe() finds by name, by directory and then by name. Anything but CAB_OK ends it
  * and is passed on. */
 typedef cab_status (*cli_recipe_visitor)(void *user, const char *name, const char *path);

@@ -50,6 +50,21 @@ says out '100 steps of 64 images'
 expect 4 "$CAB" distill recipes/tales-gpt2.yaml --out "$TMP/x" --train docs/images
 says err "docs/images: holds images; expected .txt"
 
+# several files behind one flag, before the recipe and without one
+cp "$TMP/train.txt" "$TMP/more.txt"
+expect 0 "$CAB" distill --train "$TMP/train.txt" "$TMP/more.txt" "$TMP/small.yaml" --out "$TMP/plan" --dry-run
+says out "$TMP/more.txt"
+says out '6 steps of 128 tokens'
+expect 0 "$CAB" distill --train "$TMP/train.txt" "$TMP/more.txt" --eval "$TMP/val.txt" --teacher examples/tales/teacher --tokens 2048 \
+    --fraction 1 --set data.cache="$TMP/cache" --out "$TMP/plan" --dry-run
+says out "$TMP/more.txt"
+says out '100 % of'
+expect 0 "$CAB" distill --train "$TMP/train.txt" tales-gpt2 --out "$TMP/plan" --dry-run --tokens 2048
+says out 'cab-best'
+! grep -q 'train on.*tales-gpt2' "$TMP/out" || fail 'a recipe was taken for data'
+expect 3 "$CAB" distill --train "$TMP/train.txt" nosuch --dry-run
+says err 'no file and no recipe "nosuch"'
+
 # flags that are keys, and a recipe by its name
 expect 0 "$CAB" distill tales-gpt2 --dry-run --lr 0.004 --threads 1 --device cpu --tokens 0.5M
 says out 'learning rate 0.004'
