@@ -2,6 +2,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "cli/results.h"
 #include "models/model.h"
 #include "train/decode_timer.h"
 #include "train/step_timer.h"
@@ -25,6 +26,7 @@
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
     INT(steps, 'n', "N", 0, 0, 100000, "steps that are timed, after three to warm up; 0: 3, decode: 32")               \
     INT(recompute, 0, "N", 0, 0, 1024, "step: layers of the student that are computed again in the backward pass")     \
+    TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(nodes, 0, "step: a line for every node as well")
 
 struct bench_options {
@@ -43,7 +45,7 @@ static cab_precision precision_of(const struct bench_options *o)
     return precisions[o->precision];
 }
 
-static cab_status run_step(const struct bench_options *o)
+static cab_status run_step(const struct bench_options *o, FILE *out)
 {
     if ((o->teacher[0] == '\0') == (o->teacher_config[0] == '\0'))
         return cab_fail(CAB_EARG, "give either --teacher=DIR or --teacher-config=FILE");
@@ -65,10 +67,10 @@ static cab_status run_step(const struct bench_options *o)
                                       .steps = o->steps > 0 ? (int)o->steps : 3,
                                       .recompute = (int)o->recompute,
                                       .nodes = o->nodes};
-    return cab_step_time(&options, stdout);
+    return cab_step_time(&options, out);
 }
 
-static cab_status run_decode(const struct bench_options *o)
+static cab_status run_decode(const struct bench_options *o, FILE *out)
 {
     char teacher[CAB_PATH_MAX], student[CAB_PATH_MAX];
     static const int64_t usual[] = {1, 32, 256};
@@ -89,18 +91,20 @@ static cab_status run_decode(const struct bench_options *o)
                                               .positions = o->length.items,
                                               .n_positions = o->length.count,
                                               .steps = o->steps > 0 ? (int)o->steps : 32};
-    return cab_decode_time(&options, stdout);
+    return cab_decode_time(&options, out);
 }
 
 static cab_status run_bench(const void *given, const cab_list *operands)
 {
     const struct bench_options *o = given;
+    cli_results results;
     const bool decode = strcmp(operands->items[0], "decode") == 0;
     if (!decode && strcmp(operands->items[0], "step") != 0)
         return cab_fail(CAB_EARG, "found \"%.40s\", expected step or decode", operands->items[0]);
     if (o->threads)
         cab_thread_limit((int)o->threads);
-    return decode ? run_decode(o) : run_step(o);
+    CAB_TRY(cli_results_open(&results, o->out));
+    return cli_results_close(&results, decode ? run_decode(o, results.stream) : run_step(o, results.stream));
 }
 
 static const cli_example examples[] = {

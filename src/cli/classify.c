@@ -8,12 +8,12 @@
 #include "cli/command.h"
 #include "cli/find.h"
 #include "cli/image_paths.h"
+#include "cli/results.h"
 #include "ops/backends.h"
 #include "train/class_names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #define CLASSIFY_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     INT(top, 'k', "N", 5, 1, 1000000, "how many of the likeliest classes to print")                                    \
@@ -25,6 +25,7 @@
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
+    TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(json, 'j', "print a JSON object a line, one for each image")                                                  \
     BOOL(quiet, 'q', "no messages but warnings")
 
@@ -33,8 +34,11 @@ struct classify_options {
 };
 CAB_FLAG_TABLE(classify_table, struct classify_options, CLASSIFY_OPTIONS)
 
+enum { SHOWN = 4 * CAB_PATH_MAX }; /* bytes of a name that a terminal shows */
+
 typedef struct printer {
     const struct classify_options *options;
+    cli_results results;
     cab_class_names names;
     cab_progress progress; /* where the results do not show it themselves */
     uint64_t done, skipped;
@@ -48,10 +52,11 @@ static bool is_nothing(const cab_class_share *share)
 
 static void print_text(const printer *p, const char *path, const cab_class_share *top, size_t count)
 {
-    char name[32];
-    printf("%s\n", path);
+    char name[32], shown[SHOWN];
+    fprintf(p->results.stream, "%s\n", cli_results_name(&p->results, path, shown, sizeof shown));
     for (size_t k = 0; k < count && !is_nothing(&top[k]); k++)
-        printf("  %6.2f %%  %s\n", 100.0 * top[k].probability, cab_class_name(&p->names, top[k].class, name));
+        fprintf(p->results.stream, "  %6.2f %%  %s\n", 100.0 * top[k].probability,
+                cli_results_name(&p->results, cab_class_name(&p->names, top[k].class, name), shown, sizeof shown));
 }
 
 static void print_json(const printer *p, const char *path, const cab_class_share *top, size_t count)
@@ -68,7 +73,8 @@ static void print_json(const printer *p, const char *path, const cab_class_share
         json_object_array_add(list, item);
     }
     json_object_object_add(root, "classes", list);
-    printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    fprintf(p->results.stream, "%s\n",
+            json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(root);
 }
 
@@ -86,13 +92,13 @@ static cab_status on_failure(printer *p, cab_status status)
 static cab_status take(void *user, const char *path, cab_status status, const cab_class_share *top, size_t count)
 {
     printer *p = user;
-    if (!isatty(STDOUT_FILENO))
+    if (!p->results.terminal)
         cab_progress_update(&p->progress, p->done + p->skipped + 1, "");
     if (status != CAB_OK)
         return on_failure(p, status);
     p->done++;
     (p->options->json ? print_json : print_text)(p, path, top, count);
-    return cli_flush_results();
+    return cli_results_flush(&p->results);
 }
 
 static cab_status classify(const cab_model *model, printer *p, const cli_image_paths *paths)
@@ -137,7 +143,8 @@ static cab_status run_classify(const void *given, const cab_list *operands)
     }
     CAB_GOTO(cab_backend_open(o->device, &backend));
     CAB_GOTO(cab_model_open_sized(directory, (int)o->image_size, backend, precisions[o->precision], false, &model));
-    status = classify(model, &p, &paths);
+    CAB_GOTO(cli_results_open(&p.results, o->out));
+    status = cli_results_close(&p.results, classify(model, &p, &paths));
 done:
     cab_class_names_free(&p.names);
     cab_model_free(model);

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/eval_images.h"
 #include "cli/find.h"
+#include "cli/results.h"
 #include "data/image_archive.h"
 #include "models/model.h"
 #include "train/evaluate.h"
@@ -37,6 +38,7 @@
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
+    TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(json, 'j', "print one JSON object")                                                                           \
     BOOL(quiet, 'q', "no messages but warnings")
 
@@ -46,7 +48,7 @@ struct eval_options {
 CAB_FLAG_TABLE(eval_table, struct eval_options, EVAL_OPTIONS)
 
 /* A number that was not measured is NAN, and left out. */
-static void print_evaluation(const cab_evaluation *result, bool json)
+static void print_evaluation(const cab_evaluation *result, bool json, FILE *out)
 {
     const struct {
         const char *key, *text;
@@ -68,13 +70,13 @@ static void print_evaluation(const cab_evaluation *result, bool json)
         if (!isfinite(rows[i].value))
             continue;
         if (json)
-            printf("%s\"%s\": %.9g", before, rows[i].key, rows[i].value);
+            fprintf(out, "%s\"%s\": %.9g", before, rows[i].key, rows[i].value);
         else
-            printf("%-38s%.*f\n", rows[i].text, rows[i].digits, rows[i].value);
+            fprintf(out, "%-38s%.*f\n", rows[i].text, rows[i].digits, rows[i].value);
         before = ", ";
     }
     if (json)
-        printf("}\n");
+        fprintf(out, "}\n");
 }
 
 /* An option of the other kind of model, when it was given. */
@@ -122,7 +124,8 @@ static cab_status check_images(const struct eval_options *o, const char *model)
     return CAB_OK;
 }
 
-static cab_status eval_images(const struct eval_options *o, const char *model, cab_precision precision)
+static cab_status eval_images(const struct eval_options *o, const char *model, cab_precision precision,
+                              const cli_results *results)
 {
     const cab_evaluate_images_options what = {.model = model,
                                               .teacher = o->teacher[0] ? o->teacher : NULL,
@@ -135,7 +138,7 @@ static cab_status eval_images(const struct eval_options *o, const char *model, c
                                               .batch = (int)o->batch,
                                               .precision = precision,
                                               .device = o->device};
-    const cli_image_table table = {o->json, o->per_class, (size_t)o->confusions};
+    const cli_image_table table = {o->json, o->per_class, (size_t)o->confusions, results};
     cab_image_evaluation result = {0};
     cab_classes classes = {0};
     CAB_TRY(check_images(o, model));
@@ -168,7 +171,8 @@ static cab_status check_text(const struct eval_options *o, const char *model)
     return CAB_OK;
 }
 
-static cab_status eval_text(const struct eval_options *o, const char *model, int words, cab_precision precision)
+static cab_status eval_text(const struct eval_options *o, const char *model, int words, cab_precision precision,
+                            const cli_results *results)
 {
     char cache[CAB_PATH_MAX];
     cab_evaluation result = {0};
@@ -193,7 +197,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, int
     if (result.perplexity > words)
         cab_log_warn("%s is worse than chance: perplexity %.0f with a vocabulary of %d", model, result.perplexity,
                      words);
-    print_evaluation(&result, o->json);
+    print_evaluation(&result, o->json, results->stream);
     return CAB_OK;
 }
 
@@ -203,6 +207,7 @@ static cab_status run_eval(const void *given, const cab_list *operands)
     const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
     char model[CAB_PATH_MAX];
     cab_config sizes;
+    cli_results results;
     if (options->data.count == 0)
         return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE");
     cab_log_quiet(options->quiet);
@@ -210,8 +215,11 @@ static cab_status run_eval(const void *given, const cab_list *operands)
         cab_thread_limit((int)options->threads);
     CAB_TRY(cli_find_model(operands->items[0], model));
     CAB_TRY(cab_model_sizes(model, &sizes));
-    return sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision])
-                                : eval_text(options, model, sizes.vocab_size, precisions[options->precision]);
+    CAB_TRY(cli_results_open(&results, options->out));
+    return cli_results_close(
+        &results, sizes.image_size > 0
+                      ? eval_images(options, model, precisions[options->precision], &results)
+                      : eval_text(options, model, sizes.vocab_size, precisions[options->precision], &results));
 }
 
 static const cli_example examples[] = {

@@ -45,14 +45,16 @@ static void collect(const cab_image_evaluation *r, figure out[FIGURES])
 /* ---- as text ------------------------------------------------------------------------------------------------------ */
 
 /* What a class is called, and the first of its words where there are some: "n01443537 goldfish". */
-static const char *class_text(const cab_classes *classes, int32_t label, char out[SHOWN])
+static const char *class_text(const cab_classes *classes, int32_t label, const cli_results *results, char out[SHOWN])
 {
+    char text[SHOWN];
     const char *words = classes->words[label];
     if (words == NULL || *words == '\0' || strcmp(words, classes->names[label]) == 0)
-        snprintf(out, SHOWN, "%s", classes->names[label]);
+        snprintf(text, SHOWN, "%s", classes->names[label]);
     else
-        snprintf(out, SHOWN, "%s %.*s", classes->names[label], (int)strcspn(words, ","), words);
-    return out;
+        snprintf(text, SHOWN, "%s %.*s", classes->names[label], (int)strcspn(words, ","), words);
+    snprintf(out, SHOWN, "%s", text);
+    return results->terminal ? cab_printable(text, out, SHOWN) : out;
 }
 
 static double share(uint64_t part, uint64_t whole)
@@ -60,41 +62,44 @@ static double share(uint64_t part, uint64_t whole)
     return whole == 0 ? NAN : (double)part / (double)whole;
 }
 
-static void print_figures(const figure *figures)
+static void print_figures(const figure *figures, FILE *out)
 {
     for (int i = 0; i < FIGURES; i++) {
         const figure *f = &figures[i];
         if (!isfinite(f->value))
             continue;
         if (f->unit == UNIT_SHARE)
-            printf("%-38s%.*f %%\n", f->text, f->digits, 100.0 * f->value);
+            fprintf(out, "%-38s%.*f %%\n", f->text, f->digits, 100.0 * f->value);
         else
-            printf("%-38s%.*f\n", f->text, f->digits, f->value);
+            fprintf(out, "%-38s%.*f\n", f->text, f->digits, f->value);
     }
 }
 
 static void print_confusions(const cab_image_evaluation *r, const cab_classes *classes, const cab_confusion *worst,
-                             size_t count)
+                             size_t count, const cli_results *results)
 {
+    FILE *out = results->stream;
     char from[SHOWN], to[SHOWN];
     if (count > 0)
-        printf("\n%-14s%-50s%s\n", "most confused", "class", "taken for");
+        fprintf(out, "\n%-14s%-50s%s\n", "most confused", "class", "taken for");
     for (size_t i = 0; i < count; i++)
-        printf("%4" PRIu64 " of %-6" PRIu64 "%-50s%s\n", worst[i].images, r->class_images[worst[i].label],
-               class_text(classes, worst[i].label, from), class_text(classes, worst[i].predicted, to));
+        fprintf(out, "%4" PRIu64 " of %-6" PRIu64 "%-50s%s\n", worst[i].images, r->class_images[worst[i].label],
+                class_text(classes, worst[i].label, results, from),
+                class_text(classes, worst[i].predicted, results, to));
 }
 
-static void print_classes(const cab_image_evaluation *r, const cab_classes *classes)
+static void print_classes(const cab_image_evaluation *r, const cab_classes *classes, const cli_results *results)
 {
+    FILE *out = results->stream;
     char name[SHOWN];
-    printf("\n%-50s%8s%10s%10s\n", "class", "images", "top-1", "top-5");
+    fprintf(out, "\n%-50s%8s%10s%10s\n", "class", "images", "top-1", "top-5");
     for (size_t c = 0; c < r->classes; c++) {
-        printf("%-50s%8" PRIu64, class_text(classes, (int32_t)c, name), r->class_images[c]);
+        fprintf(out, "%-50s%8" PRIu64, class_text(classes, (int32_t)c, results, name), r->class_images[c]);
         if (r->class_images[c] == 0)
-            printf("%10s%10s\n", "-", "-");
+            fprintf(out, "%10s%10s\n", "-", "-");
         else
-            printf("%8.1f %%%8.1f %%\n", 100.0 * share(r->class_top1[c], r->class_images[c]),
-                   100.0 * share(r->class_top5[c], r->class_images[c]));
+            fprintf(out, "%8.1f %%%8.1f %%\n", 100.0 * share(r->class_top1[c], r->class_images[c]),
+                    100.0 * share(r->class_top5[c], r->class_images[c]));
     }
 }
 
@@ -149,8 +154,9 @@ static json_object *classes_json(const cab_image_evaluation *r, const cab_classe
 }
 
 static void print_json(const cab_image_evaluation *r, const cab_classes *classes, const figure *figures,
-                       const cab_confusion *worst, size_t count, bool per_class)
+                       const cab_confusion *worst, size_t count, const cli_image_table *table)
 {
+    FILE *out = table->results->stream;
     json_object *root = json_object_new_object();
     for (int i = 0; i < FIGURES; i++) {
         const figure *f = &figures[i];
@@ -160,9 +166,10 @@ static void print_json(const cab_image_evaluation *r, const cab_classes *classes
             add_number(root, f->key, f->value);
     }
     json_object_object_add(root, "confusions", confusions_json(r, classes, worst, count));
-    if (per_class)
+    if (table->per_class)
         json_object_object_add(root, "per_class", classes_json(r, classes));
-    printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    fprintf(out, "%s\n",
+            json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(root);
 }
 
@@ -176,12 +183,12 @@ cab_status cli_print_images(const cab_image_evaluation *evaluation, const cab_cl
     cab_status status = cab_image_evaluation_confusions(evaluation, table->confusions, worst, &count);
     collect(evaluation, figures);
     if (status == CAB_OK && table->json) {
-        print_json(evaluation, classes, figures, worst, count, table->per_class);
+        print_json(evaluation, classes, figures, worst, count, table);
     } else if (status == CAB_OK) {
-        print_figures(figures);
-        print_confusions(evaluation, classes, worst, count);
+        print_figures(figures, table->results->stream);
+        print_confusions(evaluation, classes, worst, count, table->results);
         if (table->per_class)
-            print_classes(evaluation, classes);
+            print_classes(evaluation, classes, table->results);
     }
     cab_free(worst);
     return status;

@@ -10,6 +10,7 @@
 #include "cli/command.h"
 #include "cli/find.h"
 #include "cli/prompts.h"
+#include "cli/results.h"
 #include "data/buffer.h"
 
 #include <errno.h>
@@ -39,6 +40,7 @@
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
+    TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(json, 'j', "print a JSON object a line, one for each text")                                                   \
     BOOL(quiet, 'q', "no messages but warnings")
 
@@ -49,6 +51,7 @@ CAB_FLAG_TABLE(generate_table, struct generate_options, GENERATE_OPTIONS)
 
 /* Where texts go: one to stdout at once, several here until they are complete. */
 typedef struct texts {
+    const cli_results *results;
     size_t count;
     cab_bytes *each;
     bool keep;          /* none is printed before its end */
@@ -56,24 +59,19 @@ typedef struct texts {
     cab_status status;  /* of keeping them */
 } texts;
 
-static bool print_text(const char *text, size_t size)
-{
-    return fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0;
-}
-
 /* The prompt goes first, once it is known to be one. */
 static bool print_prompt(texts *t)
 {
     const char *const prompt = t->prompt;
     t->prompt = NULL;
-    return prompt == NULL || print_text(prompt, strlen(prompt));
+    return prompt == NULL || cli_results_put(t->results, prompt, strlen(prompt));
 }
 
 static bool take_text(void *user, size_t index, const char *text, size_t size)
 {
     texts *t = user;
     if (!t->keep)
-        return print_prompt(t) && print_text(text, size);
+        return print_prompt(t) && cli_results_put(t->results, text, size);
     if (t->status == CAB_OK)
         t->status = cab_bytes_append(&t->each[index], text, size);
     return t->status == CAB_OK;
@@ -84,11 +82,11 @@ static void print_all(const texts *t, char *const *prompts, size_t samples, bool
 {
     for (size_t i = 0; i < t->count; i++) {
         if (i > 0)
-            print_text("\n", 1);
+            cli_results_put(t->results, "\n", 1);
         if (echo)
-            print_text(prompts[i / samples], strlen(prompts[i / samples]));
-        print_text(t->each[i].data, t->each[i].count);
-        print_text("\n", 1);
+            cli_results_put(t->results, prompts[i / samples], strlen(prompts[i / samples]));
+        cli_results_put(t->results, t->each[i].data, t->each[i].count);
+        cli_results_put(t->results, "\n", 1);
     }
 }
 
@@ -98,7 +96,7 @@ static double rate(uint64_t tokens, double seconds)
 }
 
 static cab_status print_json(const cab_bytes *bytes, const char *prompt, size_t sample, uint64_t seed,
-                             const cab_generation *g)
+                             const cab_generation *g, FILE *out)
 {
     char speed[CAB_FORMAT_MAX], *text = NULL;
     CAB_TRY(cab_alloc((void **)&text, bytes->count + 1, 1, "a text"));
@@ -114,7 +112,8 @@ static cab_status print_json(const cab_bytes *bytes, const char *prompt, size_t 
     json_object_object_add(root, "stop", json_object_new_string(cab_stop_word(g->stop)));
     snprintf(speed, sizeof speed, "%.1f", rate(g->tokens, g->seconds));
     json_object_object_add(root, "tokens_per_second", json_object_new_double_s(rate(g->tokens, g->seconds), speed));
-    printf("%s\n", json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    fprintf(out, "%s\n",
+            json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
     json_object_put(root);
     cab_free(text);
     return CAB_OK;
@@ -157,21 +156,22 @@ static cab_status print_results(texts *t, const struct generate_options *options
     const size_t samples = (size_t)options->samples;
     if (options->json)
         for (size_t i = 0; i < t->count; i++)
-            CAB_TRY(print_json(&t->each[i], prompts->items[i / samples], i % samples, seed, &generations[i]));
+            CAB_TRY(print_json(&t->each[i], prompts->items[i / samples], i % samples, seed, &generations[i],
+                               t->results->stream));
     else if (t->keep)
         print_all(t, prompts->items, samples, !options->no_echo);
     else
-        (void)(print_prompt(t) && print_text("\n", 1));
+        (void)(print_prompt(t) && cli_results_put(t->results, "\n", 1));
     log_speed(generations, t->count);
     return CAB_OK;
 }
 
 static cab_status generate(cab_model *model, const struct generate_options *options, const cab_list *prompts,
-                           uint64_t seed)
+                           uint64_t seed, const cli_results *results)
 {
     const cab_generate_options sampling = sampling_of(options, seed);
     const size_t n = prompts->count, samples = (size_t)options->samples;
-    texts t = {.count = n * samples, .keep = n * samples > 1 || options->json};
+    texts t = {.results = results, .count = n * samples, .keep = n * samples > 1 || options->json};
     cab_generation *generations = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&t.each, t.count, "texts"));
@@ -193,8 +193,7 @@ done:
 
 static bool take_turn(void *user, const char *text, size_t size)
 {
-    (void)user;
-    return print_text(text, size);
+    return cli_results_put(user, text, size);
 }
 
 /* A line of standard input in *line, without its end; false where there is no more. */
@@ -209,7 +208,8 @@ static bool read_line(char **line, size_t *capacity)
 }
 
 /* One turn after another in one text: every line begins on a line of its own. */
-static cab_status turns(cab_model *model, const struct generate_options *options, uint64_t seed)
+static cab_status turns(cab_model *model, const struct generate_options *options, uint64_t seed,
+                        const cli_results *results)
 {
     const cab_generate_options sampling = sampling_of(options, seed);
     cab_dialogue *dialogue = NULL;
@@ -224,8 +224,8 @@ static cab_status turns(cab_model *model, const struct generate_options *options
         if (!first)
             CAB_GOTO(cab_bytes_append(&words, "\n", 1));
         CAB_GOTO(cab_bytes_append(&words, line, strlen(line) + 1));
-        CAB_GOTO(cab_dialogue_turn(dialogue, words.data, take_turn, NULL, &g));
-        print_text("\n", 1);
+        CAB_GOTO(cab_dialogue_turn(dialogue, words.data, take_turn, (void *)results, &g));
+        cli_results_put(results, "\n", 1);
         log_speed(&g, 1);
     }
     status = ferror(stdin) ? cab_fail_errno(CAB_EIO, errno, "standard input: cannot be read") : CAB_OK;
@@ -255,8 +255,8 @@ static uint64_t choose_seed(const struct generate_options *options)
 
 static cab_status check(const struct generate_options *o)
 {
-    if (o->interactive && (o->prompt.count > 0 || o->file.count > 0 || o->samples > 1 || o->json))
-        return cab_fail(CAB_EARG, "--interactive excludes --prompt, --file, --samples and --json");
+    if (o->interactive && (o->prompt.count > 0 || o->file.count > 0 || o->samples > 1 || o->json || o->out[0]))
+        return cab_fail(CAB_EARG, "--interactive excludes --prompt, --file, --samples, --json and --out");
     for (unsigned i = 0; i < o->stop.count; i++)
         if (o->stop.items[i][0] == '\0')
             return cab_fail(CAB_EARG, "--stop: the text is empty");
@@ -270,6 +270,7 @@ static cab_status run_generate(const void *given, const cab_list *operands)
     char directory[CAB_PATH_MAX];
     cab_model *model = NULL;
     cli_prompts prompts = {0};
+    cli_results results;
     cab_status status;
     CAB_TRY(check(options));
     CAB_TRY(cli_find_model(operands->items[0], directory));
@@ -280,7 +281,10 @@ static cab_status run_generate(const void *given, const cab_list *operands)
         CAB_GOTO(cli_prompts_gather(&options->prompt, &options->file, &prompts));
     CAB_GOTO(cab_model_load_on(options->device, directory, precisions[options->precision], &model));
     const uint64_t seed = choose_seed(options);
-    status = options->interactive ? turns(model, options, seed) : generate(model, options, &prompts.texts, seed);
+    CAB_GOTO(cli_results_open(&results, options->out));
+    status =
+        cli_results_close(&results, options->interactive ? turns(model, options, seed, &results)
+                                                         : generate(model, options, &prompts.texts, seed, &results));
 done:
     cab_model_free(model);
     cli_prompts_free(&prompts);

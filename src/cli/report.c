@@ -10,7 +10,7 @@
 enum { WATCH_SECONDS = 5, LINGER = 6 }; /* how often a page is written; how often more after the last run has ended */
 
 #define REPORT_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
-    TEXT(output, 'o', "FILE", "report.html", "where the page is written")                                              \
+    TEXT(out, 'o', "FILE", "report.html", "where the page is written")                                                 \
     TEXT(title, 0, "TEXT", "Distillation runs", "title of the page")                                                   \
     BOOL(table, 't', "print the table only, write no page")                                                            \
     BOOL(watch, 'w', "write the page again every 5 seconds until the runs have ended; a browser follows")
@@ -31,14 +31,14 @@ static bool all_finished(const cab_report_runs *runs)
 static cab_status write_page(const struct report_options *options, const cab_report_runs *runs, bool again)
 {
     const cab_report_page page = {.title = options->title, .refresh = again ? WATCH_SECONDS : 0};
-    return cab_report_html(runs, &page, options->output);
+    return cab_report_html(runs, &page, options->out);
 }
 
 /* Until every run has ended, and half a minute more: the methods of a comparison run one after the other. Leaves the last state in
  * *runs, on a page that stands still. */
 static cab_status watch(const struct report_options *options, const cab_list *operands, cab_report_runs *runs)
 {
-    cab_log_info("report: %s, written every %d s until the runs have ended", options->output, WATCH_SECONDS);
+    cab_log_info("report: %s, written every %d s until the runs have ended", options->out, WATCH_SECONDS);
     for (int ended = 0;;) {
         CAB_TRY(cab_report_runs_read((const char *const *)operands->items, operands->count, runs));
         ended = all_finished(runs) ? ended + 1 : 0;
@@ -66,7 +66,7 @@ static cab_status run_report(const void *given, const cab_list *operands)
     CAB_GOTO(cab_report_table(&runs, stdout));
     if (!options->table) {
         CAB_GOTO(write_page(options, &runs, false));
-        cab_log_info("report: %s", options->output);
+        cab_log_info("report: %s", options->out);
     }
 done:
     cab_report_runs_free(&runs);

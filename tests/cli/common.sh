@@ -23,6 +23,13 @@ says() {
     grep -qF -- "$2" "$TMP/$1" || fail "$1 does not say \"$2\": $(cat "$TMP/$1")"
 }
 
+# on_terminal COMMAND - runs the words of a shell with a terminal as stdout; what it shows is left in $TMP/out. false: there is no
+# script(1) of util-linux here.
+on_terminal() {
+    script --version 2>/dev/null | grep -q util-linux || return 1
+    script -qec "$1" /dev/null >"$TMP/out" 2>/dev/null </dev/null || fail "$1: $(cat "$TMP/out")"
+}
+
 silent() {
     [ ! -s "$TMP/$1" ] || fail "$1 is not empty: $(cat "$TMP/$1")"
 }

@@ -45,6 +45,27 @@ says out '"tokens": 4, '
 says out '"stop": "length"'
 expect 0 "$CAB" generate $teacher -p 'Once' -n 1000 --ignore-end --json --seed 5 --threads 1
 says out '"stop": "context"'
+says err "warning: $teacher: stopped: the context of 256 tokens is full"
+
+# --out: the same text, in a file that is whole or what it was
+expect 0 "$CAB" generate $teacher -p 'Tom ran' -n 8 -t 0 -q --threads 1
+cp "$TMP/out" "$TMP/first"
+expect 0 "$CAB" generate $teacher -p 'Tom ran' -n 8 -t 0 -q --threads 1 --out "$TMP/text"
+silent out
+cmp -s "$TMP/text" "$TMP/first" || fail "--out: $(cat "$TMP/text")"
+expect 7 "$CAB" generate $teacher -f examples/tales/val.txt -q --threads 1 --out "$TMP/text"
+cmp -s "$TMP/text" "$TMP/first" || fail "a failure changed the file of --out: $(cat "$TMP/text")"
+[ "$(ls -a "$TMP" | grep -c text)" -eq 1 ] || fail "left behind: $(ls -a "$TMP")"
+expect 3 "$CAB" generate $teacher -p 'Tom ran' -q --threads 1 --out "$TMP/nowhere/text"
+says err "$TMP/nowhere"
+expect 2 "$CAB" generate $teacher -i --out "$TMP/text"
+says err '--interactive excludes'
+expect 0 "$CAB" eval $teacher --data examples/tales/val.txt -n 500 --json -q --threads 1 --cache "$TMP/cache" -o "$TMP/eval.json"
+silent out
+grep -q '^{"loss": [0-9.]*, .*}$' "$TMP/eval.json" || fail "cab eval --out: $(cat "$TMP/eval.json")"
+expect 0 "$CAB" bench step --teacher $teacher --batch 1 --seq-len 16 -n 1 --threads 1 --out "$TMP/bench"
+silent out
+grep -q '^  step [0-9.]* ms' "$TMP/bench" || fail "cab bench --out: $(cat "$TMP/bench")"
 expect 2 "$CAB" generate $teacher --stop '' -p Once
 says err '--stop'
 

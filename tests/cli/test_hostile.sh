@@ -68,7 +68,8 @@ expect 4 "$CAB" eval "$TMP/model" --data "$TMP/mixed" --cache "$TMP/cache"
 says err "/mixed: holds .md and .txt files; say which are meant by a pattern"
 for table in "$TMP/tables" "$TMP/tables/part-0.parquet"; do
     expect 5 "$CAB" eval "$TMP/model" --data "$table" --cache "$TMP/cache"
-    says err 'part-0.parquet: is a parquet file; convert it: python3 -c "import pandas; pandas.read_parquet('
+    says err 'part-0.parquet: is a parquet file; convert it (with pandas and pyarrow): python3 -c "import sys, pandas; '
+    says err "lines=True)\" $TMP/tables/part-0.parquet $TMP/tables/part-0.jsonl"
 done
 cp "$TMP/tables/part-0.parquet" "$TMP/named.txt"
 expect 5 "$CAB" eval "$TMP/model" --data "$TMP/named.txt" --cache "$TMP/cache"
@@ -93,3 +94,21 @@ silent out
 # bytes that no recipe can hold
 expect 2 "$CAB" distill recipes/tales-gpt2.yaml --dry-run --out "$(printf 'a\377')"
 says err 'out: found "a\xff", which is not UTF-8: byte 0xFF'
+
+# names of tensors are shown, not obeyed
+mkdir "$TMP/names"
+printf '{"model_type": "gpt2"}' >"$TMP/names/config.json"
+header='{"a\u001b[31mred": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}} '
+printf "$(printf '\\%03o' ${#header})\\0\\0\\0\\0\\0\\0\\0%s\\0\\0\\0\\0" "$header" >"$TMP/names/model.safetensors"
+expect 0 "$CAB" inspect --tensors "$TMP/names"
+says out 'a\x1b[31mred'
+! grep -q "$(printf '\033')" "$TMP/out" || fail 'an escape reached the output'
+
+# the same of prompts, where a terminal shows them; files and pipes get the text itself
+escape=$(printf 'A\033[31mred')
+if on_terminal "'$CAB' generate $model -p '$escape' -n 1 -t 0 -q --threads 1"; then
+    says out 'A\x1b[31mred'
+    ! grep -q "$(printf '\033')" "$TMP/out" || fail 'an escape reached the terminal'
+fi
+expect 0 "$CAB" generate $model -p "$escape" -n 1 -t 0 -q --threads 1
+says out "$escape"

@@ -288,3 +288,21 @@ says out '200 images of 200 classes'
 expect 0 "$CAB" eval ../shared/teachers/vit-tiny --data "$TMP/list.csv" --classes "$real/classes.tsv" --json
 top1=$(sed 's/.*"top1": \([0-9.]*\),.*/\1/' "$TMP/out")
 awk "BEGIN { exit !($top1 >= 0.60 && $top1 <= 0.62) }" || fail "vit-tiny's top-1 on 200 images is $top1, expected 0.61"
+
+# ---- a terminal, a file ---------------------------------------------------------------------------------------------
+
+picture="$TMP/data/bee/$(printf 'a\033[31m.jpg')"
+cp "$TMP/data/bee/base.jpg" "$picture"
+expect 0 "$CAB" classify "$TMP/vit" "$picture" -q
+cp "$TMP/out" "$TMP/first"
+says out "$picture"
+expect 0 "$CAB" classify "$TMP/vit" "$picture" -q --out "$TMP/shares"
+silent out
+cmp -s "$TMP/shares" "$TMP/first" || fail "--out: $(cat "$TMP/shares")"
+printf 'ant\n\033[31mbee\ncat\n' >"$TMP/names.txt"
+if on_terminal "'$CAB' classify '$TMP/vit' '$picture' -q --classes '$TMP/names.txt'"; then
+    says out 'a\x1b[31m.jpg'
+    says out '  \x1b[31mbee'
+    ! grep -q "$(printf '\033')" "$TMP/out" || fail 'an escape reached the terminal'
+fi
+rm "$picture"

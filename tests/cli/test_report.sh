@@ -66,6 +66,8 @@ done
 kill "$watcher"
 grep -qF '>55.50<' "$TMP/live.html" || fail 'the page does not follow'
 expect 2 "$CAB" report --watch --table "$good"
+expect 0 "$CAB" report "$good" --out "$TMP/named.html"
+[ -s "$TMP/named.html" ] || fail '--out wrote no page'
 
 mkdir "$TMP/empty"
 expect 0 "$CAB" report --table "$good"
