@@ -24,10 +24,10 @@ void cab_progress_begin(cab_progress *progress, const char *label, const char *u
     progress->terminal = isatty(STDERR_FILENO) != 0;
 }
 
-static size_t terminal_columns(void)
+size_t cab_terminal_columns(int descriptor)
 {
     struct winsize size;
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+    if (ioctl(descriptor, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
         return COLUMNS_DEFAULT;
     return size.ws_col;
 }
@@ -117,7 +117,7 @@ void cab_progress_update(cab_progress *progress, uint64_t done, const char *deta
     if (cab_log_is_quiet() || now - progress->started < SILENT_SECONDS || now - progress->drawn < interval)
         return;
     cab_progress_line(progress, done, now - progress->started, detail,
-                      progress->terminal ? terminal_columns() - 1 : sizeof line, line, sizeof line);
+                      progress->terminal ? cab_terminal_columns(STDERR_FILENO) - 1 : sizeof line, line, sizeof line);
     cab_printable(line, shown, sizeof shown);
     if (progress->terminal) /* a line that wraps could not be redrawn in place */
         fprintf(stderr, "\r\x1b[K%s", shown);

@@ -26,6 +26,9 @@ typedef struct cab_progress {
 void cab_progress_begin(cab_progress *progress, const char *label, const char *unit, uint64_t first, uint64_t total);
 /* `detail` (may be empty) is shown after the count: loss terms, rate ... Two spaces end a field, the dearest come first. */
 void cab_progress_update(cab_progress *progress, uint64_t done, const char *detail);
+/* Columns of the terminal that a file descriptor is, 80 where it is none or does not say. */
+size_t cab_terminal_columns(int descriptor);
+
 /* The line itself, of whole fields, in at most `columns` and `size` bytes. For cab_progress_update(), and tests. */
 void cab_progress_line(const cab_progress *progress, uint64_t done, double elapsed, const char *detail, size_t columns,
                        char *line, size_t size);

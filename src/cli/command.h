@@ -54,6 +54,16 @@ const char *cli_flag_form(const cab_option *option, char *out);
 /* --help of the tool (command NULL) or of one subcommand. */
 void cli_print_help(const cli_command *command, FILE *out);
 
+/* Prints the words of `text` and a line end, in lines of at most 80 columns, and of a narrower terminal's. The cursor stands at `column`,
+ * later lines start at `indent`. */
+void cli_print_wrapped(FILE *out, const char *text, int column, int indent);
+
+/* A row of a table, the second column wrapped; what does not fit into the first has a line of its own. */
+void cli_print_row(FILE *out, const char *first, const char *second, int column);
+
+/* Where the second column of a table starts whose first has `wide` columns: further left on a terminal that is too narrow. */
+int cli_second_column(FILE *out, int wide);
+
 /* Text for a manual page, with what roff would take for something else escaped. */
 void cli_put_roff(FILE *out, const char *text);
 

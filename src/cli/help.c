@@ -1,17 +1,38 @@
-/* help.c - the help text of the tool and of each subcommand, wrapped to 80 columns. */
+/* help.c - the help text of the tool and of each subcommand, wrapped to 80 columns or a narrower terminal. */
+#include "base/progress.h"
 #include "cli/command.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { WIDTH = 80, HELP_COLUMN = 28, LINE_BYTES = 128 };
+enum {
+    WIDTH_MIN = 20,
+    WIDTH_MAX = 80,
+    HELP_COLUMN = 28,
+    COMMAND_COLUMN = 14,
+    FLAG_COLUMN = 17,
+    NARROW_COLUMN = 6,
+    LINE_BYTES = 128
+};
 
-/* Prints words of `text`, breaking lines before WIDTH; the cursor stands at `column`, later lines start at `indent`. */
-static void print_wrapped(FILE *out, const char *text, int column, int indent)
+static int width_of(FILE *out)
 {
+    const size_t columns = cab_terminal_columns(fileno(out));
+    return columns > WIDTH_MAX ? WIDTH_MAX : columns < WIDTH_MIN ? WIDTH_MIN : (int)columns;
+}
+
+int cli_second_column(FILE *out, int wide)
+{
+    return 2 * wide > width_of(out) ? NARROW_COLUMN : wide;
+}
+
+void cli_print_wrapped(FILE *out, const char *text, int column, int indent)
+{
+    const int width = width_of(out);
     while (*text) {
         size_t length = strcspn(text, " \n");
-        if (column > indent && column + 1 + (int)length > WIDTH) {
+        if (column > indent && column + 1 + (int)length > width) {
             fprintf(out, "\n%*s", indent, "");
             column = indent;
         } else if (column > indent) {
@@ -46,6 +67,16 @@ static void describe(const cab_option *option, char *out, size_t size)
              list || said ? "" : value, list || said ? "" : ")");
 }
 
+void cli_print_row(FILE *out, const char *first, const char *second, int column)
+{
+    const int used = fprintf(out, "%s", first);
+    if (used + 2 > column)
+        fprintf(out, "\n%*s", column, "");
+    else
+        fprintf(out, "%*s", column - used, "");
+    cli_print_wrapped(out, second, column, column);
+}
+
 static void print_option(FILE *out, char letter, const char *form, const char *text)
 {
     char head[LINE_BYTES];
@@ -53,12 +84,7 @@ static void print_option(FILE *out, char letter, const char *form, const char *t
         snprintf(head, sizeof head, "  -%c, %s", letter, form);
     else
         snprintf(head, sizeof head, "      %s", form);
-    int column = fprintf(out, "%s", head);
-    if (column + 2 > HELP_COLUMN)
-        fprintf(out, "\n%*s", HELP_COLUMN, "");
-    else
-        fprintf(out, "%*s", HELP_COLUMN - column, "");
-    print_wrapped(out, text, HELP_COLUMN, HELP_COLUMN);
+    cli_print_row(out, head, text, cli_second_column(out, HELP_COLUMN));
 }
 
 static void print_command_help(const cli_command *command, FILE *out)
@@ -67,7 +93,7 @@ static void print_command_help(const cli_command *command, FILE *out)
     cab_option_table table = command->options();
     fprintf(out, "Usage: cab %s [OPTION]...%s%s\n\n", command->name, command->synopsis[0] ? " " : "",
             command->synopsis);
-    print_wrapped(out, command->description, 0, 0);
+    cli_print_wrapped(out, command->description, 0, 0);
     fprintf(out, "\nOptions:\n");
     for (unsigned i = 0; i < table.count; i++) {
         describe(&table.rows[i], text, sizeof text);
@@ -86,21 +112,23 @@ void cli_print_help(const cli_command *command, FILE *out)
         print_command_help(command, out);
         return;
     }
-    fprintf(out, "Usage: cab COMMAND [OPTION]... [ARGUMENT]...\n\n"
-                 "Distils a pretrained Transformer into a Mamba model that behaves like it.\n\n"
-                 "Commands:\n");
+    fprintf(out, "Usage: cab COMMAND [OPTION]... [ARGUMENT]...\n\n");
+    cli_print_wrapped(out, "Distils a pretrained Transformer into a Mamba model that behaves like it.\n\nCommands:", 0,
+                      0);
     for (const cli_command *const *c = cli_commands(); *c; c++) {
+        char name[LINE_BYTES];
+        snprintf(name, sizeof name, "  %s", (*c)->name);
         if (!(*c)->hidden)
-            fprintf(out, "  %-10s  %s\n", (*c)->name, (*c)->summary);
+            cli_print_row(out, name, (*c)->summary, cli_second_column(out, COMMAND_COLUMN));
     }
-    fprintf(out, "\nOptions:\n"
-                 "  -h, --help     print this text and exit\n"
-                 "  -V, --version  print the version and exit\n\n"
-                 "Examples:\n"
+    fprintf(out, "\nOptions:\n");
+    cli_print_row(out, "  -h, --help", "print this text and exit", FLAG_COLUMN);
+    cli_print_row(out, "  -V, --version", "print the version and exit", FLAG_COLUMN);
+    fprintf(out, "\nExamples:\n"
                  "  cab distill recipes/tales-gpt2.yaml --out runs/tales\n"
                  "  cab generate runs/tales/student --prompt \"Once upon a time\"\n"
-                 "  cab report runs/*\n\n"
-                 "Run 'cab help COMMAND' or 'cab COMMAND --help' for one command.\n");
+                 "  cab report runs/*\n\n");
+    cli_print_wrapped(out, "Run 'cab help COMMAND' or 'cab COMMAND --help' for one command.", 0, 0);
 }
 
 /* ---- cab help --------------------------------------------------------------------------------------------------- */

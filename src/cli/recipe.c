@@ -20,7 +20,7 @@ struct recipe_options {
 };
 CAB_FLAG_TABLE(recipe_table, struct recipe_options, RECIPE_OPTIONS)
 
-enum { TEXT_BYTES = 512, RECIPE_MAX = 256 * 1024 };
+enum { TEXT_BYTES = 512, RECIPE_MAX = 256 * 1024, NAME_COLUMN = 22 };
 
 /* ---- keys ----------------------------------------------------------------------------------------------------------- */
 
@@ -106,23 +106,40 @@ static cab_status read_text(const char *path, char **text, size_t *size)
     return cab_file_read(path, RECIPE_MAX, text, size);
 }
 
-/* "tales-gpt2  The demo: a GPT-2 of ..."; the words are the first comment of the file. */
+/* The first sentence of the comment that a file begins with, "" without one. */
+static void first_sentence(const char *text, char *out, size_t size)
+{
+    size_t used = 0;
+    for (; *text == '#' && used + 1 < size; text += strcspn(text, "\n"), text += *text == '\n') {
+        const char *line = text + 1 + (text[1] == ' ');
+        const size_t length = strcspn(line, "\n");
+        const char *end = strstr(line, ". ");
+        if (length == 0 || text[1] == '\n')
+            break;
+        const bool ends = end != NULL && end < line + length;
+        used += (size_t)snprintf(out + used, size - used, "%s%.*s", used > 0 ? " " : "",
+                                 ends ? (int)(end + 1 - line) : (int)length, line);
+        if (ends)
+            break;
+    }
+}
+
+/* "tales-gpt2  The demo: a GPT-2 of ...", and where it lies. */
 static cab_status print_name(void *user, const char *name, const char *path)
 {
     const struct recipe_options *options = user;
-    char *text = NULL, shown[TEXT_BYTES] = "";
+    const int column = cli_second_column(stdout, NAME_COLUMN);
+    char *text = NULL, words[TEXT_BYTES] = "", shown[TEXT_BYTES];
     size_t size = 0;
-    if (!options->quiet) {
-        CAB_TRY(read_text(path, &text, &size));
-        if (text[0] == '#')
-            snprintf(shown, sizeof shown, "%.*s", (int)strcspn(text, "\n") - 1, text + 1 + (text[1] == ' '));
-        cab_free(text);
-        cab_printable(shown, shown, sizeof shown);
-    }
-    if (options->quiet)
+    if (options->quiet) {
         printf("%s\n", name);
-    else
-        printf("%-20s %s\n%20s %s\n", name, shown, "", path);
+        return CAB_OK;
+    }
+    CAB_TRY(read_text(path, &text, &size));
+    first_sentence(text, words, sizeof words);
+    cab_free(text);
+    cli_print_row(stdout, name, cab_printable(words, shown, sizeof shown), column);
+    printf("%*s%s\n", column, "", path);
     return CAB_OK;
 }
 

@@ -14,6 +14,14 @@ for words in --help -h help; do
     done
 done
 
+[ "$(awk 'length > 80' "$TMP/out" | wc -l)" -eq 0 ] || fail "cab help has lines of more than 80 columns: $(cat "$TMP/out")"
+# a narrow terminal
+for words in help 'help distill' 'recipe list'; do
+    if on_terminal "stty cols 40; '$CAB' $words"; then
+        [ "$(sed '/^Examples:/,$d; /Usage:/d; /recipes\//d' "$TMP/out" | tr -d '\r' | awk 'length > 40' | wc -l)" -eq 0 ] ||
+            fail "cab $words on 40 columns: $(cat "$TMP/out")"
+    fi
+done
 for command in $commands; do
     expect 0 "$CAB" "$command" --help
     says out "Usage: cab $command "

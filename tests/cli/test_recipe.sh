@@ -77,7 +77,10 @@ says err 'train.tokens: found "2Gi", expected a whole number'
 expect 0 "$CAB" recipe list -q
 [ "$(cat "$TMP/out")" = "$(ls recipes/*.yaml | sed 's/.*\///; s/\.yaml$//')" ] || fail "list: $(cat "$TMP/out")"
 expect 0 "$CAB" recipe list
-says out 'tales-gpt2           The demo: a GPT-2 of 957 k parameters'
+says out 'tales-gpt2            The demo: a GPT-2 of 957 k parameters'
+! grep -qF '\n' "$TMP/out" || fail "list: $(cat "$TMP/out")"
+says out 'DeiT-Base (86 M parameters) becomes Vim-Tiny (7 M): a'
+! grep -q 'The paper has none' "$TMP/out" || fail "list: more than a sentence: $(cat "$TMP/out")"
 expect 0 "$CAB" recipe show tales-gpt2
 cmp -s "$TMP/out" recipes/tales-gpt2.yaml || fail 'show prints something else'
 expect 0 "$CAB" recipe new tales-gpt2
