@@ -119,7 +119,7 @@ static cab_tensor *gelu(bench *b)
 
 static cab_tensor *swiglu(bench *b)
 {
-    return cab_swiglu(b->graph, tokens(b, 4 * b->s.width), tokens(b, 4 * b->s.width));
+    return cab_glu(b->graph, tokens(b, 4 * b->s.width), tokens(b, 4 * b->s.width), CAB_SILU);
 }
 
 static cab_tensor *gate(bench *b)

@@ -54,6 +54,7 @@ typedef struct declaration {
     cab_decay decay;
     int n_dim, stored_dim;
     const int64_t *shape, *stored_shape;
+    float offset; /* added to what is stored, of tensors that are converted */
 } declaration;
 
 /* A frozen tensor already stored in the wanted type is used where it lies. */
@@ -110,6 +111,8 @@ static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, 
     float *values = NULL;
     CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(*out), name));
     cab_status status = cab_checkpoint_read_f32(b->source, name, d.stored_dim, d.stored_shape, values);
+    for (int64_t i = 0; status == CAB_OK && d.offset != 0 && i < cab_elements(*out); i++)
+        values[i] += d.offset;
     if (status == CAB_OK)
         status = cab_params_write(b->params, *out, values);
     cab_free(values);
@@ -119,7 +122,7 @@ static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, 
 static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtype, cab_decay decay, int n_dim,
                                 const int64_t *shape, const char *short_name)
 {
-    const declaration d = {dtype, decay, n_dim, n_dim, shape, shape};
+    const declaration d = {dtype, decay, n_dim, n_dim, shape, shape, 0};
     return add_declared(b, out, d, short_name);
 }
 
@@ -134,7 +137,7 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
     int64_t matrix[2] = {shape[0], 1};
     for (int i = 1; i < n_dim; i++)
         matrix[1] *= shape[i];
-    const declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape};
+    const declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape, 0};
     return add_declared(b, out, d, name);
 }
 
@@ -323,7 +326,10 @@ cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int
 
 cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name)
 {
+    const declaration d = {CAB_F32, CAB_NO_DECAY, 1, 1, &n, &n, b->norm_offset};
+    char weight[CAB_NAME_MAX];
+    snprintf(weight, sizeof weight, "%s.weight", name);
     norm->eps = (float)eps;
-    CAB_TRY(cab_builder_vector(b, &norm->w, n, "%s.weight", name));
+    CAB_TRY(add_declared(b, &norm->w, d, weight));
     return biased ? cab_builder_vector(b, &norm->b, n, "%s.bias", name) : CAB_OK;
 }

@@ -12,6 +12,8 @@ struct cab_builder {
     const char *const *prefixes;
     char scope[CAB_NAME_MAX];
     cab_dtype dtype; /* of frozen matrices */
+    float
+        norm_offset; /* 1 where norms multiply by 1 + w of the stored w, which becomes the parameter; else 0. Never saved back */
     bool trainable;
     int image_size;         /* pixels of a side that the source states; the model's may be another */
     cab_model_count *count; /* a dry build: parameters are counted, not made; NULL: they are made */

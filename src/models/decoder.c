@@ -112,6 +112,20 @@ static cab_status parse_kind(const cab_json *json, json_object *rope, cab_config
                                            : CAB_OK;
 }
 
+/* Which of a head's features are rotated. */
+static cab_status set_rotated(const cab_json *json, double partial, cab_config *c)
+{
+    c->rope.dim = partial <= 1 ? (int)(partial * c->head_dim) / 2 * 2 : 0;
+    if (c->rope.dim < 2)
+        return cab_fail(CAB_ESHAPE,
+                        "%s: partial_rotary_factor %g of head width %d leaves nothing to rotate or too much",
+                        json->name, partial, c->head_dim);
+    if (c->rope.kind == CAB_ROPE_YARN && c->rope.dim != c->head_dim)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type yarn with partial_rotary_factor %g; supported is 1",
+                        json->name, partial);
+    return CAB_OK;
+}
+
 cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *c)
 {
     static const char *const objects[] = {"rope_scaling", "rope_parameters"};
@@ -126,15 +140,36 @@ cab_status cab_rope_parse(const cab_json *json, double theta, double partial, ca
         CAB_TRY(cab_positive_parse(json, rope, "rope_theta", c->rope.theta, &c->rope.theta));
         CAB_TRY(parse_kind(json, rope, c));
     }
-    c->rope.dim = partial <= 1 ? (int)(partial * c->head_dim) / 2 * 2 : 0;
-    if (c->rope.dim < 2)
-        return cab_fail(CAB_ESHAPE,
-                        "%s: partial_rotary_factor %g of head width %d leaves nothing to rotate or too much",
-                        json->name, partial, c->head_dim);
-    if (c->rope.kind == CAB_ROPE_YARN && c->rope.dim != c->head_dim)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type yarn with partial_rotary_factor %g; supported is 1",
-                        json->name, partial);
-    return CAB_OK;
+    return set_rotated(json, partial, c);
+}
+
+/* One kind of layers' object of rope_parameters. */
+static cab_status parse_layers(const cab_json *json, json_object *all, const char *kind, double theta, cab_config *c)
+{
+    json_object *rope = NULL;
+    double partial = 1;
+    c->rope = (cab_rope){0};
+    CAB_TRY(cab_json_object(json, all, kind, &rope));
+    CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", 1, &partial));
+    CAB_TRY(cab_positive_parse(json, rope, "rope_theta", theta, &c->rope.theta));
+    CAB_TRY(parse_kind(json, rope, c));
+    return set_rotated(json, partial, c);
+}
+
+cab_status cab_rope_layers_parse(const cab_json *json, double theta, double local_theta, cab_config *c)
+{
+    json_object *all = NULL;
+    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", theta, &theta));
+    CAB_TRY(cab_positive_parse(json, NULL, "rope_local_base_freq", local_theta, &local_theta));
+    if (!json_object_object_get_ex(json->root, "rope_parameters", &all) || all == NULL) {
+        CAB_TRY(cab_rope_parse(json, theta, 1, c));
+        c->local_rope = (cab_rope){.theta = local_theta, .dim = c->rope.dim};
+        return CAB_OK;
+    }
+    CAB_TRY(cab_json_object(json, NULL, "rope_parameters", &all));
+    CAB_TRY(parse_layers(json, all, "sliding_attention", local_theta, c));
+    c->local_rope = c->rope;
+    return parse_layers(json, all, "full_attention", theta, c);
 }
 
 cab_status cab_window_parse(const cab_json *json, int first, cab_config *c)
@@ -168,7 +203,9 @@ void cab_decoder_heads(const cab_config *c, int l, cab_attention_mixer *a)
 {
     a->shape = cab_config_attention(c, 1.0 / sqrt(c->head_dim));
     a->shape.window = c->layer_kinds[l] & CAB_LAYER_SLIDING ? c->window : 0;
-    a->rope = c->layer_kinds[l] & CAB_LAYER_NO_ROPE ? (cab_rope){0} : c->rope;
+    a->rope = c->layer_kinds[l] & CAB_LAYER_NO_ROPE                            ? (cab_rope){0}
+              : c->layer_kinds[l] & CAB_LAYER_SLIDING && c->local_rope.dim > 0 ? c->local_rope
+                                                                               : c->rope;
 }
 
 cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,

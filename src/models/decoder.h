@@ -21,6 +21,10 @@ cab_status cab_decoder_gated(const cab_json *json, const cab_config *config);
  * are refused. head_dim must be set. */
 cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *config);
 
+/* The same of a family whose sliding layers turn otherwise than its others: config->local_rope. rope_theta (`theta`),
+ * rope_scaling and rope_local_base_freq (`local_theta`), or an object for each kind of layers in rope_parameters. */
+cab_status cab_rope_layers_parse(const cab_json *json, double theta, double local_theta, cab_config *config);
+
 /* sliding_window, and which layers it is of: those that layer_types says; without it those from layer `first` on. */
 cab_status cab_window_parse(const cab_json *json, int first, cab_config *config);
 

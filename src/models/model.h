@@ -19,8 +19,8 @@ typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2 } cab
 typedef struct cab_config {
     int vocab_size, d_model, n_layer, d_mlp;
     int n_head, n_kv_head, head_dim;
-    int max_length; /* positions a teacher can take; of a student: the sequence length it was trained on */
-    cab_rope rope;
+    int max_length;            /* positions a teacher can take; of a student: the sequence length it was trained on */
+    cab_rope rope, local_rope; /* local_rope: of sliding layers, where they have their own; dim 0: they have not */
     double norm_eps;
     cab_activation_kind activation;
     bool tied; /* the head is the embedding */

@@ -25,8 +25,8 @@ cab_tensor *cab_mlp_record(cab_graph *g, const cab_mlp *mlp, cab_tensor *x)
         cab_tensor *both = cab_dense_record(g, &mlp->gate_up, x), *parts[2] = {NULL, NULL};
         if (both != NULL)
             cab_split(g, both, 2, (int64_t[]){cab_columns(both) / 2, cab_columns(both) / 2}, parts);
-        return cab_dense_record(g, &mlp->down, cab_swiglu(g, parts[0], parts[1]));
+        return cab_dense_record(g, &mlp->down, cab_glu(g, parts[0], parts[1], mlp->act));
     }
     cab_tensor *gate = cab_dense_record(g, &mlp->gate, x);
-    return cab_dense_record(g, &mlp->down, cab_swiglu(g, gate, cab_dense_record(g, &mlp->up, x)));
+    return cab_dense_record(g, &mlp->down, cab_glu(g, gate, cab_dense_record(g, &mlp->up, x), mlp->act));
 }

@@ -17,7 +17,7 @@ typedef struct cab_norm {
 /* y = down(act(up(x))), or gated: y = down(act(gate(x)) * up(x)) */
 typedef struct cab_mlp {
     cab_dense gate_up; /* outputs of gate, then up, in one product; w NULL: two, or */
-    cab_dense gate;    /* w NULL too: not gated. Gated, act is CAB_SILU */
+    cab_dense gate;    /* w NULL too: not gated */
     cab_dense up, down;
     cab_activation_kind act;
 } cab_mlp;

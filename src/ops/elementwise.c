@@ -3,7 +3,7 @@
  *   activate:  y = f(x)
  *       gelu_tanh  x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)      gelu_erf  x (1 + erf(x / sqrt(2))) / 2
  *       silu       x sigmoid(x)            relu  max(x, 0)                  tanh
- *   swiglu:    y = silu(gate) up
+ *   glu:       y = f(gate) up
  *   add:       y = x_0 + ... + x_(n-1)        mean:  y = (x_0 + ... + x_(n-1)) / n        scale:  y = factor x
  *   gate:      y = v silu(z + z_bias)
  *
@@ -18,8 +18,8 @@ const cab_op cab_op_activate = {
     .saves = CAB_SAVE_IN(0),
 };
 
-const cab_op cab_op_swiglu = {
-    .name = "swiglu", /* in: gate up   out: y */
+const cab_op cab_op_glu = {
+    .name = "glu", /* in: gate up   out: y */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1),
 };
 
@@ -50,12 +50,13 @@ cab_tensor *cab_activate(cab_graph *g, cab_tensor *x, cab_activation_kind kind)
     return record(g, &cab_op_activate, 1, &x, &attributes, sizeof attributes);
 }
 
-cab_tensor *cab_swiglu(cab_graph *g, cab_tensor *gate, cab_tensor *up)
+cab_tensor *cab_glu(cab_graph *g, cab_tensor *gate, cab_tensor *up, cab_activation_kind kind)
 {
-    if (cab_graph_failed(g) || !gate || !up || !cab_expect_dtype(g, "swiglu", gate, CAB_DTYPES) ||
-        !cab_expect_same(g, "swiglu", gate, up))
+    if (cab_graph_failed(g) || !gate || !up || !cab_expect_dtype(g, "glu", gate, CAB_DTYPES) ||
+        !cab_expect_same(g, "glu", gate, up))
         return NULL;
-    return record(g, &cab_op_swiglu, 2, (cab_tensor *[]){gate, up}, NULL, 0);
+    cab_activate_attributes attributes = {.kind = kind};
+    return record(g, &cab_op_glu, 2, (cab_tensor *[]){gate, up}, &attributes, sizeof attributes);
 }
 
 static cab_tensor *sum(cab_graph *g, int n, cab_tensor *const *xs, float scale)

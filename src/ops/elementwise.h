@@ -4,11 +4,11 @@
 
 #include "ops/ops.h"
 
-extern const cab_op cab_op_activate, cab_op_swiglu, cab_op_add, cab_op_gate;
+extern const cab_op cab_op_activate, cab_op_glu, cab_op_add, cab_op_gate;
 
 enum { CAB_ADD_MAX = 4 };
 
-typedef struct cab_activate_attributes {
+typedef struct cab_activate_attributes { /* of activate and glu */
     cab_activation_kind kind;
 } cab_activate_attributes;
 

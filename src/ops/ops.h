@@ -77,8 +77,8 @@ typedef enum cab_activation_kind { CAB_GELU_TANH, CAB_GELU_ERF, CAB_SILU, CAB_RE
 
 /* y = f(x), element by element -> like x. */
 cab_tensor *cab_activate(cab_graph *g, cab_tensor *x, cab_activation_kind kind);
-/* y = silu(gate) * up; gate and up of one shape -> like up. */
-cab_tensor *cab_swiglu(cab_graph *g, cab_tensor *gate, cab_tensor *up);
+/* y = f(gate) * up, f by `kind`: SwiGLU with CAB_SILU, GeGLU with a GELU; gate and up of one shape -> like up. */
+cab_tensor *cab_glu(cab_graph *g, cab_tensor *gate, cab_tensor *up, cab_activation_kind kind);
 /* y = xs[0] + ... + xs[n-1], 2 <= n <= 4, all of one shape; summed in fp32, in that order, and rounded once. */
 cab_tensor *cab_add(cab_graph *g, int n, cab_tensor *const *xs);
 /* y = factor * x. Returns x itself where factor is 1. */

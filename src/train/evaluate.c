@@ -64,9 +64,7 @@ static cab_status evaluator_open_models(evaluator *e)
 static cab_status evaluator_open_data(evaluator *e)
 {
     const cab_evaluate_options *o = e->options;
-    char path[CAB_PATH_MAX];
-    CAB_TRY(cab_path_join(path, o->model, "tokenizer.json"));
-    CAB_TRY(cab_tokenizer_load(path, &e->tokenizer));
+    CAB_TRY(cab_tokenizer_open(o->model, &e->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(e->tokenizer, e->model->config.vocab_size, o->model));
     CAB_TRY(cab_text_bounds_load(o->model, e->tokenizer, e->model->config.vocab_size, &e->bounds));
     cab_dataset_options options = {.tokenizer = e->tokenizer,

@@ -89,7 +89,6 @@ static cab_status open_rows(session *s, const char *const *prompts, uint32_t sam
 
 static cab_status session_open(session *s, const char *const *prompts, uint32_t samples)
 {
-    char path[CAB_PATH_MAX];
     const cab_model *model = s->model;
     const cab_generate_options *o = s->options;
     const cab_sampling sampling = {.temperature = o->temperature,
@@ -108,8 +107,7 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
                         model->directory ? model->directory : "memory");
     if (model->directory == NULL)
         return cab_fail(CAB_EARG, "the model has no directory and so no tokenizer; save it first");
-    CAB_TRY(cab_path_join(path, model->directory, "tokenizer.json"));
-    CAB_TRY(cab_tokenizer_load(path, &s->tokenizer));
+    CAB_TRY(cab_tokenizer_open(model->directory, &s->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(s->tokenizer, model->config.vocab_size, model->directory));
     CAB_TRY(cab_text_bounds_load(model->directory, s->tokenizer, model->config.vocab_size, &s->bounds));
     CAB_TRY(open_rows(s, prompts, samples));

@@ -230,6 +230,58 @@ static void test_rotary_scalings(void **state)
     free(plain);
 }
 
+/* A config.json of Gemma 3 with these settings beside its sizes. */
+static cab_status configure_gemma(const char *settings, cab_config *config)
+{
+    char text[1024];
+    const cab_arch *arch = NULL;
+    cab_json json = {.name = "config.json"};
+    snprintf(text, sizeof text,
+             "{\"model_type\": \"gemma3_text\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 4, "
+             "\"num_attention_heads\": 4, \"head_dim\": 8, %s}",
+             settings);
+    json.root = json_tokener_parse(text);
+    assert_non_null(json.root);
+    *config = (cab_config){0};
+    assert_ok(cab_architecture_of(&json, &arch));
+    cab_status status = cab_architecture_configure(arch, &json, config);
+    json_object_put(json.root);
+    return status;
+}
+
+/* Files of transformers 4 and of 5 say the layers' windows and rotary embeddings differently, and mean the same. */
+static void test_gemma_settings(void **state)
+{
+    (void)state;
+    static const char *const same[] = {
+        "\"sliding_window\": 9, \"sliding_window_pattern\": 3, \"rope_theta\": 5000, \"rope_local_base_freq\": 70, "
+        "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8}",
+        "\"sliding_window\": 9, \"_sliding_window_pattern\": 6, \"layer_types\": [\"sliding_attention\", "
+        "\"sliding_attention\", \"full_attention\", \"sliding_attention\"], \"rope_parameters\": {"
+        "\"full_attention\": {\"rope_theta\": 5000, \"rope_type\": \"linear\", \"factor\": 8}, "
+        "\"sliding_attention\": {\"rope_theta\": 70, \"rope_type\": \"default\"}}"};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        cab_config c;
+        assert_ok(configure_gemma(same[i], &c));
+        assert_memory_equal(c.layer_kinds, ((uint8_t[]){CAB_LAYER_SLIDING, CAB_LAYER_SLIDING, 0, CAB_LAYER_SLIDING}),
+                            4);
+        assert_true(c.window == 9 && c.tied && c.activation == CAB_GELU_TANH && c.attention_scale == 1.0 / 16);
+        assert_true(c.rope.theta == 5000 && c.rope.kind == CAB_ROPE_LINEAR && c.rope.factor == 8 && c.rope.dim == 8);
+        assert_true(c.local_rope.theta == 70 && c.local_rope.kind == CAB_ROPE_DEFAULT && c.local_rope.dim == 8);
+    }
+    static const char *const refused[][2] = {
+        {"\"attn_logit_softcapping\": 50", "\"attn_logit_softcapping\" is 50"},
+        {"\"final_logit_softcapping\": 30", "\"final_logit_softcapping\" is 30"},
+        {"\"use_bidirectional_attention\": true", "\"use_bidirectional_attention\" is true"},
+        {"\"hidden_activation\": \"mish\"", "\"hidden_activation\" is \"mish\""},
+        {"\"rope_parameters\": {\"rope_theta\": 5000}", "\"sliding_attention\" is missing"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        cab_config c;
+        if (configure_gemma(refused[i][0], &c) == CAB_OK || strstr(cab_error_text(), refused[i][1]) == NULL)
+            fail_msg("%s: \"%s\", expected \"%s\"", refused[i][0], cab_error_text(), refused[i][1]);
+    }
+}
+
 static void test_llama_variants_that_are_not_computed(void **state)
 {
     static const struct {
@@ -590,6 +642,7 @@ int main(void)
         TEMP_TEST(test_configurations_that_make_no_sense),
         TEMP_TEST(test_llama_variants_that_are_not_computed),
         TEMP_TEST(test_rotary_scalings),
+        TEMP_TEST(test_gemma_settings),
         TEMP_TEST(test_settings_that_are_not_computed),
         TEMP_TEST(test_what_changes_nothing),
         TEMP_TEST(test_tensors_left_over),

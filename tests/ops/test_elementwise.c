@@ -53,31 +53,35 @@ static void test_activate(void **state)
                                     .argument = &kind});
 }
 
-/* ---- swiglu and gate ---------------------------------------------------------------------------------------------------- */
+/* ---- glu and gate ------------------------------------------------------------------------------------------------------- */
 
-static void record_swiglu(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+static void record_glu(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
-    (void)argument;
-    out[0] = cab_swiglu(g, in[0], in[1]);
+    out[0] = cab_glu(g, in[0], in[1], *(const cab_activation_kind *)argument);
 }
 
-static void reference_swiglu(const check_case *c, double *const *in, double **out)
+static void reference_glu(const check_case *c, double *const *in, double **out)
 {
     int64_t n = check_count(c->in[0].n_dim, c->in[0].shape);
     for (int64_t i = 0; i < n; i++)
-        out[0][i] = activation(CAB_SILU, in[0][i]) * in[1][i];
+        out[0][i] = activation(*(const cab_activation_kind *)c->argument, in[0][i]) * in[1][i];
 }
 
-static void test_swiglu(void **state)
+static void test_glu(void **state)
 {
     (void)state;
-    check_run(&(check_case){.name = "swiglu",
-                            .n_in = 2,
-                            .in = {{CHECK_ACTIVATION, 3, {2, 3, 37}, -4, 4}, {CHECK_ACTIVATION, 3, {2, 3, 37}, 0, 0}},
-                            .n_out = 1,
-                            .n_seeded = 1,
-                            .record = record_swiglu,
-                            .reference = reference_swiglu});
+    static const int64_t columns[] = {1, 37, 600};
+    for (cab_activation_kind kind = CAB_GELU_TANH; kind <= CAB_TANH; kind++)
+        for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+            check_run(&(check_case){.name = "glu",
+                                    .n_in = 2,
+                                    .in = {{CHECK_ACTIVATION, 3, {2, 3, columns[i]}, -4, 4},
+                                           {CHECK_ACTIVATION, 3, {2, 3, columns[i]}, 0, 0}},
+                                    .n_out = 1,
+                                    .n_seeded = 1,
+                                    .record = record_glu,
+                                    .reference = reference_glu,
+                                    .argument = &kind});
 }
 
 static void record_gate(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
@@ -152,7 +156,7 @@ static void record_any(cab_graph *g, cab_tensor **in, cab_tensor **out, const vo
         out[0] = cab_activate(g, in[0], CAB_GELU_TANH);
         break;
     case 1:
-        out[0] = cab_swiglu(g, in[0], in[1]);
+        out[0] = cab_glu(g, in[0], in[1], CAB_SILU);
         break;
     case 2:
         out[0] = cab_gate(g, in[0], in[1], in[2]);
@@ -160,8 +164,11 @@ static void record_any(cab_graph *g, cab_tensor **in, cab_tensor **out, const vo
     case 3:
         out[0] = cab_add(g, 2, in);
         break;
-    default:
+    case 4:
         out[0] = cab_mean(g, 2, in);
+        break;
+    default:
+        out[0] = cab_glu(g, in[0], in[1], CAB_GELU_TANH);
     }
 }
 
@@ -188,7 +195,7 @@ static void test_gpu(void **state)
     (void)state;
     static const int64_t shapes[][3] = {{2, 300, 768}, {1, 2500, 257}, {3, 1, 4096}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int which = 0; which < 5; which++) {
+        for (int which = 0; which < 6; which++) {
             const int64_t *s = shapes[i];
             gpu_compare(&(check_case){.name = "elementwise on the GPU",
                                       .n_in = which == 2   ? 3
@@ -217,14 +224,14 @@ static void test_shapes_must_fit(void **state)
     assert_null(cab_add(g, 2, (cab_tensor *[]){a, b}));
     assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
     assert_non_null(strstr(cab_error_text(), "add"));
-    assert_null(cab_swiglu(g, a, a));
+    assert_null(cab_glu(g, a, a, CAB_SILU));
     cab_graph_free(g);
     cab_backend_close(backend);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_activate),       cmocka_unit_test(test_swiglu),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_activate),       cmocka_unit_test(test_glu),
                                        cmocka_unit_test(test_gate),           cmocka_unit_test(test_add),
                                        cmocka_unit_test(test_threads),        cmocka_unit_test(test_gpu),
                                        cmocka_unit_test(test_shapes_must_fit)};

@@ -137,10 +137,15 @@ static void activate_gradient(cab_activation_kind kind, float *restrict dx, cons
     }
 }
 
+static cab_activation_kind kind_of(const cab_node *node)
+{
+    return ((const cab_activate_attributes *)node->attributes)->kind;
+}
+
 cab_status CAB_ISA(cab_activate_forward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *y = node->out[0];
-    cab_activation_kind kind = ((const cab_activate_attributes *)node->attributes)->kind;
+    const cab_activation_kind kind = kind_of(node);
     int64_t columns = cab_columns(x), count = cab_rows(x) * pieces_of(columns);
 #pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(x))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
@@ -156,7 +161,7 @@ cab_status CAB_ISA(cab_activate_forward)(const cab_node *node, cab_backend *back
 cab_status CAB_ISA(cab_activate_backward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *dy = node->gout[0], *dx = node->gin[0];
-    cab_activation_kind kind = ((const cab_activate_attributes *)node->attributes)->kind;
+    const cab_activation_kind kind = kind_of(node);
     int64_t columns = cab_columns(x), count = cab_rows(x) * pieces_of(columns);
 #pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(x))) schedule(static)
     for (int64_t i = 0; i < count; i++) {
@@ -169,7 +174,7 @@ cab_status CAB_ISA(cab_activate_backward)(const cab_node *node, cab_backend *bac
     return CAB_OK;
 }
 
-/* ---- swiglu and gate: value times silu of (gate + bias) ---------------------------------------------------------------- */
+/* ---- glu and gate: value times f(gate), or times silu of (gate + bias) ------------------------------------------------- */
 
 static inline void multiply_silu(float *restrict y, const float *restrict value, const float *restrict gate,
                                  const float *restrict bias, int64_t n)
@@ -185,9 +190,19 @@ static inline void multiply_silu(float *restrict y, const float *restrict value,
     }
 }
 
-/* y = value silu(gate + bias), bias NULL or over the columns */
+/* y = value f(gate) */
+static inline void multiply_activated(cab_activation_kind kind, float *restrict y, const float *restrict value,
+                                      const float *restrict gate, int64_t n)
+{
+    activate(kind, y, gate, n);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] *= value[i];
+}
+
+/* y = value f(gate + bias), f SiLU where there is a bias over the columns; bias may be NULL */
 static cab_status gated_forward(const cab_backend *backend, const cab_tensor *value, const cab_tensor *gate,
-                                const cab_tensor *bias, const cab_tensor *y)
+                                const cab_tensor *bias, cab_activation_kind kind, const cab_tensor *y)
 {
     int64_t columns = cab_columns(y), count = cab_rows(y) * pieces_of(columns);
 #pragma omp parallel for num_threads(cab_threads_for(backend, columns *cab_rows(y))) schedule(static)
@@ -195,17 +210,32 @@ static cab_status gated_forward(const cab_backend *backend, const cab_tensor *va
         float a[CAB_PIECE], b[CAB_PIECE], c[CAB_PIECE], d[CAB_PIECE];
         piece p = piece_at(i, columns);
         float *out = begin(y, p, d);
-        multiply_silu(out, read(value, p, a), read(gate, p, b), bias ? cab_row_in(bias, 0, p.column, p.n, c) : NULL,
-                      p.n);
+        const float *v = read(value, p, a), *z = read(gate, p, b);
+        if (kind == CAB_SILU)
+            multiply_silu(out, v, z, bias ? cab_row_in(bias, 0, p.column, p.n, c) : NULL, p.n);
+        else
+            multiply_activated(kind, out, v, z, p.n);
         end(y, p, out);
     }
     return CAB_OK;
 }
 
 /* In: value, gate + bias. Out: what dvalue and dgate receive. */
-static inline void gated_gradients(float *restrict dvalue, float *restrict dgate, const float *restrict dy,
-                                   const float *restrict value, const float *restrict gate, int64_t n)
+static inline void gated_gradients(cab_activation_kind kind, float *restrict dvalue, float *restrict dgate,
+                                   const float *restrict dy, const float *restrict value, const float *restrict gate,
+                                   int64_t n)
 {
+    if (kind != CAB_SILU) {
+        multiply_activated(kind, dvalue, dy, gate, n);
+        float dactivated[CAB_PIECE];
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            dactivated[i] = dy[i] * value[i];
+            dgate[i] = 0.0f;
+        }
+        activate_gradient(kind, dgate, dactivated, gate, n);
+        return;
+    }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         float s = cab_sigmoid(gate[i]);
@@ -225,8 +255,8 @@ static inline void add_to(const cab_node *node, int i, piece p, float scale, con
 }
 
 /* One piece; `partial` (columns) receives the sum of the gate's gradient unless NULL. */
-static void gated_backward_piece(const cab_node *node, int value, int gate, const cab_tensor *bias, piece p,
-                                 float *partial)
+static void gated_backward_piece(const cab_node *node, int value, int gate, const cab_tensor *bias,
+                                 cab_activation_kind kind, piece p, float *partial)
 {
     float a[CAB_PIECE], b[CAB_PIECE], c[CAB_PIECE], d[CAB_PIECE], dvalue[CAB_PIECE], dgate[CAB_PIECE];
     const float *z = read(node->in[gate], p, b);
@@ -239,7 +269,7 @@ static void gated_backward_piece(const cab_node *node, int value, int gate, cons
     }
     const float *v = read(node->in[value], p, a);
     float g[CAB_PIECE];
-    gated_gradients(dvalue, dgate, read(node->gout[0], p, g), v, z, p.n);
+    gated_gradients(kind, dvalue, dgate, read(node->gout[0], p, g), v, z, p.n);
     add_to(node, value, p, 1.0f, dvalue);
     add_to(node, gate, p, 1.0f, dgate);
     if (partial)
@@ -247,7 +277,7 @@ static void gated_backward_piece(const cab_node *node, int value, int gate, cons
 }
 
 static cab_status gated_backward(const cab_node *node, const cab_backend *backend, int value, int gate,
-                                 const cab_tensor *bias, const cab_tensor *dbias)
+                                 const cab_tensor *bias, cab_activation_kind kind, const cab_tensor *dbias)
 {
     int64_t columns = cab_columns(node->gout[0]), rows = cab_rows(node->gout[0]), per_row = pieces_of(columns);
     float *partials = node->scratch;
@@ -258,31 +288,31 @@ static cab_status gated_backward(const cab_node *node, const cab_backend *backen
             memset(partial, 0, (size_t)columns * sizeof *partial);
         for (int64_t row = cab_block_first(rows, block); row < cab_block_first(rows, block + 1); row++)
             for (int64_t k = 0; k < per_row; k++)
-                gated_backward_piece(node, value, gate, bias, piece_at(row * per_row + k, columns), partial);
+                gated_backward_piece(node, value, gate, bias, kind, piece_at(row * per_row + k, columns), partial);
     }
     if (dbias)
         cab_block_sums(dbias->data, partials, columns, columns);
     return CAB_OK;
 }
 
-cab_status CAB_ISA(cab_swiglu_forward)(const cab_node *node, cab_backend *backend)
+cab_status CAB_ISA(cab_glu_forward)(const cab_node *node, cab_backend *backend)
 {
-    return gated_forward(backend, node->in[1], node->in[0], NULL, node->out[0]);
+    return gated_forward(backend, node->in[1], node->in[0], NULL, kind_of(node), node->out[0]);
 }
 
-cab_status CAB_ISA(cab_swiglu_backward)(const cab_node *node, cab_backend *backend)
+cab_status CAB_ISA(cab_glu_backward)(const cab_node *node, cab_backend *backend)
 {
-    return gated_backward(node, backend, 1, 0, NULL, NULL);
+    return gated_backward(node, backend, 1, 0, NULL, kind_of(node), NULL);
 }
 
 cab_status CAB_ISA(cab_gate_forward)(const cab_node *node, cab_backend *backend)
 {
-    return gated_forward(backend, node->in[0], node->in[1], node->in[2], node->out[0]);
+    return gated_forward(backend, node->in[0], node->in[1], node->in[2], CAB_SILU, node->out[0]);
 }
 
 cab_status CAB_ISA(cab_gate_backward)(const cab_node *node, cab_backend *backend)
 {
-    return gated_backward(node, backend, 0, 1, node->in[2], node->gin[2]);
+    return gated_backward(node, backend, 0, 1, node->in[2], CAB_SILU, node->gin[2]);
 }
 
 /* ---- add ------------------------------------------------------------------------------------------------------------------ */

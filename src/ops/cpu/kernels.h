@@ -26,8 +26,8 @@
     ROW(add_rms_norm, BACKWARD, cab_add_rms_norm_backward, cab_add_norm_backward_scratch)                              \
     ROW(activate, FORWARD, cab_activate_forward, cab_no_scratch)                                                       \
     ROW(activate, BACKWARD, cab_activate_backward, cab_no_scratch)                                                     \
-    ROW(swiglu, FORWARD, cab_swiglu_forward, cab_no_scratch)                                                           \
-    ROW(swiglu, BACKWARD, cab_swiglu_backward, cab_no_scratch)                                                         \
+    ROW(glu, FORWARD, cab_glu_forward, cab_no_scratch)                                                                 \
+    ROW(glu, BACKWARD, cab_glu_backward, cab_no_scratch)                                                               \
     ROW(add, FORWARD, cab_add_forward, cab_no_scratch)                                                                 \
     ROW(add, BACKWARD, cab_add_backward, cab_no_scratch)                                                               \
     ROW(gate, FORWARD, cab_gate_forward, cab_no_scratch)                                                               \

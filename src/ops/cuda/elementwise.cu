@@ -9,11 +9,11 @@
  * than memory does:
  *
  *   activate   y = f(x)              dx = f'(x) dy
- *   swiglu     y = silu(gate) up     dgate = silu'(gate) up dy     dup = silu(gate) dy
+ *   glu        y = f(gate) up        dgate = f'(gate) up dy        dup = f(gate) dy
  *   gate       the same, with  silu(z + z_bias) y;  dz_bias = sum over rows of dz
  *   add        y = xs[0] + ... + xs[n - 1], in that order
  *
- * Bytes per element in bf16: activate 4, backward 6 (8 where it adds to a gradient); swiglu and gate 6, backward 10;
+ * Bytes per element in bf16: activate 4, backward 6 (8 where it adds to a gradient); glu and gate 6, backward 10;
  * add 2 n + 2. Memory is the limit. */
 #include "ops/cuda/activation.cuh"
 #include "ops/cuda/each.cuh"
@@ -117,9 +117,9 @@ extern "C" cab_status cab_activate_backward_cuda(const cab_node *node, cab_backe
     return status;
 }
 
-/* ---- swiglu and gate: value times silu of (gate + bias) ---------------------------------------------------------------- */
+/* ---- glu and gate: value times f(gate), or times silu of (gate + bias) ------------------------------------------------- */
 
-template <typename T> struct gated_value {
+template <typename T, cab_activation_kind KIND> struct gated_value {
     rows_of<const T> value, gate;
     parameter_of bias; /* over the columns; no data: none */
     rows_of<T> y;
@@ -138,12 +138,12 @@ template <typename T> struct gated_value {
         }
 #pragma unroll
         for (int i = 0; i < N; i++)
-            v[i] *= z[i] * sigmoid(z[i]);
+            v[i] *= evaluate<KIND>(z[i]).y;
         store_floats(y.at(row, column), v);
     }
 };
 
-template <typename T> struct gated_gradient {
+template <typename T, cab_activation_kind KIND> struct gated_gradient {
     rows_of<const T> value, gate, dy;
     parameter_of bias;
     rows_of<T> dvalue, dgate; /* no data: not wanted */
@@ -165,9 +165,16 @@ template <typename T> struct gated_gradient {
         }
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            const float s = sigmoid(z[i]), slope = d[i] * v[i] * (s + z[i] * s * (1.0f - s));
-            v[i] = d[i] * z[i] * s;
-            d[i] = slope;
+            if constexpr (KIND == CAB_SILU) {
+                const float s = sigmoid(z[i]), slope = d[i] * v[i] * (s + z[i] * s * (1.0f - s));
+                v[i] = d[i] * z[i] * s;
+                d[i] = slope;
+            } else {
+                const value_and_slope f = evaluate<KIND>(z[i]);
+                const float slope = d[i] * v[i] * f.slope;
+                v[i] = d[i] * f.y;
+                d[i] = slope;
+            }
         }
         if (dvalue.data)
             put_floats(dvalue.at(row, column), add_value, v);
@@ -181,11 +188,11 @@ template <typename T> struct gated_gradient {
     }
 };
 
-template <typename T>
+template <cab_activation_kind KIND, typename T>
 static cab_status gated_forward(const cab_node *node, cab_backend *backend, int value, int gate, const cab_tensor *bias)
 {
     const cab_tensor *v = node->in[value], *z = node->in[gate], *y = node->out[0];
-    const gated_value<T> f = {rows<const T>(v), rows<const T>(z), parameter(bias), rows<T>(y)};
+    const gated_value<T, KIND> f = {rows<const T>(v), rows<const T>(z), parameter(bias), rows<T>(y)};
     const extent e = bias ? extent_of(y, {v, z, y}) : flat_extent_of(y, {v, z, y});
     return each(f, e, backend, "gate");
 }
@@ -209,7 +216,7 @@ extern "C" size_t cab_gate_scratch_cuda(const cab_node *node, const cab_backend 
 /* Block (x, y): packets 32 x ..., rows from y * rows_per_block. partials (blocks, columns). */
 template <int N, typename T>
 static __global__ void __launch_bounds__(32 * LANES)
-    gate_with_bias(const gated_gradient<T> f, int64_t rows, int64_t columns, int64_t rows_per_block, float *partials)
+    gate_with_bias(const gated_gradient<T, CAB_SILU> f, int64_t rows, int64_t columns, int64_t rows_per_block, float *partials)
 {
     __shared__ float shared[LANES][32 * N];
     const int64_t column = (blockIdx.x * INT64_C(32) + threadIdx.x) * N, first = blockIdx.y * rows_per_block;
@@ -258,7 +265,7 @@ static __global__ void __launch_bounds__(32 * LANES)
 }
 
 template <typename T>
-static cab_status gate_bias_backward(const cab_node *node, cab_backend *backend, const gated_gradient<T> &f,
+static cab_status gate_bias_backward(const cab_node *node, cab_backend *backend, const gated_gradient<T, CAB_SILU> &f,
                                      const extent &e)
 {
     const int64_t per_block = bias_rows(e.rows), blocks = ceil_div(e.rows, per_block);
@@ -277,13 +284,13 @@ static cab_status gate_bias_backward(const cab_node *node, cab_backend *backend,
     return cab_cuda_launched("gate");
 }
 
-template <typename T>
+template <cab_activation_kind KIND, typename T>
 static cab_status gated_backward(const cab_node *node, cab_backend *backend, int value, int gate,
                                  const cab_tensor *bias)
 {
     const cab_tensor *v = node->in[value], *z = node->in[gate], *dy = node->gout[0];
     const cab_tensor *dv = node->gin[value], *dz = node->gin[gate];
-    const gated_gradient<T> f = {rows<const T>(v),
+    const gated_gradient<T, KIND> f = {rows<const T>(v),
                                  rows<const T>(z),
                                  rows<const T>(dy),
                                  parameter(bias),
@@ -291,36 +298,60 @@ static cab_status gated_backward(const cab_node *node, cab_backend *backend, int
                                  rows<T>(dz),
                                  (node->accumulate >> value & 1u) != 0,
                                  (node->accumulate >> gate & 1u) != 0};
-    if (bias && node->gin[2])
-        return gate_bias_backward(node, backend, f, extent_of(dy, {v, z, dy, dv, dz}));
+    if constexpr (KIND == CAB_SILU)
+        if (bias && node->gin[2])
+            return gate_bias_backward(node, backend, f, extent_of(dy, {v, z, dy, dv, dz}));
     return each(f, bias ? extent_of(dy, {v, z, dy, dv, dz}) : flat_extent_of(dy, {v, z, dy, dv, dz}), backend, "gate");
 }
 
-extern "C" cab_status cab_swiglu_forward_cuda(const cab_node *node, cab_backend *backend)
+template <cab_activation_kind KIND, typename T>
+static cab_status glu_kind(const cab_node *node, cab_backend *backend, bool backward)
+{
+    return backward ? gated_backward<KIND, T>(node, backend, 1, 0, NULL)
+                    : gated_forward<KIND, T>(node, backend, 1, 0, NULL);
+}
+
+template <typename T> static cab_status glu_any(const cab_node *node, cab_backend *backend, bool backward)
+{
+    switch (kind_of(node)) {
+    case CAB_GELU_TANH:
+        return glu_kind<CAB_GELU_TANH, T>(node, backend, backward);
+    case CAB_GELU_ERF:
+        return glu_kind<CAB_GELU_ERF, T>(node, backend, backward);
+    case CAB_SILU:
+        return glu_kind<CAB_SILU, T>(node, backend, backward);
+    case CAB_RELU:
+        return glu_kind<CAB_RELU, T>(node, backend, backward);
+    default:
+        return glu_kind<CAB_TANH, T>(node, backend, backward);
+    }
+}
+
+extern "C" cab_status cab_glu_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = gated_forward<T>(node, backend, 1, 0, NULL));
+    BY_DTYPE(node->in[0]->dtype, status = glu_any<T>(node, backend, false));
     return status;
 }
 
-extern "C" cab_status cab_swiglu_backward_cuda(const cab_node *node, cab_backend *backend)
+extern "C" cab_status cab_glu_backward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = gated_backward<T>(node, backend, 1, 0, NULL));
+    BY_DTYPE(node->in[0]->dtype, status = glu_any<T>(node, backend, true));
     return status;
 }
 
 extern "C" cab_status cab_gate_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = gated_forward<T>(node, backend, 0, 1, node->in[2]));
+    BY_DTYPE(node->in[0]->dtype, status = (gated_forward<CAB_SILU, T>(node, backend, 0, 1, node->in[2])));
     return status;
 }
 
 extern "C" cab_status cab_gate_backward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = gated_backward<T>(node, backend, 0, 1, node->in[2]));
+    BY_DTYPE(node->in[0]->dtype, status = (gated_backward<CAB_SILU, T>(node, backend, 0, 1, node->in[2])));
     return status;
 }
 

@@ -32,8 +32,8 @@ extern "C" {
     ROW(add_layer_norm, FORWARD, cab_add_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                        \
     ROW(activate, FORWARD, cab_activate_forward_cuda, cab_fits_all, cab_no_scratch)                                    \
     ROW(activate, BACKWARD, cab_activate_backward_cuda, cab_fits_all, cab_no_scratch)                                  \
-    ROW(swiglu, FORWARD, cab_swiglu_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
-    ROW(swiglu, BACKWARD, cab_swiglu_backward_cuda, cab_fits_all, cab_no_scratch)                                      \
+    ROW(glu, FORWARD, cab_glu_forward_cuda, cab_fits_all, cab_no_scratch)                                              \
+    ROW(glu, BACKWARD, cab_glu_backward_cuda, cab_fits_all, cab_no_scratch)                                            \
     ROW(add, FORWARD, cab_add_forward_cuda, cab_fits_all, cab_no_scratch)                                              \
     ROW(add, BACKWARD, cab_add_backward_cuda, cab_fits_all, cab_no_scratch)                                            \
     ROW(gate, FORWARD, cab_gate_forward_cuda, cab_fits_all, cab_no_scratch)                                            \
