@@ -3,7 +3,8 @@
  *
  *   phi_mamba_*.json, .safetensors   the student: logits, B, C, losses and every gradient
  *   hf_<architecture>/               a tiny random model in Hugging Face layout: logits, hidden states, queries, keys
- *   <teacher>/golden.safetensors     the same of a pretrained model, at its last positions
+ *   <teacher>/golden.safetensors     the same of a pretrained model, at its last positions; without a config.json beside it,
+ *                                    of $CAB_GGUF/<teacher>.gguf (build/teachers), skipped where that is not there
  *
  * Nothing about the cases is known here: sizes, layers and tensors come from their files. The pretrained teachers'
  * reference was made with TF32 products: an evaluation in fp64 is 3e-4 away from it. CAB_GOLDEN_VERBOSE prints every
@@ -432,7 +433,9 @@ static void check_model(const student *s, double tolerance)
     for (int i = 0; i < 3 * c->n_layer; i++)
         cab_graph_keep(r.g, r.taps[i]);
     assert_ok(cab_graph_run(r.g));
-    golden_expect_tokens(r.g, s->precision->name, logits, golden_need(s->st, 3, "logits"), false, 0, tolerance);
+    const bool last = golden_find(s->st, "logits_last") != NULL;
+    golden_expect_tokens(r.g, s->precision->name, logits, golden_need(s->st, 3, last ? "logits_last" : "logits"), false,
+                         0, tolerance);
     int compared = check_taps(s, &r, tolerance);
     record_close(&r);
     if (s->precision->precision == CAB_PRECISION_FP32)
@@ -475,7 +478,8 @@ static void check_steps(const student *s, double tolerance)
     free(column);
 }
 
-static void compare_model(const char *directory, double least_tolerance, bool steps)
+/* The model in a directory or a GGUF file against the golden.safetensors of `directory`. */
+static void compare_model(const char *model, const char *directory, double least_tolerance, bool steps)
 {
     char path[CAB_PATH_MAX];
     for (size_t p = 0; p < sizeof golden_precisions / sizeof *golden_precisions; p++) {
@@ -489,7 +493,7 @@ static void compare_model(const char *directory, double least_tolerance, bool st
         }
         assert_ok(cab_backend_open(test_device(), &s.backend));
         bool trains = cab_safetensors_find(s.st, "loss_ce") != NULL;
-        cab_status status = cab_model_open(directory, s.backend, golden_precisions[p].precision, trains, &s.model);
+        cab_status status = cab_model_open(model, s.backend, golden_precisions[p].precision, trains, &s.model);
         if (status == CAB_EUNSUPPORTED) {
             printf("skipped: %s\n", cab_error_text());
             cab_backend_close(s.backend);
@@ -512,19 +516,26 @@ static void compare_model(const char *directory, double least_tolerance, bool st
 
 static void test_model(void **state)
 {
-    compare_model(*state, 0, true);
+    compare_model(*state, *state, 0, true);
 }
 
 static void test_teacher(void **state)
 {
-    compare_model(*state, 1e-3, false);
+    compare_model(*state, *state, 1e-3, false);
 }
 
-/* Golden vectors of a model that is not beside them. */
-static void test_absent(void **state)
+/* Golden vectors of a model that is not beside them, but may lie in a GGUF file. */
+static void test_gguf(void **state)
 {
-    printf("skipped: %s: no config.json, the model lies elsewhere\n", (const char *)*state);
-    skip();
+    const char *directory = *state, *files = getenv("CAB_GGUF"), *slash = strrchr(directory, '/');
+    char path[CAB_PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s.gguf", files != NULL ? files : "build/teachers",
+             slash != NULL ? slash + 1 : directory);
+    if (!cab_path_exists(path)) {
+        printf("skipped: %s: no config.json, and %s is not there\n", directory, path);
+        skip();
+    }
+    compare_model(path, directory, 1e-3, false);
 }
 
 /* ---- finding the cases ----------------------------------------------------------------------------------------------- */
@@ -571,7 +582,7 @@ static void consider(case_list *list, const char *directory, const char *name, C
         if (cab_path_join(inner, path, "golden.safetensors") != CAB_OK || !cab_path_exists(inner))
             return;
         bool absent = cab_path_join(inner, path, "config.json") != CAB_OK || !cab_path_exists(inner);
-        add_case(list, path, absent ? test_absent : model);
+        add_case(list, path, absent ? test_gguf : model);
     } else if (strncmp(name, "phi_mamba_", 10) == 0 && ends_with(name, ".json")) {
         path[strlen(path) - strlen(".json")] = '\0';
         add_case(list, path, test_student);
