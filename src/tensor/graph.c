@@ -291,6 +291,8 @@ void cab_graph_append(cab_graph *g, const cab_op *op, int n_in, cab_tensor *cons
     }
     for (int i = 0; i < n_out; i++)
         node.out[i] = out[i];
+    if (g->backend->kernels != NULL && g->backend->kernels->adapt != NULL)
+        g->backend->kernels->adapt(g, &node);
     cab_graph_push(g, &node);
 }
 

@@ -37,6 +37,9 @@ typedef struct cab_kernel_row {
 struct cab_kernel_table {
     const cab_kernel_row *rows;
     size_t n_row;
+    /* Called for every node before it is recorded, in eager graphs too. It may replace an input of the node by another
+     * tensor of the same values and shape, such as one of cab_graph_weight(). NULL: nodes are recorded as they come. */
+    void (*adapt)(cab_graph *g, cab_node *node);
     /* Changes a list for this backend, by the means of rewrite.h. Called once per graph, by cab_graph_plan(), when dead
      * nodes are gone and the others are in their order; not in eager mode. NULL: lists run as they were recorded. */
     cab_status (*optimise)(cab_graph *g);

@@ -172,41 +172,48 @@ done:
 
 /* ---- saved for backward ---------------------------------------------------------------------------------------- */
 
-/* The forward node whose values a backward node is of: the last before it with the same inputs, of a recomputed segment the second. */
-static cab_node *forward_of(const cab_graph *g, size_t index)
+/* The forward node whose values a backward node is of: the last before it with the same inputs that no other backward node has taken. Of a
+ * recomputed segment that is the second one; of two nodes of the same inputs the last belongs to the first on the way back. */
+static cab_node *take_forward(const cab_graph *g, size_t index, bool *taken)
 {
     const cab_node *backward = g->nodes[index];
     for (size_t i = index; i-- > 0;) {
         cab_node *node = g->nodes[i];
-        if (!node->skip && !node->backward && node->op == backward->op && node->n_in == backward->n_in &&
-            memcmp(node->in, backward->in, (size_t)node->n_in * sizeof *node->in) == 0)
+        if (!taken[i] && !node->skip && !node->backward && node->op == backward->op && node->n_in == backward->n_in &&
+            memcmp(node->in, backward->in, (size_t)node->n_in * sizeof *node->in) == 0) {
+            taken[i] = true;
             return node;
+        }
     }
     return NULL;
 }
 
-cab_status cab_rewrite_save_for_backward(cab_graph *g, const cab_op *op, cab_bytes bytes)
+/* One more output of the forward node, which the backward node gets too. */
+static cab_status save(cab_graph *g, cab_node *forward, cab_node *backward, size_t bytes)
 {
-    for (size_t i = 0; i < g->n_nodes; i++) {
-        cab_node *backward = g->nodes[i];
-        cab_node *forward = !backward->skip && backward->backward && backward->op == op ? forward_of(g, i) : NULL;
-        const size_t size = forward != NULL ? bytes(forward, g->backend) : 0;
-        if (size == 0)
-            continue;
-        cab_tensor *saved = cab_graph_activation(g, op->name, CAB_F32, 1, (int64_t[]){(int64_t)(size / sizeof(float))});
-        if (saved == NULL)
-            return cab_fail(g->status, "%s", g->error);
-        forward->out[forward->n_out++] = backward->out[backward->n_out++] = saved;
-        CAB_TRY(cab_node_choose_kernel(forward, g->backend));
-        CAB_TRY(cab_node_choose_kernel(backward, g->backend));
-    }
-    return CAB_OK;
+    const int64_t count = (int64_t)(bytes / sizeof(float));
+    cab_tensor *saved = cab_graph_activation(g, forward->op->name, CAB_F32, 1, &count);
+    if (saved == NULL)
+        return cab_fail(g->status, "%s", g->error);
+    forward->out[forward->n_out++] = backward->out[backward->n_out++] = saved;
+    CAB_TRY(cab_node_choose_kernel(forward, g->backend));
+    return cab_node_choose_kernel(backward, g->backend);
 }
 
-cab_status cab_rewrite_each(cab_graph *g, cab_node_visitor visit)
+cab_status cab_rewrite_save_for_backward(cab_graph *g, const cab_op *op, cab_bytes bytes)
 {
-    for (size_t i = 0; i < g->n_nodes; i++)
-        if (!g->nodes[i]->skip)
-            CAB_TRY(visit(g, g->nodes[i]));
-    return g->status == CAB_OK ? CAB_OK : cab_fail(g->status, "%s", g->error);
+    bool *taken = NULL;
+    cab_status status = CAB_OK;
+    CAB_TRY(CAB_NEW(&taken, g->n_nodes, "a plan"));
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        cab_node *backward = g->nodes[i];
+        cab_node *forward =
+            !backward->skip && backward->backward && backward->op == op ? take_forward(g, i, taken) : NULL;
+        const size_t size = forward != NULL ? bytes(forward, g->backend) : 0;
+        if (size > 0)
+            CAB_GOTO(save(g, forward, backward, size));
+    }
+done:
+    cab_free(taken);
+    return status;
 }

@@ -32,12 +32,7 @@ cab_status cab_rewrite_recompute_in_readers(cab_graph *g, cab_recomputes recompu
 
 /* Gives every forward node of `op` one more output of bytes(node) bytes, which its backward node reads; no output where
  * that is 0. `op` must save all its inputs (cab_op.saves), because a backward node is matched by them with the last
- * forward node before it. */
+ * forward node before it that no other has been matched with. */
 cab_status cab_rewrite_save_for_backward(cab_graph *g, const cab_op *op, cab_bytes bytes);
-
-/* Calls visit() for every node that runs. visit() may replace an input of the node by another tensor of the same shape,
- * such as one of cab_graph_weight(). */
-typedef cab_status (*cab_node_visitor)(cab_graph *g, cab_node *node);
-cab_status cab_rewrite_each(cab_graph *g, cab_node_visitor visit);
 
 #endif

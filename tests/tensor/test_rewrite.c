@@ -341,6 +341,19 @@ static void test_saved_for_backward(void **state)
     }
 }
 
+/* Two nodes of the same input: each saves for a backward node of its own. */
+static void test_saved_twice(void **state)
+{
+    fixture *f = *state;
+    cab_tensor *y[2] = {apply(f->g, &op_square, f->x), apply(f->g, &op_square, f->x)}, *z;
+    cab_tensor *dx = differentiate(f->g, f->x, toy_mix(f->g, 2, y), &z); /* x^2 + 2 x^2 */
+    run(f);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(cab_graph_node(f->g, i)->n_out, 2);
+    assert_ptr_not_equal(cab_graph_node(f->g, 0)->out[1], cab_graph_node(f->g, 1)->out[1]);
+    toy_expect(f->g, dx, (float[]){6, 12, 18, 24});
+}
+
 static void test_saved_for_nobody(void **state)
 {
     fixture *f = *state;
@@ -355,15 +368,12 @@ static void test_saved_for_nobody(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {REWRITE_TEST(test_one_node_of_two),
-                                       REWRITE_TEST(test_own_result_is_wanted),
-                                       REWRITE_TEST(test_backward_reads_it),
-                                       REWRITE_TEST(test_only_what_it_takes),
-                                       REWRITE_TEST(test_other_inputs),
-                                       REWRITE_TEST(test_tensor_of_no_memory),
-                                       REWRITE_TEST(test_saved_for_backward),
-                                       REWRITE_TEST(test_saved_for_nobody),
-                                       REWRITE_TEST(test_what_it_is_made_of_lives),
-                                       REWRITE_TEST(test_tensor_others_read)};
+    const struct CMUnitTest tests[] = {
+        REWRITE_TEST(test_one_node_of_two),    REWRITE_TEST(test_own_result_is_wanted),
+        REWRITE_TEST(test_backward_reads_it),  REWRITE_TEST(test_only_what_it_takes),
+        REWRITE_TEST(test_other_inputs),       REWRITE_TEST(test_tensor_of_no_memory),
+        REWRITE_TEST(test_saved_for_backward), REWRITE_TEST(test_saved_twice),
+        REWRITE_TEST(test_saved_for_nobody),   REWRITE_TEST(test_what_it_is_made_of_lives),
+        REWRITE_TEST(test_tensor_others_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

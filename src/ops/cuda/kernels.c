@@ -32,4 +32,4 @@ static const cab_kernel_row rows[] = {CAB_CUDA_KERNELS(ROW){.op = &cab_op_adamw,
                                                             .prepared = cab_adamw_prepared_cuda}};
 
 const cab_kernel_table cab_cuda_kernels = {
-    .rows = rows, .n_row = sizeof rows / sizeof *rows, .optimise = cab_cuda_optimise};
+    .rows = rows, .n_row = sizeof rows / sizeof *rows, .adapt = cab_cuda_adapt, .optimise = cab_cuda_optimise};

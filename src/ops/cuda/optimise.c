@@ -1,11 +1,12 @@
 /* optimise.c - what the GPU changes in a recorded list before the list runs (src/tensor/rewrite.h).
  *
- *   bias               cuBLASLt adds a bias of the product's dtype: a linear layer gets such a copy of its bias
  *   linear_gelu        a linear layer and the GELU that follows: GELU is applied while the product is in registers
  *   add_layer_norm     a sum and the layer norm of it: the norm need not read the sum again
  *   saved states       a scan with one decay per channel saves its states for its backward node
  *   scan_of_product    such a scan computes dt itself from the inputs of the linear layer that gives dt, if these are
  *                      few: the layer would write 32 times as much as it reads
+ *
+ * Before that, as nodes are recorded, a linear layer's bias is exchanged for its copy in the product's dtype: cuBLASLt adds no other.
  *
  * The arithmetic is that of the ops; their values stay what they were. The kernels say how they hold their data. */
 #include "ops/cuda/optimise.h"
@@ -24,13 +25,11 @@ const cab_op cab_op_linear_gelu = {.name = "linear_gelu", .flops = linear_flops}
 const cab_op cab_op_add_layer_norm = {.name = "add_layer_norm"};
 const cab_op cab_op_scan_of_product = {.name = "scan_of_product"};
 
-static cab_status narrow_bias(cab_graph *g, cab_node *node)
+void cab_cuda_adapt(cab_graph *g, cab_node *node)
 {
-    const cab_tensor *bias = node->op == &cab_op_linear && !node->backward ? node->in[2] : NULL;
-    if (bias == NULL || bias->kind != CAB_PARAMETER || bias->dtype == node->in[0]->dtype)
-        return CAB_OK;
-    node->in[2] = cab_graph_weight(g, node->in[2], node->in[0]->dtype);
-    return node->in[2] != NULL ? cab_node_choose_kernel(node, cab_graph_backend(g)) : CAB_OK; /* the graph has failed */
+    const cab_tensor *bias = node->op == &cab_op_linear ? node->in[2] : NULL;
+    if (bias != NULL && bias->kind == CAB_PARAMETER && bias->dtype != node->in[0]->dtype)
+        node->in[2] = cab_graph_weight(g, node->in[2], node->in[0]->dtype);
 }
 
 static bool multiplies_dt(const cab_node *node, int i, const cab_node *writer, const cab_backend *backend)
@@ -58,7 +57,6 @@ cab_status cab_cuda_optimise(cab_graph *g)
                                           .fused = &cab_op_add_layer_norm,
                                           .fits = cab_add_layer_norm_fits_cuda,
                                           .attributes_of_second = true}};
-    CAB_TRY(cab_rewrite_each(g, narrow_bias));
     CAB_TRY(cab_rewrite_save_for_backward(g, &cab_op_scan, cab_scan_saved_cuda));
     CAB_TRY(cab_rewrite_recompute_in_readers(g, multiplies_dt, multiply_dt));
     return cab_rewrite_fuse(g, fusions, sizeof fusions / sizeof *fusions);

@@ -17,6 +17,8 @@ extern const cab_op cab_op_add_layer_norm;
 extern const cab_op cab_op_scan_of_product;
 
 cab_status cab_cuda_optimise(cab_graph *g);
+/* The table's adapt(). */
+void cab_cuda_adapt(cab_graph *g, cab_node *node);
 
 /* Whether the product applies `next`, an activation, itself: matrix.c. */
 bool cab_linear_gelu_fits_cuda(const cab_node *node, const cab_node *next, const cab_backend *backend);
