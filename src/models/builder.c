@@ -251,6 +251,82 @@ done:
     return status;
 }
 
+/* A stored tensor, under its full name; its shape is checked before room for it is taken. The caller frees it. */
+static cab_status read_stored(cab_builder *b, const char *short_name, int n_dim, const int64_t *shape, float **values)
+{
+    char name[CAB_NAME_MAX];
+    const void *data = NULL;
+    int64_t n = 1;
+    cab_builder_name(b, short_name, name);
+    cab_builder_used(b, name);
+    CAB_TRY(cab_checkpoint_view(b->source, name, n_dim, shape, CAB_F32, &data));
+    for (int i = 0; i < n_dim; i++)
+        n *= shape[i];
+    CAB_TRY(CAB_NEW(values, (size_t)n, name));
+    return cab_checkpoint_read_f32(b->source, name, n_dim, shape, *values);
+}
+
+/* Row r, of `columns`, of the stored tensor times factors[r]. */
+static cab_status build_scaled(cab_builder *b, cab_tensor **out, int n_dim, const int64_t shape[2],
+                               const float *factors, const char *short_name)
+{
+    const int64_t columns = n_dim == 2 ? shape[1] : 1;
+    char name[CAB_NAME_MAX];
+    float *values = NULL;
+    cab_status status;
+    cab_builder_name(b, short_name, name);
+    CAB_GOTO(read_stored(b, short_name, n_dim, shape, &values));
+    for (int64_t i = 0; i < shape[0] * columns; i++)
+        values[i] *= factors[i / columns];
+    CAB_GOTO(cab_params_add(b->params, name, n_dim == 1 || b->trainable ? CAB_F32 : b->dtype, n_dim, shape,
+                            n_dim == 1 ? CAB_NO_DECAY : CAB_DECAY, out));
+    status = cab_params_write(b->params, *out, values);
+done:
+    cab_free(values);
+    return status;
+}
+
+cab_status cab_builder_scaled_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, const char *name,
+                                    const char *scale)
+{
+    const int64_t shape[2] = {n_out, n_in};
+    char part[CAB_NAME_MAX];
+    float *factors = NULL;
+    cab_status status;
+    if (scale == NULL || b->source == NULL)
+        return cab_builder_dense(b, dense, n_in, n_out, true, name);
+    CAB_GOTO(read_stored(b, scale, 1, &n_out, &factors));
+    snprintf(part, sizeof part, "%s.weight", name);
+    CAB_GOTO(build_scaled(b, &dense->w, 2, shape, factors, part));
+    snprintf(part, sizeof part, "%s.bias", name);
+    status = build_scaled(b, &dense->b, 1, shape, factors, part);
+done:
+    cab_free(factors);
+    return status;
+}
+
+cab_status cab_builder_rows(cab_builder *b, cab_tensor **out, int n, int64_t width, const char *short_name)
+{
+    float *values = NULL;
+    cab_status status = CAB_OK;
+    char name[CAB_NAME_MAX - 16], row[CAB_NAME_MAX];
+    snprintf(name, sizeof name, "%s", short_name);
+    if (b->source != NULL)
+        CAB_GOTO(read_stored(b, name, 3, (int64_t[]){1, n, width}, &values));
+    for (int i = 0; i < n; i++) {
+        snprintf(row, sizeof row, "%s.%d", name, i);
+        if (b->source == NULL) {
+            CAB_GOTO(cab_builder_vector(b, &out[i], width, "%s", row));
+            continue;
+        }
+        CAB_GOTO(cab_params_add(b->params, row, CAB_F32, 1, &width, CAB_NO_DECAY, &out[i]));
+        CAB_GOTO(cab_params_write(b->params, out[i], values + i * width));
+    }
+done:
+    cab_free(values);
+    return status;
+}
+
 bool cab_builder_has(const cab_builder *b, const char *name)
 {
     char full[CAB_NAME_MAX];

@@ -54,10 +54,16 @@ cab_status cab_builder_tie(const cab_builder *b, cab_tensor *t);
 cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
                              const char *name);
 cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name);
+/* A dense with a bias, whose outputs are multiplied by the stored vector `scale` (n_out): of a checkpoint its parameters are
+ * diag(scale) W and scale b. NULL: it is a plain one. */
+cab_status cab_builder_scaled_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, const char *name,
+                                    const char *scale);
 /* Row r of the parameter, (rows, columns) or of columns 0 a vector of rows, is row order[r] of the stored one, which has
  * stored_rows. */
 cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, int64_t stored_rows,
                               const int64_t *order, const char *name);
+/* The rows of a stored (1, n, width), each a vector of its own, fp32, in out[n]. */
+cab_status cab_builder_rows(cab_builder *b, cab_tensor **out, int n, int64_t width, const char *name);
 /* Embedding (V, D) and head of a model of text. Tied, they are one matrix, stored under either name or under both with equal
  * values. */
 cab_status cab_builder_embedding(cab_builder *b, cab_network *n, const cab_config *c, const char *name,

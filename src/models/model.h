@@ -36,7 +36,8 @@ typedef struct cab_config {
     bool tied_decay; /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
     int image_size, patch_size; /* image models: pixels of a side */
     int n_classes;
-    int n_special;            /* tokens beside the patches: the class token, DeiT's distillation token */
+    int n_special;            /* tokens beside the patches: the class token, DeiT's distillation token, registers */
+    int n_register;           /* of these the last, which have no position */
     bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */
     int class_at;             /* the first of them, counted in tokens */
     bool qkv_bias;            /* ViT: whether Q, K and V have one */

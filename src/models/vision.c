@@ -58,16 +58,22 @@ cab_status cab_vision_classes(const cab_checkpoint *source, const char *classifi
 cab_status cab_vision_embeddings(cab_builder *b, const cab_config *c, const cab_vision_names *names, cab_network *n)
 {
     const int64_t D = c->d_model, filter[4] = {D, 3, c->patch_size, c->patch_size}, token[3] = {1, 1, D};
+    cab_config placed = *c; /* without the registers, which have no position */
+    placed.n_special -= c->n_register;
+    placed.max_length -= c->n_register;
     n->patch_size = c->patch_size;
-    n->n_special = c->n_special;
+    n->n_special = placed.n_special;
+    n->n_register = c->n_register;
     CAB_TRY(cab_builder_filter(b, &n->patches.w, 4, filter, "%s.weight", names->patches));
     CAB_TRY(cab_builder_vector(b, &n->patches.b, D, "%s.bias", names->patches));
-    for (int i = 0; i < c->n_special; i++) {
+    for (int i = 0; i < n->n_special; i++) {
         n->special_at[i] = c->class_at + i;
         CAB_TRY(cab_builder_shaped(b, &n->special[i], CAB_NO_DECAY, 3, token, "%s",
                                    i == 0 ? names->class_token : names->second_token));
     }
-    return cab_builder_positions(b, &n->positions, c, names->positions);
+    if (c->n_register > 0)
+        CAB_TRY(cab_builder_rows(b, n->registers, c->n_register, D, names->registers));
+    return cab_builder_positions(b, &n->positions, &placed, names->positions);
 }
 
 static cab_status build_block(cab_builder *b, const cab_config *c, const cab_vision_names *names, cab_block *y)
@@ -79,9 +85,9 @@ static cab_status build_block(cab_builder *b, const cab_config *c, const cab_vis
     y->mlp.act = c->activation;
     CAB_TRY(cab_builder_norm(b, &y->norm, D, c->norm_eps, true, names->norm1));
     CAB_TRY(cab_builder_norm(b, &y->mlp_norm, D, c->norm_eps, true, names->norm2));
-    CAB_TRY(cab_builder_dense(b, &a->out, D, D, true, names->out));
+    CAB_TRY(cab_builder_scaled_dense(b, &a->out, D, D, names->out, names->out_scale));
     CAB_TRY(cab_builder_dense(b, &y->mlp.up, D, c->d_mlp, true, names->fc1));
-    CAB_TRY(cab_builder_dense(b, &y->mlp.down, c->d_mlp, D, true, names->fc2));
+    CAB_TRY(cab_builder_scaled_dense(b, &y->mlp.down, c->d_mlp, D, names->fc2, names->fc2_scale));
     if (names->qkv != NULL)
         return cab_builder_dense(b, &a->qkv, D, 3 * D, c->qkv_bias, names->qkv);
     CAB_TRY(cab_builder_dense(b, &a->q, D, D, c->qkv_bias, names->q));

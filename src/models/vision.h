@@ -17,14 +17,15 @@ cab_status cab_vision_classes(const cab_checkpoint *source, const char *classifi
 
 /* Where the parts lie. NULL: none. */
 typedef struct cab_vision_names {
-    const char *patches, *class_token, *second_token, *positions;
+    const char *patches, *class_token, *second_token, *registers, *positions;
     const char *layer; /* with %d: what stands before a layer's names, those of the next line */
     const char *norm1, *norm2, *q, *k, *v, *out, *fc1, *fc2;
-    const char *qkv; /* where Q, K and V are one matrix */
+    const char *qkv;                   /* where Q, K and V are one matrix */
+    const char *out_scale, *fc2_scale; /* LayerScale, a factor for each of the outputs of `out` and fc2 */
     const char *final_norm;
 } cab_vision_names;
 
-/* patch_size, patches, the special tokens and the positions. */
+/* patch_size, patches, the special tokens, of which registers are the last, and the positions. */
 cab_status cab_vision_embeddings(cab_builder *b, const cab_config *c, const cab_vision_names *names, cab_network *n);
 /* The layers, each x = x + out(attention(norm1(x))), x = x + fc2(act(fc1(norm2(x)))), and the final norm. */
 cab_status cab_vision_layers(cab_builder *b, const cab_config *c, const cab_vision_names *names, cab_network *n);

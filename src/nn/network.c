@@ -8,14 +8,17 @@ static cab_tensor *record_input(cab_graph *g, const cab_network *n, const cab_co
         return n->embedding_scale > 0 ? cab_scale(g, x, n->embedding_scale) : x;
     }
     cab_tensor *x = cab_dense_record(g, &n->patches, cab_patches(g, input, n->patch_size, context->dtype));
-    return cab_insert_tokens(g, x, n->n_special, n->special, n->special_at, n->positions);
+    x = cab_insert_tokens(g, x, n->n_special, n->special, n->special_at, n->positions);
+    for (int i = 0; i < n->n_register; i++)
+        x = cab_insert_tokens(g, x, 1, &n->registers[i], (int64_t[]){1 + i}, NULL);
+    return x;
 }
 
 static cab_tensor *record_output(cab_graph *g, const cab_network *n, cab_context *context, cab_tensor *x)
 {
     const cab_norm *norm = &n->final_norm;
     cab_tensor *residual = context->residual;
-    if (n->read_count > 0) {
+    if (n->read_count > 0 && n->pool_from == 0) {
         x = cab_select_tokens(g, x, n->read_at, n->read_count);
         residual = residual != NULL ? cab_select_tokens(g, residual, n->read_at, n->read_count) : NULL;
     }
@@ -23,6 +26,8 @@ static cab_tensor *record_output(cab_graph *g, const cab_network *n, cab_context
                          : cab_norm_record(g, norm, x);
     if (n->head_scale > 0)
         x = cab_scale(g, x, n->head_scale);
+    if (n->pool_from > 0)
+        x = cab_pool_tokens(g, x, n->pool_from);
     if (x == NULL || n->read_count < 2)
         return x;
     return cab_reshape(g, x, 3, (int64_t[]){x->shape[0], 1, n->read_count * cab_columns(x)});

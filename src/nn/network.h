@@ -7,7 +7,7 @@
 
 #include "nn/block.h"
 
-enum { CAB_SPECIAL_MAX = 2 };
+enum { CAB_SPECIAL_MAX = 2, CAB_REGISTERS_MAX = 16 };
 
 typedef struct cab_network {
     cab_tensor *embedding; /* text: (V, D) */
@@ -18,11 +18,14 @@ typedef struct cab_network {
     cab_tensor *special[CAB_SPECIAL_MAX];
     int64_t special_at[CAB_SPECIAL_MAX];
     cab_tensor *positions; /* (max, D) added to x; NULL: none */
+    int n_register;        /* images: tokens without a position, (D) each, behind the first of all */
+    cab_tensor *registers[CAB_REGISTERS_MAX];
     int n_layer;
     cab_block *blocks;
     int64_t max_length; /* tokens that it takes */
     int64_t read_at;    /* images: the head reads read_count tokens from here on, side by side */
     int64_t read_count; /* 0: every token has an output */
+    int64_t pool_from;  /* images: in their place the first token, and the mean of those from here on; 0: none */
     cab_norm final_norm;
     float head_scale; /* of what the head reads; 0: 1 */
     cab_dense head;

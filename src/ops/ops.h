@@ -59,6 +59,9 @@ cab_tensor *cab_insert_tokens(cab_graph *g, cab_tensor *x, int n, cab_tensor *co
 /* Tokens first .. first + n of every sequence: x (B, L, D) -> (B, n, D). */
 cab_tensor *cab_select_tokens(cab_graph *g, cab_tensor *x, int64_t first, int64_t n);
 
+/* x (B, L, D) -> (B, 2, D): the first token of every sequence, and the mean of those from `first` on, summed in fp32. */
+cab_tensor *cab_pool_tokens(cab_graph *g, cab_tensor *x, int64_t first);
+
 /* ---- norm.c ------------------------------------------------------------------------------------------------------ */
 
 /* y = (x - mean) / sqrt(var + eps) * w + b over the last dimension; mean and var in fp32. x (..., D), w and b (D) F32

@@ -4,6 +4,7 @@
  *   insert_tokens:  y[b, l] = (token i if l = at[i], else the next row of x[b]) + positions[l]
  *                   dx: those rows of dy    dtoken i = sum_b dy[b, at[i]]    dpositions[l] = sum_b dy[b, l]
  *   select_tokens:  y[b, i] = x[b, first + i]    dx: those rows of dy, zero elsewhere
+ *   pool_tokens:    y[b, 0] = x[b, 0]    y[b, 1] = sum over l >= first of x[b, l] / (L - first)
  *
  * image: (B, C, H, W) F32    x: (B, T, D)    tokens: D elements F32    positions: L * D elements F32 */
 #include "ops/tokens.h"
@@ -20,6 +21,10 @@ const cab_op cab_op_insert_tokens = {
 
 const cab_op cab_op_select_tokens = {
     .name = "select_tokens", /* in: x   out: y */
+};
+
+const cab_op cab_op_pool_tokens = {
+    .name = "pool_tokens", /* in: x   out: y */
 };
 
 /* The same patches recorded before, as a teacher's are where its student reads them too, or NULL. */
@@ -103,5 +108,19 @@ cab_tensor *cab_select_tokens(cab_graph *g, cab_tensor *x, int64_t first, int64_
     cab_tensor *y = cab_graph_activation(g, "selected", x->dtype, 3, (int64_t[]){x->shape[0], n, cab_columns(x)});
     const cab_select_attributes attributes = {.first = first};
     cab_graph_append(g, &cab_op_select_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_pool_tokens(cab_graph *g, cab_tensor *x, int64_t first)
+{
+    char a[96];
+    if (cab_graph_failed(g) || !x || !cab_expect_dtype(g, "pool_tokens", x, CAB_DTYPES))
+        return NULL;
+    if (x->n_dim != 3 || first < 1 || first >= x->shape[1])
+        return cab_graph_fail(g, CAB_ESHAPE, "pool_tokens: \"%s\" is %s, expected tokens from %" PRId64, x->name,
+                              cab_shape_text(x, a), first);
+    cab_tensor *y = cab_graph_activation(g, "pooled", x->dtype, 3, (int64_t[]){x->shape[0], 2, cab_columns(x)});
+    const cab_pool_attributes attributes = {.first = first};
+    cab_graph_append(g, &cab_op_pool_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-extern const cab_op cab_op_patches, cab_op_insert_tokens, cab_op_select_tokens;
+extern const cab_op cab_op_patches, cab_op_insert_tokens, cab_op_select_tokens, cab_op_pool_tokens;
 
 enum { CAB_TOKENS_MAX = 2 };
 
@@ -23,6 +23,10 @@ typedef struct cab_insert_attributes {
 typedef struct cab_select_attributes {
     int64_t first;
 } cab_select_attributes;
+
+typedef struct cab_pool_attributes {
+    int64_t first;
+} cab_pool_attributes;
 
 /* The inserted token that stands at row l, or -1 and in *from the row of x. */
 static inline int cab_insert_source(const cab_insert_attributes *a, int64_t l, int64_t *from)

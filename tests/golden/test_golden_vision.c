@@ -574,8 +574,9 @@ static void test_teachers(void **state)
 {
     (void)state;
     const int found = for_each(golden_directory(), "hf_vit", "", compare_random_teacher) +
-                      for_each(golden_directory(), "hf_deit", "", compare_random_teacher);
-    or_skip(found, "hf_vit* or hf_deit*", golden_directory());
+                      for_each(golden_directory(), "hf_deit", "", compare_random_teacher) +
+                      for_each(golden_directory(), "hf_dinov2", "", compare_random_teacher);
+    or_skip(found, "hf_vit*, hf_deit* or hf_dinov2*", golden_directory());
 }
 
 static void test_pretrained(void **state)

@@ -186,6 +186,91 @@ static void test_mapped(void **state)
     cab_model_free(model);
 }
 
+/* ---- DINOv2 ------------------------------------------------------------------------------------------------------------ */
+
+static float *dinov2_logits(void **state, const tiny *t)
+{
+    cab_model *model = NULL;
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, t, 1), CAB_PRECISION_FP32, &model));
+    float *logits = image_logits(model);
+    cab_model_free(model);
+    return logits;
+}
+
+/* Multiplies the values of all tensors with one of these in their names. */
+static void multiply(tiny *t, const char *const *names, float factor)
+{
+    for (int i = 0; i < t->count; i++)
+        for (int k = 0; names[k] != NULL; k++)
+            if (strstr(t->tensors[i].name, names[k]) != NULL) {
+                t->tensors[i].scale *= factor;
+                t->tensors[i].offset *= factor;
+            }
+}
+
+/* The scales are what the outputs of attention and MLP are multiplied by: four times as large, they are four times the outputs,
+ * and where they are 0, registers say nothing. */
+static void test_layer_scale(void **state)
+{
+    static const char *const scales[] = {"layer_scale", NULL}, *const outputs[] = {"output.dense", "mlp.fc2", NULL};
+    for (int registers = 0; registers < 4; registers += 3) {
+        tiny plain = tiny_dinov2(CAB_F32, registers), scaled = plain, large = plain;
+        multiply(&scaled, scales, 4);
+        multiply(&large, outputs, 4);
+        float *a = dinov2_logits(state, &plain), *b = dinov2_logits(state, &scaled), *c = dinov2_logits(state, &large);
+        assert_true(tiny_distance(b, c, 10) < 1e-5);
+
+        assert_true(tiny_distance(a, b, 10) > 1e-2);
+        free(a);
+        free(b);
+        free(c);
+    }
+    tiny t = tiny_dinov2(CAB_F32, 3);
+    for (int mixing = 0; mixing < 2; mixing++) {
+        tiny other = t;
+        multiply(&other, scales, (float)mixing);
+        float *a = dinov2_logits(state, &other);
+        multiply(&other, (const char *const[]){"register_tokens", NULL}, 5);
+        float *b = dinov2_logits(state, &other);
+        assert_true(mixing ? tiny_distance(a, b, 10) > 1e-3 : tiny_distance(a, b, 10) == 0);
+        free(a);
+        free(b);
+    }
+}
+
+/* The head reads the class token and the mean of the patches: where no layer adds to the class token, the patches tell
+ * images apart. */
+static void test_pooled(void **state)
+{
+    tiny t = tiny_dinov2(CAB_F32, 3);
+    cab_model *model = NULL;
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
+    assert_int_equal(cab_columns(cab_model_head(model).w), 24);
+    assert_int_equal(model->config.max_length, 13);
+    assert_int_equal(model->config.d_mlp, 21);
+    cab_model_free(model);
+    multiply(&t, (const char *const[]){"layer_scale", NULL}, 0);
+    float *logits = dinov2_logits(state, &t);
+    assert_true(tiny_distance(logits, logits + 5, 5) > 1e-3);
+    free(logits);
+}
+
+static void test_dinov2_sizes(void **state)
+{
+    tiny plain = tiny_dinov2(CAB_F32, 0), registers = tiny_dinov2(CAB_F32, 3);
+    cab_backend *backend = NULL;
+    cab_model *model = NULL;
+    assert_ok(cab_backend_open(test_device(), &backend));
+    assert_ok(cab_model_open_sized(tiny_write(state, &plain, 1), 20, backend, CAB_PRECISION_FP32, false, &model));
+    assert_int_equal(model->config.max_length, 26);
+    free(image_logits(model));
+    cab_model_free(model);
+    tiny_write(state, &registers, 1);
+    assert_fails(cab_model_open_sized(*state, 20, backend, CAB_PRECISION_FP32, false, &model), CAB_EUNSUPPORTED,
+                 "supported is image_size, 12");
+    cab_backend_close(backend);
+}
+
 /* ---- another image size ------------------------------------------------------------------------------------------------ */
 
 /* Keys' kernel with a = -0.75 as a function of the distance. */
@@ -363,6 +448,36 @@ static void test_refused_configurations(void **state)
     }
 }
 
+static void test_refused_dinov2(void **state)
+{
+    static const struct {
+        const char *from, *to;
+        cab_status status;
+        const char *text;
+    } cases[] = {
+        {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1.75, \"use_swiglu_ffn\": true", CAB_EUNSUPPORTED,
+         "\"use_swiglu_ffn\" is true"},
+        {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1e30", CAB_ESHAPE, "mlp_ratio 1e+30"},
+        {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1.5", CAB_ESHAPE, "expected (18, 12)"},
+        {"\"num_register_tokens\": 3", "\"num_register_tokens\": 2", CAB_ESHAPE, "register_tokens\": shape (1, 3, 12)"},
+        {"\"num_register_tokens\": 3", "\"num_register_tokens\": 100", CAB_EFORMAT, "num_register_tokens"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tiny t = tiny_dinov2(CAB_F32, 3);
+        tiny_configure(&t, cases[i].from, cases[i].to);
+        tiny_write(state, &t, 1);
+        expect_refusal(state, cases[i].status, cases[i].text);
+    }
+    tiny t = tiny_dinov2(CAB_F32, 0);
+    tiny_drop(&t, "classifier.weight");
+    tiny_drop(&t, "classifier.bias");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EUNSUPPORTED, "DINOv2's backbone alone");
+    t = tiny_dinov2(CAB_F32, 0);
+    tiny_drop(&t, "dinov2.encoder.layer.1.layer_scale2.lambda1");
+    tiny_write(state, &t, 1);
+    expect_refusal(state, CAB_EFORMAT, "layer_scale2.lambda1\" is missing");
+}
+
 static void test_refused_tensors(void **state)
 {
     tiny t = tiny_transformers(CAB_F32, false);
@@ -492,12 +607,22 @@ static void test_tensors_left_over(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEMP_TEST(test_transformers),     TEMP_TEST(test_timm),
-                                       TEMP_TEST(test_single_head),      TEMP_TEST(test_mapped),
-                                       TEMP_TEST(test_image_size),       TEMP_TEST(test_image_size_refused),
-                                       TEMP_TEST(test_vim_comes_back),   TEMP_TEST(test_refused_configurations),
-                                       TEMP_TEST(test_refused_tensors),  TEMP_TEST(test_positions_of_another_grid),
-                                       TEMP_TEST(test_timm_arguments),   TEMP_TEST(test_qkv_bias),
-                                       TEMP_TEST(test_tensors_left_over)};
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_transformers),
+                                       TEMP_TEST(test_timm),
+                                       TEMP_TEST(test_single_head),
+                                       TEMP_TEST(test_mapped),
+                                       TEMP_TEST(test_image_size),
+                                       TEMP_TEST(test_image_size_refused),
+                                       TEMP_TEST(test_vim_comes_back),
+                                       TEMP_TEST(test_refused_configurations),
+                                       TEMP_TEST(test_refused_tensors),
+                                       TEMP_TEST(test_positions_of_another_grid),
+                                       TEMP_TEST(test_timm_arguments),
+                                       TEMP_TEST(test_qkv_bias),
+                                       TEMP_TEST(test_tensors_left_over),
+                                       TEMP_TEST(test_layer_scale),
+                                       TEMP_TEST(test_pooled),
+                                       TEMP_TEST(test_dinov2_sizes),
+                                       TEMP_TEST(test_refused_dinov2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

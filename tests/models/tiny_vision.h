@@ -47,6 +47,49 @@ static inline tiny tiny_transformers(cab_dtype dtype, bool distilled)
     return t;
 }
 
+/* The same sizes, with `registers` tokens without a position; 0: a model of another type. */
+static inline tiny tiny_dinov2(cab_dtype dtype, int registers)
+{
+    const char *const model = registers > 0 ? "dinov2_with_registers" : "dinov2";
+    tiny t = {.dtype = dtype};
+    snprintf(t.config, sizeof t.config,
+             "{\"model_type\": \"%s\", \"hidden_size\": 12, \"num_hidden_layers\": 2, \"num_attention_heads\": 3, "
+             "\"mlp_ratio\": 1.75, \"image_size\": 12, \"patch_size\": 4, \"num_register_tokens\": %d}",
+             model, registers);
+    tiny_add(&t, 0, 3, (int64_t[]){1, 1, 12}, "%s.embeddings.cls_token", model);
+    tiny_add(&t, 0, 2, (int64_t[]){1, 12}, "%s.embeddings.mask_token", model);
+    if (registers > 0)
+        tiny_add(&t, 0, 3, (int64_t[]){1, registers, 12}, "%s.embeddings.register_tokens", model);
+    tiny_add(&t, 0, 3, (int64_t[]){1, 10, 12}, "%s.embeddings.position_embeddings", model);
+    tiny_add(&t, 0, 4, (int64_t[]){12, 3, 4, 4}, "%s.embeddings.patch_embeddings.projection.weight", model);
+    TINY_VECTOR(&t, 0, 12, "%s.embeddings.patch_embeddings.projection.bias", model);
+    for (int l = 0; l < 2; l++) {
+        static const struct {
+            const char *name;
+            int64_t in, out;
+        } dense[] = {{"attention.attention.query", 12, 12},
+                     {"attention.attention.key", 12, 12},
+                     {"attention.attention.value", 12, 12},
+                     {"attention.output.dense", 12, 12},
+                     {"mlp.fc1", 12, 21},
+                     {"mlp.fc2", 21, 12}};
+        for (int i = 0; i < 6; i++) {
+            TINY_MATRIX(&t, dense[i].out, dense[i].in, "%s.encoder.layer.%d.%s.weight", model, l, dense[i].name);
+            TINY_VECTOR(&t, 0, dense[i].out, "%s.encoder.layer.%d.%s.bias", model, l, dense[i].name);
+        }
+        for (int i = 1; i <= 2; i++) {
+            TINY_VECTOR(&t, 1, 12, "%s.encoder.layer.%d.norm%d.weight", model, l, i);
+            TINY_VECTOR(&t, 0, 12, "%s.encoder.layer.%d.norm%d.bias", model, l, i);
+            TINY_VECTOR(&t, 1, 12, "%s.encoder.layer.%d.layer_scale%d.lambda1", model, l, i);
+        }
+    }
+    TINY_VECTOR(&t, 1, 12, "%s.layernorm.weight", model);
+    TINY_VECTOR(&t, 0, 12, "%s.layernorm.bias", model);
+    TINY_MATRIX(&t, 5, 24, "classifier.weight");
+    TINY_VECTOR(&t, 0, 5, "classifier.bias");
+    return t;
+}
+
 /* Width 8, state 3, convolution of 4, rank 1, 2 layers, patches of 4, images of 12, 5 classes. */
 static inline tiny tiny_vim(void)
 {

@@ -138,6 +138,43 @@ static void test_select(void **state)
     }
 }
 
+static void record_pool(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    out[0] = cab_pool_tokens(g, in[0], ((const select_shape *)argument)->first);
+}
+
+static void reference_pool(const check_case *c, double *const *in, double **out)
+{
+    const select_shape *s = c->argument;
+    for (int64_t b = 0; b < s->B; b++)
+        for (int64_t d = 0; d < s->D; d++) {
+            double sum = 0;
+            for (int64_t l = s->first; l < s->L; l++)
+                sum += in[0][(b * s->L + l) * s->D + d];
+            out[0][2 * b * s->D + d] = in[0][b * s->L * s->D + d];
+            out[0][(2 * b + 1) * s->D + d] = sum / (double)(s->L - s->first);
+        }
+}
+
+static void test_pool(void **state)
+{
+    (void)state;
+    const select_shape shapes[] = {{2, 5, 3, 1, 0}, {1, 2, 4, 1, 0}, {3, 7, 5, 4, 0}, {2, 4, 2, 3, 0}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const select_shape *s = &shapes[i];
+        check_case c = {.name = "pool tokens",
+                        .n_in = 1,
+                        .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->D}, 0, 0}},
+                        .n_out = 1,
+                        .n_seeded = 1,
+                        .record = record_pool,
+                        .reference = reference_pool,
+                        .argument = s,
+                        .no_nan = s->first > 1};
+        check_run(&c);
+    }
+}
+
 /* Rows wider than a piece, as views, with the gradients the formula gives. */
 static void test_wide(void **state)
 {
@@ -210,6 +247,18 @@ static void test_gpu(void **state)
         c.in[1 + s->n] = (check_input){CHECK_PARAMETER, 3, {1, s->T + s->n, s->D}, 0, 0};
         gpu_compare(&c, 1e-5, 1e-2);
     }
+    const select_shape pooled[] = {{19, 37, 192, 5, 0}, {3, 6, 7, 1, 0}};
+    for (int i = 0; i < 2; i++) {
+        const select_shape *s = &pooled[i];
+        check_case c = {.name = "pooled tokens on the GPU",
+                        .n_in = 1,
+                        .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->D}, 0, 0}},
+                        .n_out = 1,
+                        .n_seeded = 1,
+                        .record = record_pool,
+                        .argument = s};
+        gpu_compare(&c, 1e-5, 1e-2);
+    }
 }
 
 static void expect_failure(cab_graph *g, const char *text)
@@ -237,6 +286,10 @@ static void test_shape_errors(void **state)
     x = cab_graph_input(g, "x", CAB_F32, 3, (int64_t[]){1, 4, 6});
     assert_null(cab_select_tokens(g, x, 3, 2));
     expect_failure(g, "expected 2 tokens from 3");
+    check_ok(cab_graph_new(backend, &g));
+    x = cab_graph_input(g, "x", CAB_F32, 3, (int64_t[]){1, 4, 6});
+    assert_null(cab_pool_tokens(g, x, 4));
+    expect_failure(g, "pool_tokens: \"x\" is (1, 4, 6) F32, expected tokens from 4");
     cab_backend_close(backend);
 }
 
@@ -265,9 +318,9 @@ static void test_patches_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches),     cmocka_unit_test(test_insert),
-                                       cmocka_unit_test(test_select),      cmocka_unit_test(test_wide),
-                                       cmocka_unit_test(test_gpu),         cmocka_unit_test(test_shape_errors),
-                                       cmocka_unit_test(test_patches_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches),      cmocka_unit_test(test_insert),
+                                       cmocka_unit_test(test_select),       cmocka_unit_test(test_wide),
+                                       cmocka_unit_test(test_gpu),          cmocka_unit_test(test_shape_errors),
+                                       cmocka_unit_test(test_patches_once), cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,8 @@
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward, cab_no_scratch)                                           \
     ROW(select_tokens, FORWARD, cab_select_tokens_forward, cab_no_scratch)                                             \
     ROW(select_tokens, BACKWARD, cab_select_tokens_backward, cab_no_scratch)                                           \
+    ROW(pool_tokens, FORWARD, cab_pool_tokens_forward, cab_no_scratch)                                                 \
+    ROW(pool_tokens, BACKWARD, cab_pool_tokens_backward, cab_no_scratch)                                               \
     ROW(layer_norm, FORWARD, cab_layer_norm_forward, cab_norm_forward_scratch)                                         \
     ROW(layer_norm, BACKWARD, cab_layer_norm_backward, cab_norm_backward_scratch)                                      \
     ROW(rms_norm, FORWARD, cab_rms_norm_forward, cab_norm_forward_scratch)                                             \

@@ -141,3 +141,46 @@ cab_status CAB_ISA(cab_select_tokens_backward)(const cab_node *node, cab_backend
     }
     return CAB_OK;
 }
+
+cab_status CAB_ISA(cab_pool_tokens_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *y = node->out[0];
+    const int64_t first = ((const cab_pool_attributes *)node->attributes)->first, L = x->shape[1], D = cab_columns(x);
+#pragma omp parallel for num_threads(backend->threads) schedule(static)
+    for (int64_t row = 0; row < cab_rows(y); row++) {
+        const int64_t from = row % 2 == 0 ? 0 : first, to = row % 2 == 0 ? 1 : L;
+        for (int64_t c = 0; c < D; c += CAB_PIECE) {
+            const int64_t n = D - c < CAB_PIECE ? D - c : CAB_PIECE;
+            float in[CAB_PIECE], sum[CAB_PIECE] = {0}, mean[CAB_PIECE];
+            for (int64_t l = from; l < to; l++)
+                cab_axpy(sum, 1.0f, cab_row_in(x, row / 2 * L + l, c, n, in), n);
+            float *out = cab_row_out(y, row, c, mean);
+            for (int64_t i = 0; i < n; i++)
+                out[i] = sum[i] / (float)(to - from);
+            cab_row_done(y, row, c, n, out);
+        }
+    }
+    return CAB_OK;
+}
+
+cab_status CAB_ISA(cab_pool_tokens_backward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *dy = node->gout[0], *dx = node->gin[0];
+    const int64_t first = ((const cab_pool_attributes *)node->attributes)->first, L = dx->shape[1], D = cab_columns(dx);
+    const float share = 1.0f / (float)(L - first);
+#pragma omp parallel for num_threads(backend->threads) schedule(static)
+    for (int64_t row = 0; row < cab_rows(dx); row++) {
+        const int64_t l = row % L, pooled = row / L * 2;
+        for (int64_t c = 0; c < D; c += CAB_PIECE) {
+            const int64_t n = D - c < CAB_PIECE ? D - c : CAB_PIECE;
+            float in[CAB_PIECE], sum[CAB_PIECE];
+            float *out = cab_row_sum(dx, row, c, n, node->accumulate & 1u, sum);
+            if (l == 0)
+                cab_axpy(out, 1.0f, cab_row_in(dy, pooled, c, n, in), n);
+            else if (l >= first)
+                cab_axpy(out, share, cab_row_in(dy, pooled + 1, c, n, in), n);
+            cab_row_done(dx, row, c, n, out);
+        }
+    }
+    return CAB_OK;
+}

@@ -23,6 +23,8 @@ extern "C" {
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                        \
     ROW(select_tokens, FORWARD, cab_select_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                          \
     ROW(select_tokens, BACKWARD, cab_select_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                        \
+    ROW(pool_tokens, FORWARD, cab_pool_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                              \
+    ROW(pool_tokens, BACKWARD, cab_pool_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(layer_norm, FORWARD, cab_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                                \
     ROW(layer_norm, BACKWARD, cab_layer_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                       \
     ROW(rms_norm, FORWARD, cab_rms_norm_forward_cuda, cab_fits_all, cab_no_scratch)                                    \

@@ -269,3 +269,91 @@ extern "C" cab_status cab_select_tokens_backward_cuda(const cab_node *node, cab_
     BY_DTYPE(node->gout[0]->dtype, status = select_any<T>(node, backend));
     return status;
 }
+
+/* ---- pool_tokens ------------------------------------------------------------------------------------------------------- */
+
+/* Row 2 b + i of y, i = 0 the first token, i = 1 the mean: over_batch() sums over the tokens, not over the batch. */
+template <typename T> struct pool_rows {
+    rows_of<const T> x;
+    rows_of<T> y;
+    int64_t first, length;
+
+    template <int N>
+    __device__ __forceinline__ void visit(int64_t t, int64_t row, int64_t column, float (&sum)[N]) const
+    {
+        const bool mean = row % 2 != 0;
+        float v[N];
+        if (!mean && t > 0)
+            return;
+        load_floats(x.at(row / 2 * length + (mean ? first + t : 0), column), v);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            sum[i] += v[i];
+    }
+    template <int N> __device__ __forceinline__ void finish(int64_t row, int64_t column, const float (&sum)[N]) const
+    {
+        const float n = row % 2 != 0 ? (float)(length - first) : 1.0f;
+        float v[N];
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            v[i] = sum[i] / n;
+        store_floats(y.at(row, column), v);
+    }
+};
+
+template <typename T> static cab_status pool_forward(const cab_node *node, cab_backend *backend)
+{
+    const int64_t first = ((const cab_pool_attributes *)node->attributes)->first;
+    const cab_tensor *x = node->in[0], *y = node->out[0];
+    const int64_t length = x->shape[1];
+    const pool_rows<T> f = {rows<const T>(x), rows<T>(y), first, length};
+    const bool packed = fits_packets(x, EACH_PACKET) && fits_packets(y, EACH_PACKET);
+    return over_batch(f, length - first, 2 * x->shape[0], cab_columns(x), packed, backend, "pool_tokens");
+}
+
+extern "C" cab_status cab_pool_tokens_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->out[0]->dtype, status = pool_forward<T>(node, backend));
+    return status;
+}
+
+template <typename T> struct unpool_rows {
+    rows_of<const T> dy;
+    rows_of<T> dx;
+    int64_t first, length;
+    bool accumulate;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        const int64_t b = (uint32_t)row / (uint32_t)length, l = (uint32_t)row % (uint32_t)length;
+        const float share = l == 0 ? 1.0f : 1.0f / (float)(length - first);
+        float v[N];
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            v[k] = 0.0f;
+        if (l == 0 || l >= first)
+            load_floats(dy.at(2 * b + (l > 0), column), v);
+        else if (accumulate)
+            return;
+#pragma unroll
+        for (int k = 0; k < N; k++)
+            v[k] *= share;
+        put_floats(dx.at(row, column), accumulate, v);
+    }
+};
+
+template <typename T> static cab_status pool_backward(const cab_node *node, cab_backend *backend)
+{
+    const int64_t first = ((const cab_pool_attributes *)node->attributes)->first;
+    const cab_tensor *dx = node->gin[0], *dy = node->gout[0];
+    const unpool_rows<T> f = {rows<const T>(dy), rows<T>(dx), first, dx->shape[1], (node->accumulate & 1u) != 0};
+    return each(f, extent_of(dx, {dx, dy}), backend, "pool_tokens");
+}
+
+extern "C" cab_status cab_pool_tokens_backward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->gout[0]->dtype, status = pool_backward<T>(node, backend));
+    return status;
+}
