@@ -17,6 +17,14 @@ static cab_status align_check(const cab_config *s, const cab_config *t)
                     s->patch_size, t->patch_size);
 }
 
+static cab_bridge_widths widths_of(const cab_model *student, int l, const cab_model *teacher, int t)
+{
+    return (cab_bridge_widths){.B = cab_model_tap_width(student, l, CAB_TAP_KEY),
+                               .C = cab_model_tap_width(student, l, CAB_TAP_QUERY),
+                               .K = cab_model_tap_width(teacher, t, CAB_TAP_KEY),
+                               .Q = cab_model_tap_width(teacher, t, CAB_TAP_QUERY)};
+}
+
 static cab_status align_open(const cab_term_setup *setup, void **state)
 {
     static const cab_activation_kind activations[] = {CAB_SILU, CAB_GELU_ERF, CAB_RELU, CAB_TANH};
@@ -29,13 +37,19 @@ static cab_status align_open(const cab_term_setup *setup, void **state)
                                         .softmax = b->feature_map == CAB_BRIDGE_MAP_SOFTMAX,
                                         .map = maps[b->feature_map],
                                         .bidirectional = cab_network_bidirectional(&student->network)};
+    const int n_layer = student->config.n_layer;
+    cab_bridge_widths *widths = NULL;
     cab_bridge *bridge = NULL;
     CAB_TRY(align_check(&student->config, &teacher->config));
-    CAB_TRY(cab_bridge_new(setup->params, &options, setup->layer_map, student->config.n_layer,
-                           cab_model_key_width(student), cab_model_key_width(teacher), cab_model_query_width(teacher),
-                           (uint64_t)setup->recipe->seed, &bridge));
+    CAB_TRY(CAB_NEW(&widths, (size_t)n_layer, "a bridge"));
+    for (int l = 0; l < n_layer; l++)
+        if (setup->layer_map[l] >= 0)
+            widths[l] = widths_of(student, l, teacher, setup->layer_map[l]);
+    cab_status status = cab_bridge_new(setup->params, &options, setup->layer_map, n_layer, widths,
+                                       (uint64_t)setup->recipe->seed, &bridge);
+    cab_free(widths);
     *state = bridge;
-    return CAB_OK;
+    return status;
 }
 
 static void align_close(void *state)

@@ -264,19 +264,9 @@ bool cab_model_attends(const cab_model *model)
     return all;
 }
 
-int64_t cab_model_query_width(const cab_model *model)
+int64_t cab_model_tap_width(const cab_model *model, int layer, cab_tap tap)
 {
-    return cab_block_width(&model->network.blocks[0], CAB_TAP_QUERY);
-}
-
-int64_t cab_model_key_width(const cab_model *model)
-{
-    return cab_block_width(&model->network.blocks[0], CAB_TAP_KEY);
-}
-
-int64_t cab_model_value_width(const cab_model *model)
-{
-    return cab_block_width(&model->network.blocks[0], CAB_TAP_VALUE);
+    return cab_block_width(&model->network.blocks[layer], tap);
 }
 
 static cab_status save_config(const cab_model *model, const char *directory)

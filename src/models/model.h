@@ -147,9 +147,7 @@ cab_head_side cab_model_head(const cab_model *model);
 cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden);
 /* Whether all layers mix by attention. */
 bool cab_model_attends(const cab_model *model);
-/* Width of the query / key / value taps. */
-int64_t cab_model_query_width(const cab_model *model);
-int64_t cab_model_key_width(const cab_model *model);
-int64_t cab_model_value_width(const cab_model *model);
+/* Width of a layer's tap: CAB_TAP_QUERY, CAB_TAP_KEY or CAB_TAP_VALUE. */
+int64_t cab_model_tap_width(const cab_model *model, int layer, cab_tap tap);
 
 #endif

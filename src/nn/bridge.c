@@ -66,20 +66,19 @@ static cab_status add_mlp(cab_params *params, const cab_bridge_options *o, const
     return CAB_OK;
 }
 
-static cab_status add_layer(cab_params *params, cab_bridge *bridge, int l, int64_t b_width, const int64_t widths[2],
-                            uint64_t seed)
+static cab_status add_layer(cab_params *params, cab_bridge *bridge, int l, const cab_bridge_widths *w, uint64_t seed)
 {
     static const char *const names[DIRECTIONS][2] = {{"B", "C"}, {"B_b", "C_b"}};
+    const int64_t in[2] = {w->B, w->C}, out[2] = {w->K, w->Q};
     for (int d = 0; d < directions(bridge); d++)
         for (int i = 0; i < 2; i++)
-            CAB_TRY(add_mlp(params, &bridge->options, names[d][i], l, b_width, widths[i], seed, &bridge->phi[d][i][l]));
+            CAB_TRY(add_mlp(params, &bridge->options, names[d][i], l, in[i], out[i], seed, &bridge->phi[d][i][l]));
     return CAB_OK;
 }
 
 cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
-                          int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **out)
+                          const cab_bridge_widths *widths, uint64_t seed, cab_bridge **out)
 {
-    const int64_t widths[2] = {k_width, q_width};
     cab_bridge *bridge = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&bridge, 1, "a bridge"));
@@ -92,7 +91,7 @@ cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options,
     memcpy(bridge->layer_map, layer_map, (size_t)n_layer * sizeof *layer_map);
     for (int l = 0; l < n_layer; l++)
         if (layer_map[l] >= 0)
-            CAB_GOTO(add_layer(params, bridge, l, b_width, widths, seed));
+            CAB_GOTO(add_layer(params, bridge, l, &widths[l], seed));
     status = cab_params_set_trainable(params, "bridge.*", true, NULL);
 done:
     if (status == CAB_OK)

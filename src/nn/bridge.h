@@ -24,11 +24,15 @@ typedef struct cab_bridge_options {
 
 typedef struct cab_bridge cab_bridge;
 
-/* layer_map[l] is the teacher layer that teaches student layer l, or -1. The sizes: width of the student's B and C, of the
- * teacher's K and of its Q. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params` (B, C, B_b, C_b), freshly drawn
+/* Of one aligned layer: columns of the student's B and C, and of the K and Q of the teacher's layer. */
+typedef struct cab_bridge_widths {
+    int64_t B, C, K, Q;
+} cab_bridge_widths;
+
+/* layer_map[l] is the teacher layer that teaches student layer l, or -1; widths[l] are the sizes of this pair. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params` (B, C, B_b, C_b), freshly drawn
  * (uniform in +-1/sqrt(fan in), as torch.nn.Linear) from `seed`, and trainable. */
 cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
-                          int64_t b_width, int64_t k_width, int64_t q_width, uint64_t seed, cab_bridge **bridge);
+                          const cab_bridge_widths *widths, uint64_t seed, cab_bridge **bridge);
 void cab_bridge_free(cab_bridge *bridge);
 
 /* The number of student layers that have a teacher. */

@@ -9,8 +9,9 @@
 
 typedef struct cab_decode_timer_options {
     const char *teacher, *teacher_config; /* a model directory, or a config.json: random weights; both NULL: none */
-    const char *student, *student_config; /* likewise; both NULL: phi-mamba of the teacher's sizes */
-    int n_layer;                          /* of that student; 0: the teacher's */
+    const char *student,
+        *student_config; /* likewise; both NULL: the first student of its domain, of the teacher's sizes */
+    int n_layer;         /* of that student; 0: the teacher's */
     const char *device;
     cab_precision precision;
     const int64_t *batches, *positions; /* positions: tokens fed when a measurement ends, rising; 0: it begins there.

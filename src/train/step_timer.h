@@ -15,8 +15,9 @@ typedef enum cab_step_stage {
 
 typedef struct cab_step_options {
     const char *teacher, *teacher_config; /* a model directory, or a config.json: random weights */
-    const char *student_config;           /* config.json of a student; NULL: phi-mamba of the teacher's sizes */
-    int n_layer;                          /* of that student; 0: the teacher's */
+    const char
+        *student_config; /* config.json of a student; NULL: the first student of its domain, of the teacher's sizes */
+    int n_layer;         /* of that student; 0: the teacher's */
     const char *device;
     cab_precision precision;
     bool teacher_fp8; /* cab_model_quantise() */

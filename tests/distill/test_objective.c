@@ -3,6 +3,7 @@
 #include "distill/objective.h"
 #include "nn/bridge.h"
 #include "pair.h"
+#include "widths.h"
 
 enum { BATCH = 3, LENGTH = 9, ROWS = BATCH * LENGTH, WORDS = 23 };
 
@@ -21,9 +22,11 @@ static fixture open_fixture(void **state, cab_precision precision)
     const int map[2] = {1, 0};
     pair_open(state, &teacher, &student, precision, &f.models);
     assert_ok(cab_params_new(f.models.backend, &f.terms.params));
-    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2, cab_model_key_width(f.models.student),
-                             cab_model_key_width(f.models.teacher), cab_model_query_width(f.models.teacher), 5,
-                             &bridge));
+    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2,
+                             same_widths(cab_model_tap_width(f.models.student, 0, CAB_TAP_KEY),
+                                         cab_model_tap_width(f.models.teacher, 0, CAB_TAP_KEY),
+                                         cab_model_tap_width(f.models.teacher, 0, CAB_TAP_QUERY)),
+                             5, &bridge));
     f.terms.state[CAB_TERM_ALIGN] = bridge;
     for (int i = 0; i < ROWS; i++) {
         f.ids[i] = (7 * i + i / 4) % WORDS;
@@ -389,7 +392,7 @@ static void test_layers_without_a_teacher(void **state)
     cab_bridge *bridge = NULL;
     cab_term_set_close(&f.terms);
     assert_ok(cab_params_new(f.models.backend, &f.terms.params));
-    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2, 10, 12, 12, 5, &bridge));
+    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2, same_widths(10, 12, 12), 5, &bridge));
     f.terms.state[CAB_TERM_ALIGN] = bridge;
     assert_int_equal(cab_bridge_aligned(bridge), 1);
     assert_null(cab_params_find(f.terms.params, "bridge.B.0.0.weight"));

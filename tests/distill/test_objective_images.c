@@ -4,6 +4,7 @@
 #include "models/tiny_vision.h"
 #include "nn/bridge.h"
 #include "pair.h"
+#include "widths.h"
 
 enum { BATCH = 4, SIZE = 12, PIXELS = 3 * SIZE * SIZE, CLASSES = 5 };
 
@@ -25,9 +26,11 @@ static fixture open_fixture(void **state, bool distilled, bool softmax)
     cab_random random = {.seed = 3, .stream = CAB_STREAM_TEST};
     pair_open(state, &teacher, &student, CAB_PRECISION_FP32, &f.models);
     assert_ok(cab_params_new(f.models.backend, &f.terms.params));
-    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2, cab_model_key_width(f.models.student),
-                             cab_model_key_width(f.models.teacher), cab_model_query_width(f.models.teacher), 5,
-                             &bridge));
+    assert_ok(cab_bridge_new(f.terms.params, &options, map, 2,
+                             same_widths(cab_model_tap_width(f.models.student, 0, CAB_TAP_KEY),
+                                         cab_model_tap_width(f.models.teacher, 0, CAB_TAP_KEY),
+                                         cab_model_tap_width(f.models.teacher, 0, CAB_TAP_QUERY)),
+                             5, &bridge));
     f.terms.state[CAB_TERM_ALIGN] = bridge;
     for (int i = 0; i < BATCH * PIXELS; i++)
         f.pixels[i] = cab_random_normal(&random);

@@ -14,6 +14,7 @@
 #include "distill/recipe.h"
 #include "golden.h"
 #include "nn/bridge.h"
+#include "widths.h"
 
 #include <dirent.h>
 
@@ -297,9 +298,11 @@ static cab_bridge *open_bridge(student *s, int n_teacher, bool softmax)
     options.hidden = golden_find(s->st, "bridge.B.%d.0.weight", first)->shape[0];
     cab_bridge *bridge = NULL;
     assert_ok(cab_params_new(s->backend, &s->bridge_params));
-    assert_ok(cab_bridge_new(s->bridge_params, &options, map, n_layer, cab_model_key_width(s->model),
-                             golden_need(s->st, 3, "teacher.0.k")->shape[2],
-                             golden_need(s->st, 3, "teacher.0.q")->shape[2], 1, &bridge));
+    assert_ok(cab_bridge_new(s->bridge_params, &options, map, n_layer,
+                             same_widths(cab_model_tap_width(s->model, 0, CAB_TAP_KEY),
+                                         golden_need(s->st, 3, "teacher.0.k")->shape[2],
+                                         golden_need(s->st, 3, "teacher.0.q")->shape[2]),
+                             1, &bridge));
     load_parameters(s, s->bridge_params, "");
     expect_known(s, "bridge.", 0);
     free(map);

@@ -11,6 +11,7 @@
 #include "distill/recipe.h"
 #include "golden.h"
 #include "nn/bridge.h"
+#include "widths.h"
 
 #include <dirent.h>
 
@@ -335,8 +336,8 @@ static cab_bridge *open_bridge(subject *s, int n_teacher, bool softmax)
                                         .bidirectional = true};
     cab_bridge *bridge = NULL;
     assert_ok(cab_params_new(s->backend, &s->bridge_params));
-    assert_ok(cab_bridge_new(s->bridge_params, &options, map, n_layer, cab_model_key_width(s->model), width, width, 1,
-                             &bridge));
+    assert_ok(cab_bridge_new(s->bridge_params, &options, map, n_layer,
+                             same_widths(cab_model_tap_width(s->model, 0, CAB_TAP_KEY), width, width), 1, &bridge));
     load_parameters(s, s->bridge_params, "");
     assert_int_equal(cab_params_count(s->bridge_params), count_prefix(s, "bridge."));
     return bridge;

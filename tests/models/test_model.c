@@ -75,9 +75,9 @@ static void test_configuration(void **state)
     assert_int_equal(c->d_mlp, 20);
     assert_int_equal(c->max_length, 16);
     assert_int_equal(c->eos_token, 1); /* the first of a list */
-    assert_int_equal(cab_model_query_width(model), 16);
-    assert_int_equal(cab_model_key_width(model), 8);
-    assert_int_equal(cab_model_value_width(model), 8);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_QUERY), 16);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_KEY), 8);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_VALUE), 8);
     cab_model_free(model);
     t = tiny_gpt2(CAB_F32, "");
     assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
@@ -88,8 +88,8 @@ static void test_configuration(void **state)
     cab_model_free(model);
     t = tiny_phi_mamba(CAB_F32);
     assert_ok(cab_model_load_on(test_device(), tiny_write(state, &t, 1), CAB_PRECISION_FP32, &model));
-    assert_int_equal(cab_model_query_width(model), 10);
-    assert_int_equal(cab_model_value_width(model), 12);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_QUERY), 10);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_VALUE), 12);
     assert_int_equal(model->config.eos_token, 0);
     cab_model_free(model);
 }

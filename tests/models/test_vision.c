@@ -43,7 +43,7 @@ static void test_transformers(void **state)
         assert_int_equal(c->max_length, distilled ? 11 : 10);
         assert_int_equal(c->n_special, distilled ? 2 : 1);
         assert_int_equal(c->class_at, 0);
-        assert_int_equal(cab_model_key_width(model), 12);
+        assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_KEY), 12);
         assert_fails(cab_model_save(model, temp_path(state, "copy")), CAB_EUNSUPPORTED, "are read, not written");
         cab_model_free(model);
     }
@@ -372,8 +372,8 @@ static void test_vim_comes_back(void **state)
     assert_int_equal(model->config.dt_rank, 1);
     assert_int_equal(model->config.d_inner, 16);
     assert_int_equal(model->config.class_at, 4);
-    assert_int_equal(cab_model_key_width(model), 3);
-    assert_int_equal(cab_model_value_width(model), 16);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_KEY), 3);
+    assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_VALUE), 16);
     assert_ok(cab_model_save(model, temp_path(state, "copy")));
     assert_ok(cab_model_load_on(test_device(), temp_path(state, "copy"), CAB_PRECISION_FP32, &again));
     assert_memory_equal(&model->config, &again->config, sizeof model->config);

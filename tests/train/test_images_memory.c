@@ -4,6 +4,7 @@
 #include "nn/bridge.h"
 #include "ops/backends.h"
 #include "temp.h"
+#include "widths.h"
 
 enum { SIZES = 3 };
 
@@ -51,7 +52,7 @@ static cab_plan plan_at(void **state, fixture *f, int size, bool recompute)
     f->teacher = model(state, f, vit_tiny, size, false);
     f->student = model(state, f, vim_tiny, size, true);
     assert_ok(cab_params_new(f->backend, &f->terms.params));
-    assert_ok(cab_bridge_new(f->terms.params, &options_of_bridge, map, 24, 16, 192, 192, 1, &bridge));
+    assert_ok(cab_bridge_new(f->terms.params, &options_of_bridge, map, 24, same_widths(16, 192, 192), 1, &bridge));
     f->terms.state[CAB_TERM_ALIGN] = bridge;
     assert_ok(cab_objective_new(f->backend, f->student, f->teacher, &f->terms, &options, &f->objective));
     assert_ok(cab_objective_plan(f->objective, &plan));
