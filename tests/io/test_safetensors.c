@@ -522,6 +522,15 @@ static void real_files(void **state)
         skip();
 }
 
+/* A sanitizer's allocator takes memory of its own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+static const bool memory_is_told = false;
+#elif defined(__has_feature)
+static const bool memory_is_told = !(__has_feature(address_sanitizer) || __has_feature(thread_sanitizer));
+#else
+static const bool memory_is_told = true;
+#endif
+
 /* A header of many tensors takes little more than their table: 64 bytes of JSON each, 300 MB as one JSON document. */
 static void many_empty_tensors(void **state)
 {
@@ -540,7 +549,8 @@ static void many_empty_tensors(void **state)
     memcpy(file, &length, sizeof length);
     const double before = cab_peak_memory();
     assert_ok(cab_safetensors_parse(file, at, "many.st", &st));
-    assert_true(cab_peak_memory() - before < 60e6);
+    if (memory_is_told)
+        assert_true(cab_peak_memory() - before < 60e6);
     assert_int_equal(cab_safetensors_count(st), COUNT);
     assert_string_equal(cab_safetensors_at(st, COUNT - 1)->name, "tensor.99999");
     assert_ptr_equal(cab_safetensors_find(st, "tensor.777"), cab_safetensors_at(st, 777));
