@@ -48,9 +48,14 @@ ended 130
 [ ! -e "$TMP/several/vanilla" ] || fail 'a comparison went on after SIGUSR1'
 
 # a limit on file sizes is an error with its reason, and nothing half-written stays
-expect 3 sh -c 'ulimit -f 8; exec "$@"' sh "$CAB" distill "$TMP/small.yaml" --out "$TMP/limited" --set train.tokens=1024
-says err 'cannot write: File too large'
-[ -z "$(find "$TMP/limited" -name '*cab-tmp*')" ] || fail 'a write beyond the limit left its temporary file'
+limited() { sh -c 'ulimit -f 8; exec "$@"' sh "$CAB" "$@"; }
+if limited version >/dev/null 2>&1; then
+    expect 3 limited distill "$TMP/small.yaml" --out "$TMP/limited" --set train.tokens=1024
+    says err 'cannot write: File too large'
+    [ -z "$(find "$TMP/limited" -name '*cab-tmp*')" ] || fail 'a write beyond the limit left its temporary file'
+else
+    echo "skipped: a program of ThreadSanitizer does not start under a limit on file sizes, as it writes a file itself"
+fi
 
 # what a kill leaves goes with the next run
 start "$TMP/left"
