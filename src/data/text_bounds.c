@@ -2,6 +2,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/memory.h"
+#include "io/gguf.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -66,11 +68,30 @@ static void read_token(const cab_json *json, const char *key, const cab_tokenize
         f->ids[f->count++] = id;
 }
 
+/* What a GGUF file says, as its config.json would. */
+static cab_status load_gguf(const char *path, cab_json *json)
+{
+    static const char *const keys[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
+                                          {"tokenizer.ggml.eos_token_id", "eos_token_id"}};
+    cab_gguf *gguf = NULL;
+    json_object *id = NULL;
+    CAB_TRY(cab_gguf_open(path, &gguf));
+    cab_status status = cab_strdup(&json->name, path);
+    json->root = json_object_new_object();
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_object_object_get_ex(cab_gguf_metadata(gguf)->root, keys[i][0], &id))
+            json_object_object_add(json->root, keys[i][1], json_object_get(id));
+    cab_gguf_close(gguf);
+    return status;
+}
+
 /* A file of the directory; root NULL where it is absent. */
 static cab_status load(const char *directory, const char *name, cab_json *json)
 {
     char path[CAB_PATH_MAX];
     *json = (cab_json){0};
+    if (cab_gguf_named(directory) && !cab_path_is_directory(directory))
+        return strcmp(name, "config.json") == 0 ? load_gguf(directory, json) : CAB_OK;
     CAB_TRY(cab_path_join(path, directory, name));
     return cab_path_exists(path) ? cab_json_load(path, CONFIG_MAX, json) : CAB_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "data/text_bounds.h"
+#include "data/tokenizer_gguf.h"
 #include "models/builder.h"
 #include "ops/backends.h"
 
@@ -312,11 +313,30 @@ done:
     return status;
 }
 
+/* The tokenizer that a GGUF file holds, written as a tokenizer.json. */
+static cab_status write_tokenizer(const char *gguf_path, const char *to)
+{
+    char target[CAB_PATH_MAX], *text = NULL;
+    size_t size = 0;
+    cab_gguf *gguf = NULL;
+    cab_status status;
+    CAB_TRY(cab_gguf_open(gguf_path, &gguf));
+    CAB_GOTO(cab_tokenizer_from_gguf(gguf, &text, &size));
+    CAB_GOTO(cab_path_join(target, to, "tokenizer.json"));
+    status = cab_file_write(target, text, size);
+done:
+    cab_free(text);
+    cab_gguf_close(gguf);
+    return status;
+}
+
 static cab_status copy_tokenizer(const char *from, const char *to)
 {
     char source[CAB_PATH_MAX], target[CAB_PATH_MAX];
     if (from == NULL || strcmp(from, to) == 0)
         return CAB_OK;
+    if (cab_gguf_named(from) && !cab_path_is_directory(from))
+        CAB_TRY(write_tokenizer(from, to));
     for (int i = 0; copied_files[i] != NULL; i++) {
         CAB_TRY(cab_path_join(source, from, copied_files[i]));
         CAB_TRY(cab_path_join(target, to, copied_files[i]));

@@ -56,6 +56,8 @@ static cab_status add_model(cab_input_list *l, const char *key, const char *dire
 {
     struct dirent **entries = NULL;
     cab_status status = CAB_OK;
+    if (!cab_path_is_directory(directory)) /* a GGUF file */
+        return add_file(l, key, directory);
     int count = scandir(directory, &entries, is_of_model, alphasort);
     for (int i = 0; i < count; i++) {
         char path[CAB_PATH_MAX], name[CAB_PATH_MAX + KEY_MAX];

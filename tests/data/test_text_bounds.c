@@ -1,5 +1,6 @@
 /* The tokens at which a text begins and ends: which file says it, and what is left to names. */
 #include "base/json.h"
+#include "base/memory.h"
 #include "data/text_bounds.h"
 #include "scratch.h"
 
@@ -146,9 +147,27 @@ static void test_ids_beyond_the_model(void **state)
     check_error(cab_tokenizer_load(path, &t), CAB_EUNSUPPORTED, path, "vocab.json is there; make it by: python3 -c");
 }
 
+/* Of a GGUF file its metadata: the seed of a fuzz target says that a text ends with id 1. */
+static void test_gguf(void **state)
+{
+    cab_tokenizer *t = NULL;
+    cab_text_bounds b;
+    char *file = NULL;
+    size_t size = 0;
+    const char *path = scratch_text(state, "toy.gguf", "");
+    assert_ok(cab_file_read("tests/fuzz/corpus/fuzz_gguf/llama", 1 << 20, &file, &size));
+    assert_ok(cab_file_write(path, file, size));
+    cab_free(file);
+    assert_ok(cab_tokenizer_parse(plain, strlen(plain), "t", &t));
+    assert_ok(cab_text_bounds_load(path, t, VOCAB, &b));
+    assert_int_equal(cab_text_bounds_separator(&b), 1);
+    assert_int_equal(b.ends_count, 1);
+    cab_tokenizer_free(t);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {scratch_test(test_order), scratch_test(test_refused), scratch_test(test_copy),
-                                       scratch_test(test_ids_beyond_the_model)};
+    const struct CMUnitTest tests[] = {scratch_test(test_order), scratch_test(test_gguf), scratch_test(test_refused),
+                                       scratch_test(test_copy), scratch_test(test_ids_beyond_the_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
