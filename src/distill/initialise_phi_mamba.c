@@ -96,7 +96,7 @@ static void draw_matrix(start *s, const cab_tensor *t)
         draw_uniform(s, t, cab_columns(t));
 }
 
-static void fresh_convolution(start *s, const cab_mamba2 *m)
+static void fresh_convolution(start *s, const cab_discrete_mamba2 *m)
 {
     float *w = of(s, m->conv_w);
     draw_uniform(s, m->conv_w, m->d_conv);
@@ -106,7 +106,7 @@ static void fresh_convolution(start *s, const cab_mamba2 *m)
         w[i] = i % m->d_conv == m->d_conv - 1; /* the last tap is the current token */
 }
 
-static void fresh_mixer(start *s, const cab_mamba2 *m)
+static void fresh_mixer(start *s, const cab_discrete_mamba2 *m)
 {
     const struct cab_recipe_init *init = &s->recipe->init;
     draw_matrix(s, m->in_proj.w);
@@ -132,7 +132,7 @@ static void fresh(start *s)
         const cab_block *y = &m->blocks[l];
         fill(s, y->norm.w, 1);
         fill(s, y->norm.b, biased ? norm_bias : 0);
-        fresh_mixer(s, &y->mamba2);
+        fresh_mixer(s, &y->discrete);
         draw_matrix(s, y->mlp.up.w);
         draw_matrix(s, y->mlp.down.w);
     }
@@ -230,7 +230,7 @@ static bool target_fits(start *s, const target *t, const projection *p, int64_t 
     return true;
 }
 
-static cab_status reuse_rows(start *s, const cab_mamba2 *m, int layer, const target *t)
+static cab_status reuse_rows(start *s, const cab_discrete_mamba2 *m, int layer, const target *t)
 {
     projection p;
     cab_status status;
@@ -261,7 +261,7 @@ static cab_status reuse_output(start *s, const cab_block *y, int layer)
 {
     const cab_config *c = &s->student->config, *t = &s->teacher->config;
     cab_part_values w;
-    float *out = of(s, y->mamba2.out_proj.w);
+    float *out = of(s, y->discrete.out_proj.w);
     CAB_TRY(take(s, CAB_PART_OUT_W, layer, &w));
     if (cab_account_note(&s->accounts[ROW_OUT], w.rows == c->d_model && c->head_dim == t->head_dim,
                          "heads of %d by width %lld, the student's are %d by %d", t->head_dim, (long long)w.rows,
@@ -325,7 +325,7 @@ static cab_status reuse_layer(start *s, int l, int layer)
         CAB_TRY(copy_whole(s, ROW_NORM, CAB_PART_NORM_B, layer, y->norm.b));
     }
     for (int i = 0; i < 3; i++)
-        CAB_TRY(reuse_rows(s, &y->mamba2, layer, &targets[i]));
+        CAB_TRY(reuse_rows(s, &y->discrete, layer, &targets[i]));
     CAB_TRY(reuse_output(s, y, layer));
     return reuse_mlp(s, y, layer);
 }
@@ -342,7 +342,7 @@ static cab_status set_decay(start *s)
     const cab_network *m = &s->student->network;
     const double wanted = -log(s->recipe->init.decay / (1.0 - s->recipe->init.decay));
     for (int l = 0; l < s->student->config.n_layer; l++) {
-        const cab_mamba2 *x = &m->blocks[l].mamba2;
+        const cab_discrete_mamba2 *x = &m->blocks[l].discrete;
         const float *bias = of(s, m->blocks[l].norm.b);
         int64_t width = cab_columns(x->in_proj.w);
         float *rows = of(s, x->in_proj.w) + (x->in_proj.w->shape[0] - x->n_head) * width;

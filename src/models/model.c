@@ -261,7 +261,7 @@ bool cab_model_attends(const cab_model *model)
 {
     bool all = true;
     for (int l = 0; l < model->network.n_layer; l++)
-        all = all && model->network.blocks[l].kind == CAB_MIXER_ATTENTION;
+        all = all && cab_block_attends(&model->network.blocks[l]);
     return all;
 }
 

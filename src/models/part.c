@@ -23,7 +23,7 @@ static place vector(const cab_tensor *t)
 static place projection(const cab_block *block, cab_tap which, bool bias)
 {
     const cab_attention_mixer *a = &block->attention;
-    if (block->kind != CAB_MIXER_ATTENTION)
+    if (!cab_block_attends(block))
         return (place){0};
     const cab_dense *own = which == CAB_TAP_QUERY ? &a->q : which == CAB_TAP_KEY ? &a->k : &a->v;
     const cab_dense *dense = a->qkv.w != NULL ? &a->qkv : own;
@@ -35,7 +35,7 @@ static place projection(const cab_block *block, cab_tap which, bool bias)
 static place place_in_layer(const cab_block *block, cab_part part)
 {
     const cab_mlp *mlp = &block->mlp;
-    const bool attends = block->kind == CAB_MIXER_ATTENTION, gated = cab_mlp_gated(mlp);
+    const bool attends = cab_block_attends(block), gated = cab_mlp_gated(mlp);
     switch (part) {
     case CAB_PART_NORM_W:
         return vector(block->norm.w);

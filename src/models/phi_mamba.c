@@ -4,7 +4,7 @@
  *   per layer:  u = input_layernorm(x)     x = x + mixer(u) + fc2(gelu(fc1(u)))
  *   logits = lm_head(final_layernorm(x))
  *
- * The block is Phi's, with the mixer of nn/mamba2.h in the place of attention. */
+ * The block is Phi's, with the mixer of nn/discrete_mamba2.h in the place of attention. */
 #include "models/architectures.h"
 #include "models/builder.h"
 #include "models/sizes.h"
@@ -79,7 +79,7 @@ static cab_status describe(const cab_config *c, json_object *json)
     return CAB_OK;
 }
 
-static cab_status build_mixer(cab_builder *b, const cab_config *c, cab_mamba2 *m)
+static cab_status build_mixer(cab_builder *b, const cab_config *c, cab_discrete_mamba2 *m)
 {
     const int64_t width = c->d_model, channels = width + 2 * (int64_t)c->n_group * c->d_state;
     m->d_inner = c->d_model;
@@ -98,11 +98,10 @@ static cab_status build_mixer(cab_builder *b, const cab_config *c, cab_mamba2 *m
 
 static cab_status build_block(cab_builder *b, const cab_config *c, cab_block *y)
 {
-    y->kind = CAB_MIXER_MAMBA2;
     y->parallel = true;
     y->mlp.act = c->activation;
     CAB_TRY(cab_builder_norm(b, &y->norm, c->d_model, c->norm_eps, true, "input_layernorm"));
-    CAB_TRY(build_mixer(b, c, &y->mamba2));
+    CAB_TRY(build_mixer(b, c, &y->discrete));
     CAB_TRY(cab_builder_dense(b, &y->mlp.up, c->d_model, c->d_mlp, true, "mlp.fc1"));
     return cab_builder_dense(b, &y->mlp.down, c->d_mlp, c->d_model, true, "mlp.fc2");
 }

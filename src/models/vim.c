@@ -110,7 +110,6 @@ static cab_status build_direction(cab_builder *b, const cab_config *c, cab_mamba
 static cab_status build_layer(cab_builder *b, const cab_config *c, cab_block *y, int l)
 {
     cab_vim_mixer *m = &y->vim;
-    y->kind = CAB_MIXER_VIM;
     y->x_apart = true;
     y->norm.eps = (float)c->norm_eps;
     m->d_inner = c->d_inner;

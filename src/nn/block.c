@@ -5,22 +5,28 @@ static cab_tensor *norm(cab_graph *g, const cab_norm *n, cab_tensor *x)
     return n->w != NULL ? cab_norm_record(g, n, x) : x;
 }
 
-static cab_tensor *mix(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *u)
+cab_tensor *cab_block_mix_record(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *u)
 {
-    switch (block->kind) {
-    case CAB_MIXER_ATTENTION:
-        return cab_attention_mixer_record(g, context, &block->attention, u);
-    case CAB_MIXER_MAMBA2:
-        return cab_mamba2_record(g, context, &block->mamba2, u);
-    case CAB_MIXER_VIM:
-        return cab_vim_record(g, context, &block->vim, u);
-    }
-    return NULL;
+    cab_tensor *outs[4];
+    int n = 0;
+    context->attends = cab_block_attends(block);
+    cab_context_tap(context, CAB_TAP_MIXER_IN, u);
+    if (context->attends)
+        outs[n++] = cab_attention_mixer_record(g, context, &block->attention, u);
+    if (block->mamba1.out_proj.w != NULL)
+        outs[n++] = cab_mamba1_mixer_record(g, context, &block->mamba1, u);
+    if (block->discrete.out_proj.w != NULL)
+        outs[n++] = cab_discrete_mamba2_record(g, context, &block->discrete, u);
+    if (block->vim.out_proj.w != NULL)
+        outs[n++] = cab_vim_record(g, context, &block->vim, u);
+    cab_tensor *mixed = n == 0 ? NULL : n == 1 ? outs[0] : cab_add(g, n, outs);
+    cab_context_tap(context, CAB_TAP_MIXER_OUT, mixed);
+    return mixed;
 }
 
 static cab_tensor *record_parallel(cab_graph *g, cab_context *context, const cab_block *block, cab_tensor *x)
 {
-    cab_tensor *u = norm(g, &block->norm, x), *mixed = mix(g, context, block, u);
+    cab_tensor *u = norm(g, &block->norm, x), *mixed = cab_block_mix_record(g, context, block, u);
     cab_tensor *mlp = cab_mlp_record(g, &block->mlp, block->mlp_norm.w != NULL ? norm(g, &block->mlp_norm, x) : u);
     return block->x_last ? cab_add(g, 3, (cab_tensor *[]){mixed, mlp, x})
                          : cab_add(g, 3, (cab_tensor *[]){x, mixed, mlp});
@@ -37,12 +43,12 @@ cab_tensor *cab_block_record(cab_graph *g, cab_context *context, const cab_block
     if (block->x_apart) {
         cab_tensor *u = cab_add_rms_norm(g, x, context->residual, block->norm.w, block->norm.eps, &context->residual);
         cab_context_tap(context, CAB_TAP_HIDDEN, context->residual);
-        return mix(g, context, block, u);
+        return cab_block_mix_record(g, context, block, u);
     }
     cab_context_tap(context, CAB_TAP_HIDDEN, x);
     if (block->parallel)
         return record_parallel(g, context, block, x);
-    cab_tensor *mixed = mix(g, context, block, norm(g, &block->norm, x));
+    cab_tensor *mixed = cab_block_mix_record(g, context, block, norm(g, &block->norm, x));
     x = add_branch(g, block, x, norm(g, &block->mixed_norm, mixed));
     if (block->mlp.down.w == NULL)
         return x;
@@ -52,21 +58,32 @@ cab_tensor *cab_block_record(cab_graph *g, cab_context *context, const cab_block
 
 bool cab_block_steps(const cab_block *block)
 {
-    return block->kind != CAB_MIXER_VIM;
+    return block->vim.out_proj.w == NULL && block->mamba1.out_proj.w == NULL;
+}
+
+/* Widths of B (and of C), and of x. */
+static void state_widths(const cab_block *block, int64_t *B, int64_t *x)
+{
+    *B = *x = 0;
+    if (block->mamba1.out_proj.w != NULL) {
+        *B = block->mamba1.inner.d_state;
+        *x = block->mamba1.d_inner;
+    } else if (block->discrete.out_proj.w != NULL) {
+        *B = (int64_t)block->discrete.n_group * block->discrete.d_state;
+        *x = block->discrete.d_inner;
+    } else if (block->vim.out_proj.w != NULL) {
+        *B = block->vim.forward.d_state;
+        *x = block->vim.d_inner;
+    }
 }
 
 int64_t cab_block_width(const cab_block *block, cab_tap tap)
 {
     const cab_attention_shape *shape = &block->attention.shape;
-    const cab_mamba2 *m = &block->mamba2;
-    const cab_vim_mixer *v = &block->vim;
-    switch (block->kind) {
-    case CAB_MIXER_ATTENTION:
+    const bool state = tap == CAB_TAP_C || tap == CAB_TAP_B || tap == CAB_TAP_X;
+    if (cab_block_attends(block) && !state)
         return (int64_t)shape->head_dim * (tap == CAB_TAP_QUERY ? shape->n_head : shape->n_kv_head);
-    case CAB_MIXER_MAMBA2:
-        return tap == CAB_TAP_VALUE ? m->d_inner : (int64_t)m->n_group * m->d_state;
-    case CAB_MIXER_VIM:
-        return tap == CAB_TAP_VALUE ? v->d_inner : v->forward.d_state;
-    }
-    return 0;
+    int64_t B, x;
+    state_widths(block, &B, &x);
+    return tap == CAB_TAP_VALUE || tap == CAB_TAP_X ? x : B;
 }

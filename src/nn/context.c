@@ -10,12 +10,34 @@ void cab_context_tap(const cab_context *context, cab_tap tap, cab_tensor *t)
     if (taps == NULL)
         return;
     cab_tensor **const arrays[CAB_TAPS] = {
-        [CAB_TAP_QUERY] = taps->query,           [CAB_TAP_KEY] = taps->key,
-        [CAB_TAP_VALUE] = taps->value,           [CAB_TAP_HIDDEN] = taps->hidden,
-        [CAB_TAP_QUERY_BACK] = taps->query_back, [CAB_TAP_KEY_BACK] = taps->key_back,
-        [CAB_TAP_DECAY] = taps->decay,           [CAB_TAP_DECAY_BACK] = taps->decay_back};
+        [CAB_TAP_QUERY] = taps->query,
+        [CAB_TAP_KEY] = taps->key,
+        [CAB_TAP_VALUE] = taps->value,
+        [CAB_TAP_C] = taps->C,
+        [CAB_TAP_B] = taps->B,
+        [CAB_TAP_X] = taps->x,
+        [CAB_TAP_HIDDEN] = taps->hidden,
+        [CAB_TAP_MIXER_IN] = taps->mixer_in,
+        [CAB_TAP_MIXER_OUT] = taps->mixer_out,
+        [CAB_TAP_QUERY_BACK] = taps->query_back,
+        [CAB_TAP_KEY_BACK] = taps->key_back,
+        [CAB_TAP_DECAY] = taps->decay,
+        [CAB_TAP_DECAY_BACK] = taps->decay_back,
+    };
     if (arrays[tap] != NULL)
         arrays[tap][context->layer] = t;
+}
+
+void cab_context_tap_state(const cab_context *context, cab_tensor *C, cab_tensor *B, cab_tensor *x)
+{
+    cab_context_tap(context, CAB_TAP_C, C);
+    cab_context_tap(context, CAB_TAP_B, B);
+    cab_context_tap(context, CAB_TAP_X, x);
+    if (context->attends)
+        return;
+    cab_context_tap(context, CAB_TAP_QUERY, C);
+    cab_context_tap(context, CAB_TAP_KEY, B);
+    cab_context_tap(context, CAB_TAP_VALUE, x);
 }
 
 static const double two_pi = 6.283185307179586;

@@ -7,18 +7,27 @@
 
 /* Recorded per layer, on demand: NULL pointers are not filled in. Each array has n_layer entries. */
 typedef struct cab_taps {
-    cab_tensor **query, **key,
-        **value;         /* (B, L, heads * width), as the mixer sees them (after rotation, convolution) */
-    cab_tensor **hidden; /* (B, L, D): the input of each layer */
+    /* (B, L, heads * width), as the mixer sees them (after rotation, convolution): of attention; of a layer without it the C, B
+     * and x of its state-space mixer. */
+    cab_tensor **query, **key, **value;
+    cab_tensor **C, **B, **x; /* of every state-space mixer, beside attention or alone: (B, L, G N) twice, (B, L, E) */
+    cab_tensor **hidden;      /* (B, L, D): the input of each layer */
+    cab_tensor **mixer_in;    /* (B, L, D): what the layer's mixers read, behind the norm */
+    cab_tensor **mixer_out;   /* (B, L, D): the sum of what they give, before its own norm or scale */
     cab_tensor **query_back, **key_back; /* of the second direction, rows in the order of the tokens */
-    cab_tensor **decay, **decay_back;    /* students: what the decay comes from, a_log (B, L, H) or dt (B, L, E) */
+    cab_tensor **decay, **decay_back;    /* state-space mixers: what the decay comes from, a_log or dt (B, L, H), dt (B, L, E) */
 } cab_taps;
 
 typedef enum cab_tap {
     CAB_TAP_QUERY,
     CAB_TAP_KEY,
     CAB_TAP_VALUE,
+    CAB_TAP_C,
+    CAB_TAP_B,
+    CAB_TAP_X,
     CAB_TAP_HIDDEN,
+    CAB_TAP_MIXER_IN,
+    CAB_TAP_MIXER_OUT,
     CAB_TAP_QUERY_BACK,
     CAB_TAP_KEY_BACK,
     CAB_TAP_DECAY,
@@ -51,6 +60,7 @@ typedef struct cab_context {
     int64_t max_length;   /* tokens that a cache of keys and values holds */
     const cab_taps *taps; /* NULL: none are wanted */
     int layer;            /* being recorded */
+    bool attends;         /* attention is a mixer of that layer */
     cab_tensor *residual; /* models whose residual stream is fp32 beside the activations: its sum so far */
     struct {
         cab_rope rope;
@@ -61,6 +71,8 @@ typedef struct cab_context {
 
 /* Notes t as the tap of the layer that is being recorded, if it is wanted. */
 void cab_context_tap(const cab_context *context, cab_tap tap, cab_tensor *t);
+/* The same of a state-space mixer's C, B and x, which are query, key and value too where the layer has no attention. */
+void cab_context_tap_state(const cab_context *context, cab_tensor *C, cab_tensor *B, cab_tensor *x);
 
 /* x (B, L, n_head * width) turned by `rope`, at the positions of the context. */
 cab_tensor *cab_context_rotate(cab_graph *g, cab_context *context, cab_tensor *x, const cab_rope *rope, int n_head);

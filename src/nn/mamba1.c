@@ -14,8 +14,22 @@ cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_context *context, cons
                                 .D = m->D,
                                 .z = z,
                                 .dt_bias = m->dt_bias};
-    cab_context_tap(context, back ? CAB_TAP_QUERY_BACK : CAB_TAP_QUERY, in.C);
-    cab_context_tap(context, back ? CAB_TAP_KEY_BACK : CAB_TAP_KEY, in.B);
     cab_context_tap(context, back ? CAB_TAP_DECAY_BACK : CAB_TAP_DECAY, in.dt);
+    if (!back) {
+        cab_context_tap_state(context, in.C, in.B, x);
+        return in;
+    }
+    cab_context_tap(context, CAB_TAP_QUERY_BACK, in.C);
+    cab_context_tap(context, CAB_TAP_KEY_BACK, in.B);
     return in;
+}
+
+cab_tensor *cab_mamba1_mixer_record(cab_graph *g, const cab_context *context, const cab_mamba1_mixer *m, cab_tensor *u)
+{
+    const int64_t sizes[2] = {m->d_inner, m->d_inner};
+    cab_tensor *xz[2];
+    cab_split(g, cab_dense_record(g, &m->in_proj, u), 2, sizes, xz);
+    cab_tensor *x = cab_conv1d(g, xz[0], m->inner.conv_w, m->inner.conv_b, true);
+    const cab_scan_inputs in = cab_mamba1_record(g, context, &m->inner, x, xz[1], false);
+    return cab_dense_record(g, &m->out_proj, cab_scan(g, &in, false));
 }

@@ -73,6 +73,6 @@ bool cab_network_bidirectional(const cab_network *network)
 {
     bool all = true;
     for (int l = 0; l < network->n_layer; l++)
-        all = all && network->blocks[l].kind == CAB_MIXER_VIM;
+        all = all && network->blocks[l].vim.out_proj.w != NULL;
     return all;
 }

@@ -8,7 +8,6 @@ cab_tensor *cab_vim_record(cab_graph *g, const cab_context *context, const cab_v
     const cab_conv1d_filter filters[2] = {{m->forward.conv_w, m->forward.conv_b},
                                           {m->backward.conv_w, m->backward.conv_b}};
     cab_conv1d_both(g, xz[0], filters, true, x);
-    cab_context_tap(context, CAB_TAP_VALUE, x[0]);
     const cab_scan_inputs forward = cab_mamba1_record(g, context, &m->forward, x[0], xz[1], false);
     const cab_scan_inputs backward = cab_mamba1_record(g, context, &m->backward, x[1], xz[1], true);
     return cab_dense_record(g, &m->out_proj, cab_scan_both(g, &forward, &backward));

@@ -29,6 +29,8 @@ static void probe_record(cab_probe *p)
     const cab_config *c = &p->model->config;
     const cab_taps taps = {.query = p->taps[CAB_TAP_QUERY],
                            .key = p->taps[CAB_TAP_KEY],
+                           .C = p->taps[CAB_TAP_C],
+                           .B = p->taps[CAB_TAP_B],
                            .query_back = p->taps[CAB_TAP_QUERY_BACK],
                            .key_back = p->taps[CAB_TAP_KEY_BACK],
                            .decay = p->taps[CAB_TAP_DECAY],
@@ -144,10 +146,10 @@ static cab_status attention(cab_probe *p, const cab_attention_shape *shape, int 
     return cab_mixing_attention(p->values[0], p->values[1], p->length, shape, 0, shape->n_head, p->matrix);
 }
 
-static cab_status mamba2(cab_probe *p, const cab_mamba2 *m, int layer)
+static cab_status discrete_mamba2(cab_probe *p, const cab_discrete_mamba2 *m, int layer)
 {
-    CAB_TRY(read_tap(p, 0, CAB_TAP_QUERY, layer));
-    CAB_TRY(read_tap(p, 1, CAB_TAP_KEY, layer));
+    CAB_TRY(read_tap(p, 0, CAB_TAP_C, layer));
+    CAB_TRY(read_tap(p, 1, CAB_TAP_B, layer));
     CAB_TRY(read_tap(p, 2, CAB_TAP_DECAY, layer));
     const cab_mixing_ssd_inputs in = {.C = p->values[0],
                                       .B = p->values[1],
@@ -159,11 +161,10 @@ static cab_status mamba2(cab_probe *p, const cab_mamba2 *m, int layer)
     return cab_mixing_ssd(&in, 0, m->n_head, p->matrix);
 }
 
-static cab_status mamba1(cab_probe *p, const cab_vim_mixer *mixer, int layer, bool reverse)
+static cab_status mamba1(cab_probe *p, const cab_mamba1 *direction, int64_t d_inner, int layer, bool reverse)
 {
-    const cab_mamba1 *direction = reverse ? &mixer->backward : &mixer->forward;
-    CAB_TRY(read_tap(p, 0, reverse ? CAB_TAP_QUERY_BACK : CAB_TAP_QUERY, layer));
-    CAB_TRY(read_tap(p, 1, reverse ? CAB_TAP_KEY_BACK : CAB_TAP_KEY, layer));
+    CAB_TRY(read_tap(p, 0, reverse ? CAB_TAP_QUERY_BACK : CAB_TAP_C, layer));
+    CAB_TRY(read_tap(p, 1, reverse ? CAB_TAP_KEY_BACK : CAB_TAP_B, layer));
     CAB_TRY(read_tap(p, 2, reverse ? CAB_TAP_DECAY_BACK : CAB_TAP_DECAY, layer));
     CAB_TRY(read_parameter(p, 3, direction->A_log));
     CAB_TRY(read_parameter(p, 4, direction->dt_bias));
@@ -173,7 +174,7 @@ static cab_status mamba1(cab_probe *p, const cab_vim_mixer *mixer, int layer, bo
                                        .dt_bias = p->values[4],
                                        .A_log = p->values[3],
                                        .L = p->length,
-                                       .E = mixer->d_inner,
+                                       .E = d_inner,
                                        .N = direction->d_state,
                                        .reverse = reverse};
     return cab_mixing_scan(&in, 0, in.E, p->matrix);
@@ -183,18 +184,16 @@ cab_status cab_probe_matrix(cab_probe *p, int layer, float *out)
 {
     const cab_block *block = &p->model->network.blocks[layer];
     memset(out, 0, (size_t)(p->tokens * p->tokens) * sizeof *out);
-    switch (block->kind) {
-    case CAB_MIXER_ATTENTION:
+    if (cab_block_attends(block))
         CAB_TRY(attention(p, &block->attention.shape, layer));
-        break;
-    case CAB_MIXER_MAMBA2:
-        CAB_TRY(mamba2(p, &block->mamba2, layer));
-        break;
-    case CAB_MIXER_VIM:
-        CAB_TRY(mamba1(p, &block->vim, layer, false));
+    if (block->discrete.out_proj.w != NULL)
+        CAB_TRY(discrete_mamba2(p, &block->discrete, layer));
+    if (block->mamba1.out_proj.w != NULL)
+        CAB_TRY(mamba1(p, &block->mamba1.inner, block->mamba1.d_inner, layer, false));
+    if (block->vim.out_proj.w != NULL) {
+        CAB_TRY(mamba1(p, &block->vim.forward, block->vim.d_inner, layer, false));
         add_reordered(p, out);
-        CAB_TRY(mamba1(p, &block->vim, layer, true));
-        break;
+        CAB_TRY(mamba1(p, &block->vim.backward, block->vim.d_inner, layer, true));
     }
     add_reordered(p, out);
     return CAB_OK;

@@ -1,14 +1,14 @@
-#include "nn/mamba2.h"
+#include "nn/discrete_mamba2.h"
 
 /* Splits in_proj's output into xBC, z and a_log. */
-static void project(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_tensor *parts[3])
+static void project(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *u, cab_tensor *parts[3])
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
     const int64_t sizes[3] = {m->d_inner + 2 * groups, m->d_inner, m->n_head};
     cab_split(g, cab_linear_padded(g, u, m->in_proj.w, m->in_proj.b, m->in_proj.layout), 3, sizes, parts);
 }
 
-static void split_xbc(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc, cab_tensor *parts[3])
+static void split_xbc(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xbc, cab_tensor *parts[3])
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
     const int64_t sizes[3] = {m->d_inner, groups, groups};
@@ -16,7 +16,7 @@ static void split_xbc(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc, cab_te
 }
 
 /* A convolution of one tap looks back at nothing and keeps no window. */
-static cab_tensor *conv_step(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc)
+static cab_tensor *conv_step(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xbc)
 {
     if (xbc == NULL || m->d_conv == 1)
         return cab_conv1d(g, xbc, m->conv_w, m->conv_b, false);
@@ -25,7 +25,7 @@ static cab_tensor *conv_step(cab_graph *g, const cab_mamba2 *m, cab_tensor *xbc)
     return cab_conv1d_step(g, xbc, m->conv_w, m->conv_b, window, false);
 }
 
-cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *u)
+cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m, cab_tensor *u)
 {
     const bool step = context->position != NULL;
     const int64_t head = (int64_t)(m->d_inner / m->n_head) * m->d_state;
@@ -36,9 +36,7 @@ cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const ca
         h = cab_graph_state(g, "ssd state", CAB_F32, 3, (int64_t[]){u->shape[0], m->n_head, head});
     project(g, m, u, p);
     split_xbc(g, m, step ? conv_step(g, m, p[0]) : cab_conv1d(g, p[0], m->conv_w, m->conv_b, false), xbc);
-    cab_context_tap(context, CAB_TAP_QUERY, xbc[2]);
-    cab_context_tap(context, CAB_TAP_KEY, xbc[1]);
-    cab_context_tap(context, CAB_TAP_VALUE, xbc[0]);
+    cab_context_tap_state(context, xbc[2], xbc[1], xbc[0]);
     cab_context_tap(context, CAB_TAP_DECAY, p[2]);
     cab_tensor *y = step ? cab_ssd_step(g, xbc[0], xbc[1], xbc[2], p[2], m->D, h, m->n_head, m->n_group)
                          : cab_ssd(g, xbc[0], xbc[1], xbc[2], p[2], m->D, m->n_head, m->n_group);
