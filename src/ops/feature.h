@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-extern const cab_op cab_op_align_loss;
+extern const cab_op cab_op_align_loss, cab_op_inverse_variance;
 /* in: target, BF16   out: stats, F32   attributes: cab_align_attributes with a map that is a softmax. stats: (B, D, 2) over tokens,
  * (B, L, 2) over features, each a maximum and the inverse of a sum of exponentials. */
 extern const cab_op cab_op_align_stats;
@@ -27,6 +27,10 @@ static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l)
     return 1 + a->rows.skip + (l < a->rows.class_at ? l : l - 1);
 }
 
+/* A variance below this share of the mean square may be nothing but rounding. */
+#define CAB_VARIANCE_ROUNDING 1e-14
+
+/* Blocks of CAB_ALIGN_ROWS rows. */
 static inline int64_t cab_align_blocks(const cab_tensor *pred)
 {
     return (cab_rows(pred) + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;

@@ -202,6 +202,13 @@ typedef struct cab_row_map {
 cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
                                   const cab_row_map *rows);
 
+/* 1 / var(x), the variance over all elements -> scalar F32; 0 if all of them are equal. No backward. */
+cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *x);
+
+/* mean of (pred - target)^2 / var(target), over all elements -> scalar F32: the share of the target's variance that pred does
+ * not explain. pred and target (B, L, D) of one dtype. The target gets no gradient. */
+cab_tensor *cab_relative_error(cab_graph *g, cab_tensor *pred, cab_tensor *target);
+
 /* ---- bridge_loss.c ----------------------------------------------------------------------------------------------- */
 
 /* w1 (hidden, in), b1 (hidden), w2 (out, hidden), b2 (out); biases may be NULL. */

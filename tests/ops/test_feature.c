@@ -5,12 +5,23 @@
 typedef struct shape {
     int64_t B, L, D;
     cab_feature_map map;
+    bool relative;
 } shape;
 
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    out[0] = cab_align_loss(g, in[0], in[1], s->map);
+    out[0] = s->relative ? cab_relative_error(g, in[0], in[1]) : cab_align_loss(g, in[0], in[1], s->map);
+}
+
+static double variance(const double *x, int64_t n)
+{
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i] / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        squares += (x[i] - sum) * (x[i] - sum) / (double)n;
+    return squares;
 }
 
 /* sum of exp over n elements, `stride` apart. */
@@ -48,18 +59,20 @@ static void reference(const check_case *c, double *const *in, double **out)
     map_target(s, in[1], psi);
     for (int64_t i = 0; i < n; i++)
         sum += (in[0][i] - psi[i]) * (in[0][i] - psi[i]);
-    out[0][0] = sum / (double)n;
+    out[0][0] = sum / (double)n / (s->relative ? variance(psi, n) : 1);
     free(psi);
 }
 
 static const struct {
     const char *name;
     cab_feature_map map;
-} maps[] = {{"none", CAB_MAP_NONE},
-            {"softmax features", CAB_MAP_SOFTMAX_FEATURES},
-            {"softmax tokens", CAB_MAP_SOFTMAX_TOKENS},
-            {"relu", CAB_MAP_RELU},
-            {"exp", CAB_MAP_EXP}};
+    bool relative;
+} maps[] = {{"none", CAB_MAP_NONE, false},
+            {"softmax features", CAB_MAP_SOFTMAX_FEATURES, false},
+            {"softmax tokens", CAB_MAP_SOFTMAX_TOKENS, false},
+            {"relu", CAB_MAP_RELU, false},
+            {"exp", CAB_MAP_EXP, false},
+            {"relative error", CAB_MAP_NONE, true}};
 
 /* The target is a frozen teacher's: given as a constant, so that any gradient to it would be a failure to record. */
 static check_case make_case(const char *name, const shape *s, check_kind target)
@@ -79,7 +92,8 @@ static void test_maps(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
         const shape shapes[] = {
-            {2, 5, 7, maps[i].map}, {1, 1, 3, maps[i].map}, {3, 4, 1, maps[i].map}, {1, 19, 2, maps[i].map}};
+            {2, 5, 7, maps[i].map, maps[i].relative}, {1, 1, 3, maps[i].map, maps[i].relative},
+            {3, 4, 1, maps[i].map, maps[i].relative}, {1, 19, 2, maps[i].map, maps[i].relative}};
         for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
             check_case c = make_case(maps[i].name, &shapes[j], CHECK_CONSTANT);
             check_run(&c);
@@ -92,7 +106,7 @@ static void test_pieces(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
-        const shape s = {2, 21, 1030, maps[i].map};
+        const shape s = {2, 21, 1030, maps[i].map, maps[i].relative};
         const int64_t n = s.B * s.L * s.D;
         check_case c = make_case(maps[i].name, &s, CHECK_CONSTANT);
         check_reference r = {0};
@@ -105,8 +119,9 @@ static void test_pieces(void **state)
         r.gradient[0] = check_doubles(n);
         reference(&c, r.in, r.out);
         map_target(&s, r.in[1], r.gradient[0]);
+        const double factor = 600.0 / (double)n / (s.relative ? variance(r.in[1], n) : 1);
         for (int64_t j = 0; j < n; j++)
-            r.gradient[0][j] = 600.0 / (double)n * (r.in[0][j] - r.gradient[0][j]);
+            r.gradient[0][j] = factor * (r.in[0][j] - r.gradient[0][j]);
         for (int low = 0; low < 2; low++) {
             check_variant v = {.dtype = low ? CAB_BF16 : CAB_F32, .isa = "v1", .view = true, .twice = true};
             check_one(&c, &v, &r);
@@ -120,7 +135,7 @@ static void test_large_scores(void **state)
 {
     (void)state;
     for (int tokens = 0; tokens < 2; tokens++) {
-        const shape s = {1, 6, 9, tokens ? CAB_MAP_SOFTMAX_TOKENS : CAB_MAP_SOFTMAX_FEATURES};
+        const shape s = {1, 6, 9, tokens ? CAB_MAP_SOFTMAX_TOKENS : CAB_MAP_SOFTMAX_FEATURES, false};
         check_case c = make_case("large", &s, CHECK_CONSTANT);
         c.in[1].low = -400;
         c.in[1].high = 400;
@@ -128,12 +143,36 @@ static void test_large_scores(void **state)
     }
 }
 
+/* A target without variance weighs nothing. */
+static void test_constant(void **state)
+{
+    (void)state;
+    const shape s = {1, 3, 5, CAB_MAP_NONE, true};
+    check_case c = make_case("constant", &s, CHECK_CONSTANT);
+    check_variant v = {.dtype = CAB_F32, .isa = "v1"};
+    check_graph k;
+    double *in[2] = {check_draw("pred", 0, 15, -1, 1, false), check_doubles(15)};
+    for (int i = 0; i < 15; i++)
+        in[1][i] = 0.7;
+    check_open(&c, &v, in, &k);
+    check_ok(cab_graph_plan(k.graph, NULL));
+    check_ok(cab_graph_run(k.graph));
+    double *got = check_read(k.graph, k.out[0][0], 1, 0);
+    assert_true(got[0] == 0);
+    free(got);
+    check_close(&k);
+    free(in[0]);
+    free(in[1]);
+}
+
 /* Tiles, parts of sequences and vectors of the GPU's kernels. */
 static void test_gpu(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
-        const shape shapes[] = {{4, 197, 192, maps[i].map}, {2, 600, 264, maps[i].map}, {3, 70, 1027, maps[i].map}};
+        const shape shapes[] = {{4, 197, 192, maps[i].map, maps[i].relative},
+                                {2, 600, 264, maps[i].map, maps[i].relative},
+                                {3, 70, 1027, maps[i].map, maps[i].relative}};
         for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
             const check_case c = make_case(maps[i].name, &shapes[j], CHECK_CONSTANT);
             gpu_compare(&c, 1e-5, 5e-3);
@@ -145,7 +184,7 @@ static void test_gpu(void **state)
 static void test_threads(void **state)
 {
     (void)state;
-    const shape s = {3, 50, 40, CAB_MAP_SOFTMAX_TOKENS};
+    const shape s = {3, 50, 40, CAB_MAP_SOFTMAX_TOKENS, false};
     check_case c = make_case("threads", &s, CHECK_CONSTANT);
     double *in[2] = {check_draw("threads", 0, 6000, -1, 1, false), check_draw("threads", 1, 6000, -1, 1, false)};
     double first = 0;
@@ -252,6 +291,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps),    cmocka_unit_test(test_pieces),
                                        cmocka_unit_test(test_gpu),     cmocka_unit_test(test_large_scores),
+                                       cmocka_unit_test(test_constant),
                                        cmocka_unit_test(test_threads), cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

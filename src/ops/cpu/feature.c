@@ -12,6 +12,7 @@ typedef struct loss {
     const cab_align_attributes *attributes;
     cab_feature_map map;
     float factor;             /* of pred - psi(target) in the gradient */
+    double scale;             /* of the loss */
     double *partial;          /* per block of rows */
     float *maximum, *inverse; /* softmax over tokens: per sequence and column */
 } loss;
@@ -24,6 +25,7 @@ static loss loss_of(const cab_node *node)
               .target = node->in[1],
               .attributes = attributes,
               .map = attributes->map,
+              .scale = node->in[2] != NULL ? (double)*(const float *)node->in[2]->data : 1.0,
               .partial = node->scratch};
     l.maximum = (float *)(l.partial + cab_align_blocks(pred));
     l.inverse = l.maximum + pred->shape[0] * cab_columns(pred);
@@ -165,7 +167,7 @@ static void compute(const loss *l, float *out, int threads)
     double total = 0.0;
     for (int64_t block = 0; block < blocks; block++)
         total += l->partial[block];
-    *out = (float)(total / ((double)rows * (double)D));
+    *out = (float)(l->scale * (total / ((double)rows * (double)D)));
 }
 
 cab_status CAB_ISA(cab_align_loss_forward)(const cab_node *node, cab_backend *backend)
@@ -181,7 +183,46 @@ cab_status CAB_ISA(cab_align_loss_backward)(const cab_node *node, cab_backend *b
     const float seed = node->gout[0] != NULL ? *(const float *)node->gout[0]->data : 0.0f;
     l.gradient = node->gin[0];
     l.add = node->accumulate & 1;
-    l.factor = (float)(2.0 * (double)seed / ((double)cab_rows(l.pred) * (double)cab_columns(l.pred)));
+    l.factor = (float)(2.0 * (double)seed * l.scale / ((double)cab_rows(l.pred) * (double)cab_columns(l.pred)));
     compute(&l, node->out[0]->data, backend->threads);
+    return CAB_OK;
+}
+
+/* Sum and sum of squares of a block of rows. */
+static void block_moments(const cab_tensor *x, int64_t block, double moments[2])
+{
+    const int64_t D = cab_columns(x), end = (block + 1) * CAB_ALIGN_ROWS, rows = cab_rows(x);
+    moments[0] = moments[1] = 0.0;
+    for (int64_t row = block * CAB_ALIGN_ROWS; row < end && row < rows; row++)
+        for (int64_t at = 0; at < D; at += CAB_PIECE) {
+            const int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
+            float buffer[CAB_PIECE];
+            const float *values = cab_row_in(x, row, at, n, buffer);
+            double sum = 0.0, squares = 0.0;
+#pragma omp simd reduction(+ : sum, squares)
+            for (int64_t i = 0; i < n; i++) {
+                sum += (double)values[i];
+                squares += (double)values[i] * (double)values[i];
+            }
+            moments[0] += sum;
+            moments[1] += squares;
+        }
+}
+
+cab_status CAB_ISA(cab_inverse_variance_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0];
+    const int64_t blocks = cab_align_blocks(x);
+    const double n = (double)cab_elements(x);
+    double(*moments)[2] = node->scratch, sum = 0.0, squares = 0.0;
+#pragma omp parallel for num_threads(backend->threads) schedule(static)
+    for (int64_t block = 0; block < blocks; block++)
+        block_moments(x, block, moments[block]);
+    for (int64_t block = 0; block < blocks; block++) {
+        sum += moments[block][0];
+        squares += moments[block][1];
+    }
+    const double variance = squares / n - sum / n * (sum / n);
+    *(float *)node->out[0]->data = variance > CAB_VARIANCE_ROUNDING * squares / n ? (float)(1.0 / variance) : 0.0f;
     return CAB_OK;
 }

@@ -49,6 +49,7 @@
     ROW(scan, BACKWARD, cab_scan_backward, cab_scan_backward_scratch)                                                  \
     ROW(align_loss, FORWARD, cab_align_loss_forward, cab_align_loss_scratch)                                           \
     ROW(align_loss, BACKWARD, cab_align_loss_backward, cab_align_loss_scratch)                                         \
+    ROW(inverse_variance, FORWARD, cab_inverse_variance_forward, cab_inverse_variance_scratch)                         \
     ROW(head_loss, FORWARD, cab_head_loss_forward, cab_head_loss_scratch)                                              \
     ROW(head_loss, BACKWARD, cab_head_loss_backward, cab_head_loss_scratch)                                            \
     ROW(adamw, FORWARD, cab_adamw_forward, cab_adamw_scratch)                                                          \

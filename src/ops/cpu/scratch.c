@@ -118,6 +118,12 @@ size_t cab_align_loss_scratch(const cab_node *node, const cab_backend *backend)
     return bytes;
 }
 
+size_t cab_inverse_variance_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return (size_t)cab_align_blocks(node->in[0]) * 2 * sizeof(double);
+}
+
 size_t cab_head_loss_scratch(const cab_node *node, const cab_backend *backend)
 {
     const cab_head_workspace w = cab_head_workspace_of(node);

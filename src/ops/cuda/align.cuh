@@ -48,6 +48,7 @@ struct align_term {
     int64_t target_L, class_at, skip;
     bool mapped;
     const float *seed; /* NULL: zero */
+    const float *scale; /* of the loss; NULL: 1 */
     double *partial;   /* per block */
     int64_t earlier;   /* blocks of launches before this one that left theirs in front of it */
     float *out;
@@ -70,6 +71,7 @@ struct align_term {
     {
         describe_target(target, attributes);
         earlier = 0;
+        scale = NULL;
         seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
         out = (float *)node->out[0]->data;
         ticket = cab_cuda_of(backend)->ticket;
@@ -85,7 +87,7 @@ struct align_term {
     /* Of pred - psi(target) in the gradient. */
     __device__ __forceinline__ float factor() const
     {
-        const double weight = seed != NULL ? (double)*seed : 0.0;
+        const double weight = (seed != NULL ? (double)*seed : 0.0) * (scale != NULL ? (double)*scale : 1.0);
         return (float)(2.0 * weight / ((double)(B * L) * (double)D));
     }
 
@@ -105,7 +107,7 @@ struct align_term {
             sum += __ldcg(partial + i);
         const double total = block_total(sum, shared.sums);
         if (threadIdx.x == 0)
-            *out = (float)(total / ((double)(B * L) * (double)D));
+            *out = (float)((scale != NULL ? (double)*scale : 1.0) * (total / ((double)(B * L) * (double)D)));
     }
 
     __device__ __forceinline__ void finish(float squares, bool last_launch = true) const

@@ -335,6 +335,7 @@ template <typename T> static cab_status run(const cab_node *node, cab_backend *b
     a.gradient = rows<T>(gradient);
     a.add = node->accumulate & 1;
     a.describe(node, target, attributes, backend);
+    a.scale = node->in[2] != NULL ? (const float *)node->in[2]->data : NULL;
     a.partial = (double *)node->scratch;
     const bool wide = fits_vec<T, WIDE<T>>(a.pred.data, a.pred.ld, a.D) &&
                       fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D) &&
@@ -354,5 +355,95 @@ extern "C" cab_status cab_align_loss_backward_cuda(const cab_node *node, cab_bac
 {
     cab_status status;
     BY_DTYPE(node->in[0]->dtype, status = run<T>(node, backend));
+    return status;
+}
+
+/* ---- 1 / var(x) ------------------------------------------------------------------------------------------------------- */
+
+template <typename T> struct moments_of {
+    rows_of<const T> x;
+    int64_t rows, columns;
+    double2 *partial; /* per block: sum and sum of squares */
+    float *out;
+    unsigned *ticket;
+};
+
+/* Adds up over the block; thread 0 gets it. Shared memory may be used again behind it. */
+__device__ __forceinline__ double2 block_moments(double2 mine, double (&shared)[ALIGN_WARPS])
+{
+    mine.x = block_total(mine.x, shared);
+    __syncthreads();
+    mine.y = block_total(mine.y, shared);
+    __syncthreads();
+    return mine;
+}
+
+/* A block takes every gridDim.x-th row; the block that arrives last adds the sums of all in order. */
+template <typename T, int N> static __global__ void __launch_bounds__(ALIGN_THREADS) inverse_variance(moments_of<T> m)
+{
+    __shared__ double shared[ALIGN_WARPS];
+    __shared__ bool last;
+    double2 mine = make_double2(0.0, 0.0);
+    for (int64_t row = blockIdx.x; row < m.rows; row += gridDim.x)
+        for (int64_t at = threadIdx.x * (int64_t)N; at < m.columns; at += ALIGN_THREADS * N) {
+            float values[N];
+            load_floats(m.x.at(row, at), values);
+#pragma unroll
+            for (int i = 0; i < N; i++) {
+                mine.x += (double)values[i];
+                mine.y += (double)values[i] * (double)values[i];
+            }
+        }
+    mine = block_moments(mine, shared);
+    if (threadIdx.x == 0)
+        m.partial[blockIdx.x] = mine;
+    if (!arrives_last(m.ticket, last))
+        return;
+    double2 sum = make_double2(0.0, 0.0);
+    for (int64_t i = threadIdx.x; i < gridDim.x; i += ALIGN_THREADS) {
+        const double2 other = __ldcg(m.partial + i);
+        sum.x += other.x;
+        sum.y += other.y;
+    }
+    sum = block_moments(sum, shared);
+    if (threadIdx.x > 0)
+        return;
+    const double n = (double)m.rows * (double)m.columns, variance = sum.y / n - sum.x / n * (sum.x / n);
+    *m.out = variance > CAB_VARIANCE_ROUNDING * sum.y / n ? (float)(1.0 / variance) : 0.0f;
+}
+
+static int64_t moment_blocks(const cab_tensor *x)
+{
+    const int64_t rows = cab_rows(x);
+    return rows < MAX_ROW_BLOCKS ? rows : MAX_ROW_BLOCKS;
+}
+
+extern "C" size_t cab_inverse_variance_scratch_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return (size_t)moment_blocks(node->in[0]) * sizeof(double2);
+}
+
+template <typename T> static cab_status run_moments(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0];
+    const moments_of<T> m = {rows<const T>(x),
+                             cab_rows(x),
+                             cab_columns(x),
+                             (double2 *)node->scratch,
+                             (float *)node->out[0]->data,
+                             cab_cuda_of(backend)->ticket};
+    const unsigned blocks = (unsigned)moment_blocks(x);
+    if (fits_vec<T, WIDE<T>>(m.x.data, m.x.ld, m.columns))
+        inverse_variance<T, WIDE<T>><<<blocks, ALIGN_THREADS, 0, stream_of(backend)>>>(m);
+    else
+        inverse_variance<T, 1><<<blocks, ALIGN_THREADS, 0, stream_of(backend)>>>(m);
+    return cab_cuda_launched("inverse_variance");
+}
+
+extern "C" cab_status cab_inverse_variance_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = run_moments<T>(node, backend));
     return status;
 }

@@ -61,6 +61,7 @@ extern "C" {
     ROW(scan_of_product, BACKWARD, cab_scan_backward_cuda, cab_fits_all, cab_scan_backward_scratch_cuda)               \
     ROW(align_loss, FORWARD, cab_align_loss_forward_cuda, cab_fits_all, cab_align_scratch_cuda)                        \
     ROW(align_loss, BACKWARD, cab_align_loss_backward_cuda, cab_fits_all, cab_align_scratch_cuda)                      \
+    ROW(inverse_variance, FORWARD, cab_inverse_variance_forward_cuda, cab_fits_all, cab_inverse_variance_scratch_cuda) \
     ROW(align_stats, FORWARD, cab_align_stats_forward_cuda, cab_fits_all, cab_no_scratch)                              \
     ROW(bridge_loss, FORWARD, cab_bridge_loss_cuda, cab_bridge_loss_fits_cuda, cab_bridge_loss_scratch_cuda)           \
     ROW(bridge_loss, BACKWARD, cab_bridge_loss_cuda, cab_bridge_loss_fits_cuda, cab_bridge_loss_scratch_cuda)          \
