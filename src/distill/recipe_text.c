@@ -63,7 +63,7 @@ static cab_status text_check(const cab_recipe *recipe)
         return cab_fail(CAB_EARG,
                         "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
                         "set student.architecture to %s",
-                        cab_student_of(recipe)->arch->name, cab_student_for(&cab_recipe_images)->arch->name);
+                        cab_student_of(recipe)->name, cab_student_for(&cab_recipe_images)->name);
     return CAB_OK;
 }
 

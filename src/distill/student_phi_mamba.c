@@ -3,10 +3,16 @@
 #include "distill/students.h"
 #include "models/architectures.h"
 
-static cab_status derive(const cab_student_source *source, cab_config *c)
+static bool is(const cab_model *model)
+{
+    return model->arch == &cab_arch_phi_mamba;
+}
+
+static cab_status derive(const cab_student_source *source, const cab_arch **arch, cab_config *c)
 {
     const struct cab_recipe_student *s = &source->recipe->student;
     const cab_config *t = &source->teacher->config;
+    *arch = &cab_arch_phi_mamba;
     *c = (cab_config){.vocab_size = t->vocab_size,
                       .d_model = cab_student_chosen(s->d_model, t->d_model),
                       .n_layer = cab_student_chosen(s->n_layer, t->n_layer),
@@ -35,10 +41,11 @@ static const cab_student_default defaults[] = {{NULL, NULL}};
 static const char *const keys[] = {"init.fold", "init.gate_open", "init.skip", "init.std", NULL};
 
 const cab_student cab_student_phi_mamba = {
-    .arch = &cab_arch_phi_mamba,
+    .name = "phi-mamba",
     .domain = &cab_recipe_text,
     .defaults = defaults,
     .keys = keys,
+    .is = is,
     .derive = derive,
     .initialise = initialise,
 };

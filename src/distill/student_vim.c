@@ -5,10 +5,16 @@
 
 enum { STATES = 16, RANK_SHARE = 16 };
 
-static cab_status derive(const cab_student_source *source, cab_config *c)
+static bool is(const cab_model *model)
+{
+    return model->arch == &cab_arch_vim;
+}
+
+static cab_status derive(const cab_student_source *source, const cab_arch **arch, cab_config *c)
 {
     const struct cab_recipe_student *s = &source->recipe->student;
     const cab_config *t = &source->teacher->config;
+    *arch = &cab_arch_vim;
     *c = (cab_config){.d_model = cab_student_chosen(s->d_model, t->d_model),
                       .n_layer = cab_student_chosen(s->n_layer, t->n_layer),
                       .d_state = cab_student_chosen(s->d_state, STATES),
@@ -49,10 +55,11 @@ static const char *const keys[] = {"student.expand",     "student.dt_rank", "stu
                                    "student.patch_size", "student.classes", NULL};
 
 const cab_student cab_student_vim = {
-    .arch = &cab_arch_vim,
+    .name = "vim",
     .domain = &cab_recipe_images,
     .defaults = defaults,
     .keys = keys,
+    .is = is,
     .derive = derive,
     .initialise = initialise,
 };

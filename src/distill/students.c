@@ -27,6 +27,14 @@ const cab_student *cab_student_for(const cab_recipe_domain *domain)
     return students[i];
 }
 
+const cab_student *cab_student_of_model(const cab_model *model)
+{
+    for (size_t i = 0; i < sizeof students / sizeof *students; i++)
+        if (students[i]->is(model))
+            return students[i];
+    return NULL;
+}
+
 int cab_student_chosen(int64_t value, int fallback)
 {
     return value > 0 ? (int)value : fallback;
@@ -51,11 +59,11 @@ static cab_status check_fits(const cab_arch *arch, const cab_config *config, cab
 cab_status cab_student_create(const cab_student_source *source, cab_backend *backend, cab_precision precision,
                               cab_model **student)
 {
-    const cab_student *row = cab_student_of(source->recipe);
+    const cab_arch *arch = NULL;
     cab_config config = {0};
-    CAB_TRY(row->derive(source, &config));
-    CAB_TRY(check_fits(row->arch, &config, backend, precision));
-    return cab_model_create(row->arch, &config, backend, precision, student);
+    CAB_TRY(cab_student_of(source->recipe)->derive(source, &arch, &config));
+    CAB_TRY(check_fits(arch, &config, backend, precision));
+    return cab_model_create(arch, &config, backend, precision, student);
 }
 
 cab_status cab_student_initialise(cab_model *student, const cab_student_source *source)
@@ -65,7 +73,7 @@ cab_status cab_student_initialise(cab_model *student, const cab_student_source *
 
 cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool trainable, cab_model **student)
 {
-    const cab_student *row = cab_student_for(&cab_recipe_text);
+    const cab_arch *arch = NULL;
     cab_student_source source = {.teacher = teacher, .seq_len = teacher->config.max_length};
     cab_recipe *recipe = NULL;
     cab_config config = {0};
@@ -75,8 +83,8 @@ cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool tra
     CAB_TRY(cab_recipe_new(&recipe));
     recipe->student.n_layer = n_layer;
     source.recipe = recipe;
-    CAB_GOTO(row->derive(&source, &config));
-    CAB_GOTO(cab_model_create_as(row->arch, &config, teacher->backend, teacher->precision, trainable, student));
+    CAB_GOTO(cab_student_for(&cab_recipe_text)->derive(&source, &arch, &config));
+    CAB_GOTO(cab_model_create_as(arch, &config, teacher->backend, teacher->precision, trainable, student));
     status = cab_model_randomise(*student);
     if (status != CAB_OK) {
         cab_model_free(*student);

@@ -1,6 +1,6 @@
-/* students.h - the kinds of students, a row each: what a student reads, the defaults of its recipe, how its sizes
- * follow from teacher and recipe, and how its parameters begin. The student's architecture (src/models/) says what it
- * computes, and has its taps and its decoding state. student_list.h lists the rows. */
+/* students.h - the kinds of students, a row each: what a student reads, the defaults of its recipe, how its architecture
+ * and sizes follow from teacher and recipe, and how its parameters begin. The architecture (src/models/) says what a
+ * student computes, and has its taps and its decoding state. student_list.h lists the rows. */
 #ifndef CAB_DISTILL_STUDENTS_H
 #define CAB_DISTILL_STUDENTS_H
 
@@ -22,12 +22,14 @@ typedef struct cab_student_default {
 } cab_student_default;
 
 typedef struct cab_student {
-    const cab_arch *arch;
+    const char *name;                    /* its word in student.architecture */
     const cab_recipe_domain *domain;     /* what it reads: text or images */
     const cab_student_default *defaults; /* of recipe keys whose default is another for this student; key NULL ends */
     const char *const *keys;             /* recipe keys that only this student has; NULL ends */
-    /* Sets the sizes of a new student. CAB_ESHAPE if recipe and teacher contradict one another. */
-    cab_status (*derive)(const cab_student_source *source, cab_config *config);
+    /* Whether a model is of this kind. */
+    bool (*is)(const cab_model *model);
+    /* Sets architecture and sizes of a new student. CAB_ESHAPE if recipe and teacher contradict one another. */
+    cab_status (*derive)(const cab_student_source *source, const cab_arch **arch, cab_config *config);
     /* Fills all parameters of a new student as recipe->init says, and logs (cab_log_info()) what was copied of the
      * teacher. */
     cab_status (*initialise)(cab_model *student, const cab_student_source *source);
@@ -37,6 +39,8 @@ typedef struct cab_student {
 const cab_student *cab_student_of(const cab_recipe *recipe);
 /* Row `index`; NULL past the last. */
 const cab_student *cab_student_at(unsigned index);
+/* The kind of student that a model is; NULL: of none. */
+const cab_student *cab_student_of_model(const cab_model *model);
 /* The first student that reads this domain. */
 const cab_student *cab_student_for(const cab_recipe_domain *domain);
 

@@ -32,7 +32,7 @@ static cab_status run_open_models(const cab_recipe *r, cab_run *run)
     if (of_teacher != run->domain)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
                         r->teacher.path, run->teacher->arch->name, of_teacher->recipes->name,
-                        cab_student_for(of_teacher->recipes)->arch->name);
+                        cab_student_for(of_teacher->recipes)->name);
     return CAB_OK;
 }
 
