@@ -372,8 +372,7 @@ void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, ch
     snprintf(out + used, size - used, "%s", option->help);
     for (unsigned i = 0; cab_student_at(i) && strcmp(key, "student.architecture") == 0; i++) {
         used = strlen(out);
-        snprintf(out + used, size - used, "; %s reads %s", cab_student_at(i)->name,
-                 cab_student_at(i)->domain->name);
+        snprintf(out + used, size - used, "; %s reads %s", cab_student_at(i)->name, cab_student_at(i)->domain->name);
     }
     for (unsigned i = 0; cab_student_at(i); i++)
         for (const cab_student_default *d = cab_student_at(i)->defaults; d->key; d++) {
@@ -643,8 +642,7 @@ static cab_status check_student(const cab_recipe *recipe, const cab_student *oth
         size_t offset = 0;
         const cab_option *option = find_option(other->keys[i], &offset);
         if (option && !cab_option_at_default(option, (const char *)recipe + offset))
-            return cab_fail(CAB_EARG, "%s is of %s, the student is %s", other->keys[i], other->name,
-                            student->name);
+            return cab_fail(CAB_EARG, "%s is of %s, the student is %s", other->keys[i], other->name, student->name);
     }
     return CAB_OK;
 }

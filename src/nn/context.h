@@ -15,7 +15,8 @@ typedef struct cab_taps {
     cab_tensor **mixer_in;    /* (B, L, D): what the layer's mixers read, behind the norm */
     cab_tensor **mixer_out;   /* (B, L, D): the sum of what they give, before its own norm or scale */
     cab_tensor **query_back, **key_back; /* of the second direction, rows in the order of the tokens */
-    cab_tensor **decay, **decay_back;    /* state-space mixers: what the decay comes from, a_log or dt (B, L, H), dt (B, L, E) */
+    cab_tensor **decay,
+        **decay_back; /* state-space mixers: what the decay comes from, a_log or dt (B, L, H), dt (B, L, E) */
 } cab_taps;
 
 typedef enum cab_tap {

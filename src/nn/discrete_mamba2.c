@@ -25,7 +25,8 @@ static cab_tensor *conv_step(cab_graph *g, const cab_discrete_mamba2 *m, cab_ten
     return cab_conv1d_step(g, xbc, m->conv_w, m->conv_b, window, false);
 }
 
-cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m, cab_tensor *u)
+cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m,
+                                       cab_tensor *u)
 {
     const bool step = context->position != NULL;
     const int64_t head = (int64_t)(m->d_inner / m->n_head) * m->d_state;

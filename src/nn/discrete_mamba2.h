@@ -22,6 +22,7 @@ typedef struct cab_discrete_mamba2 {
 
 /* u (B, L, D) -> (B, L, D); of a context with a position one token, its state kept in the graph. Taps, all after the
  * convolution: query C and key B (B, L, G N), value x (B, L, E), decay a_log (B, L, H); views. */
-cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m, cab_tensor *u);
+cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m,
+                                       cab_tensor *u);
 
 #endif

@@ -91,9 +91,10 @@ static void test_maps(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
-        const shape shapes[] = {
-            {2, 5, 7, maps[i].map, maps[i].relative}, {1, 1, 3, maps[i].map, maps[i].relative},
-            {3, 4, 1, maps[i].map, maps[i].relative}, {1, 19, 2, maps[i].map, maps[i].relative}};
+        const shape shapes[] = {{2, 5, 7, maps[i].map, maps[i].relative},
+                                {1, 1, 3, maps[i].map, maps[i].relative},
+                                {3, 4, 1, maps[i].map, maps[i].relative},
+                                {1, 19, 2, maps[i].map, maps[i].relative}};
         for (size_t j = 0; j < sizeof shapes / sizeof *shapes; j++) {
             check_case c = make_case(maps[i].name, &shapes[j], CHECK_CONSTANT);
             check_run(&c);
@@ -289,9 +290,9 @@ static void test_golden(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps),    cmocka_unit_test(test_pieces),
-                                       cmocka_unit_test(test_gpu),     cmocka_unit_test(test_large_scores),
-                                       cmocka_unit_test(test_constant),
-                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_golden)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_maps),     cmocka_unit_test(test_pieces),
+                                       cmocka_unit_test(test_gpu),      cmocka_unit_test(test_large_scores),
+                                       cmocka_unit_test(test_constant), cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_golden)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
