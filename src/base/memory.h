@@ -18,6 +18,10 @@ cab_status cab_strdup(char **out, const char *text);
 
 void cab_free(void *block);
 
+/* The whole pages within data[0..size) of a file mapped to be read are no longer counted as this process's memory; touched again, they
+ * come from the file again. */
+void cab_pages_forget(const void *data, size_t size);
+
 /* cab_alloc() for typed pointers: CAB_NEW(&array, n, "labels"). */
 #define CAB_NEW(pointer, count, what) cab_alloc((void **)(pointer), (count), sizeof **(pointer), (what))
 #define CAB_GROW(pointer, capacity, needed, what)                                                                      \

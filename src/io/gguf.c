@@ -5,11 +5,10 @@
  *             number (u64) and they themselves
  *   tensors   name (string), dimensions (u32), each of them (u64, innermost first), type (u32), offset (u64) from the body
  *   the body  after padding to general.alignment (32 unless it is stated); each tensor begins at a multiple of that */
-#include "io/gguf.h"
-
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "io/gguf_internal.h"
 #include "tensor/blocks.h"
 
 #include <inttypes.h>
@@ -22,30 +21,10 @@ enum {
     PAIRS_MAX = 1 << 16,    /* that many keys, */
     TENSORS_MAX = 1 << 16,  /* tensors, */
     ELEMENTS_MAX = 1 << 21, /* and elements of an array: eight times the largest vocabulary known */
-    DIMS_MAX = 4,
-    DEFAULT_ALIGNMENT = 32,
     ALIGNMENT_MAX = 1 << 16
 };
 
-/* Types of metadata. */
-enum {
-    TYPE_U8,
-    TYPE_I8,
-    TYPE_U16,
-    TYPE_I16,
-    TYPE_U32,
-    TYPE_I32,
-    TYPE_F32,
-    TYPE_BOOL,
-    TYPE_STRING,
-    TYPE_ARRAY,
-    TYPE_U64,
-    TYPE_I64,
-    TYPE_F64,
-    TYPES
-};
-
-static const size_t type_bytes[TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+static const size_t type_bytes[CAB_GGUF_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
 
 /* ggml's types of tensors, by their number. */
 static const struct {
@@ -64,6 +43,14 @@ static const struct {
     [29] = {"IQ1_M", CAB_DTYPES},  [30] = {"BF16", CAB_BF16},      [34] = {"TQ1_0", CAB_DTYPES},
     [35] = {"TQ2_0", CAB_DTYPES},  [39] = {"MXFP4", CAB_DTYPES},
 };
+
+uint32_t cab_gguf_tensor_type(cab_dtype dtype)
+{
+    uint32_t type = 0;
+    while (stored_types[type].name == NULL || stored_types[type].dtype != dtype)
+        type++;
+    return type;
+}
 
 struct cab_gguf {
     cab_map map; /* empty when parsed from memory */
@@ -116,28 +103,28 @@ static cab_status take_string(cursor *c, uint64_t most, const char **text, size_
 static json_object *whole_number(const uint8_t *bytes, uint32_t type)
 {
     switch (type) {
-    case TYPE_U8:
+    case CAB_GGUF_U8:
         return json_object_new_int64(bytes[0]);
-    case TYPE_I8:
+    case CAB_GGUF_I8:
         return json_object_new_int64((int8_t)bytes[0]);
-    case TYPE_BOOL:
+    case CAB_GGUF_BOOL:
         return json_object_new_boolean(bytes[0] != 0);
-    case TYPE_U16:
-    case TYPE_I16: {
+    case CAB_GGUF_U16:
+    case CAB_GGUF_I16: {
         uint16_t v;
         memcpy(&v, bytes, sizeof v);
-        return json_object_new_int64(type == TYPE_U16 ? (int64_t)v : (int16_t)v);
+        return json_object_new_int64(type == CAB_GGUF_U16 ? (int64_t)v : (int16_t)v);
     }
-    case TYPE_U32:
-    case TYPE_I32: {
+    case CAB_GGUF_U32:
+    case CAB_GGUF_I32: {
         uint32_t v;
         memcpy(&v, bytes, sizeof v);
-        return json_object_new_int64(type == TYPE_U32 ? (int64_t)v : (int32_t)v);
+        return json_object_new_int64(type == CAB_GGUF_U32 ? (int64_t)v : (int32_t)v);
     }
     default: { /* 64 bits */
         uint64_t v;
         memcpy(&v, bytes, sizeof v);
-        return type == TYPE_U64 ? json_object_new_uint64(v) : json_object_new_int64((int64_t)v);
+        return type == CAB_GGUF_U64 ? json_object_new_uint64(v) : json_object_new_int64((int64_t)v);
     }
     }
 }
@@ -146,10 +133,10 @@ static json_object *number(const uint8_t *bytes, uint32_t type)
 {
     float single;
     double value;
-    if (type != TYPE_F32 && type != TYPE_F64)
+    if (type != CAB_GGUF_F32 && type != CAB_GGUF_F64)
         return whole_number(bytes, type);
     memcpy(&single, bytes, sizeof single);
-    if (type == TYPE_F64)
+    if (type == CAB_GGUF_F64)
         memcpy(&value, bytes, sizeof value);
     else
         value = (double)single;
@@ -163,7 +150,7 @@ static cab_status take_scalar(cursor *c, uint32_t type, const char *what, json_o
     const char *text = NULL;
     size_t length = 0;
     *out = NULL;
-    if (type == TYPE_STRING) {
+    if (type == CAB_GGUF_STRING) {
         CAB_TRY(take_string(c, INT32_MAX, &text, &length, what));
         *out = json_object_new_string_len(text, (int)length);
         return *out != NULL ? CAB_OK : cab_fail(CAB_ENOMEM, "%s: no memory for its metadata", c->file);
@@ -179,7 +166,7 @@ static cab_status take_array(cursor *c, const char *what, json_object **out)
     uint64_t count = 0;
     CAB_TRY(take(c, &type, sizeof type, what));
     CAB_TRY(take(c, &count, sizeof count, what));
-    if (type >= TYPES || type == TYPE_ARRAY)
+    if (type >= CAB_GGUF_TYPES || type == CAB_GGUF_ARRAY)
         return cab_fail(CAB_EFORMAT, "%s: %s is an array of type %" PRIu32 ", expected numbers or strings", c->file,
                         what, type);
     if (count > ELEMENTS_MAX)
@@ -214,10 +201,10 @@ static cab_status take_pair(cursor *c, json_object *root)
     if (json_object_object_get_ex(root, key, NULL))
         return cab_fail(CAB_EFORMAT, "%s: the key \"%s\" stands there twice", c->file, what);
     CAB_TRY(take(c, &type, sizeof type, what));
-    if (type >= TYPES)
+    if (type >= CAB_GGUF_TYPES)
         return cab_fail(CAB_EFORMAT, "%s: \"%s\" is of type %" PRIu32 ", expected 0 to %d", c->file, what, type,
-                        TYPES - 1);
-    cab_status status = type == TYPE_ARRAY ? take_array(c, what, &value) : take_scalar(c, type, what, &value);
+                        CAB_GGUF_TYPES - 1);
+    cab_status status = type == CAB_GGUF_ARRAY ? take_array(c, what, &value) : take_scalar(c, type, what, &value);
     if (status != CAB_OK || value == NULL) {
         json_object_put(value);
         return status;
@@ -234,9 +221,9 @@ static cab_status take_shape(cursor *c, cab_safetensors_entry *entry)
     uint32_t n_dim = 0;
     uint64_t size = 0;
     CAB_TRY(take(c, &n_dim, sizeof n_dim, "a tensor's shape"));
-    if (n_dim > DIMS_MAX)
+    if (n_dim > CAB_GGUF_DIMS)
         return cab_fail(CAB_EFORMAT, "%s: tensor \"%s\": %" PRIu32 " dimensions, expected at most %d", c->file,
-                        entry->name, n_dim, DIMS_MAX);
+                        entry->name, n_dim, CAB_GGUF_DIMS);
     entry->n_dim = (int)n_dim;
     for (int i = 0; i < entry->n_dim; i++) {
         CAB_TRY(take(c, &size, sizeof size, "a tensor's shape"));
@@ -323,12 +310,12 @@ static cab_status take_tensors(cab_gguf *g, cursor *c, uint64_t count)
 {
     cab_status status;
     uint64_t *offsets = NULL;
-    int64_t alignment = DEFAULT_ALIGNMENT;
+    int64_t alignment = CAB_GGUF_ALIGNMENT;
     /* A tensor is described by 24 bytes at least. */
     if (count > TENSORS_MAX || count > (c->size - c->at) / 24)
         return cab_fail(CAB_EFORMAT, "%s: %" PRIu64 " tensors in the %zu bytes left, at most %d are allowed", c->file,
                         count, c->size - c->at, TENSORS_MAX);
-    CAB_TRY(cab_json_int_or(&g->metadata, NULL, "general.alignment", 1, ALIGNMENT_MAX, DEFAULT_ALIGNMENT, &alignment));
+    CAB_TRY(cab_json_int_or(&g->metadata, NULL, "general.alignment", 1, ALIGNMENT_MAX, CAB_GGUF_ALIGNMENT, &alignment));
     g->capacity = (size_t)count;
     CAB_GOTO(CAB_NEW(&offsets, (size_t)count, "the tensors of a file"));
     CAB_GOTO(CAB_NEW(&g->entries, (size_t)count, "the tensors of a file"));

@@ -7,59 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_BYTES = 96 }; /* of a tensor, as in tensor.h */
-
 /* ---- tables ------------------------------------------------------------------------------------------------------- */
-
-/* A name of the file ("%d": the layer) and transformers'; both are followed by ".weight" or ".bias". */
-typedef struct name_pair {
-    const char *gguf, *transformers;
-} name_pair;
-
-static const name_pair common_names[] = {
-    {"token_embd", "model.embed_tokens"},
-    {"output_norm", "model.norm"},
-    {"output", "lm_head"},
-    {"blk.%d.attn_norm", "model.layers.%d.input_layernorm"},
-    {"blk.%d.attn_q", "model.layers.%d.self_attn.q_proj"},
-    {"blk.%d.attn_k", "model.layers.%d.self_attn.k_proj"},
-    {"blk.%d.attn_v", "model.layers.%d.self_attn.v_proj"},
-    {"blk.%d.attn_output", "model.layers.%d.self_attn.o_proj"},
-    {"blk.%d.attn_q_norm", "model.layers.%d.self_attn.q_norm"},
-    {"blk.%d.attn_k_norm", "model.layers.%d.self_attn.k_norm"},
-    {"blk.%d.ffn_norm", "model.layers.%d.post_attention_layernorm"},
-    {"blk.%d.ffn_gate", "model.layers.%d.mlp.gate_proj"},
-    {"blk.%d.ffn_up", "model.layers.%d.mlp.up_proj"},
-    {"blk.%d.ffn_down", "model.layers.%d.mlp.down_proj"},
-    {NULL, NULL},
-};
-
-static const name_pair gemma_names[] = {
-    {"blk.%d.ffn_norm", "model.layers.%d.pre_feedforward_layernorm"},
-    {"blk.%d.post_attention_norm", "model.layers.%d.post_attention_layernorm"},
-    {"blk.%d.post_ffw_norm", "model.layers.%d.post_feedforward_layernorm"},
-    {NULL, NULL},
-};
-
-static const name_pair olmo2_names[] = {
-    {"blk.%d.post_attention_norm", "model.layers.%d.post_attention_layernorm"},
-    {"blk.%d.post_ffw_norm", "model.layers.%d.post_feedforward_layernorm"},
-    {NULL, NULL},
-};
-
-static const name_pair phi3_names[] = {
-    {"blk.%d.attn_qkv", "model.layers.%d.self_attn.qkv_proj"},
-    {"blk.%d.ffn_up", "model.layers.%d.mlp.gate_up_proj"},
-    {NULL, NULL},
-};
-
-static const name_pair starcoder2_names[] = {
-    {"blk.%d.ffn_up", "model.layers.%d.mlp.c_fc"},
-    {"blk.%d.ffn_down", "model.layers.%d.mlp.c_proj"},
-    {NULL, NULL},
-};
-
-static const name_pair no_names[] = {{NULL, NULL}};
 
 /* Keys of the file, behind "<architecture>.", and of config.json. */
 typedef struct key_pair {
@@ -98,49 +46,26 @@ static const key_pair keys[] = {
     {"vocab_size", NULL}, /* the embedding's rows say it */
 };
 
-/* One architecture of llama.cpp. constants: more of config.json, as JSON. */
-typedef struct family {
-    const char *name, *model_type;
-    const name_pair *names; /* before the common ones */
-    bool permuted;          /* rows of q and k are in the order of rotated pairs */
-    bool norms_plus_one;    /* norms' weights are stored as 1 + w */
-    int wide_layers; /* a model of so many layers scales attention by hidden_size / heads, not by the head's width */
-    const char *constants;
-} family;
-
-static const family families[] = {
-    {"llama", "llama", no_names, true, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"qwen2", "qwen2", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"qwen3", "qwen3", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"gemma3", "gemma3_text", gemma_names, false, true, 62,
-     "{\"hidden_activation\": \"gelu_pytorch_tanh\", \"rope_local_base_freq\": 10000.0, \"sliding_window_pattern\": "
-     "6}"},
-    {"granite", "granite", no_names, true, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"olmo2", "olmo2", olmo2_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"phi3", "phi3", phi3_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
-    {"smollm3", "smollm3", no_names, true, false, 0, "{\"hidden_act\": \"silu\", \"no_rope_layer_interval\": 4}"},
-    {"starcoder2", "starcoder2", starcoder2_names, false, false, 0,
-     "{\"hidden_act\": \"gelu_pytorch_tanh\", \"use_bias\": true}"},
-};
-
 /* Vectors of factors for the frequencies of the rotary embedding: no tensors to transformers. */
 static const char *const factor_tensors[] = {"rope_freqs.weight", "rope_factors_short.weight",
                                              "rope_factors_long.weight"};
 
 /* ---- configuration ------------------------------------------------------------------------------------------------ */
 
-static cab_status find_family(const cab_json *metadata, const family **out)
+static cab_status find_family(const cab_json *metadata, const cab_gguf_family **out)
 {
     const char *name = NULL;
     char known[256] = "";
     size_t used = 0;
     CAB_TRY(cab_json_string(metadata, NULL, "general.architecture", &name));
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        if (strcmp(families[i].name, name) == 0) {
-            *out = &families[i];
+    for (const cab_gguf_family *f = cab_gguf_families; f->name != NULL; f++) {
+        if (f->constants == NULL)
+            continue;
+        if (strcmp(f->name, name) == 0) {
+            *out = f;
             return CAB_OK;
         }
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i > 0 ? ", " : "", families[i].name);
+        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", used > 0 ? ", " : "", f->name);
     }
     return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%.64s\" is not read from GGUF files; supported are %s",
                     metadata->name, name, known);
@@ -155,7 +80,7 @@ static const key_pair *find_key(const char *suffix)
 }
 
 /* Every key of the architecture, or a refusal. */
-static cab_status copy_keys(const cab_json *metadata, const family *f, json_object *config)
+static cab_status copy_keys(const cab_json *metadata, const cab_gguf_family *f, json_object *config)
 {
     const size_t n = strlen(f->name);
     json_object_object_foreach(metadata->root, key, value)
@@ -172,7 +97,7 @@ static cab_status copy_keys(const cab_json *metadata, const family *f, json_obje
     return CAB_OK;
 }
 
-static cab_status add_constants(const family *f, const cab_json *metadata, json_object *config)
+static cab_status add_constants(const cab_gguf_family *f, const cab_json *metadata, json_object *config)
 {
     json_object *constants = json_tokener_parse(f->constants);
     if (constants == NULL)
@@ -188,14 +113,16 @@ static cab_status add_constants(const family *f, const cab_json *metadata, json_
 }
 
 /* The getters of json.h, of "<architecture>.<suffix>". */
-static cab_status int_of(const cab_json *metadata, const family *f, const char *suffix, int64_t fallback, int64_t *out)
+static cab_status int_of(const cab_json *metadata, const cab_gguf_family *f, const char *suffix, int64_t fallback,
+                         int64_t *out)
 {
     char key[128];
     snprintf(key, sizeof key, "%s.%s", f->name, suffix);
     return cab_json_int_or(metadata, NULL, key, 0, INT32_MAX, fallback, out);
 }
 
-static cab_status number_of(const cab_json *metadata, const family *f, const char *suffix, double fallback, double *out)
+static cab_status number_of(const cab_json *metadata, const cab_gguf_family *f, const char *suffix, double fallback,
+                            double *out)
 {
     char key[128];
     snprintf(key, sizeof key, "%s.%s", f->name, suffix);
@@ -232,7 +159,7 @@ static void add_factors(const cab_gguf *gguf, json_object *scaling)
     json_object_object_add(scaling, "long_factor", longer);
 }
 
-static cab_status add_scaling(const cab_gguf *gguf, const family *f, json_object *config)
+static cab_status add_scaling(const cab_gguf *gguf, const cab_gguf_family *f, json_object *config)
 {
     const cab_json *metadata = cab_gguf_metadata(gguf);
     const char *type = NULL;
@@ -267,7 +194,7 @@ static cab_status add_scaling(const cab_gguf *gguf, const family *f, json_object
 }
 
 /* Widths of heads: of keys, of values, and what of them is rotated. */
-static cab_status add_heads(const cab_json *metadata, const family *f, json_object *config)
+static cab_status add_heads(const cab_json *metadata, const cab_gguf_family *f, json_object *config)
 {
     int64_t width, layers, heads, key, value, rotated;
     CAB_TRY(int_of(metadata, f, "embedding_length", 0, &width));
@@ -315,7 +242,7 @@ static cab_status add_from_tensors(const cab_gguf *gguf, json_object *config)
     return CAB_OK;
 }
 
-static cab_status make_config(const cab_gguf *gguf, const family *f, cab_json *config)
+static cab_status make_config(const cab_gguf *gguf, const cab_gguf_family *f, cab_json *config)
 {
     const cab_json *metadata = cab_gguf_metadata(gguf);
     CAB_TRY(cab_strdup(&config->name, metadata->name));
@@ -334,45 +261,11 @@ static cab_status make_config(const cab_gguf *gguf, const family *f, cab_json *c
 
 /* ---- tensors ------------------------------------------------------------------------------------------------------ */
 
-/* Whether `name` is `pattern` followed by an ending; the layer, where the pattern has one, in *layer. */
-static bool match(const char *name, const char *pattern, int *layer, const char **ending)
+static bool translate(const cab_gguf_name *names, const char *name, char out[CAB_GGUF_NAME_MAX])
 {
-    const char *hole = strstr(pattern, "%d");
-    const size_t head = hole == NULL ? strlen(pattern) : (size_t)(hole - pattern);
-    if (strncmp(name, pattern, head) != 0)
-        return false;
-    name += head;
-    if (hole != NULL) {
-        int digits = 0;
-        if (sscanf(name, "%5d%n", layer, &digits) != 1 || *layer < 0)
-            return false;
-        name += digits;
-        if (strncmp(name, hole + 2, strlen(hole + 2)) != 0)
-            return false;
-        name += strlen(hole + 2);
-    }
-    *ending = name;
-    return strcmp(name, ".weight") == 0 || strcmp(name, ".bias") == 0;
-}
-
-static bool translate(const name_pair *pairs, const char *name, char out[NAME_BYTES])
-{
-    for (; pairs->gguf != NULL; pairs++) {
-        int layer = 0;
-        const char *ending;
-        char stem[NAME_BYTES];
-        if (!match(name, pairs->gguf, &layer, &ending))
-            continue;
-        const char *hole = strstr(pairs->transformers, "%d");
-        if (hole == NULL)
-            snprintf(stem, sizeof stem, "%s", pairs->transformers);
-        else
-            snprintf(stem, sizeof stem, "%.*s%d%s", (int)(hole - pairs->transformers), pairs->transformers, layer,
-                     hole + 2);
-        snprintf(out, NAME_BYTES, "%.*s%s", NAME_BYTES - 8, stem, ending);
-        return true;
-    }
-    return false;
+    while (names->gguf != NULL && !cab_gguf_to_transformers(names, name, out))
+        names++;
+    return names->gguf != NULL;
 }
 
 static bool is_factors(const char *name)
@@ -383,24 +276,6 @@ static bool is_factors(const char *name)
     return false;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-static cab_gguf_change change_of(const family *f, const char *name, int heads, int kv_heads)
-{
-    cab_gguf_change change = {0};
-    if (f->norms_plus_one && ends_with(name, "norm.weight"))
-        change.added = -1;
-    if (f->permuted && (ends_with(name, ".attn_q.weight") || ends_with(name, ".attn_q.bias")))
-        change.heads = heads;
-    if (f->permuted && (ends_with(name, ".attn_k.weight") || ends_with(name, ".attn_k.bias")))
-        change.heads = kv_heads;
-    return change;
-}
-
 static cab_status check_heads(const cab_safetensors_entry *e, const cab_gguf_change *change)
 {
     if (change->heads > 0 && (e->n_dim < 1 || e->shape[0] % (2 * (int64_t)change->heads) != 0))
@@ -409,7 +284,7 @@ static cab_status check_heads(const cab_safetensors_entry *e, const cab_gguf_cha
     return CAB_OK;
 }
 
-static cab_status add_tensors(const cab_gguf *gguf, const family *f, cab_gguf_view *view)
+static cab_status add_tensors(const cab_gguf *gguf, const cab_gguf_family *f, cab_gguf_view *view)
 {
     const cab_json *metadata = cab_gguf_metadata(gguf);
     const size_t count = cab_gguf_count(gguf);
@@ -421,14 +296,14 @@ static cab_status add_tensors(const cab_gguf *gguf, const family *f, cab_gguf_vi
     CAB_TRY(CAB_NEW(&view->names, count, "a model's tensors"));
     for (size_t i = 0; i < count; i++) {
         const cab_safetensors_entry *e = cab_gguf_at(gguf, i);
-        char name[NAME_BYTES];
+        char name[CAB_GGUF_NAME_MAX];
         if (is_factors(e->name))
             continue;
-        if (!translate(f->names, e->name, name) && !translate(common_names, e->name, name))
+        if (!translate(f->names, e->name, name) && !translate(cab_gguf_common_names, e->name, name))
             return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" has no place in a model of architecture \"%s\"",
                             e->file, e->name, f->name);
         cab_safetensors_entry *entry = &view->entries[view->count];
-        view->changes[view->count] = change_of(f, e->name, (int)heads, (int)kv_heads);
+        view->changes[view->count] = cab_gguf_change_of(f, e->name, (int)heads, (int)kv_heads);
         CAB_TRY(check_heads(e, &view->changes[view->count]));
         *entry = *e;
         CAB_TRY(cab_strdup(&view->names[view->count], name));
@@ -439,7 +314,7 @@ static cab_status add_tensors(const cab_gguf *gguf, const family *f, cab_gguf_vi
 
 cab_status cab_gguf_view_open(const cab_gguf *gguf, cab_gguf_view *view)
 {
-    const family *f = NULL;
+    const cab_gguf_family *f = NULL;
     cab_status status;
     *view = (cab_gguf_view){0};
     CAB_GOTO(find_family(cab_gguf_metadata(gguf), &f));
@@ -460,12 +335,4 @@ void cab_gguf_view_close(cab_gguf_view *view)
     cab_free(view->changes);
     cab_json_close(&view->config);
     *view = (cab_gguf_view){0};
-}
-
-int64_t cab_gguf_row(const cab_gguf_change *change, int64_t rows, int64_t row)
-{
-    if (change->heads == 0)
-        return row;
-    const int64_t width = rows / change->heads, head = row / width, i = row % width;
-    return head * width + (i < width / 2 ? 2 * i : 2 * (i - width / 2) + 1);
 }

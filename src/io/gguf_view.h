@@ -7,13 +7,7 @@
 #define CAB_IO_GGUF_VIEW_H
 
 #include "io/gguf.h"
-
-/* What a value of the file has to go through to be transformers'. */
-typedef struct cab_gguf_change {
-    int heads; /* rows come head by head, and within each, row i of the first half of transformers' is row 2 i, of the second 2 i + 1; 0:
-                    as they are */
-    float added; /* to every element */
-} cab_gguf_change;
+#include "io/gguf_names.h"
 
 typedef struct cab_gguf_view {
     cab_json config;
@@ -27,8 +21,5 @@ typedef struct cab_gguf_view {
  * known. The file must outlive the view. */
 cab_status cab_gguf_view_open(const cab_gguf *gguf, cab_gguf_view *view);
 void cab_gguf_view_close(cab_gguf_view *view);
-
-/* Row of the file that is row `row` of transformers' tensor, of `rows`. */
-int64_t cab_gguf_row(const cab_gguf_change *change, int64_t rows, int64_t row);
 
 #endif

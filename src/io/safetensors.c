@@ -27,8 +27,9 @@ enum {
     DEPTH_MAX = 8,
     HEADER_MAX = 100000000, /* the limit of the format's own library */
     DIMS_TEXT_MAX = CAB_SAFETENSORS_DIMS * 22 + 4,
-    CHUNK = 4096,             /* elements converted at a time, in the first-level cache */
-    PARALLEL_MIN = 16 * CHUNK /* below this, starting threads costs more than it saves */
+    CHUNK = 4096,              /* elements converted at a time, in the first-level cache */
+    PARALLEL_MIN = 16 * CHUNK, /* below this, starting threads costs more than it saves */
+    CHECKED_AT_ONCE = 1 << 24  /* bytes of a checksum, whose pages are then let go of */
 };
 
 struct cab_safetensors {
@@ -391,14 +392,18 @@ size_t cab_safetensors_find_digits(const char *header, size_t size)
     return SIZE_MAX;
 }
 
-/* XXH64 of the file with zeros for the digits at data[at ...]. */
-static uint64_t checksum_without(const uint8_t *data, size_t size, size_t at)
+/* XXH64 of the file with zeros for the digits at data[at ...]. A mapped file is read without being kept in memory. */
+static uint64_t checksum_without(const cab_safetensors *st, const uint8_t *data, size_t size, size_t at)
 {
-    const size_t behind = at + CAB_SAFETENSORS_DIGITS;
     cab_checksum checksum = cab_checksum_begin();
     cab_checksum_add(&checksum, data, at);
     cab_checksum_add(&checksum, "0000000000000000", CAB_SAFETENSORS_DIGITS);
-    cab_checksum_add(&checksum, data + behind, size - behind);
+    for (size_t i = at + CAB_SAFETENSORS_DIGITS; i < size; i += CHECKED_AT_ONCE) {
+        const size_t piece = size - i < CHECKED_AT_ONCE ? size - i : CHECKED_AT_ONCE;
+        cab_checksum_add(&checksum, data + i, piece);
+        if (st->map.data != NULL)
+            cab_pages_forget(data + i, piece);
+    }
     return cab_checksum_end(&checksum);
 }
 
@@ -413,7 +418,7 @@ static cab_status check_checksum(const cab_safetensors *st, const uint8_t *data,
     if (at == SIZE_MAX)
         return cab_fail(CAB_EFORMAT, "%s: \"" CAB_SAFETENSORS_CHECKSUM "\" is \"%.40s\", which cab has not written",
                         st->name, stated);
-    snprintf(computed, sizeof computed, CAB_SAFETENSORS_ALGORITHM "%016" PRIx64, checksum_without(data, size, at));
+    snprintf(computed, sizeof computed, CAB_SAFETENSORS_ALGORITHM "%016" PRIx64, checksum_without(st, data, size, at));
     if (strcmp(computed, stated) != 0)
         return cab_fail(CAB_EFORMAT,
                         "%s: damaged, or changed by a program that kept \"" CAB_SAFETENSORS_CHECKSUM
@@ -434,18 +439,28 @@ static cab_status parse(cab_safetensors *st, const uint8_t *data, size_t size, c
 
 /* ---- public ----------------------------------------------------------------------------------------------------- */
 
-cab_status cab_safetensors_parse(const void *data, size_t size, const char *name, cab_safetensors **out)
+/* Owns the map, if there is one, also where it fails. */
+static cab_status open_over(const void *data, size_t size, const char *name, cab_map map, cab_safetensors **out)
 {
     cab_safetensors *st = NULL;
     *out = NULL;
-    CAB_TRY(CAB_NEW(&st, 1, "a safetensors file"));
-    cab_status status = parse(st, data, size, name);
+    cab_status status = CAB_NEW(&st, 1, "a safetensors file");
     if (status != CAB_OK) {
-        cab_safetensors_close(st);
+        cab_map_close(&map);
         return status;
     }
-    *out = st;
-    return CAB_OK;
+    st->map = map;
+    status = parse(st, data, size, name);
+    if (status == CAB_OK)
+        *out = st;
+    else
+        cab_safetensors_close(st);
+    return status;
+}
+
+cab_status cab_safetensors_parse(const void *data, size_t size, const char *name, cab_safetensors **out)
+{
+    return open_over(data, size, name, (cab_map){0}, out);
 }
 
 cab_status cab_safetensors_open(const char *path, cab_safetensors **out)
@@ -453,12 +468,7 @@ cab_status cab_safetensors_open(const char *path, cab_safetensors **out)
     cab_map map;
     *out = NULL;
     CAB_TRY(cab_map_open(path, &map));
-    cab_status status = cab_safetensors_parse(map.data, map.size, path, out);
-    if (status == CAB_OK)
-        (*out)->map = map;
-    else
-        cab_map_close(&map);
-    return status;
+    return open_over(map.data, map.size, path, map, out);
 }
 
 void cab_safetensors_close(cab_safetensors *st)

@@ -1,5 +1,7 @@
-/* blocks.c - block types are expanded here; the layouts are those of ggml's reference (MIT licence), as facts. */
+/* blocks.c - block types are expanded and made here; the layouts are those of ggml's reference (MIT licence), as facts. */
 #include "tensor/blocks.h"
+
+#include <math.h>
 
 enum { SMALL = 32, SUPER = 256, MINIMA = 12 };
 
@@ -115,15 +117,61 @@ static void expand_q6_k(const uint8_t *b, float *to)
     }
 }
 
+/* The element of the largest magnitude, with its sign. */
+static float extreme(const float *x)
+{
+    float most = x[0];
+    for (int i = 1; i < SMALL; i++)
+        most = fabsf(x[i]) > fabsf(most) ? x[i] : most;
+    return most;
+}
+
+/* Stores d as fp16. *inverse is 1 / d before that rounding, as in ggml's reference; 0 where d is nothing in fp16, and the block with it.
+ * false: d is beyond fp16. */
+static bool put_scale(float d, uint8_t *b, float *inverse)
+{
+    cab_convert(b, CAB_F16, &d, CAB_F32, 1);
+    *inverse = half(b) == 0 ? 0 : 1 / d;
+    return isfinite(half(b));
+}
+
+static bool pack_q8_0(const float *x, uint8_t *b)
+{
+    float inverse;
+    if (!put_scale(fabsf(extreme(x)) / 127, b, &inverse))
+        return false;
+    for (int i = 0; i < SMALL; i++)
+        b[2 + i] = (uint8_t)(int8_t)roundf(x[i] * inverse);
+    return true;
+}
+
+/* The element of the largest magnitude becomes -8, exactly. */
+static int four_bits(float x, float inverse)
+{
+    const int q = (int)(x * inverse + 8.5f);
+    return q > 15 ? 15 : q;
+}
+
+static bool pack_q4_0(const float *x, uint8_t *b)
+{
+    float inverse;
+    if (!put_scale(extreme(x) / -8, b, &inverse))
+        return false;
+    for (int i = 0; i < SMALL / 2; i++)
+        b[2 + i] = (uint8_t)(four_bits(x[i], inverse) | four_bits(x[i + SMALL / 2], inverse) << 4);
+    return true;
+}
+
 static const struct {
     int64_t elements;
     size_t bytes;
     void (*expand)(const uint8_t *block, float *to);
+    bool (*pack)(const float *from, uint8_t *block); /* NULL: read, never written */
 } blocks[CAB_DTYPES] = {
-    [CAB_Q8_0] = {SMALL, 34, expand_q8_0},  [CAB_Q4_0] = {SMALL, 18, expand_q4_0},
-    [CAB_Q4_1] = {SMALL, 20, expand_q4_1},  [CAB_Q5_0] = {SMALL, 22, expand_q5_0},
-    [CAB_Q5_1] = {SMALL, 24, expand_q5_1},  [CAB_Q4_K] = {SUPER, 144, expand_q4_k},
-    [CAB_Q5_K] = {SUPER, 176, expand_q5_k}, [CAB_Q6_K] = {SUPER, 210, expand_q6_k},
+    [CAB_Q8_0] = {SMALL, 34, expand_q8_0, pack_q8_0}, [CAB_Q4_0] = {SMALL, 18, expand_q4_0, pack_q4_0},
+    [CAB_Q4_1] = {SMALL, 20, expand_q4_1, NULL},      [CAB_Q5_0] = {SMALL, 22, expand_q5_0, NULL},
+    [CAB_Q5_1] = {SMALL, 24, expand_q5_1, NULL},      [CAB_Q4_K] = {SUPER, 144, expand_q4_k, NULL},
+    [CAB_Q5_K] = {SUPER, 176, expand_q5_k, NULL},     [CAB_Q6_K] = {SUPER, 210, expand_q6_k, NULL},
 };
 
 bool cab_dtype_is_blocks(cab_dtype dtype)
@@ -147,4 +195,25 @@ void cab_blocks_expand(cab_dtype dtype, const void *from, float *to, int64_t n)
     const uint8_t *block = from;
     for (int64_t i = 0; i < n; i += blocks[dtype].elements, block += blocks[dtype].bytes)
         blocks[dtype].expand(block, to + i);
+}
+
+static int64_t find_infinite(const uint16_t *values, int64_t n, uint16_t exponent)
+{
+    for (int64_t i = 0; i < n; i++)
+        if ((values[i] & exponent) == exponent)
+            return i;
+    return -1;
+}
+
+int64_t cab_blocks_pack(cab_dtype dtype, const float *from, void *to, int64_t n)
+{
+    uint8_t *block = to;
+    if (!cab_dtype_is_blocks(dtype)) {
+        cab_convert(to, dtype, from, CAB_F32, (size_t)n);
+        return dtype == CAB_F32 ? -1 : find_infinite(to, n, dtype == CAB_F16 ? 0x7c00u : 0x7f80u);
+    }
+    for (int64_t i = 0; i < n; i += blocks[dtype].elements, block += blocks[dtype].bytes)
+        if (!blocks[dtype].pack(from + i, block))
+            return i;
+    return -1;
 }

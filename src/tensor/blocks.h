@@ -28,4 +28,9 @@ size_t cab_dtype_bytes(cab_dtype dtype, int64_t n);
 /* Expands n elements, a multiple of the type's block, to fp32. `from` needs no alignment. */
 void cab_blocks_expand(cab_dtype dtype, const void *from, float *to, int64_t n);
 
+/* Rounds n finite numbers, a multiple of the type's block, to F32, F16, BF16, Q8_0 (d = max |x| / 127, q = round(x / d)) or Q4_0
+ * (d = -x* / 8 of the x* of the largest magnitude, q = floor(x / d + 8.5), at most 15). Returns -1, or an index: from there on something is
+ * too large for the type, and what is left in `to` is of no use. `to` needs the alignment of its elements, none for blocks. */
+int64_t cab_blocks_pack(cab_dtype dtype, const float *from, void *to, int64_t n);
+
 #endif

@@ -41,6 +41,28 @@ static float f16_to_f32(uint16_t value)
     return result;
 }
 
+/* Round to nearest even; too large becomes infinity, NaN stays NaN. */
+static uint16_t f16_from_f32(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u);
+    if (magnitude >= 0x47800000u) /* 2^16: beyond the largest half whatever the rounding */
+        return (uint16_t)(sign | 0x7c00u);
+    if (magnitude < 0x38800000u) { /* 2^-14: a subnormal half, in steps of 2^-24; adding 0.5 rounds to them */
+        float shifted = 0;
+        memcpy(&shifted, &magnitude, sizeof shifted);
+        shifted += 0.5f;
+        uint32_t rounded;
+        memcpy(&rounded, &shifted, sizeof rounded);
+        return (uint16_t)(sign | (rounded - 0x3f000000u));
+    }
+    const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
+    return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
+}
+
 static float load(const void *from, cab_dtype dtype, size_t i)
 {
     switch (dtype) {
@@ -70,6 +92,9 @@ void cab_convert(void *to, cab_dtype to_dtype, const void *from, cab_dtype from_
     } else if (to_dtype == CAB_F32) {
         for (size_t i = 0; i < count; i++)
             ((float *)to)[i] = load(from, from_dtype, i);
+    } else if (to_dtype == CAB_F16) {
+        for (size_t i = 0; i < count; i++)
+            ((uint16_t *)to)[i] = f16_from_f32(load(from, from_dtype, i));
     } else {
         for (size_t i = 0; i < count; i++)
             ((cab_bf16 *)to)[i] = cab_bf16_from_f32(load(from, from_dtype, i));

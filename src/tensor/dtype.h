@@ -52,7 +52,8 @@ static inline cab_bf16 cab_bf16_from_f32(float value)
     return (cab_bf16)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
-/* Converts `count` elements; from any floating type to F32 or BF16. Used at load time and in tests, not in kernels. */
+/* Converts `count` elements; from any floating type to F32, BF16 or F16. Used where files are read and written and in tests,
+ * not in kernels. */
 void cab_convert(void *to, cab_dtype to_dtype, const void *from, cab_dtype from_dtype, size_t count);
 
 #endif

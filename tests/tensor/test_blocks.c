@@ -98,9 +98,109 @@ static void plain_types_are_blocks_of_one(void **state)
     assert_int_equal(cab_dtype_bytes(CAB_F16, 7), 14);
 }
 
+/* fp16 in plain steps: of 2^-24 below 2^-14, of 2^(e - 10) above. */
+static double half_of(double x)
+{
+    int e = 0;
+    frexp(x, &e);
+    const double step = ldexp(1, (e - 1 < -14 ? -14 : e - 1) - 10);
+    return nearbyint(x / step) * step;
+}
+
+/* Numbers of many magnitudes, both signs. */
+static void fill(float *x, int n, int seed, int exponent)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = (float)ldexp(sin(i * 12.9898 + seed) * 1.7, exponent);
+}
+
+/* d and q by the formulas of the header, in the arithmetic of ggml's reference: fp32, d rounded only where it is stored. */
+static void packs_by_the_formula(void **state)
+{
+    (void)state;
+    for (int seed = 0; seed < 200; seed++) {
+        float x[64], eight[64], four[64];
+        uint8_t bytes[68];
+        fill(x, 64, seed, seed % 30 - 20);
+        assert_int_equal(cab_blocks_pack(CAB_Q8_0, x, bytes, 64), -1);
+        cab_blocks_expand(CAB_Q8_0, bytes, eight, 64);
+        assert_int_equal(cab_blocks_pack(CAB_Q4_0, x, bytes, 64), -1);
+        cab_blocks_expand(CAB_Q4_0, bytes, four, 64);
+        for (int b = 0; b < 64; b += 32) {
+            float most = 0;
+            for (int i = 0; i < 32; i++)
+                most = fabsf(x[b + i]) > fabsf(most) ? x[b + i] : most;
+            const float d8 = fabsf(most) / 127, d4 = most / -8;
+            for (int i = b; i < b + 32; i++) {
+                const float stored8 = (float)half_of(d8), stored4 = (float)half_of(d4),
+                            q = floorf(x[i] * (1 / d4) + 8.5f);
+                assert_true(eight[i] == stored8 * roundf(x[i] * (1 / d8)));
+                assert_true(four[i] == stored4 * ((q > 15 ? 15 : q) - 8));
+            }
+        }
+    }
+}
+
+static void packs_the_limits(void **state)
+{
+    (void)state;
+    float x[32] = {0}, back[32];
+    uint8_t bytes[34];
+    const cab_dtype types[] = {CAB_Q8_0, CAB_Q4_0};
+    for (int k = 0; k < 2; k++) {
+        memset(x, 0, sizeof x);
+        assert_int_equal(cab_blocks_pack(types[k], x, bytes, 32), -1);
+        cab_blocks_expand(types[k], bytes, back, 32);
+        for (int i = 0; i < 32; i++)
+            assert_true(back[i] == 0); /* of either sign, as in ggml's reference */
+        x[3] = 1e-42f;                 /* a subnormal: its scale is nothing in fp16 */
+        x[4] = -3e-9f;
+        assert_int_equal(cab_blocks_pack(types[k], x, bytes, 32), -1);
+        cab_blocks_expand(types[k], bytes, back, 32);
+        for (int i = 0; i < 32; i++)
+            assert_true(back[i] == 0);
+        x[5] = types[k] == CAB_Q8_0 ? 127 * 65504.0f : -8 * 65504.0f; /* the largest scale */
+        assert_int_equal(cab_blocks_pack(types[k], x, bytes, 32), -1);
+        cab_blocks_expand(types[k], bytes, back, 32);
+        assert_true(back[5] == x[5]);
+        x[5] *= 1.01f;
+        assert_int_equal(cab_blocks_pack(types[k], x, bytes, 32), 0);
+    }
+    const float largest = 65504, beyond = 65520;
+    uint16_t half = 0;
+    assert_int_equal(cab_blocks_pack(CAB_F16, &largest, &half, 1), -1);
+    assert_int_equal(half, 0x7bff);
+    assert_int_equal(cab_blocks_pack(CAB_F16, &beyond, &half, 1), 0);
+}
+
+/* Every half there is comes back, and numbers between two of them go to the nearer, of two equally near ones to the even one. */
+static void halves_round_to_even(void **state)
+{
+    (void)state;
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        const uint16_t low = (uint16_t)h, high = (uint16_t)(h + 1);
+        float a, b;
+        uint16_t back;
+        cab_convert(&a, CAB_F32, &low, CAB_F16, 1);
+        cab_convert(&back, CAB_F16, &a, CAB_F32, 1);
+        assert_int_equal(back, low);
+        if (high == 0x7c00)
+            break;
+        cab_convert(&b, CAB_F32, &high, CAB_F16, 1);
+        const float middle = a + (b - a) / 2, tries[3] = {nextafterf(middle, a), middle, -nextafterf(middle, b)};
+        const uint16_t expected[3] = {low, low % 2 == 0 ? low : high, (uint16_t)(high | 0x8000)};
+        for (int i = 0; i < 3; i++) {
+            cab_convert(&back, CAB_F16, &tries[i], CAB_F32, 1);
+            assert_int_equal(back, expected[i]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(expands_as_the_reference),
-                                       cmocka_unit_test(plain_types_are_blocks_of_one)};
+                                       cmocka_unit_test(plain_types_are_blocks_of_one),
+                                       cmocka_unit_test(packs_by_the_formula), cmocka_unit_test(packs_the_limits),
+                                       cmocka_unit_test(halves_round_to_even)};
     return cmocka_run_group_tests_name("blocks", tests, NULL, NULL);
 }
