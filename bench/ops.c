@@ -98,7 +98,7 @@ static cab_tensor *rotary(bench *b)
 {
     cab_tensor *frequencies =
         cab_graph_input(b->graph, "inv_freq", CAB_F32, 1, (int64_t[]){b->s.width / b->s.n_head / 2});
-    return cab_rotary(b->graph, tokens(b, b->s.width), frequencies, NULL, b->s.n_head);
+    return cab_rotary(b->graph, tokens(b, b->s.width), frequencies, NULL, b->s.n_head, 1);
 }
 
 static cab_tensor *layer_norm(bench *b)

@@ -91,7 +91,8 @@ static cab_status copy_keys(const cab_json *metadata, const cab_gguf_family *f, 
         if (pair == NULL)
             return cab_fail(CAB_EUNSUPPORTED, "%s: the key \"%s\" is not known, and may change what the model computes",
                             metadata->name, key);
-        if (pair->config != NULL)
+        const bool none = strcmp(key + n + 1, "attention.sliding_window") == 0 && json_object_get_int64(value) == 0;
+        if (pair->config != NULL && !none) /* Phi 4's window of 0 is none */
             json_object_object_add(config, pair->config, json_object_get(value));
     }
     return CAB_OK;
@@ -176,6 +177,11 @@ static cab_status add_scaling(const cab_gguf *gguf, const cab_gguf_family *f, js
     CAB_TRY(int_of(metadata, f, "rope.scaling.original_context_length", context, &original));
     json_object *scaling = json_object_new_object();
     add_factors(gguf, scaling);
+    if (json_object_object_length(scaling) > 0 && strcmp(type, "none") != 0 && strcmp(type, "longrope") != 0) {
+        json_object_put(scaling);
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"%s\" is \"%.40s\" beside a table of rotary factors; supported is none",
+                        metadata->name, key, type);
+    }
     if (json_object_object_length(scaling) == 0 && strcmp(type, "none") != 0)
         json_object_object_add(scaling, "rope_type", json_object_new_string(type));
     if (json_object_object_length(scaling) == 0) {

@@ -23,6 +23,7 @@ const cab_setting cab_settings_decoder[] = {{"attention_dropout", NULL},
                                             {"num_attention_heads", NULL},
                                             {"num_hidden_layers", NULL},
                                             {"num_key_value_heads", NULL},
+                                            {"original_max_position_embeddings", NULL},
                                             {"partial_rotary_factor", NULL},
                                             {"resid_pdrop", NULL},
                                             {"rope_parameters", NULL},
@@ -56,120 +57,6 @@ cab_status cab_decoder_gated(const cab_json *json, const cab_config *c)
         return CAB_OK;
     return cab_fail(CAB_EUNSUPPORTED, "%s: hidden_act is \"%s\"; supported is silu", json->name,
                     cab_activation_name(c->activation));
-}
-
-static cab_status parse_length(const cab_json *json, json_object *rope, cab_config *c)
-{
-    int64_t original;
-    CAB_TRY(cab_json_int_or(json, rope, "original_max_position_embeddings", 1, 1 << 24, c->max_length, &original));
-    c->rope.original = (int)original;
-    return CAB_OK;
-}
-
-static cab_status parse_yarn(const cab_json *json, json_object *rope, cab_config *c)
-{
-    static const cab_setting only[] = {
-        {"mscale", "null"}, {"mscale_all_dim", "null"}, {"truncate", "true"}, {NULL, NULL}};
-    CAB_TRY(cab_settings_check(json, rope, (const cab_setting *const[]){only, NULL}, false));
-    CAB_TRY(parse_length(json, rope, c));
-    CAB_TRY(cab_positive_parse(json, rope, "beta_slow", 1, &c->rope.low));
-    CAB_TRY(cab_positive_parse(json, rope, "beta_fast", 32, &c->rope.high));
-    return cab_positive_parse(json, rope, "attention_factor", c->rope.factor > 1 ? 0.1 * log(c->rope.factor) + 1 : 1,
-                              &c->rope.scale);
-}
-
-static cab_status parse_llama3(const cab_json *json, json_object *rope, cab_config *c)
-{
-    CAB_TRY(parse_length(json, rope, c));
-    CAB_TRY(cab_positive_parse(json, rope, "low_freq_factor", 1, &c->rope.low));
-    CAB_TRY(cab_positive_parse(json, rope, "high_freq_factor", 4, &c->rope.high));
-    if (c->rope.high <= c->rope.low)
-        return cab_fail(CAB_EFORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", json->name,
-                        c->rope.high, c->rope.low);
-    return CAB_OK;
-}
-
-/* The kind of one object, rope_parameters or rope_scaling, whose type was "type" before it was "rope_type". */
-static cab_status parse_kind(const cab_json *json, json_object *rope, cab_config *c)
-{
-    const char *type = NULL;
-    CAB_TRY(cab_json_string_or(json, rope, "type", "default", &type));
-    CAB_TRY(cab_json_string_or(json, rope, "rope_type", type, &type));
-    if (strcmp(type, "default") == 0 || strcmp(type, "dynamic") == 0)
-        return CAB_OK;
-    c->rope.kind = strcmp(type, "linear") == 0   ? CAB_ROPE_LINEAR
-                   : strcmp(type, "llama3") == 0 ? CAB_ROPE_LLAMA3
-                   : strcmp(type, "yarn") == 0   ? CAB_ROPE_YARN
-                                                 : CAB_ROPE_DEFAULT;
-    if (c->rope.kind == CAB_ROPE_DEFAULT)
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "%s: rope_type is \"%s\"; supported are default, linear, dynamic, llama3 and yarn", json->name,
-                        type);
-    CAB_TRY(cab_json_number(json, rope, "factor", &c->rope.factor));
-    CAB_TRY(cab_positive_parse(json, rope, "factor", 1, &c->rope.factor));
-    return c->rope.kind == CAB_ROPE_LLAMA3 ? parse_llama3(json, rope, c)
-           : c->rope.kind == CAB_ROPE_YARN ? parse_yarn(json, rope, c)
-                                           : CAB_OK;
-}
-
-/* Which of a head's features are rotated. */
-static cab_status set_rotated(const cab_json *json, double partial, cab_config *c)
-{
-    c->rope.dim = partial <= 1 ? (int)(partial * c->head_dim) / 2 * 2 : 0;
-    if (c->rope.dim < 2)
-        return cab_fail(CAB_ESHAPE,
-                        "%s: partial_rotary_factor %g of head width %d leaves nothing to rotate or too much",
-                        json->name, partial, c->head_dim);
-    if (c->rope.kind == CAB_ROPE_YARN && c->rope.dim != c->head_dim)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: rope_type yarn with partial_rotary_factor %g; supported is 1",
-                        json->name, partial);
-    return CAB_OK;
-}
-
-cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *c)
-{
-    static const char *const objects[] = {"rope_scaling", "rope_parameters"};
-    json_object *rope = NULL;
-    CAB_TRY(cab_positive_parse(json, NULL, "partial_rotary_factor", partial, &partial));
-    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", theta, &c->rope.theta));
-    for (int i = 0; i < 2; i++) {
-        if (!json_object_object_get_ex(json->root, objects[i], &rope) || rope == NULL)
-            continue;
-        CAB_TRY(cab_json_object(json, NULL, objects[i], &rope));
-        CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", partial, &partial));
-        CAB_TRY(cab_positive_parse(json, rope, "rope_theta", c->rope.theta, &c->rope.theta));
-        CAB_TRY(parse_kind(json, rope, c));
-    }
-    return set_rotated(json, partial, c);
-}
-
-/* One kind of layers' object of rope_parameters. */
-static cab_status parse_layers(const cab_json *json, json_object *all, const char *kind, double theta, cab_config *c)
-{
-    json_object *rope = NULL;
-    double partial = 1;
-    c->rope = (cab_rope){0};
-    CAB_TRY(cab_json_object(json, all, kind, &rope));
-    CAB_TRY(cab_positive_parse(json, rope, "partial_rotary_factor", 1, &partial));
-    CAB_TRY(cab_positive_parse(json, rope, "rope_theta", theta, &c->rope.theta));
-    CAB_TRY(parse_kind(json, rope, c));
-    return set_rotated(json, partial, c);
-}
-
-cab_status cab_rope_layers_parse(const cab_json *json, double theta, double local_theta, cab_config *c)
-{
-    json_object *all = NULL;
-    CAB_TRY(cab_positive_parse(json, NULL, "rope_theta", theta, &theta));
-    CAB_TRY(cab_positive_parse(json, NULL, "rope_local_base_freq", local_theta, &local_theta));
-    if (!json_object_object_get_ex(json->root, "rope_parameters", &all) || all == NULL) {
-        CAB_TRY(cab_rope_parse(json, theta, 1, c));
-        c->local_rope = (cab_rope){.theta = local_theta, .dim = c->rope.dim};
-        return CAB_OK;
-    }
-    CAB_TRY(cab_json_object(json, NULL, "rope_parameters", &all));
-    CAB_TRY(parse_layers(json, all, "sliding_attention", local_theta, c));
-    c->local_rope = c->rope;
-    return parse_layers(json, all, "full_attention", theta, c);
 }
 
 cab_status cab_window_parse(const cab_json *json, int first, cab_config *c)
@@ -206,6 +93,8 @@ void cab_decoder_heads(const cab_config *c, int l, cab_attention_mixer *a)
     a->rope = c->layer_kinds[l] & CAB_LAYER_NO_ROPE                            ? (cab_rope){0}
               : c->layer_kinds[l] & CAB_LAYER_SLIDING && c->local_rope.dim > 0 ? c->local_rope
                                                                                : c->rope;
+    a->rope.factors[0] = a->rope.kind == CAB_ROPE_LONGROPE ? c->rope_factors[0] : NULL;
+    a->rope.factors[1] = a->rope.kind == CAB_ROPE_LONGROPE ? c->rope_factors[1] : NULL;
 }
 
 cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,

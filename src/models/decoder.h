@@ -3,6 +3,7 @@
 #define CAB_MODELS_DECODER_H
 
 #include "models/builder.h"
+#include "models/rope.h"
 #include "models/sizes.h"
 
 /* Keys that the decoders of transformers have, those read here among them; and tensors of older files that change nothing. */
@@ -15,15 +16,6 @@ extern const char *const cab_decoder_unread[];
 cab_status cab_decoder_parse(const cab_json *json, const char *activation, cab_config *config);
 /* Refuses another activation than silu, the one that a gated MLP is computed with. */
 cab_status cab_decoder_gated(const cab_json *json, const cab_config *config);
-
-/* Rotary embedding: rope_theta (`theta`) and partial_rotary_factor (`partial`) at the top level, or in rope_parameters since
- * transformers 5; rope_type default, linear, llama3, yarn, or dynamic, which within max_position_embeddings is default. Others
- * are refused. head_dim must be set. */
-cab_status cab_rope_parse(const cab_json *json, double theta, double partial, cab_config *config);
-
-/* The same of a family whose sliding layers turn otherwise than its others: config->local_rope. rope_theta (`theta`),
- * rope_scaling and rope_local_base_freq (`local_theta`), or an object for each kind of layers in rope_parameters. */
-cab_status cab_rope_layers_parse(const cab_json *json, double theta, double local_theta, cab_config *config);
 
 /* sliding_window, and which layers it is of: those that layer_types says; without it those from layer `first` on. */
 cab_status cab_window_parse(const cab_json *json, int first, cab_config *config);

@@ -34,6 +34,7 @@ static cab_status model_build(cab_model *model, bool trainable)
     cab_status status;
     n->n_layer = model->config.n_layer;
     n->max_length = model->config.max_length;
+    n->step_length = cab_config_steps(&model->config);
     CAB_TRY(CAB_NEW(&n->blocks, (size_t)n->n_layer, "a model's layers"));
     if (model->source != NULL)
         CAB_TRY(CAB_NEW(&builder.used, cab_checkpoint_count(model->source), "a model's tensors"));
@@ -241,6 +242,13 @@ cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_te
 bool cab_model_reads_images(const cab_model *model)
 {
     return model->config.image_size > 0;
+}
+
+int cab_config_steps(const cab_config *c)
+{
+    const bool switches =
+        c->rope.kind == CAB_ROPE_LONGROPE && memcmp(c->rope_factors[0], c->rope_factors[1], sizeof *c->rope_factors);
+    return switches && c->rope.original < c->max_length ? c->rope.original : c->max_length;
 }
 
 cab_attention_shape cab_config_attention(const cab_config *c, double scale)

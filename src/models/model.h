@@ -11,7 +11,7 @@
 
 typedef struct cab_arch cab_arch;
 
-enum { CAB_LAYERS_MAX = 1024 };
+enum { CAB_LAYERS_MAX = 1024, CAB_PAIRS_MAX = 512 /* of rotated features of a head */ };
 /* What is particular of a layer among those of its model. */
 typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2 } cab_layer_kind;
 
@@ -19,8 +19,10 @@ typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2 } cab
 typedef struct cab_config {
     int vocab_size, d_model, n_layer, d_mlp;
     int n_head, n_kv_head, head_dim;
-    int max_length;            /* positions a teacher can take; of a student: the sequence length it was trained on */
-    cab_rope rope, local_rope; /* local_rope: of sliding layers, where they have their own; dim 0: they have not */
+    int max_length; /* positions a teacher can take; of a student: the sequence length it was trained on */
+    cab_rope rope,
+        local_rope; /* without the factors of longrope; local_rope: of sliding layers, where they have their own; dim 0: they have not */
+    float rope_factors[2][CAB_PAIRS_MAX]; /* longrope: of sequences up to rope.original tokens, and of longer ones */
     double norm_eps;
     cab_activation_kind activation;
     bool tied; /* the head is the embedding */
@@ -46,6 +48,8 @@ typedef struct cab_config {
     int bos_token, eos_token; /* -1: none */
 } cab_config;
 
+/* Tokens that decoding one by one takes. */
+int cab_config_steps(const cab_config *c);
 /* Its attention, causal: all heads, logits times `scale`. */
 cab_attention_shape cab_config_attention(const cab_config *c, double scale);
 

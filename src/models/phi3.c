@@ -1,13 +1,10 @@
 /* phi3.c - Phi 3 and 3.5 mini, Phi 4 (Abdin et al. 2024), Hugging Face layout: Llama whose q, k, v are one matrix, and gate and up
- * another. The scaling "longrope" of the long-context models is refused. */
+ * another. The models of long contexts have rotary embeddings of kind longrope. */
 #include "models/architectures.h"
 #include "models/decoder.h"
 
-static const cab_setting settings[] = {{"embd_pdrop", NULL},
-                                       {"original_max_position_embeddings", NULL},
-                                       {"rms_norm_eps", NULL},
-                                       {"sliding_window", NULL},
-                                       {NULL, NULL}};
+static const cab_setting settings[] = {
+    {"embd_pdrop", NULL}, {"rms_norm_eps", NULL}, {"sliding_window", NULL}, {NULL, NULL}};
 static const cab_setting *const setting_tables[] = {settings, cab_settings_decoder, cab_settings_transformers, NULL};
 
 static cab_status configure(const cab_json *json, cab_config *c)

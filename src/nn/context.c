@@ -56,6 +56,7 @@ static double kept(const cab_rope *rope, int i, double frequency)
     const double last = fmin(ceil(pair_of(rope, rope->low)), rope->dim - 1);
     switch (rope->kind) {
     case CAB_ROPE_DEFAULT:
+    case CAB_ROPE_LONGROPE:
         return 1;
     case CAB_ROPE_LINEAR:
         return 0;
@@ -67,8 +68,8 @@ static double kept(const cab_rope *rope, int i, double frequency)
     return 1;
 }
 
-/* f[i], i < dim / 2, as an input of the graph. */
-static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope)
+/* f[i], i < dim / 2, as an input of the graph. longer: of sequences of more than `original` tokens. */
+static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope, bool longer)
 {
     int half = rope->dim / 2;
     cab_tensor *t = cab_graph_input(g, "inv_freq", CAB_F32, 1, (int64_t[]){half});
@@ -79,6 +80,8 @@ static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope)
     for (int i = 0; status == CAB_OK && i < half; i++) {
         const double frequency = pow(rope->theta, -2.0 * i / rope->dim), part = kept(rope, i, frequency);
         values[i] = (float)(part == 1 ? frequency : part * frequency + (1 - part) * frequency / rope->factor);
+        if (rope->kind == CAB_ROPE_LONGROPE)
+            values[i] = (float)(frequency / (double)rope->factors[longer][i]);
     }
     if (status == CAB_OK)
         status = cab_tensor_write(g, t, values);
@@ -89,24 +92,27 @@ static cab_tensor *record_frequencies(cab_graph *g, const cab_rope *rope)
 static bool same(const cab_rope *a, const cab_rope *b)
 {
     return a->theta == b->theta && a->dim == b->dim && a->kind == b->kind && a->factor == b->factor &&
-           a->low == b->low && a->high == b->high && a->original == b->original;
+           a->low == b->low && a->high == b->high && a->original == b->original && a->factors[0] == b->factors[0] &&
+           a->factors[1] == b->factors[1];
 }
 
-static cab_tensor *frequencies(cab_graph *g, cab_context *context, const cab_rope *rope)
+static cab_tensor *frequencies(cab_graph *g, cab_context *context, const cab_rope *rope, bool longer)
 {
     for (int i = 0; i < context->n_rope; i++)
-        if (same(&context->ropes[i].rope, rope))
+        if (same(&context->ropes[i].rope, rope) && context->ropes[i].longer == longer)
             return context->ropes[i].frequencies;
     if (context->n_rope == CAB_ROPES_MAX)
         return cab_graph_fail(g, CAB_EUNSUPPORTED, "more than %d rotary embeddings in one model", CAB_ROPES_MAX);
     context->ropes[context->n_rope].rope = *rope;
-    return context->ropes[context->n_rope++].frequencies = record_frequencies(g, rope);
+    context->ropes[context->n_rope].longer = longer;
+    return context->ropes[context->n_rope++].frequencies = record_frequencies(g, rope, longer);
 }
 
 cab_tensor *cab_context_rotate(cab_graph *g, cab_context *context, cab_tensor *x, const cab_rope *rope, int n_head)
 {
-    if (rope->dim == 0)
+    if (rope->dim == 0 || x == NULL)
         return x;
-    x = cab_rotary(g, x, frequencies(g, context, rope), context->position, n_head);
-    return rope->kind == CAB_ROPE_YARN ? cab_scale(g, x, (float)rope->scale) : x;
+    const bool longer = context->position == NULL && x->shape[1] > rope->original;
+    return cab_rotary(g, x, frequencies(g, context, rope, longer && rope->kind == CAB_ROPE_LONGROPE), context->position,
+                      n_head, rope->scale > 0 ? (float)rope->scale : 1);
 }

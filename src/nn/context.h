@@ -42,15 +42,25 @@ typedef enum cab_tap {
  *   linear    f / factor
  *   llama3    f / factor for wavelengths beyond original / low, f for those below original / high, a mean of both between
  *   yarn      f / factor for pairs that turn less than `low` times in `original` tokens, f for those that turn more than `high`
- *             times, a mean of both between, all rounded to whole pairs; and what is turned is multiplied by `scale` */
-typedef enum cab_rope_kind { CAB_ROPE_DEFAULT, CAB_ROPE_LINEAR, CAB_ROPE_LLAMA3, CAB_ROPE_YARN } cab_rope_kind;
+ *             times, a mean of both between, all rounded to whole pairs
+ *   longrope  f / factors[0][i] in sequences of at most `original` tokens, f / factors[1][i] in longer ones
+ *
+ * With yarn and longrope what is turned is multiplied by `scale`. */
+typedef enum cab_rope_kind {
+    CAB_ROPE_DEFAULT,
+    CAB_ROPE_LINEAR,
+    CAB_ROPE_LLAMA3,
+    CAB_ROPE_YARN,
+    CAB_ROPE_LONGROPE
+} cab_rope_kind;
 
 typedef struct cab_rope {
     double theta;
     int dim; /* 0: none */
     cab_rope_kind kind;
     double factor, low, high, scale;
-    int original; /* tokens that it was trained on at first */
+    int original;            /* tokens that it was trained on at first */
+    const float *factors[2]; /* longrope: dim / 2 of each, the configuration's */
 } cab_rope;
 
 enum { CAB_ROPES_MAX = 4 }; /* different ones within a model */
@@ -65,6 +75,7 @@ typedef struct cab_context {
     cab_tensor *residual; /* models whose residual stream is fp32 beside the activations: its sum so far */
     struct {
         cab_rope rope;
+        bool longer;
         cab_tensor *frequencies;
     } ropes[CAB_ROPES_MAX]; /* recorded so far, n_rope of them */
     int n_rope;
@@ -75,7 +86,8 @@ void cab_context_tap(const cab_context *context, cab_tap tap, cab_tensor *t);
 /* The same of a state-space mixer's C, B and x, which are query, key and value too where the layer has no attention. */
 void cab_context_tap_state(const cab_context *context, cab_tensor *C, cab_tensor *B, cab_tensor *x);
 
-/* x (B, L, n_head * width) turned by `rope`, at the positions of the context. */
+/* x (B, L, n_head * width) turned by `rope`, at the positions of the context. One decoding step of longrope is one of a sequence of
+ * at most `original` tokens: cab_network's step_length. */
 cab_tensor *cab_context_rotate(cab_graph *g, cab_context *context, cab_tensor *x, const cab_rope *rope, int n_head);
 
 #endif

@@ -57,7 +57,7 @@ cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dty
 cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
                                     cab_tensor *position)
 {
-    cab_context context = {.dtype = dtype, .max_length = network->max_length, .position = position};
+    cab_context context = {.dtype = dtype, .max_length = network->step_length, .position = position};
     return position == NULL ? NULL : record(g, network, &context, ids, 0);
 }
 

@@ -23,6 +23,8 @@ typedef struct cab_network {
     int n_layer;
     cab_block *blocks;
     int64_t max_length; /* tokens that it takes */
+    int64_t
+        step_length; /* tokens that decoding takes, one by one: fewer with longrope, which has other keys from there on */
     int64_t read_at;    /* images: the head reads read_count tokens from here on, side by side */
     int64_t read_count; /* 0: every token has an output */
     int64_t pool_from;  /* images: in their place the first token, and the mean of those from here on; 0: none */

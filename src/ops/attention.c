@@ -108,7 +108,7 @@ const cab_op cab_op_rotary = {
     .saves = CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
 };
 
-cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head)
+cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head, float scale)
 {
     if (cab_graph_failed(g) || !x || !inv_freq || !cab_expect_dtype(g, "rotary", x, CAB_DTYPES) ||
         !cab_expect_dtype(g, "rotary", inv_freq, CAB_F32) || !cab_expect_index(g, "rotary", first))
@@ -120,7 +120,7 @@ cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_te
                               x->name, cab_shape_text(x, text), n_head, 2 * cab_elements(inv_freq), CAB_ROTARY_MAX);
     }
     cab_tensor *y = cab_graph_activation(g, "rotary", x->dtype, 3, x->shape);
-    cab_rotary_attributes attributes = {.n_head = n_head};
+    cab_rotary_attributes attributes = {.n_head = n_head, .scale = scale};
     if (y)
         cab_graph_append(g, &cab_op_rotary, 3, (cab_tensor *[]){x, inv_freq, first}, 1, &y, &attributes,
                          sizeof attributes);

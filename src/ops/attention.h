@@ -8,6 +8,7 @@ enum { CAB_ROTARY_MAX = 1024 }; /* largest head_dim */
 
 typedef struct cab_rotary_attributes {
     int n_head;
+    float scale;
 } cab_rotary_attributes;
 
 extern const cab_op cab_op_attention, cab_op_attention_step, cab_op_rotary;

@@ -104,11 +104,11 @@ typedef struct cab_attention_shape {
 /* Rotary positions. The first R features of every head are two halves, x1 and x2 (the Hugging Face convention); feature
  * i of x1 and feature i of x2 are rotated by the angle (first + l) * inv_freq[i], in radians:
  *
- *   (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin)
+ *   (x1, x2) -> scale (x1 cos - x2 sin, x2 cos + x1 sin)
  *
  * The features behind R are copied. x (B, L, n_head * P) -> like x. inv_freq (R / 2) F32, an input or a parameter.
  * `first`, the position of token 0, is an I32 scalar input, or NULL for 0. */
-cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head);
+cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head, float scale);
 
 /* softmax(scale * q k^T) v, head by head. q (B, L, n_head * head_dim), k and v (B, L, n_kv_head * head_dim) -> like q.
  * Head h of q reads head h / (n_head / n_kv_head) of k and v. Kernels work in blocks of rows: the whole L x L matrix of

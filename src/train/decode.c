@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 
+#include <inttypes.h>
 #include <omp.h>
 #include <string.h>
 
@@ -140,15 +141,15 @@ int32_t cab_decode_position(const cab_decode *d)
 
 bool cab_decode_full(const cab_decode *d)
 {
-    return d->model->arch->teacher && d->count >= d->model->config.max_length;
+    return d->model->arch->teacher && d->count >= d->model->network.step_length;
 }
 
 cab_status cab_decode_step(cab_decode *d)
 {
     if (cab_decode_full(d))
-        return cab_fail(CAB_ESHAPE, "%s: the model's context of %d tokens is full",
+        return cab_fail(CAB_ESHAPE, "%s: the model's context of %" PRId64 " tokens is full",
                         d->model->directory != NULL ? d->model->directory : d->model->arch->name,
-                        d->model->config.max_length);
+                        d->model->network.step_length);
     CAB_TRY(with_threads(d, false));
     d->count += d->count < INT32_MAX;
     return CAB_OK;
@@ -201,7 +202,7 @@ static bool read_before(const cab_decode *d, int index, const cab_tensor *t)
 cab_decode_traffic cab_decode_traffic_of(const cab_decode *d)
 {
     const bool teacher = d->model->arch->teacher;
-    const double length = d->model->config.max_length;
+    const double length = (double)d->model->network.step_length;
     cab_decode_traffic sum = {0};
     for (int i = 0; i < cab_graph_nodes(d->graph); i++) {
         const cab_node *node = cab_graph_node(d->graph, i);

@@ -104,9 +104,9 @@ static cab_status time_positions(const timer *t, const cab_model *model, cab_dec
     CAB_TRY(steps(t, d, WARM)); /* the third is the first that a GPU replays */
     CAB_TRY(cab_decode_seek(d, 0));
     for (unsigned i = 0; i < t->n_positions; i++) {
-        if (teacher && t->positions[i] > model->config.max_length) {
-            fprintf(t->out, "  %-10s %6" PRId64 " %9" PRId64 "   beyond its context of %d\n", model->arch->name, batch,
-                    t->positions[i], model->config.max_length);
+        if (teacher && t->positions[i] > model->network.step_length) {
+            fprintf(t->out, "  %-10s %6" PRId64 " %9" PRId64 "   beyond its context of %" PRId64 "\n",
+                    model->arch->name, batch, t->positions[i], model->network.step_length);
             break;
         }
         CAB_TRY(approach(t, d, teacher, t->positions[i]));

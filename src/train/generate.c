@@ -12,6 +12,7 @@
 #include "train/decode.h"
 #include "train/domain.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 cab_generate_options cab_generate_defaults(void)
@@ -243,9 +244,9 @@ static cab_status session_run(session *s)
     cab_progress_begin(&progress, "generating", "positions", 0, longest + s->options->max_tokens);
     while (!all_ended(s)) {
         if (cab_decode_full(s->decode) && (size_t)cab_decode_position(s->decode) >= longest) {
-            cab_log_warn("%s: stopped: the context of %d tokens is full",
+            cab_log_warn("%s: stopped: the context of %" PRId64 " tokens is full",
                          s->model->directory != NULL ? s->model->directory : s->model->arch->name,
-                         s->model->config.max_length);
+                         s->model->network.step_length);
             break;
         }
         if (s->started == 0 && (size_t)cab_decode_position(s->decode) + 1 >= shortest)

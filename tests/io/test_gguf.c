@@ -276,6 +276,42 @@ static void looks_like_a_directory(void **state)
     cab_checkpoint_close(ck);
 }
 
+/* Llama 3's table of factors is transformers' longrope, of any length; the tensor is none of the model's. */
+static void reads_rotary_factors(void **state)
+{
+    static image f;
+    char path[CAB_PATH_MAX];
+    cab_checkpoint *ck = NULL;
+    json_object *scaling = NULL, *list = NULL;
+    const float factors[2] = {1, 4.5f}, row[8] = {0};
+    const char *type = NULL;
+    begin(&f, 2, 5);
+    pair_text(&f, "general.architecture", "llama");
+    pair_u32(&f, "llama.block_count", 1);
+    pair_u32(&f, "llama.context_length", 64);
+    pair_u32(&f, "llama.embedding_length", 4);
+    pair_u32(&f, "llama.attention.head_count", 1);
+    tensor(&f, "token_embd.weight", 2, 4, TENSOR_F32, 0);
+    tensor(&f, "rope_freqs.weight", 0, 2, TENSOR_F32, 32);
+    pad(&f);
+    put(&f, row, sizeof row);
+    put(&f, factors, sizeof factors);
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_OK);
+    const cab_json *config = cab_checkpoint_config(ck);
+    assert_int_equal(cab_json_object(config, NULL, "rope_scaling", &scaling), CAB_OK);
+    assert_int_equal(cab_json_string(config, scaling, "rope_type", &type), CAB_OK);
+    assert_string_equal(type, "longrope");
+    static const char *const keys[] = {"short_factor", "long_factor"};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(cab_json_array(config, scaling, keys[i], &list), CAB_OK);
+        assert_int_equal(json_object_array_length(list), 2);
+        assert_true(json_object_get_double(json_object_array_get_idx(list, 1)) == 4.5);
+    }
+    assert_false(cab_checkpoint_has(ck, "rope_freqs.weight"));
+    cab_checkpoint_close(ck);
+}
+
 static void refuses_what_it_does_not_know(void **state)
 {
     static image f;
@@ -300,6 +336,7 @@ int main(void)
         cmocka_unit_test(lying_files),
         cmocka_unit_test(lying_tensors),
         cmocka_unit_test_setup_teardown(looks_like_a_directory, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(reads_rotary_factors, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);

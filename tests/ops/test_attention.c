@@ -355,12 +355,13 @@ static void test_attention_step_gpu(void **state)
 typedef struct rotary_case {
     int n_head;
     bool first;
+    float scale;
 } rotary_case;
 
 static void record_rotary(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const rotary_case *r = argument;
-    out[0] = cab_rotary(g, in[0], in[1], r->first ? in[2] : NULL, r->n_head);
+    out[0] = cab_rotary(g, in[0], in[1], r->first ? in[2] : NULL, r->n_head, r->scale);
 }
 
 static void reference_rotary(const check_case *c, double *const *in, double **out)
@@ -374,8 +375,8 @@ static void reference_rotary(const check_case *c, double *const *in, double **ou
         memcpy(y, x, (size_t)width * sizeof *y);
         for (int64_t k = 0; k < half; k++) {
             double angle = ((double)(i / r->n_head % length) + (r->first ? in[2][0] : 0)) * in[1][k];
-            y[k] = x[k] * cos(angle) - x[half + k] * sin(angle);
-            y[half + k] = x[half + k] * cos(angle) + x[k] * sin(angle);
+            y[k] = (double)r->scale * (x[k] * cos(angle) - x[half + k] * sin(angle));
+            y[half + k] = (double)r->scale * (x[half + k] * cos(angle) + x[k] * sin(angle));
         }
     }
 }
@@ -386,7 +387,7 @@ static void test_rotary(void **state)
     static const struct {
         int64_t batch, length, width, half;
         rotary_case r;
-    } cases[] = {{2, 5, 8, 4, {2, false}}, {1, 1, 6, 2, {1, true}}, {1, 7, 21, 5, {3, true}}};
+    } cases[] = {{2, 5, 8, 4, {2, false, 1}}, {1, 1, 6, 2, {1, true, 1}}, {1, 7, 21, 5, {3, true, 1.25f}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_run(&(check_case){
             .name = "rotary",
@@ -407,7 +408,7 @@ static void test_rotary_gpu(void **state)
     static const struct {
         int64_t width, half;
         rotary_case r;
-    } cases[] = {{64, 16, {32, true}}, {64, 32, {12, false}}, {40, 10, {3, true}}};
+    } cases[] = {{64, 16, {32, true, 1}}, {64, 32, {12, false, 1.25f}}, {40, 10, {3, true, 1}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         gpu_compare(&(check_case){.name = "rotary",
                                   .n_in = 3,
@@ -424,7 +425,7 @@ static void test_rotary_gpu(void **state)
 static void test_rotary_threads(void **state)
 {
     (void)state;
-    static const rotary_case r = {3, false};
+    static const rotary_case r = {3, false, 1};
     check_threads(&(check_case){.name = "rotary",
                                 .n_in = 2,
                                 .in = {{CHECK_ACTIVATION, 3, {2, 101, 60}, 0, 0}, {CHECK_F32, 1, {9}, 0.01, 1}},

@@ -332,19 +332,21 @@ cab_status CAB_ISA(cab_attention_step_forward)(const cab_node *node, cab_backend
 
 /* ---- rotary positions ------------------------------------------------------------------------------------------------------- */
 
-/* Into scratch: for each of `length` positions, `half` cosines, then `half` sines (negated: the inverse rotation). */
+/* Into scratch: for each of `length` positions, `half` cosines, then `half` sines (negated: the inverse rotation), all times
+ * the scale. */
 static const float *angles(const cab_node *node, const cab_backend *backend, int64_t length, bool inverse)
 {
     const cab_tensor *inv_freq = node->in[1], *first = node->in[2];
     const float *frequency = inv_freq->data;
     int64_t half = cab_elements(inv_freq), start = first ? *(const int32_t *)first->data : 0;
+    const float scale = ((const cab_rotary_attributes *)node->attributes)->scale;
     float *table = node->scratch;
 #pragma omp parallel for num_threads(cab_threads_for(backend, length *half)) schedule(static)
     for (int64_t l = 0; l < length; l++)
         for (int64_t i = 0; i < half; i++) {
             float angle = (float)(start + l) * frequency[i];
-            table[2 * half * l + i] = cosf(angle);
-            table[2 * half * l + half + i] = inverse ? -sinf(angle) : sinf(angle);
+            table[2 * half * l + i] = scale * cosf(angle);
+            table[2 * half * l + half + i] = scale * (inverse ? -sinf(angle) : sinf(angle));
         }
     return table;
 }

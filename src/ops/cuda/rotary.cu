@@ -6,7 +6,7 @@
  * Arithmetic, in fp32, for the halves (x1, x2) of the first features of every head; the features behind them are
  * copied:
  *
- *   (y1, y2) = (x1 cos a - x2 sin a, x2 cos a + x1 sin a)     a = (first + l) inv_freq[i]
+ *   (y1, y2) = scale (x1 cos a - x2 sin a, x2 cos a + x1 sin a)     a = (first + l) inv_freq[i]
  *
  * The gradient is the same with -a. Every element is read once and written once. Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
@@ -24,6 +24,7 @@ template <typename T> struct rotary_arguments {
     const int32_t *first;
     int64_t length;
     int n_head, width, half;
+    float scale;
     bool add, inverse;
 };
 
@@ -35,8 +36,8 @@ template <typename T, int N> static __global__ void __launch_bounds__(THREADS) r
     for (int i = threadIdx.x; i < a.half; i += THREADS) {
         float s, c;
         sincosf((float)position * a.frequency[i], &s, &c);
-        cosine[i] = c;
-        sine[i] = a.inverse ? -s : s;
+        cosine[i] = a.scale * c;
+        sine[i] = a.scale * (a.inverse ? -s : s);
     }
     __syncthreads();
     const int pairs = a.half / N, packets = pairs + (a.width - 2 * a.half) / N;
@@ -74,7 +75,9 @@ static cab_status rotary(const cab_node *node, cab_backend *backend, const cab_t
     a.frequency = (const float *)node->in[1]->data;
     a.first = node->in[2] ? (const int32_t *)node->in[2]->data : NULL;
     a.length = x->shape[1];
-    a.n_head = ((const cab_rotary_attributes *)node->attributes)->n_head;
+    const cab_rotary_attributes *attributes = (const cab_rotary_attributes *)node->attributes;
+    a.n_head = attributes->n_head;
+    a.scale = attributes->scale;
     a.width = (int)(cab_columns(x) / a.n_head);
     a.half = (int)cab_elements(node->in[1]);
     a.add = inverse && (node->accumulate & 1u);
