@@ -159,7 +159,7 @@ static cab_tensor *scan_both_tied(bench *b, const shape *s)
 static cab_tensor *conv1d_of(bench *b, const shape *s, cab_tensor *x)
 {
     return cab_conv1d(b->graph, x, parameter(b, 3, (int64_t[]){s->E, 1, s->n}), parameter(b, 1, (int64_t[]){s->E}),
-                      true);
+                      NULL, true);
 }
 
 static cab_tensor *conv1d(bench *b, const shape *s)
@@ -285,8 +285,9 @@ static cab_tensor *ssd(bench *b, const shape *s)
     const int64_t heads = s->E / 64, states = heads * s->n;
     cab_tensor *parts[3];
     cab_split(b->graph, tokens(b, s, s->E + 2 * states), 3, (int64_t[]){s->E, states, states}, parts);
-    return cab_ssd(b->graph, parts[0], parts[1], parts[2], tokens(b, s, heads), parameter(b, 1, &heads), (int)heads,
-                   (int)heads);
+    const cab_ssd_inputs in = {
+        .x = parts[0], .B = parts[1], .C = parts[2], .dt = tokens(b, s, heads), .D = parameter(b, 1, &heads)};
+    return cab_ssd(b->graph, &in, (int)heads, (int)heads);
 }
 
 static cab_tensor *layer_norm(bench *b, const shape *s)
@@ -296,7 +297,7 @@ static cab_tensor *layer_norm(bench *b, const shape *s)
 
 static cab_tensor *rms_norm(bench *b, const shape *s)
 {
-    return cab_rms_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), 1e-5f);
+    return cab_rms_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), 1, 1e-5f);
 }
 
 static cab_tensor *add_rms_norm(bench *b, const shape *s)

@@ -109,7 +109,7 @@ static cab_tensor *layer_norm(bench *b)
 
 static cab_tensor *rms_norm(bench *b)
 {
-    return cab_rms_norm(b->graph, tokens(b, b->s.width), weights(b, 1, 0, b->s.width), 1e-5f);
+    return cab_rms_norm(b->graph, tokens(b, b->s.width), weights(b, 1, 0, b->s.width), 1, 1e-5f);
 }
 
 static cab_tensor *gelu(bench *b)
@@ -153,14 +153,18 @@ static cab_tensor *conv1d(bench *b)
         status = cab_params_set_trainable(b->params, "conv", true, NULL);
     if (status != CAB_OK)
         return cab_graph_fail(b->graph, status, "%s", cab_error_text());
-    return cab_conv1d(b->graph, tokens(b, 3 * b->s.width), w, weights(b, 1, 0, 3 * b->s.width), true);
+    return cab_conv1d(b->graph, tokens(b, 3 * b->s.width), w, weights(b, 1, 0, 3 * b->s.width), NULL, true);
 }
 
 static cab_tensor *ssd(bench *b)
 {
     int64_t d = b->s.width;
-    return cab_ssd(b->graph, tokens(b, d), tokens(b, d), tokens(b, d), tokens(b, b->s.n_head),
-                   weights(b, 1, 0, b->s.n_head), b->s.n_head, b->s.n_head);
+    const cab_ssd_inputs in = {.x = tokens(b, d),
+                               .B = tokens(b, d),
+                               .C = tokens(b, d),
+                               .dt = tokens(b, b->s.n_head),
+                               .D = weights(b, 1, 0, b->s.n_head)};
+    return cab_ssd(b->graph, &in, b->s.n_head, b->s.n_head);
 }
 
 static const operation operations[] = {

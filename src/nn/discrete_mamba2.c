@@ -19,7 +19,7 @@ static void split_xbc(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xb
 static cab_tensor *conv_step(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xbc)
 {
     if (xbc == NULL || m->d_conv == 1)
-        return cab_conv1d(g, xbc, m->conv_w, m->conv_b, false);
+        return cab_conv1d(g, xbc, m->conv_w, m->conv_b, NULL, false);
     const int64_t shape[3] = {xbc->shape[0], m->d_conv - 1, cab_columns(xbc)};
     cab_tensor *window = cab_graph_state(g, "conv state", CAB_F32, 3, shape);
     return cab_conv1d_step(g, xbc, m->conv_w, m->conv_b, window, false);
@@ -36,10 +36,10 @@ cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context,
     if (step)
         h = cab_graph_state(g, "ssd state", CAB_F32, 3, (int64_t[]){u->shape[0], m->n_head, head});
     project(g, m, u, p);
-    split_xbc(g, m, step ? conv_step(g, m, p[0]) : cab_conv1d(g, p[0], m->conv_w, m->conv_b, false), xbc);
+    split_xbc(g, m, step ? conv_step(g, m, p[0]) : cab_conv1d(g, p[0], m->conv_w, m->conv_b, NULL, false), xbc);
     cab_context_tap_state(context, xbc[2], xbc[1], xbc[0]);
     cab_context_tap(context, CAB_TAP_DECAY, p[2]);
-    cab_tensor *y = step ? cab_ssd_step(g, xbc[0], xbc[1], xbc[2], p[2], m->D, h, m->n_head, m->n_group)
-                         : cab_ssd(g, xbc[0], xbc[1], xbc[2], p[2], m->D, m->n_head, m->n_group);
+    const cab_ssd_inputs in = {.x = xbc[0], .B = xbc[1], .C = xbc[2], .dt = p[2], .D = m->D};
+    cab_tensor *y = step ? cab_ssd_step(g, &in, h, m->n_head, m->n_group) : cab_ssd(g, &in, m->n_head, m->n_group);
     return cab_dense_record(g, &m->out_proj, cab_gate(g, y, p[1], m->z_bias));
 }

@@ -7,7 +7,8 @@ cab_tensor *cab_dense_record(cab_graph *g, const cab_dense *dense, cab_tensor *x
 
 cab_tensor *cab_norm_record(cab_graph *g, const cab_norm *norm, cab_tensor *x)
 {
-    return norm->b != NULL ? cab_layer_norm(g, x, norm->w, norm->b, norm->eps) : cab_rms_norm(g, x, norm->w, norm->eps);
+    return norm->b != NULL ? cab_layer_norm(g, x, norm->w, norm->b, norm->eps)
+                           : cab_rms_norm(g, x, norm->w, 1, norm->eps);
 }
 
 bool cab_mlp_gated(const cab_mlp *mlp)

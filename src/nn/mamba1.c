@@ -29,7 +29,7 @@ cab_tensor *cab_mamba1_mixer_record(cab_graph *g, const cab_context *context, co
     const int64_t sizes[2] = {m->d_inner, m->d_inner};
     cab_tensor *xz[2];
     cab_split(g, cab_dense_record(g, &m->in_proj, u), 2, sizes, xz);
-    cab_tensor *x = cab_conv1d(g, xz[0], m->inner.conv_w, m->inner.conv_b, true);
+    cab_tensor *x = cab_conv1d(g, xz[0], m->inner.conv_w, m->inner.conv_b, NULL, true);
     const cab_scan_inputs in = cab_mamba1_record(g, context, &m->inner, x, xz[1], false);
     return cab_dense_record(g, &m->out_proj, cab_scan(g, &in, false));
 }

@@ -1,19 +1,16 @@
 /* conv1d.c - the short causal convolution before a state-space recurrence, one filter per channel:
  *
- *   u[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e]     (x is zero before the sequence)
+ *   u[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e]     (x is zero before the sequence, or document)
  *   y = u, or silu(u)
  *
  * A node may have a second direction with a filter of its own, whose tokens run from the last to the first: l + (K - 1) - k in the place of
  * l - (K - 1) + k. Both read the same x, once where the caches hold it, and their gradients of x are one sum.
  *
- * x, y: (B, L, E)    w: (E, 1, K) fp32    bias: (E) fp32
+ * x, y: (B, L, E)    w: (E, 1, K) fp32    bias: (E) fp32    starts: (B, L) int32
  * The backward pass computes u again from x: K multiply-adds are cheaper than keeping it. */
 #include "ops/conv1d.h"
 
-#include "ops/ops.h"
-
-#include <inttypes.h>
-#include <string.h>
+#include "ops/record.h"
 
 static double conv1d_flops(const cab_node *node)
 {
@@ -22,8 +19,8 @@ static double conv1d_flops(const cab_node *node)
 }
 
 const cab_op cab_op_conv1d = {
-    .name = "conv1d", /* in: x w bias, of a second direction w bias   out: y, the second's y */
-    .saves = CAB_SAVE_IN(5) - 1,
+    .name = "conv1d", /* in: x w bias, of a second direction w bias, starts   out: y, the second's y */
+    .saves = CAB_SAVE_IN(CAB_CONV1D_INPUTS) - 1,
     .flops = conv1d_flops,
 };
 
@@ -53,19 +50,21 @@ static bool conv1d_fits(cab_graph *g, const char *op, const cab_tensor *x, const
     return true;
 }
 
-cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu)
+cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *starts, bool silu)
 {
-    if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, cab_op_conv1d.name, x, w, bias))
+    if (cab_graph_failed(g) || x == NULL || w == NULL || !conv1d_fits(g, cab_op_conv1d.name, x, w, bias) ||
+        !cab_expect_starts(g, cab_op_conv1d.name, starts, x))
         return NULL;
     cab_tensor *y = cab_graph_activation(g, "conv1d", x->dtype, x->n_dim, x->shape);
     cab_conv1d_attributes attributes = {.silu = silu, .directions = 1};
-    cab_graph_append(g, &cab_op_conv1d, 3, (cab_tensor *[]){x, w, bias}, 1, &y, &attributes, sizeof attributes);
+    cab_tensor *in[CAB_CONV1D_INPUTS] = {x, w, bias, [CAB_CONV1D_STARTS] = starts};
+    cab_graph_append(g, &cab_op_conv1d, CAB_CONV1D_INPUTS, in, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
 void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filters[2], bool silu, cab_tensor *y[2])
 {
-    cab_tensor *in[5] = {x}, *out[2];
+    cab_tensor *in[CAB_CONV1D_INPUTS] = {x}, *out[2];
     y[0] = y[1] = NULL;
     if (cab_graph_failed(g) || x == NULL)
         return;
@@ -83,7 +82,7 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
     for (int d = 0; d < 2; d++)
         out[d] = cab_graph_activation(g, d ? "conv1d_backward" : "conv1d", x->dtype, x->n_dim, x->shape);
     const cab_conv1d_attributes attributes = {.silu = silu, .directions = 2};
-    cab_graph_append(g, &cab_op_conv1d, 5, in, 2, out, &attributes, sizeof attributes);
+    cab_graph_append(g, &cab_op_conv1d, CAB_CONV1D_INPUTS, in, 2, out, &attributes, sizeof attributes);
     if (!cab_graph_failed(g))
         memcpy(y, out, sizeof out);
 }

@@ -12,6 +12,8 @@ enum {
         256 /* of one task, and of one partial sum of the filters' gradient: fixed, whatever the threads */
 };
 
+enum { CAB_CONV1D_STARTS = 5, CAB_CONV1D_INPUTS }; /* in: x w bias, of a second direction w bias, starts */
+
 typedef struct cab_conv1d_attributes {
     bool silu;
     int directions; /* the second's tokens run from the last to the first */
@@ -28,11 +30,10 @@ static inline bool cab_conv1d_flows(const cab_node *node, int d)
     return node->gout[d] != NULL;
 }
 
-/* Direction d of a node as a node of its own: in x w bias, out y. What the first gives as gradient of x, the second adds to. */
+/* Direction d of a node as a node of its own: in x w bias - - starts, out y. What the first gives as gradient of x, the second adds to. */
 static inline cab_node cab_conv1d_direction(const cab_node *node, int d)
 {
     cab_node one = *node;
-    one.n_in = 3;
     one.n_out = 1;
     if (d == 0)
         return one;

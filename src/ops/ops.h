@@ -67,8 +67,9 @@ cab_tensor *cab_pool_tokens(cab_graph *g, cab_tensor *x, int64_t first);
 /* y = (x - mean) / sqrt(var + eps) * w + b over the last dimension; mean and var in fp32. x (..., D), w and b (D) F32
  * -> like x. */
 cab_tensor *cab_layer_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, float eps);
-/* y = x / sqrt(mean(x^2) + eps) * w, likewise. */
-cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, float eps);
+/* y = x / sqrt(mean(x^2) + eps) * w, likewise. The columns are n_group equal groups, and the mean is taken over each;
+ * n_group is 1 where there are none, and divides D. */
+cab_tensor *cab_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *w, int n_group, float eps);
 /* A residual stream that is fp32 whatever the activations are. *sum = residual + x, (..., D) F32; residual (..., D)
  * F32, or NULL for zero. Returns the RMS norm of *sum, in x's dtype. */
 cab_tensor *cab_add_rms_norm(cab_graph *g, cab_tensor *x, cab_tensor *residual, cab_tensor *w, float eps,
@@ -124,8 +125,9 @@ cab_tensor *cab_attention_step(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_t
 /* ---- conv1d.c ---------------------------------------------------------------------------------------------------- */
 
 /* Causal, a filter per channel: y[b, l, e] = bias[e] + sum_k w[e, k] x[b, l - (K - 1) + k, e], then SiLU if `silu`; x
- * is zero before the sequence. x (B, L, E), w (E, 1, K) F32, bias (E) F32 or NULL -> (B, L, E). */
-cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, bool silu);
+ * is zero before the sequence, and before the token's document where there are `starts`. x (B, L, E), w (E, 1, K) F32,
+ * bias (E) F32 or NULL, starts (B, L) I32 or NULL, as of cab_ssd() -> (B, L, E). */
+cab_tensor *cab_conv1d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *starts, bool silu);
 /* w and bias of one direction, as above. */
 typedef struct cab_conv1d_filter {
     cab_tensor *w, *bias;
@@ -137,21 +139,32 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
  * x in. No backward. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);
 
-/* ---- ssd.c: the discrete Mamba-2 recurrence of Phi-Mamba --------------------------------------------------------- */
+/* ---- ssd.c: the recurrence of Mamba-2 ---------------------------------------------------------------------------- */
+
+typedef struct cab_ssd_inputs {
+    cab_tensor *x;       /* (B, L, H * P) */
+    cab_tensor *B, *C;   /* (B, L, G * N) */
+    cab_tensor *dt;      /* (B, L, H) */
+    cab_tensor *dt_bias; /* (H) F32 or NULL: none */
+    cab_tensor *A_log;   /* (H) F32 or NULL: the discrete recurrence of Phi-Mamba */
+    cab_tensor *D;       /* (H) F32 */
+    cab_tensor *starts;  /* (B, L) I32 or NULL: every sequence is one document */
+} cab_ssd_inputs;
 
 /* Per head, with h of (P, N) fp32:
  *
- *   h[t] = a[t] h[t-1] + x[t] B[t]^T      y[t] = h[t] C[t] + D x[t]
- *   a[t] = sigmoid(-a_log[t]) = exp(-softplus(a_log[t]))
+ *   h[t] = a[t] h[t-1] + u[t] B[t]^T      y[t] = h[t] C[t] + D x[t]      delta[t] = softplus(dt[t] + dt_bias)
  *
- * x (B, L, H*P), Bm and Cm (B, L, G*N), a_log (B, L, H), D (H) F32 -> (B, L, H*P). H is n_head, G is n_group and
- * divides H. Head h reads group h / (H / G). h is zero before the sequence. */
-cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
-                    int n_head, int n_group);
-/* One token, the recurrence itself: inputs with L = 1; state (B, H, P * N) F32 holds h and is brought up to date. No
- * backward. */
-cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
-                         cab_tensor *state, int n_head, int n_group);
+ *   as Dao and Gu wrote it    a = exp(-delta exp(A_log))    u = delta x
+ *   discrete                  a = exp(-delta)               u = x
+ *
+ * -> (B, L, H*P). H is n_head, G is n_group and divides H. Head h reads group h / (H / G). h is zero before the
+ * sequence. starts[b, t] is the index in the sequence of the first token of the document that token t belongs to,
+ * 0 <= starts[b, t] <= t: h is zero before that token. */
+cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group);
+/* One token, the recurrence itself: inputs with L = 1, starts NULL; state (B, H, P * N) F32 holds h and is brought up to
+ * date. No backward. */
+cab_tensor *cab_ssd_step(cab_graph *g, const cab_ssd_inputs *in, cab_tensor *state, int n_head, int n_group);
 
 /* ---- scan.c: the selective scan of Mamba-1 ----------------------------------------------------------------------- */
 
@@ -174,6 +187,9 @@ cab_tensor *cab_scan(cab_graph *g, const cab_scan_inputs *in, bool reverse);
 /* The mean of two scans of the same shapes with the same z: `forward` from the first token to the last, `backward` from
  * the last to the first. -> (B, L, E). */
 cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const cab_scan_inputs *backward);
+/* One token, the recurrence itself: inputs with L = 1; state (B, E, N) F32 holds h and is brought up to date. No
+ * backward. -> (B, 1, E). */
+cab_tensor *cab_scan_step(cab_graph *g, const cab_scan_inputs *in, cab_tensor *state);
 
 /* ---- feature.c: feature maps and the alignment loss -------------------------------------------------------------- */
 

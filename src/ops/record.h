@@ -51,4 +51,16 @@ static inline bool cab_expect_index(cab_graph *g, const char *op, const cab_tens
     return false;
 }
 
+/* For each token of x (B, L, ...) the first of its document, or NULL. */
+static inline bool cab_expect_starts(cab_graph *g, const char *op, const cab_tensor *starts, const cab_tensor *x)
+{
+    if (!starts || (starts->dtype == CAB_I32 && starts->n_dim == 2 && starts->shape[0] == x->shape[0] &&
+                    starts->shape[1] == x->shape[1] && starts->ld == starts->shape[1]))
+        return true;
+    char text[96];
+    cab_graph_fail(g, CAB_ESHAPE, "%s: starts is %s, expected (%" PRId64 ", %" PRId64 ") I32", op,
+                   cab_shape_text(starts, text), x->shape[0], x->shape[1]);
+    return false;
+}
+
 #endif

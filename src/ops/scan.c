@@ -27,6 +27,10 @@ const cab_op cab_op_scan = {
     .saves = CAB_SAVE_IN(CAB_SCAN_BOTH) - 1,
 };
 
+const cab_op cab_op_scan_step = {
+    .name = "scan_step", /* in: u dt A_log B C D dt_bias z state   out: y */
+};
+
 static bool tokens_fit(cab_graph *g, const char *what, const cab_tensor *t, const cab_tensor *u, int64_t columns)
 {
     char a[96], b[96];
@@ -119,5 +123,26 @@ cab_tensor *cab_scan_both(cab_graph *g, const cab_scan_inputs *forward, const ca
     list_inputs(forward, inputs);
     list_inputs(backward, inputs + CAB_SCAN_INPUTS);
     cab_graph_append(g, &cab_op_scan, CAB_SCAN_BOTH, inputs, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_scan_step(cab_graph *g, const cab_scan_inputs *in, cab_tensor *state)
+{
+    char a[96];
+    if (cab_graph_failed(g) || !complete(in) || state == NULL || !scan_fits(g, in))
+        return NULL;
+    const cab_tensor *u = in->u;
+    const int64_t E = cab_columns(u), N = cab_columns(in->B);
+    if (u->shape[1] != 1)
+        return cab_graph_fail(g, CAB_ESHAPE, "scan_step: u is %s, expected one token", cab_shape_text(u, a));
+    if (state->dtype != CAB_F32 || state->n_dim != 3 || state->shape[0] != u->shape[0] || state->shape[1] != E ||
+        state->shape[2] != N)
+        return cab_graph_fail(g, CAB_ESHAPE,
+                              "scan_step: state is %s, expected (%" PRId64 ", %" PRId64 ", %" PRId64 ") F32",
+                              cab_shape_text(state, a), u->shape[0], E, N);
+    cab_tensor *y = cab_graph_activation(g, "scan_step", u->dtype, u->n_dim, u->shape);
+    cab_tensor *inputs[CAB_SCAN_INPUTS + 1] = {[CAB_SCAN_Z] = in->z, [CAB_SCAN_STATE] = state};
+    list_inputs(in, inputs);
+    cab_graph_append(g, &cab_op_scan_step, CAB_SCAN_INPUTS + 1, inputs, 1, &y, NULL, 0);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-extern const cab_op cab_op_scan;
+extern const cab_op cab_op_scan, cab_op_scan_step;
 
 enum {
     CAB_SCAN_GROUP = 64, /* channels of a task */
@@ -25,6 +25,7 @@ enum {
     CAB_SCAN_DT_BIAS,
     CAB_SCAN_Z,
     CAB_SCAN_INPUTS,
+    CAB_SCAN_STATE = CAB_SCAN_INPUTS,            /* of a step */
     CAB_SCAN_BOTH = CAB_SCAN_INPUTS + CAB_SCAN_Z /* with the second direction's, which shares z */
 };
 

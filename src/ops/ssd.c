@@ -1,24 +1,28 @@
-/* ssd.c - the discrete Mamba-2 recurrence ("Transformers are SSMs", Dao & Gu 2024, section 6, with a scalar decay per head
- * and no step size). Per head, with h of (P, N) fp32 and h[-1] = 0:
+/* ssd.c - the recurrence of Mamba-2 ("Transformers are SSMs", Dao & Gu 2024, section 6) and its discrete form without a step
+ * size (Phi-Mamba). Per head, with h of (P, N) fp32 and h[-1] = 0:
  *
- *   h[t] = a[t] h[t-1] + x[t] B[t]^T      y[t] = h[t] C[t] + D x[t]      a[t] = exp(-softplus(a_log[t]))
+ *   delta[t] = softplus(dt[t] + dt_bias)
+ *   log a[t] = -delta[t] exp(A_log)    u[t] = delta[t] x[t]        discrete (A_log NULL):  log a = -delta    u = x
+ *   h[t] = a[t] h[t-1] + u[t] B[t]^T   y[t] = h[t] C[t] + D x[t]
  *
- * x, y: (B, L, H*P)    Bm, Cm: (B, L, G*N), head h reads group h / (H / G)    a_log: (B, L, H)    D: (H) fp32
+ * x, y: (B, L, H*P)    B, C: (B, L, G*N), head h reads group h / (H / G)    dt: (B, L, H)    dt_bias, A_log, D: (H) fp32
  *
  * In chunks of Q tokens, S[i] = sum of log a from the chunk's start to i, it is matrix products:
  *
  *   M[i, j] = (C[i] . B[j]) exp(S[i] - S[j]) for j <= i, else 0
- *   y[i]    = sum_j M[i, j] x[j] + exp(S[i]) h_start C[i] + D x[i]
- *   h_end   = exp(S[Q]) h_start + sum_j exp(S[Q] - S[j]) x[j] B[j]^T
+ *   y[i]    = sum_j M[i, j] u[j] + exp(S[i]) h_start C[i] + D x[i]
+ *   h_end   = exp(S[Q]) h_start + sum_j exp(S[Q] - S[j]) u[j] B[j]^T
  *
- * S never increases, so no exponential is ever above 1. The backward pass computes the states again: keeping one per
- * chunk and head would take P N / Q floats per token and head, more than x itself. */
+ * S never increases, so no exponential is ever above 1. Where documents begin (starts), the factors between tokens of
+ * different documents are zero: M[i, j] for j < starts[i], exp(S[i]) once a document began in the chunk, exp(S[Q] - S[j])
+ * for all but the chunk's last document. S itself goes on across documents, so that it stays small and exact. The backward
+ * pass computes the states again: keeping one per chunk and head would take P N / Q floats per token and head, more than x
+ * itself. */
 #include "ops/ssd.h"
 
 #include "ops/cpu/ssd_workspace.h"
-#include "ops/ops.h"
+#include "ops/record.h"
 
-#include <inttypes.h>
 #include <limits.h>
 
 /* Per token and head: two half products within the chunk, one out of the state, one into it; each has two gradients. */
@@ -37,13 +41,13 @@ static double ssd_step_flops(const cab_node *node)
 }
 
 const cab_op cab_op_ssd = {
-    .name = "ssd", /* in: x Bm Cm a_log D   out: y */
-    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_IN(3) | CAB_SAVE_IN(4),
+    .name = "ssd", /* in: x B C dt D dt_bias A_log starts   out: y */
+    .saves = CAB_SAVE_IN(CAB_SSD_INPUTS) - 1,
     .flops = ssd_flops,
 };
 
 const cab_op cab_op_ssd_step = {
-    .name = "ssd_step", /* in: x Bm Cm a_log D state   out: y */
+    .name = "ssd_step", /* in: x B C dt D dt_bias A_log - state   out: y */
     .flops = ssd_step_flops,
 };
 
@@ -52,9 +56,9 @@ static bool same_tokens(const cab_tensor *t, const cab_tensor *x)
     return t->n_dim == 3 && t->dtype == x->dtype && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1];
 }
 
-static bool ssd_fits(cab_graph *g, const char *op, cab_tensor *const in[5], int n_head, int n_group)
+static bool tokens_fit(cab_graph *g, const char *op, const cab_ssd_inputs *in, int n_head, int n_group)
 {
-    const cab_tensor *x = in[0], *Bm = in[1], *Cm = in[2], *a_log = in[3], *D = in[4];
+    const cab_tensor *x = in->x, *Bm = in->B, *Cm = in->C, *dt = in->dt;
     char a[96], b[96];
     if (x->n_dim != 3 || (x->dtype != CAB_F32 && x->dtype != CAB_BF16) || n_head < 1 || cab_columns(x) % n_head != 0 ||
         cab_columns(x) > INT_MAX) {
@@ -72,49 +76,72 @@ static bool ssd_fits(cab_graph *g, const char *op, cab_tensor *const in[5], int 
                        op, cab_shape_text(Bm, a), cab_shape_text(Cm, b), x->shape[0], x->shape[1], n_group);
         return false;
     }
-    if (!same_tokens(a_log, x) || cab_columns(a_log) != n_head || D->dtype != CAB_F32 || D->n_dim != 1 ||
-        D->shape[0] != n_head) {
-        cab_graph_fail(g, CAB_ESHAPE, "%s: a_log is %s and D %s, expected (%" PRId64 ", %" PRId64 ", %d) and (%d) F32",
-                       op, cab_shape_text(a_log, a), cab_shape_text(D, b), x->shape[0], x->shape[1], n_head, n_head);
+    if (!same_tokens(dt, x) || cab_columns(dt) != n_head) {
+        cab_graph_fail(g, CAB_ESHAPE, "%s: dt is %s, expected (%" PRId64 ", %" PRId64 ", %d)", op,
+                       cab_shape_text(dt, a), x->shape[0], x->shape[1], n_head);
         return false;
     }
+    return cab_expect_starts(g, op, in->starts, x);
+}
+
+static bool parameter_fits(cab_graph *g, const char *op, const char *what, const cab_tensor *t, int n_head)
+{
+    char a[96];
+    if (t == NULL || (t->dtype == CAB_F32 && t->n_dim == 1 && t->shape[0] == n_head))
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE, "%s: %s is %s, expected (%d) F32", op, what, cab_shape_text(t, a), n_head);
+    return false;
+}
+
+/* Checks the inputs of a node and lists them. */
+static bool take_inputs(cab_graph *g, const cab_op *op, const cab_ssd_inputs *in, int n_head, int n_group,
+                        cab_tensor *list[CAB_SSD_INPUTS])
+{
+    if (cab_graph_failed(g) || !in->x || !in->B || !in->C || !in->dt || !in->D ||
+        !tokens_fit(g, op->name, in, n_head, n_group) || !parameter_fits(g, op->name, "D", in->D, n_head) ||
+        !parameter_fits(g, op->name, "dt_bias", in->dt_bias, n_head) ||
+        !parameter_fits(g, op->name, "A_log", in->A_log, n_head))
+        return false;
+    list[CAB_SSD_X] = in->x;
+    list[CAB_SSD_B] = in->B;
+    list[CAB_SSD_C] = in->C;
+    list[CAB_SSD_DT] = in->dt;
+    list[CAB_SSD_D] = in->D;
+    list[CAB_SSD_DT_BIAS] = in->dt_bias;
+    list[CAB_SSD_A_LOG] = in->A_log;
+    list[CAB_SSD_STARTS] = in->starts;
     return true;
 }
 
-cab_tensor *cab_ssd(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
-                    int n_head, int n_group)
+cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group)
 {
-    cab_tensor *in[5] = {x, Bm, Cm, a_log, D};
-    for (int i = 0; i < 5; i++)
-        if (in[i] == NULL)
-            return NULL;
-    if (cab_graph_failed(g) || !ssd_fits(g, cab_op_ssd.name, in, n_head, n_group))
+    cab_tensor *list[CAB_SSD_INPUTS];
+    if (!take_inputs(g, &cab_op_ssd, in, n_head, n_group, list))
         return NULL;
-    cab_tensor *y = cab_graph_activation(g, "ssd", x->dtype, x->n_dim, x->shape);
-    cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
-    cab_graph_append(g, &cab_op_ssd, 5, in, 1, &y, &attributes, sizeof attributes);
+    cab_tensor *y = cab_graph_activation(g, "ssd", in->x->dtype, in->x->n_dim, in->x->shape);
+    const cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
+    cab_graph_append(g, &cab_op_ssd, CAB_SSD_INPUTS, list, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
-cab_tensor *cab_ssd_step(cab_graph *g, cab_tensor *x, cab_tensor *Bm, cab_tensor *Cm, cab_tensor *a_log, cab_tensor *D,
-                         cab_tensor *state, int n_head, int n_group)
+cab_tensor *cab_ssd_step(cab_graph *g, const cab_ssd_inputs *in, cab_tensor *state, int n_head, int n_group)
 {
-    cab_tensor *in[6] = {x, Bm, Cm, a_log, D, state};
-    for (int i = 0; i < 6; i++)
-        if (in[i] == NULL)
-            return NULL;
-    if (cab_graph_failed(g) || !ssd_fits(g, cab_op_ssd_step.name, in, n_head, n_group))
-        return NULL;
+    cab_tensor *list[CAB_SSD_INPUTS + 1];
     char a[96];
-    if (x->shape[1] != 1)
-        return cab_graph_fail(g, CAB_ESHAPE, "ssd_step: x is %s, expected one token", cab_shape_text(x, a));
-    int64_t size = cab_columns(x) / n_head * (cab_columns(Bm) / n_group);
+    if (state == NULL || !take_inputs(g, &cab_op_ssd_step, in, n_head, n_group, list))
+        return NULL;
+    const cab_tensor *x = in->x;
+    if (x->shape[1] != 1 || in->starts != NULL)
+        return cab_graph_fail(g, CAB_ESHAPE, "ssd_step: x is %s%s, expected one token and no starts",
+                              cab_shape_text(x, a), in->starts ? " with starts" : "");
+    const int64_t size = cab_columns(x) / n_head * (cab_columns(in->B) / n_group);
     if (state->dtype != CAB_F32 || state->n_dim != 3 || state->shape[0] != x->shape[0] || state->shape[1] != n_head ||
         state->shape[2] != size)
         return cab_graph_fail(g, CAB_ESHAPE, "ssd_step: state is %s, expected (%" PRId64 ", %d, %" PRId64 ") F32",
                               cab_shape_text(state, a), x->shape[0], n_head, size);
+    list[CAB_SSD_STATE] = state;
     cab_tensor *y = cab_graph_activation(g, "ssd_step", x->dtype, x->n_dim, x->shape);
-    cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
-    cab_graph_append(g, &cab_op_ssd_step, 6, in, 1, &y, &attributes, sizeof attributes);
+    const cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
+    cab_graph_append(g, &cab_op_ssd_step, CAB_SSD_STATE + 1, list, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

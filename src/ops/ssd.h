@@ -1,4 +1,4 @@
-/* ssd.h - what the recorder of the discrete Mamba-2 recurrence tells its kernels. */
+/* ssd.h - what the recorder of the Mamba-2 recurrence tells its kernels. */
 #ifndef CAB_OPS_SSD_H
 #define CAB_OPS_SSD_H
 
@@ -7,6 +7,19 @@
 extern const cab_op cab_op_ssd, cab_op_ssd_step;
 
 enum { CAB_SSD_CHUNK = 64 }; /* tokens of one chunk */
+
+enum {
+    CAB_SSD_X,
+    CAB_SSD_B,
+    CAB_SSD_C,
+    CAB_SSD_DT,
+    CAB_SSD_D,
+    CAB_SSD_DT_BIAS,
+    CAB_SSD_A_LOG,
+    CAB_SSD_STARTS,
+    CAB_SSD_INPUTS,
+    CAB_SSD_STATE = CAB_SSD_INPUTS /* of a step */
+};
 
 typedef struct cab_ssd_attributes {
     int n_head, n_group;
@@ -21,7 +34,7 @@ typedef struct cab_ssd_shape {
 static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
 {
     const cab_ssd_attributes *a = (const cab_ssd_attributes *)node->attributes;
-    const cab_tensor *x = node->in[0], *Bm = node->in[1];
+    const cab_tensor *x = node->in[CAB_SSD_X], *Bm = node->in[CAB_SSD_B];
     return (cab_ssd_shape){.B = x->shape[0],
                            .L = x->shape[1],
                            .H = a->n_head,

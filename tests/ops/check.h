@@ -42,7 +42,8 @@ typedef enum check_kind {
     CHECK_FROZEN,     /* F32 parameter, not trainable */
     CHECK_F32,        /* F32 input whatever the variant, no gradient: inv_freq, lr */
     CHECK_IDS,        /* I32 input, uniform integers low <= id < high */
-    CHECK_STATE       /* F32 state, filled like an input before the run; no gradient */
+    CHECK_STARTS, /* I32 input (B, L), first tokens of random documents of at most `high` tokens; check_documents() */
+    CHECK_STATE   /* F32 state, filled like an input before the run; no gradient */
 } check_kind;
 
 typedef struct check_input {
@@ -127,6 +128,25 @@ static inline double *check_draw(const char *name, int which, int64_t n, double 
     return values;
 }
 
+/* The first token of the document of every token. A quarter of the documents have one token, a quarter end where a chunk of
+ * 64 tokens ends, the others have a random length of at most `longest`. */
+static inline double *check_documents(const char *name, int which, int64_t B, int64_t L, double longest)
+{
+    double *kinds = check_draw(name, which, B * L, 0, 4, true),
+           *lengths = check_draw(name, which, B * L, 1, longest + 1, true);
+    double *starts = check_doubles(B * L);
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t first = 0, end; first < L; first = end) {
+            const double kind = kinds[b * L + first];
+            end = kind < 1 ? first + 1 : kind < 2 ? (first / 64 + 1) * 64 : first + (int64_t)lengths[b * L + first];
+            for (int64_t t = first; t < end && t < L; t++)
+                starts[b * L + t] = (double)first;
+        }
+    free(kinds);
+    free(lengths);
+    return starts;
+}
+
 /* ||a - b|| / ||b||, with an absolute floor so that an all-zero reference demands all zeros. */
 static inline double check_distance(const double *a, const double *b, int64_t n)
 {
@@ -136,6 +156,17 @@ static inline double check_distance(const double *a, const double *b, int64_t n)
         norm += b[i] * b[i];
     }
     return sqrt(difference) / (sqrt(norm) + 1e-6 * sqrt((double)n));
+}
+
+/* Values of input i. */
+static inline double *check_values(const check_case *c, int i)
+{
+    const check_input *in = &c->in[i];
+    const bool unit = in->low == 0 && in->high == 0;
+    if (in->kind == CHECK_STARTS)
+        return check_documents(c->name, i, in->shape[0], in->shape[1], in->high);
+    return check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
+                      in->kind == CHECK_IDS);
 }
 
 /* ---- one prepared case: inputs, R, reference values and reference gradients ------------------------------------ */
@@ -313,7 +344,7 @@ static inline void check_make_input(const check_case *c, const check_variant *v,
         return;
     }
     bool view = v->view && in->kind == CHECK_ACTIVATION;
-    cab_dtype dtype = in->kind == CHECK_IDS                              ? CAB_I32
+    cab_dtype dtype = in->kind == CHECK_IDS || in->kind == CHECK_STARTS  ? CAB_I32
                       : in->kind == CHECK_F32 || in->kind == CHECK_STATE ? CAB_F32
                                                                          : v->dtype;
     int64_t shape[CAB_MAX_DIMS];
@@ -520,12 +551,8 @@ static inline void check_run(const check_case *c)
     check_reference r = {0};
     check_graph k;
     int64_t counts[CHECK_MAX_OUT] = {0};
-    for (int i = 0; i < c->n_in; i++) {
-        const check_input *in = &c->in[i];
-        bool unit = in->low == 0 && in->high == 0;
-        r.in[i] = check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
-                             in->kind == CHECK_IDS);
-    }
+    for (int i = 0; i < c->n_in; i++)
+        r.in[i] = check_values(c, i);
     check_open(c, &(check_variant){.dtype = CAB_F32, .isa = "v1"}, r.in, &k);
     for (int o = 0; o < c->n_out; o++) {
         if (!k.out[0][o])
@@ -564,12 +591,8 @@ static inline void check_threads(const check_case *c)
 {
     check_reference r = {0};
     double *first[CHECK_MAX_OUT + CHECK_MAX_IN] = {0};
-    for (int i = 0; i < c->n_in; i++) {
-        const check_input *in = &c->in[i];
-        bool unit = in->low == 0 && in->high == 0;
-        r.in[i] = check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
-                             in->kind == CHECK_IDS);
-    }
+    for (int i = 0; i < c->n_in; i++)
+        r.in[i] = check_values(c, i);
     for (int threads = 1; threads <= 3; threads += 2) {
         check_variant v = {.dtype = CAB_BF16, .isa = check_have("v4") ? "v4" : "v1", .threads = threads};
         check_graph k;

@@ -114,12 +114,8 @@ static inline void gpu_compare(const check_case *c, double tolerance_f32, double
         print_message("%s: CAB_TEST_DEVICE names no GPU\n", c->name);
         skip();
     }
-    for (int i = 0; i < c->n_in; i++) {
-        const check_input *in = &c->in[i];
-        bool unit = in->low == 0 && in->high == 0;
-        r.in[i] = check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
-                             in->kind == CHECK_IDS);
-    }
+    for (int i = 0; i < c->n_in; i++)
+        r.in[i] = check_values(c, i);
     gpu_run(c, &(check_variant){.dtype = CAB_F32, .isa = "", .device = "cpu"}, &r, 1, &expected);
     for (int low = c->bf16_only ? 1 : 0; low < (c->f32_only ? 1 : 2); low++)
         for (size_t i = 0; i < (check_slow() ? 2 : sizeof beside / sizeof *beside); i++) {

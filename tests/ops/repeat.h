@@ -35,12 +35,8 @@ static inline size_t repeat_run(const check_case *c, const check_variant *v, con
 static inline void repeat_compare(const check_case *c, const check_variant *a, const check_variant *b, size_t capacity)
 {
     check_reference r = {0};
-    for (int i = 0; i < c->n_in; i++) {
-        const check_input *in = &c->in[i];
-        const bool unit = in->low == 0 && in->high == 0;
-        r.in[i] = check_draw(c->name, i, check_count(in->n_dim, in->shape), unit ? -1 : in->low, unit ? 1 : in->high,
-                             in->kind == CHECK_IDS);
-    }
+    for (int i = 0; i < c->n_in; i++)
+        r.in[i] = check_values(c, i);
     for (int o = 0; o < c->n_seeded; o++) {
         r.out_count[o] = (int64_t)capacity;
         r.seed[o] = check_doubles((int64_t)capacity);

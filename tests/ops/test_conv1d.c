@@ -6,12 +6,13 @@
 typedef struct shape {
     int64_t B, L, E, K;
     bool bias, silu;
+    int documents; /* tokens of the longest; 0: no starts */
 } shape;
 
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    out[0] = cab_conv1d(g, in[0], in[1], s->bias ? in[2] : NULL, s->silu);
+    out[0] = cab_conv1d(g, in[0], in[1], s->bias ? in[2] : NULL, s->documents ? in[3] : NULL, s->silu);
 }
 
 static void reference(const check_case *c, double *const *in, double **out)
@@ -23,7 +24,7 @@ static void reference(const check_case *c, double *const *in, double **out)
                 double u = s->bias ? in[2][e] : 0;
                 for (int64_t k = 0; k < s->K; k++) {
                     int64_t from = l - (s->K - 1) + k;
-                    if (from >= 0)
+                    if (from >= (s->documents ? (int64_t)in[3][b * s->L + l] : 0))
                         u += in[1][e * s->K + k] * in[0][(b * s->L + from) * s->E + e];
                 }
                 out[0][(b * s->L + l) * s->E + e] = s->silu ? u / (1 + exp(-u)) : u;
@@ -33,10 +34,13 @@ static void reference(const check_case *c, double *const *in, double **out)
 static void run(const char *name, shape s)
 {
     check_case c = {.name = name,
-                    .n_in = s.bias ? 3 : 2,
+                    .n_in = s.documents ? 4
+                            : s.bias    ? 3
+                                        : 2,
                     .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, -2, 2},
                            {CHECK_PARAMETER, 3, {s.E, 1, s.K}, 0, 0},
-                           {CHECK_PARAMETER, 1, {s.E}, 0, 0}},
+                           {CHECK_PARAMETER, 1, {s.E}, 0, 0},
+                           {CHECK_STARTS, 2, {s.B, s.L}, 1, s.documents}},
                     .n_out = 1,
                     .n_seeded = 1,
                     .record = record,
@@ -48,12 +52,14 @@ static void run(const char *name, shape s)
 static void test_shapes(void **state)
 {
     (void)state;
-    run("conv1d", (shape){2, 7, 5, 4, true, true});
-    run("conv1d one token", (shape){1, 1, 3, 4, true, true});
-    run("conv1d plain", (shape){2, 21, 3, 4, true, false});
-    run("conv1d no bias", (shape){1, 6, 2, 3, false, true});
-    run("conv1d one tap", (shape){1, 3, 2, 1, true, true});
-    run("conv1d wide", (shape){1, 19, 1, 16, true, true});
+    run("conv1d", (shape){2, 7, 5, 4, true, true, 0});
+    run("conv1d one token", (shape){1, 1, 3, 4, true, true, 0});
+    run("conv1d plain", (shape){2, 21, 3, 4, true, false, 0});
+    run("conv1d no bias", (shape){1, 6, 2, 3, false, true, 0});
+    run("conv1d one tap", (shape){1, 3, 2, 1, true, true, 0});
+    run("conv1d wide", (shape){1, 19, 1, 16, true, true, 0});
+    run("conv1d documents", (shape){2, 13, 3, 4, true, true, 5});
+    run("conv1d wide documents", (shape){1, 23, 1, 9, true, false, 12});
 }
 
 /* Several tiles of tokens, several blocks of channels, the last of each short: against the formula, without gradients
@@ -61,7 +67,7 @@ static void test_shapes(void **state)
 static void test_blocks(void **state)
 {
     (void)state;
-    shape s = {2, 300, 517, 4, true, true};
+    shape s = {2, 300, 517, 4, true, true, 0};
     check_case c = {.name = "conv1d blocks",
                     .n_in = 3,
                     .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, -2, 2},
@@ -80,7 +86,7 @@ static void test_block_gradients(void **state)
     (void)state;
     enum { B = 2, L = 261, E = 515, K = 4 };
     check_graph k;
-    shape s = {B, L, E, K, true, true};
+    shape s = {B, L, E, K, true, true, 0};
     check_case c = {.name = "conv1d gradients",
                     .n_in = 3,
                     .in = {{CHECK_ACTIVATION, 3, {B, L, E}, -2, 2},
@@ -155,7 +161,7 @@ static void test_step(void **state)
         check_ok(cab_graph_new(backend, &whole));
         check_ok(cab_graph_new(backend, &step));
         cab_tensor *x = cab_graph_input(whole, "x", dtype, 3, (int64_t[]){B, L, E});
-        cab_tensor *y = cab_conv1d(whole, x, w, bias, true);
+        cab_tensor *y = cab_conv1d(whole, x, w, bias, NULL, true);
         cab_graph_keep(whole, y);
         cab_tensor *x1 = cab_graph_input(step, "x", dtype, 3, (int64_t[]){B, 1, E});
         cab_tensor *memory = cab_graph_state(step, "memory", CAB_F32, 3, (int64_t[]){B, K - 1, E});
@@ -191,10 +197,10 @@ static void test_step(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{3, 197, 384, 4, true, true},
-                            {2, 300, 517, 4, true, true},
-                            {1, 65, 72, 3, true, false},
-                            {2, 70, 40, 16, false, true}};
+    const shape shapes[] = {{3, 197, 384, 4, true, true, 0},
+                            {2, 300, 517, 4, true, true, 0},
+                            {1, 65, 72, 3, true, false, 0},
+                            {2, 70, 40, 16, false, true, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
         const check_case c = {.name = "conv1d on the GPU",
@@ -219,7 +225,7 @@ static void test_shape_errors(void **state)
     check_ok(cab_graph_new(backend, &g));
     cab_tensor *x = cab_graph_input(g, "x", CAB_F32, 3, (int64_t[]){1, 4, 6});
     cab_tensor *w = cab_graph_input(g, "w", CAB_F32, 3, (int64_t[]){5, 1, 4});
-    assert_null(cab_conv1d(g, x, w, NULL, true));
+    assert_null(cab_conv1d(g, x, w, NULL, NULL, true));
     assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
     assert_non_null(strstr(cab_error_text(), "conv1d: w is (5, 1, 4) F32"));
     cab_graph_free(g);
@@ -230,7 +236,7 @@ static void test_shape_errors(void **state)
 static void test_threads(void **state)
 {
     (void)state;
-    const shape s = {2, 300, 517, 4, true, true};
+    const shape s = {2, 300, 517, 4, true, true, 0};
     const check_case c = {.name = "conv1d threads",
                           .n_in = 3,
                           .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, 0, 0},

@@ -11,23 +11,23 @@ static void record_layer_norm(cab_graph *g, cab_tensor **in, cab_tensor **out, c
 
 static void record_rms_norm(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
-    (void)argument;
-    out[0] = cab_rms_norm(g, in[0], in[1], eps);
+    out[0] = cab_rms_norm(g, in[0], in[1], argument ? *(const int *)argument : 1, eps);
 }
 
 static void reference_norm(const check_case *c, double *const *in, double **out)
 {
     bool centred = c->record == record_layer_norm;
-    int64_t n = c->in[1].shape[0], rows = check_count(c->in[0].n_dim, c->in[0].shape) / n;
+    const int groups = c->argument ? *(const int *)c->argument : 1;
+    int64_t n = c->in[1].shape[0] / groups, rows = check_count(c->in[0].n_dim, c->in[0].shape) / n;
     for (int64_t r = 0; r < rows; r++) {
-        const double *x = in[0] + r * n;
+        const double *x = in[0] + r * n, *w = in[1] + r % groups * n;
         double mean = 0, square = 0;
         for (int64_t i = 0; i < n && centred; i++)
             mean += x[i] / (double)n;
         for (int64_t i = 0; i < n; i++)
             square += (x[i] - mean) * (x[i] - mean) / (double)n;
         for (int64_t i = 0; i < n; i++)
-            out[0][r * n + i] = (x[i] - mean) / sqrt(square + (double)eps) * in[1][i] + (centred ? in[2][i] : 0);
+            out[0][r * n + i] = (x[i] - mean) / sqrt(square + (double)eps) * w[i] + (centred ? in[2][i] : 0);
     }
 }
 
@@ -59,6 +59,33 @@ static void test_rms_norm(void **state)
     run(CHECK_PARAMETER, 5, 37, false);
     run(CHECK_PARAMETER, 67, 8, false);
     run(CHECK_FROZEN, 3, 33, false);
+}
+
+/* Groups of columns, each with its own mean. */
+static void test_groups(void **state)
+{
+    (void)state;
+    const int shapes[][3] = {{5, 36, 2}, {3, 21, 7}, {2, 33, 33}, {67, 16, 4}}; /* rows, columns, groups */
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_run(&(check_case){.name = "rms_norm groups",
+                                .n_in = 2,
+                                .in = {{CHECK_ACTIVATION, 2, {shapes[i][0], shapes[i][1]}, -2, 3},
+                                       {CHECK_PARAMETER, 1, {shapes[i][1]}, 0.5, 1.5}},
+                                .n_out = 1,
+                                .n_seeded = 1,
+                                .record = record_rms_norm,
+                                .reference = reference_norm,
+                                .argument = &shapes[i][2]});
+    cab_backend *backend;
+    cab_graph *g;
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_graph_new(backend, &g));
+    assert_null(cab_rms_norm(g, cab_graph_input(g, "x", CAB_F32, 2, (int64_t[]){2, 10}),
+                             cab_graph_input(g, "w", CAB_F32, 1, (int64_t[]){10}), 3, eps));
+    assert_int_equal(cab_graph_plan(g, NULL), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "\"x\" has 10 columns in 3 groups"));
+    cab_graph_free(g);
+    cab_backend_close(backend);
 }
 
 static void test_threads(void **state)
@@ -195,12 +222,10 @@ static void test_norm_of_sum_is_one(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm),
-                                       cmocka_unit_test(test_rms_norm),
-                                       cmocka_unit_test(test_threads),
-                                       cmocka_unit_test(test_offset),
-                                       cmocka_unit_test(test_gpu),
-                                       cmocka_unit_test(test_norm_of_sum_gpu),
-                                       cmocka_unit_test(test_norm_of_sum_is_one)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layer_norm),      cmocka_unit_test(test_rms_norm),
+        cmocka_unit_test(test_groups),          cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_offset),          cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_norm_of_sum_gpu), cmocka_unit_test(test_norm_of_sum_is_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,17 +9,22 @@ typedef struct shape {
 
 enum { U, DT, A_LOG, BM, CM, SKIP, Z, BIAS, INPUTS, SECOND = INPUTS };
 
+static cab_scan_inputs inputs_of(const shape *s, cab_tensor *const *in)
+{
+    return (cab_scan_inputs){.u = in[U],
+                             .dt = in[DT],
+                             .A_log = in[A_LOG],
+                             .B = in[BM],
+                             .C = in[CM],
+                             .D = in[SKIP],
+                             .z = s->gated ? in[Z] : NULL,
+                             .dt_bias = s->biased ? in[s->gated ? BIAS : Z] : NULL};
+}
+
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    const cab_scan_inputs inputs = {.u = in[U],
-                                    .dt = in[DT],
-                                    .A_log = in[A_LOG],
-                                    .B = in[BM],
-                                    .C = in[CM],
-                                    .D = in[SKIP],
-                                    .z = s->gated ? in[Z] : NULL,
-                                    .dt_bias = s->biased ? in[s->gated ? BIAS : Z] : NULL};
+    const cab_scan_inputs inputs = inputs_of(s, in);
     out[0] = cab_scan(g, &inputs, s->reverse);
 }
 
@@ -452,6 +457,76 @@ static void test_gpu_multiplies_dt(void **state)
     }
 }
 
+/* Feeds token t of every sequence to the step's inputs. */
+static void feed(const check_case *c, const shape *s, cab_graph *g, cab_tensor *const *in, double *const *values,
+                 int64_t t)
+{
+    for (int i = 0; i < c->n_in; i++) {
+        if (c->in[i].kind != CHECK_ACTIVATION)
+            continue;
+        const int64_t width = c->in[i].shape[2];
+        double *token = check_doubles(s->B * width);
+        for (int64_t b = 0; b < s->B; b++)
+            memcpy(token + b * width, values[i] + (b * s->L + t) * width, (size_t)width * sizeof *token);
+        check_write(g, in[i], token, width, 0);
+        free(token);
+    }
+}
+
+/* The step, token by token, against the formula. */
+static void step_through(const shape *s, cab_dtype dtype, const char *isa)
+{
+    const check_case c = make_case("scan step", s);
+    const check_variant v = {.dtype = dtype, .isa = isa};
+    double *values[INPUTS], *expected = check_doubles(s->B * s->L * s->E), *stepped = check_doubles(s->B * s->L * s->E);
+    for (int i = 0; i < c.n_in; i++)
+        values[i] = check_values(&c, i);
+    reference(&c, values, &expected);
+    check_graph whole; /* has the parameters */
+    check_open(&c, &v, values, &whole);
+    cab_graph *g;
+    check_ok(cab_graph_new(whole.backend, &g));
+    cab_tensor *in[INPUTS];
+    memcpy(in, whole.in, sizeof in);
+    for (int i = 0; i < c.n_in; i++)
+        if (c.in[i].kind == CHECK_ACTIVATION)
+            in[i] = cab_graph_input(g, "in", dtype, 3, (int64_t[]){s->B, 1, c.in[i].shape[2]});
+    cab_tensor *memory = cab_graph_state(g, "memory", CAB_F32, 3, (int64_t[]){s->B, s->E, s->N});
+    const cab_scan_inputs inputs = inputs_of(s, in);
+    cab_tensor *y = cab_scan_step(g, &inputs, memory);
+    cab_graph_keep(g, y);
+    check_ok(cab_graph_plan(g, NULL));
+    for (int64_t t = 0; t < s->L; t++) {
+        feed(&c, s, g, in, values, t);
+        check_ok(cab_graph_run(g));
+        double *got = check_read(g, y, s->E, 0);
+        for (int64_t b = 0; b < s->B; b++)
+            memcpy(stepped + (b * s->L + t) * s->E, got + b * s->E, (size_t)s->E * sizeof *got);
+        free(got);
+    }
+    check_compare(&c, &v, "output", 0, stepped, expected, s->B * s->L * s->E, dtype == CAB_F32 ? 1e-5 : 1e-2);
+    free(stepped);
+    free(expected);
+    cab_graph_free(g);
+    check_close(&whole);
+    for (int i = 0; i < c.n_in; i++)
+        free(values[i]);
+}
+
+static void test_step(void **state)
+{
+    (void)state;
+    const shape shapes[] = {{1, 3, 1, 1, false, false, false, false},
+                            {2, 7, 70, 16, false, true, true, false},
+                            {3, 4, 129, 5, false, true, false, false},
+                            {1, 5, 33, 256, false, false, true, false}};
+    const char *const isas[] = {"v1", "v3", "v4"};
+    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+        for (size_t j = 0; j < sizeof shapes / sizeof *shapes && check_have(isas[i]); j++)
+            for (int low = 0; low < 2; low++)
+                step_through(&shapes[j], low ? CAB_BF16 : CAB_F32, isas[i]);
+}
+
 static void test_shape_errors(void **state)
 {
     (void)state;
@@ -478,6 +553,7 @@ int main(void)
                                        cmocka_unit_test(test_both),
                                        cmocka_unit_test(test_chunks),
                                        cmocka_unit_test(test_extreme_decay),
+                                       cmocka_unit_test(test_step),
                                        cmocka_unit_test(test_gpu),
                                        cmocka_unit_test(test_gpu_tied),
                                        cmocka_unit_test(test_gpu_tied_product),

@@ -72,8 +72,12 @@ static void test_ssd(void **state)
     cab_graph *g = NULL;
     assert_ok(cab_backend_open("cpu", &backend));
     assert_ok(cab_graph_new(backend, &g));
-    float *y = output(g, cab_ssd(g, tokens(g, x, H * P), tokens(g, B, G * N), tokens(g, C, G * N), tokens(g, a, H),
-                                 input(g, D, 1, (int64_t[]){H}), H, G));
+    const cab_ssd_inputs of_op = {.x = tokens(g, x, H * P),
+                                  .B = tokens(g, B, G * N),
+                                  .C = tokens(g, C, G * N),
+                                  .dt = tokens(g, a, H),
+                                  .D = input(g, D, 1, (int64_t[]){H})};
+    float *y = output(g, cab_ssd(g, &of_op, H, G));
     const cab_mixing_ssd_inputs in = {.B = B, .C = C, .a_log = a, .L = L, .H = H, .G = G, .N = N};
     for (int h = 0; h < H; h++) {
         for (int p = 0; p < P; p++)

@@ -75,13 +75,21 @@ INLINE int64_t row_of(const task *s, int64_t t)
     return s->b * L + (s->reverse ? L - 1 - t : t);
 }
 
+/* The first token that token t sees. */
+INLINE int64_t first_of(const task *s, int64_t t)
+{
+    const cab_tensor *starts = s->node->in[CAB_CONV1D_STARTS];
+    return starts != NULL ? ((const int32_t *)starts->data)[row_of(s, t)] : 0;
+}
+
 /* The K rows of x that token t sees. */
 static void window(const task *s, int64_t t, const void **x)
 {
     const int K = s->f->K;
+    const int64_t first = first_of(s, t);
     for (int k = 0; k < K; k++) {
         const int64_t from = t - (K - 1) + k;
-        x[k] = from < 0 ? (const void *)&zero : cab_at(s->node->in[0], row_of(s, from), s->first);
+        x[k] = from < 0 || from < first ? (const void *)&zero : cab_at(s->node->in[0], row_of(s, from), s->first);
     }
 }
 
@@ -171,8 +179,10 @@ INLINE void backward_tokens(const task *s, float *partial, int K, bool silu, boo
     memset(dw, 0, (size_t)K * BLOCK * sizeof *dw);
     for (int64_t t = s->begin; t < s->end + K - 1; t++) {
         float *now = ring[t % K];
-        for (int k = 0; k < K; k++)
-            p[k] = ring[(t - k + K) % K];
+        for (int k = 0; k < K; k++) {
+            const bool sees = t - k < s->begin || t - k >= L || first_of(s, t - k) <= t - (K - 1);
+            p[k] = sees ? ring[(t - k + K) % K] : zero.f32;
+        }
         if (t < L) {
             const void *dy = cab_at(node->gout[0], row_of(s, t), s->first);
             window(s, t, x);

@@ -47,6 +47,7 @@
     ROW(ssd_step, FORWARD, cab_ssd_step_forward, cab_no_scratch)                                                       \
     ROW(scan, FORWARD, cab_scan_forward, cab_scan_forward_scratch)                                                     \
     ROW(scan, BACKWARD, cab_scan_backward, cab_scan_backward_scratch)                                                  \
+    ROW(scan_step, FORWARD, cab_scan_step_forward, cab_no_scratch)                                                     \
     ROW(align_loss, FORWARD, cab_align_loss_forward, cab_align_loss_scratch)                                           \
     ROW(align_loss, BACKWARD, cab_align_loss_backward, cab_align_loss_scratch)                                         \
     ROW(inverse_variance, FORWARD, cab_inverse_variance_forward, cab_inverse_variance_scratch)                         \

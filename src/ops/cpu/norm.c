@@ -1,4 +1,4 @@
-/* norm.c - the norms on the CPU, a row at a time; `centred` tells layer norm from RMS norm at compile time. */
+/* norm.c - the norms on the CPU, a row at a time and a group of its columns at a time (layer norm has one group); `centred` tells layer norm from RMS norm at compile time. */
 #include "ops/norm.h"
 
 #include "ops/cpu/cpu.h"
@@ -18,6 +18,11 @@ static inline statistics measure(const float *x, int64_t n, float eps, bool cent
     for (int64_t i = 0; i < n; i++)
         square += (x[i] - mean) * (x[i] - mean);
     return (statistics){mean, 1.0f / sqrtf(square / (float)n + eps)};
+}
+
+static inline int groups_of(const cab_node *node)
+{
+    return ((const cab_norm_attributes *)node->attributes)->n_group;
 }
 
 /* This thread's rows of scratch. */
@@ -44,7 +49,7 @@ static inline cab_status forward(const cab_node *node, cab_backend *backend, boo
 {
     const cab_tensor *x = node->in[0], *y = node->out[0];
     float eps = ((const cab_norm_attributes *)node->attributes)->eps;
-    int64_t rows = cab_rows(x), n = cab_columns(x);
+    int64_t rows = cab_rows(x), n = cab_columns(x), group = n / groups_of(node);
 #pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
         float *scratch = thread_rows(node, n);
@@ -54,7 +59,8 @@ static inline cab_status forward(const cab_node *node, cab_backend *backend, boo
         for (int64_t row = 0; row < rows; row++) {
             const float *in = cab_row_in(x, row, 0, n, scratch + 2 * n);
             float *out = cab_row_out(y, row, 0, scratch + 3 * n);
-            forward_row(out, in, w, b, n, measure(in, n, eps, centred));
+            for (int64_t g = 0; g < n; g += group)
+                forward_row(out + g, in + g, w + g, b, group, measure(in + g, group, eps, centred));
             cab_row_done(y, row, 0, n, out);
         }
     }
@@ -94,7 +100,7 @@ static inline cab_status backward(const cab_node *node, cab_backend *backend, bo
     const cab_tensor *x = node->in[0], *dy = node->gout[0], *dx = node->gin[0], *dw = node->gin[1];
     const cab_tensor *db = centred ? node->gin[2] : NULL;
     float eps = ((const cab_norm_attributes *)node->attributes)->eps;
-    int64_t rows = cab_rows(x), n = cab_columns(x);
+    int64_t rows = cab_rows(x), n = cab_columns(x), group = n / groups_of(node);
     float *partials = (float *)node->scratch + (int64_t)backend->threads * CAB_NORM_ROWS * n;
 #pragma omp parallel num_threads(cab_threads_for(backend, rows *n))
     {
@@ -106,15 +112,17 @@ static inline cab_status backward(const cab_node *node, cab_backend *backend, bo
             memset(sums, 0, 2 * (size_t)n * sizeof *sums);
             for (int64_t row = cab_block_first(rows, block); row < cab_block_first(rows, block + 1); row++) {
                 const float *in = cab_row_in(x, row, 0, n, scratch + n);
-                const float *g = cab_row_in(dy, row, 0, n, scratch + 2 * n);
-                statistics s = measure(in, n, eps, centred);
-                if (dw || db)
-                    add_parameter_gradients(sums, sums + n, in, g, n, s);
-                if (!dx)
-                    continue;
-                float *out = cab_row_sum(dx, row, 0, n, node->accumulate & 1u, scratch + 3 * n);
-                backward_row(out, in, g, w, n, s, centred);
-                cab_row_done(dx, row, 0, n, out);
+                const float *gradient = cab_row_in(dy, row, 0, n, scratch + 2 * n);
+                float *out = dx ? cab_row_sum(dx, row, 0, n, node->accumulate & 1u, scratch + 3 * n) : NULL;
+                for (int64_t g = 0; g < n; g += group) {
+                    statistics s = measure(in + g, group, eps, centred);
+                    if (dw || db)
+                        add_parameter_gradients(sums + g, sums + n + g, in + g, gradient + g, group, s);
+                    if (dx)
+                        backward_row(out + g, in + g, gradient + g, w + g, group, s, centred);
+                }
+                if (dx)
+                    cab_row_done(dx, row, 0, n, out);
             }
         }
     }

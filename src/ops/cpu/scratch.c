@@ -84,14 +84,12 @@ size_t cab_conv1d_backward_scratch(const cab_node *node, const cab_backend *back
 
 size_t cab_ssd_forward_scratch(const cab_node *node, const cab_backend *backend)
 {
-    cab_ssd_shape shape = cab_ssd_shape_of(node);
-    return cab_ssd_workspace_bytes(&shape, false, backend->threads);
+    return cab_ssd_workspace_bytes(node, false, backend->threads);
 }
 
 size_t cab_ssd_backward_scratch(const cab_node *node, const cab_backend *backend)
 {
-    cab_ssd_shape shape = cab_ssd_shape_of(node);
-    return cab_ssd_workspace_bytes(&shape, true, backend->threads);
+    return cab_ssd_workspace_bytes(node, true, backend->threads);
 }
 
 size_t cab_scan_forward_scratch(const cab_node *node, const cab_backend *backend)

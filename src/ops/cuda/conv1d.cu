@@ -631,3 +631,10 @@ extern "C" cab_status cab_conv1d_step_forward_cuda(const cab_node *node, cab_bac
                            rows<const T>(x), rows<T>(node->out[0]), w, bias, state, n, E, taps, silu)));
     return cab_cuda_launched("conv1d_step");
 }
+
+/* There are no kernels for documents yet. */
+extern "C" bool cab_conv1d_fits_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return !node->in[CAB_CONV1D_STARTS];
+}

@@ -732,3 +732,10 @@ extern "C" cab_status cab_add_rms_norm_backward_cuda(const cab_node *node, cab_b
     BY_DTYPE(of_x ? of_x->dtype : CAB_F32, status = (start_backward<T, SUM_RMS>(node, backend)));
     return status;
 }
+
+/* There are no kernels for groups yet. */
+extern "C" bool cab_rms_norm_fits_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return ((const cab_norm_attributes *)node->attributes)->n_group == 1;
+}

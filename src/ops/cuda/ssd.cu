@@ -670,7 +670,7 @@ template <typename T> static cab_status step_forward(const cab_node *node, const
 {
     ssd_call<T> c = call_of<T>(node, s);
     c.y = rows<T>(node->out[0]);
-    step<<<(unsigned)(s->B * s->H), THREADS, 0, stream_of(backend)>>>(c, (float *)node->in[5]->data);
+    step<<<(unsigned)(s->B * s->H), THREADS, 0, stream_of(backend)>>>(c, (float *)node->in[CAB_SSD_STATE]->data);
     return cab_cuda_launched("ssd step");
 }
 
@@ -682,4 +682,11 @@ extern "C" cab_status cab_ssd_step_forward_cuda(const cab_node *node, cab_backen
     cab_status status;
     BY_DTYPE(node->in[0]->dtype, status = step_forward<T>(node, &s, backend));
     return status;
+}
+
+/* There are no kernels for a step size or for documents yet. */
+extern "C" bool cab_ssd_fits_cuda(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return !node->in[CAB_SSD_DT_BIAS] && !node->in[CAB_SSD_A_LOG] && !node->in[CAB_SSD_STARTS];
 }
