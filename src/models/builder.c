@@ -266,9 +266,9 @@ static cab_status read_stored(cab_builder *b, const char *short_name, int n_dim,
     return cab_checkpoint_read_f32(b->source, name, n_dim, shape, *values);
 }
 
-/* Row r, of `columns`, of the stored tensor times factors[r]. */
-static cab_status build_scaled(cab_builder *b, cab_tensor **out, int n_dim, const int64_t shape[2],
-                               const float *factors, const char *short_name)
+/* Row r, of `columns`, of the stored tensor times factors[r] and `factor`. */
+static cab_status build_scaled(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const float *factors,
+                               float factor, const char *short_name)
 {
     const int64_t columns = n_dim == 2 ? shape[1] : 1;
     char name[CAB_NAME_MAX];
@@ -277,7 +277,7 @@ static cab_status build_scaled(cab_builder *b, cab_tensor **out, int n_dim, cons
     cab_builder_name(b, short_name, name);
     CAB_GOTO(read_stored(b, short_name, n_dim, shape, &values));
     for (int64_t i = 0; i < shape[0] * columns; i++)
-        values[i] *= factors[i / columns];
+        values[i] *= factors[i / columns] * factor;
     CAB_GOTO(cab_params_add(b->params, name, n_dim == 1 || b->trainable ? CAB_F32 : b->dtype, n_dim, shape,
                             n_dim == 1 ? CAB_NO_DECAY : CAB_DECAY, out));
     status = cab_params_write(b->params, *out, values);
@@ -286,21 +286,47 @@ done:
     return status;
 }
 
+/* A dense of W[o, :] factors[o] factor and b[o] factors[o]. */
+static cab_status scaled_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
+                               const char *name, const float *factors, float factor)
+{
+    char part[CAB_NAME_MAX];
+    snprintf(part, sizeof part, "%s.weight", name);
+    CAB_TRY(build_scaled(b, &dense->w, 2, (int64_t[]){n_out, n_in}, factors, factor, part));
+    snprintf(part, sizeof part, "%s.bias", name);
+    return biased ? build_scaled(b, &dense->b, 1, &n_out, factors, 1, part) : CAB_OK;
+}
+
 cab_status cab_builder_scaled_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, const char *name,
                                     const char *scale)
 {
-    const int64_t shape[2] = {n_out, n_in};
-    char part[CAB_NAME_MAX];
     float *factors = NULL;
-    cab_status status;
     if (scale == NULL || b->source == NULL)
         return cab_builder_dense(b, dense, n_in, n_out, true, name);
-    CAB_GOTO(read_stored(b, scale, 1, &n_out, &factors));
-    snprintf(part, sizeof part, "%s.weight", name);
-    CAB_GOTO(build_scaled(b, &dense->w, 2, shape, factors, part));
-    snprintf(part, sizeof part, "%s.bias", name);
-    status = build_scaled(b, &dense->b, 1, shape, factors, part);
-done:
+    cab_status status = read_stored(b, scale, 1, &n_out, &factors);
+    if (status == CAB_OK)
+        status = scaled_dense(b, dense, n_in, n_out, true, name, factors, 1);
+    cab_free(factors);
+    return status;
+}
+
+cab_status cab_builder_multiplied_dense(cab_builder *b, cab_dense *dense, int64_t n_in, bool biased, const char *name,
+                                        double in, int n, const cab_multiplied_rows *parts)
+{
+    int64_t n_out = 0;
+    bool plain = in == 1;
+    float *factors = NULL;
+    for (int i = 0; i < n; i++) {
+        n_out += parts[i].rows;
+        plain = plain && parts[i].factor == 1;
+    }
+    if (plain || b->source == NULL)
+        return cab_builder_dense(b, dense, n_in, n_out, biased, name);
+    CAB_TRY(CAB_NEW(&factors, (size_t)n_out, name));
+    for (int64_t i = 0, at = 0; i < n; at += parts[i++].rows)
+        for (int64_t r = 0; r < parts[i].rows; r++)
+            factors[at + r] = (float)parts[i].factor;
+    cab_status status = scaled_dense(b, dense, n_in, n_out, biased, name, factors, (float)in);
     cab_free(factors);
     return status;
 }

@@ -58,6 +58,14 @@ cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double ep
  * diag(scale) W and scale b. NULL: it is a plain one. */
 cab_status cab_builder_scaled_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, const char *name,
                                     const char *scale);
+/* A dense of all rows of `parts`, n of them: of a checkpoint each row's weights are multiplied by `in` and its part's factor,
+ * its bias by the factor alone. */
+typedef struct cab_multiplied_rows {
+    int64_t rows;
+    double factor;
+} cab_multiplied_rows;
+cab_status cab_builder_multiplied_dense(cab_builder *b, cab_dense *dense, int64_t n_in, bool biased, const char *name,
+                                        double in, int n, const cab_multiplied_rows *parts);
 /* Row r of the parameter, (rows, columns) or of columns 0 a vector of rows, is row order[r] of the stored one, which has
  * stored_rows. */
 cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, int64_t stored_rows,

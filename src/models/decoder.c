@@ -86,6 +86,14 @@ cab_status cab_window_parse(const cab_json *json, int first, cab_config *c)
     return CAB_OK;
 }
 
+void cab_decoder_describe(const cab_config *c, json_object *json)
+{
+    cab_sizes_describe(sizes, c, json);
+    json_object_object_add(json, "hidden_act", json_object_new_string(cab_activation_name(c->activation)));
+    json_object_object_add(json, "tie_word_embeddings", json_object_new_boolean(c->tied));
+    cab_rope_describe(c, json);
+}
+
 void cab_decoder_heads(const cab_config *c, int l, cab_attention_mixer *a)
 {
     a->shape = cab_config_attention(c, 1.0 / sqrt(c->head_dim));

@@ -20,6 +20,9 @@ cab_status cab_decoder_gated(const cab_json *json, const cab_config *config);
 /* sliding_window, and which layers it is of: those that layer_types says; without it those from layer `first` on. */
 cab_status cab_window_parse(const cab_json *json, int first, cab_config *config);
 
+/* Writes what cab_decoder_parse() and cab_rope_parse() read, for transformers 4 and 5. */
+void cab_decoder_describe(const cab_config *config, json_object *json);
+
 /* In the scope of a layer: projections self_attn.{q,k,v}_proj and `out`, biased or not, of all heads of the configuration,
  * causal, scaled by 1 / sqrt(head_dim), rotary embedding and window as layer l has them. */
 cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,

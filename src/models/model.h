@@ -13,7 +13,15 @@ typedef struct cab_arch cab_arch;
 
 enum { CAB_LAYERS_MAX = 1024, CAB_PAIRS_MAX = 512 /* of rotated features of a head */ };
 /* What is particular of a layer among those of its model. */
-typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2 } cab_layer_kind;
+typedef enum cab_layer_kind { CAB_LAYER_SLIDING = 1, CAB_LAYER_NO_ROPE = 2, CAB_LAYER_STATE_SPACE = 4 } cab_layer_kind;
+
+/* What stored weights are multiplied by when they are read, so that the model's own need no factors; 1 in what is saved. */
+typedef struct cab_multipliers {
+    double attention_in, key, attention_out; /* of what attention reads, of K, of what it gives */
+    double state_in, state_parts[5],
+        state_out;     /* of what the state-space mixer reads, of its z, x, B, C, dt, of what it gives */
+    double gate, down; /* of two outputs in the MLP */
+} cab_multipliers;
 
 /* Sizes, in the words of the field; 0 where an architecture has no such thing. */
 typedef struct cab_config {
@@ -33,8 +41,14 @@ typedef struct cab_config {
     bool parallel;                       /* mixer and MLP side by side, where a family has both forms */
     int window;                          /* tokens that sliding layers see back, themselves included; 0: all */
     uint8_t layer_kinds[CAB_LAYERS_MAX]; /* bits of cab_layer_kind */
-    int d_state, d_conv, n_group;        /* students; P = d_model / n_head */
-    int d_inner, dt_rank;                /* Mamba-1: E and R */
+    int d_state, d_conv, n_group;        /* state-space mixers: N, K, G */
+    int d_inner, dt_rank;                /* their inner width E; Mamba-1: R */
+    int n_state_head;                    /* Mamba-2: heads of the state-space mixer, of d_inner / n_state_head */
+    bool in_bias, conv_bias, out_bias;   /* of a state-space mixer's projections and convolution */
+    bool gated_norm;                     /* Mamba-2: an RMS norm beside the gate, */
+    bool norm_first;                     /* which it then reads; else the norm reads what is gated */
+    bool residual_fp32;                  /* the residual sum is fp32 whatever the activations are */
+    cab_multipliers multipliers;         /* Falcon-H1 */
     bool tied_decay; /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
     int image_size, patch_size; /* image models: pixels of a side */
     int n_classes;

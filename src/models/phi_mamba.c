@@ -58,21 +58,11 @@ static cab_status configure(const cab_json *json, cab_config *c)
     return CAB_OK;
 }
 
-static json_object *token(int id)
-{
-    return id < 0 ? NULL : json_object_new_int(id);
-}
-
 static cab_status describe(const cab_config *c, json_object *json)
 {
-    json_object *architectures = json_object_new_array();
-    json_object_array_add(architectures, json_object_new_string("PhiMambaForCausalLM"));
-    json_object_object_add(json, "architectures", architectures);
-    json_object_object_add(json, "model_type", json_object_new_string("phi-mamba"));
+    cab_model_describe("phi-mamba", "PhiMambaForCausalLM", c, json);
     cab_sizes_describe(sizes, c, json);
     json_object_object_add(json, "expand", json_object_new_int(1));
-    json_object_object_add(json, "bos_token_id", token(c->bos_token));
-    json_object_object_add(json, "eos_token_id", token(c->eos_token));
     json_object_object_add(json, "layer_norm_eps", json_object_new_double(c->norm_eps));
     json_object_object_add(json, "hidden_act", json_object_new_string(cab_activation_name(c->activation)));
     json_object_object_add(json, "tie_word_embeddings", json_object_new_boolean(false));

@@ -148,6 +148,69 @@ cab_status cab_rope_parse(const cab_json *json, double theta, double partial, ca
     return set_rotated(json, partial, c);
 }
 
+cab_status cab_rope_whole_parse(const cab_json *json, double theta, cab_config *c)
+{
+    CAB_TRY(cab_rope_parse(json, theta, 1, c));
+    if (c->rope.dim == c->head_dim)
+        return CAB_OK;
+    return cab_fail(CAB_EUNSUPPORTED, "%s: partial_rotary_factor leaves %d features of %d to rotate; only all are supported",
+                    json->name, c->rope.dim, c->head_dim);
+}
+
+static void add_number(json_object *json, const char *key, double value)
+{
+    json_object_object_add(json, key, json_object_new_double(value));
+}
+
+static void add_factors(json_object *json, const char *key, const float *factors, int n)
+{
+    json_object *list = json_object_new_array();
+    for (int i = 0; i < n; i++)
+        json_object_array_add(list, json_object_new_double((double)factors[i]));
+    json_object_object_add(json, key, list);
+}
+
+/* What lets it reach further, beside the type. */
+static void describe_kind(const cab_config *c, json_object *json)
+{
+    const cab_rope *rope = &c->rope;
+    if (rope->kind != CAB_ROPE_LONGROPE)
+        add_number(json, "factor", rope->factor);
+    if (rope->kind != CAB_ROPE_LINEAR)
+        json_object_object_add(json, "original_max_position_embeddings", json_object_new_int(rope->original));
+    if (rope->kind == CAB_ROPE_LLAMA3 || rope->kind == CAB_ROPE_YARN) {
+        add_number(json, rope->kind == CAB_ROPE_LLAMA3 ? "low_freq_factor" : "beta_slow", rope->low);
+        add_number(json, rope->kind == CAB_ROPE_LLAMA3 ? "high_freq_factor" : "beta_fast", rope->high);
+    }
+    if (rope->kind == CAB_ROPE_YARN || rope->kind == CAB_ROPE_LONGROPE)
+        add_number(json, "attention_factor", rope->scale);
+    if (rope->kind == CAB_ROPE_LONGROPE) {
+        add_factors(json, "short_factor", c->rope_factors[0], rope->dim / 2);
+        add_factors(json, "long_factor", c->rope_factors[1], rope->dim / 2);
+    }
+}
+
+void cab_rope_describe(const cab_config *c, json_object *json)
+{
+    static const char *const types[] = {[CAB_ROPE_DEFAULT] = "default",
+                                        [CAB_ROPE_LINEAR] = "linear",
+                                        [CAB_ROPE_LLAMA3] = "llama3",
+                                        [CAB_ROPE_YARN] = "yarn",
+                                        [CAB_ROPE_LONGROPE] = "longrope"};
+    if (c->rope.dim == 0)
+        return;
+    json_object *rope = json_object_new_object();
+    json_object_object_add(rope, "rope_type", json_object_new_string(types[c->rope.kind]));
+    add_number(rope, "rope_theta", c->rope.theta);
+    if (c->rope.dim != c->head_dim) /* the half keeps the quotient from being rounded down when it is multiplied again */
+        add_number(rope, "partial_rotary_factor", (c->rope.dim + 0.5) / c->head_dim);
+    if (c->rope.kind != CAB_ROPE_DEFAULT)
+        describe_kind(c, rope);
+    add_number(json, "rope_theta", c->rope.theta);
+    json_object_object_add(json, "rope_scaling", c->rope.kind == CAB_ROPE_DEFAULT ? NULL : json_object_get(rope));
+    json_object_object_add(json, "rope_parameters", rope);
+}
+
 /* One kind of layers' object of rope_parameters. */
 static cab_status parse_layers(const cab_json *json, json_object *all, const char *kind, double theta, cab_config *c)
 {

@@ -86,3 +86,19 @@ void cab_tokens_parse(const cab_json *json, cab_config *config)
     config->bos_token = token(json, "bos_token_id", config->vocab_size);
     config->eos_token = token(json, "eos_token_id", config->vocab_size);
 }
+
+static json_object *token_json(int id)
+{
+    return id < 0 ? NULL : json_object_new_int(id);
+}
+
+void cab_model_describe(const char *model_type, const char *class_name, const cab_config *config, json_object *json)
+{
+    json_object *architectures = json_object_new_array();
+    json_object_array_add(architectures, json_object_new_string(class_name));
+    json_object_object_add(json, "architectures", architectures);
+    json_object_object_add(json, "model_type", json_object_new_string(model_type));
+    json_object_object_add(json, "bos_token_id", token_json(config->bos_token));
+    json_object_object_add(json, "eos_token_id", token_json(config->eos_token));
+    json_object_object_add(json, "pad_token_id", NULL);
+}

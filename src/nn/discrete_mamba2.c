@@ -1,5 +1,7 @@
 #include "nn/discrete_mamba2.h"
 
+#include "nn/short_conv.h"
+
 /* Splits in_proj's output into xBC, z and a_log. */
 static void project(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *u, cab_tensor *parts[3])
 {
@@ -15,16 +17,6 @@ static void split_xbc(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xb
     cab_split(g, xbc, 3, sizes, parts);
 }
 
-/* A convolution of one tap looks back at nothing and keeps no window. */
-static cab_tensor *conv_step(cab_graph *g, const cab_discrete_mamba2 *m, cab_tensor *xbc)
-{
-    if (xbc == NULL || m->d_conv == 1)
-        return cab_conv1d(g, xbc, m->conv_w, m->conv_b, NULL, false);
-    const int64_t shape[3] = {xbc->shape[0], m->d_conv - 1, cab_columns(xbc)};
-    cab_tensor *window = cab_graph_state(g, "conv state", CAB_F32, 3, shape);
-    return cab_conv1d_step(g, xbc, m->conv_w, m->conv_b, window, false);
-}
-
 cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context, const cab_discrete_mamba2 *m,
                                        cab_tensor *u)
 {
@@ -36,7 +28,7 @@ cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context,
     if (step)
         h = cab_graph_state(g, "ssd state", CAB_F32, 3, (int64_t[]){u->shape[0], m->n_head, head});
     project(g, m, u, p);
-    split_xbc(g, m, step ? conv_step(g, m, p[0]) : cab_conv1d(g, p[0], m->conv_w, m->conv_b, NULL, false), xbc);
+    split_xbc(g, m, cab_short_conv_record(g, context, m->conv_w, m->conv_b, p[0], false), xbc);
     cab_context_tap_state(context, xbc[2], xbc[1], xbc[0]);
     cab_context_tap(context, CAB_TAP_DECAY, p[2]);
     const cab_ssd_inputs in = {.x = xbc[0], .B = xbc[1], .C = xbc[2], .dt = p[2], .D = m->D};

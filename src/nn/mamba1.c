@@ -1,5 +1,7 @@
 #include "nn/mamba1.h"
 
+#include "nn/short_conv.h"
+
 cab_scan_inputs cab_mamba1_record(cab_graph *g, const cab_context *context, const cab_mamba1 *m, cab_tensor *x,
                                   cab_tensor *z, bool back)
 {
@@ -29,7 +31,11 @@ cab_tensor *cab_mamba1_mixer_record(cab_graph *g, const cab_context *context, co
     const int64_t sizes[2] = {m->d_inner, m->d_inner};
     cab_tensor *xz[2];
     cab_split(g, cab_dense_record(g, &m->in_proj, u), 2, sizes, xz);
-    cab_tensor *x = cab_conv1d(g, xz[0], m->inner.conv_w, m->inner.conv_b, NULL, true);
+    cab_tensor *x = cab_short_conv_record(g, context, m->inner.conv_w, m->inner.conv_b, xz[0], true);
     const cab_scan_inputs in = cab_mamba1_record(g, context, &m->inner, x, xz[1], false);
-    return cab_dense_record(g, &m->out_proj, cab_scan(g, &in, false));
+    if (context->position == NULL || x == NULL)
+        return cab_dense_record(g, &m->out_proj, cab_scan(g, &in, false));
+    const int64_t state[3] = {x->shape[0], m->d_inner, m->inner.d_state};
+    cab_tensor *y = cab_scan_step(g, &in, cab_graph_state(g, "scan state", CAB_F32, 3, state));
+    return cab_dense_record(g, &m->out_proj, y);
 }

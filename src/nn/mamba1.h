@@ -34,7 +34,7 @@ typedef struct cab_mamba1_mixer {
     int d_inner;
 } cab_mamba1_mixer;
 
-/* u (B, L, D) -> (B, L, D). */
+/* u (B, L, D) -> (B, L, D); of a context with a position one token, its states kept in the graph. */
 cab_tensor *cab_mamba1_mixer_record(cab_graph *g, const cab_context *context, const cab_mamba1_mixer *m, cab_tensor *u);
 
 #endif

@@ -61,6 +61,14 @@ cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, ca
     return position == NULL ? NULL : record(g, network, &context, ids, 0);
 }
 
+bool cab_network_bounded(const cab_network *network)
+{
+    bool any = network->positions != NULL;
+    for (int l = 0; l < network->n_layer; l++)
+        any = any || cab_block_attends(&network->blocks[l]);
+    return any;
+}
+
 bool cab_network_steps(const cab_network *network)
 {
     bool all = network->embedding != NULL;

@@ -40,6 +40,8 @@ cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dty
 /* One token of text: ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
 cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
                                     cab_tensor *position);
+/* Whether it takes no more than max_length tokens: it attends to them, or has a table of positions. */
+bool cab_network_bounded(const cab_network *network);
 /* Whether it does such steps. */
 bool cab_network_steps(const cab_network *network);
 /* Whether its layers have a second direction, from the last token to the first, with taps of its own. */

@@ -22,7 +22,7 @@ static cab_status check_text(cab_compare_pair *p)
     if (o->pictures_count > 0)
         return cab_fail(CAB_EARG, "%s: a model of text, there is nothing to draw of %s", o->student, o->pictures[0]);
     int64_t most = t->max_length;
-    if (p->student->arch->teacher && s->max_length < most)
+    if (cab_network_bounded(&p->student->network) && s->max_length < most)
         most = s->max_length;
     p->seq_len = o->seq_len > 0 ? o->seq_len : most < TEXT_TOKENS ? most : TEXT_TOKENS;
     if (p->seq_len > most)

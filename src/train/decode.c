@@ -3,6 +3,7 @@
 #include "train/decode.h"
 
 #include "base/memory.h"
+#include "ops/attention.h"
 
 #include <inttypes.h>
 #include <omp.h>
@@ -141,7 +142,7 @@ int32_t cab_decode_position(const cab_decode *d)
 
 bool cab_decode_full(const cab_decode *d)
 {
-    return d->model->arch->teacher && d->count >= d->model->network.step_length;
+    return cab_network_bounded(&d->model->network) && d->count >= d->model->network.step_length;
 }
 
 cab_status cab_decode_step(cab_decode *d)
@@ -201,7 +202,6 @@ static bool read_before(const cab_decode *d, int index, const cab_tensor *t)
 
 cab_decode_traffic cab_decode_traffic_of(const cab_decode *d)
 {
-    const bool teacher = d->model->arch->teacher;
     const double length = (double)d->model->network.step_length;
     cab_decode_traffic sum = {0};
     for (int i = 0; i < cab_graph_nodes(d->graph); i++) {
@@ -215,9 +215,12 @@ cab_decode_traffic cab_decode_traffic_of(const cab_decode *d)
                 sum.weights += bytes / (double)cab_rows(t) * (double)d->batch;
             else if (t->kind == CAB_PARAMETER && !read_before(d, i, t))
                 sum.weights += bytes;
-            else if (t->kind == CAB_STATE) {
-                sum.state += teacher ? bytes * d->count / length : bytes;
-                sum.moved += teacher ? bytes * (d->count + 1) / length : 2 * bytes;
+            else if (t->kind == CAB_STATE && node->op == &cab_op_attention_step) { /* a cache, filled so far */
+                sum.state += bytes * d->count / length;
+                sum.moved += bytes * (d->count + 1) / length;
+            } else if (t->kind == CAB_STATE) {
+                sum.state += bytes;
+                sum.moved += 2 * bytes;
             }
         }
     }

@@ -77,10 +77,10 @@ static cab_status steps(const timer *t, cab_decode *d, int64_t n)
 }
 
 /* Brings the decoder to where the measurement that ends at `end` begins, warm. */
-static cab_status approach(const timer *t, cab_decode *d, bool teacher, int64_t end)
+static cab_status approach(const timer *t, cab_decode *d, bool bounded, int64_t end)
 {
     const int64_t first = end > t->o->steps ? end - t->o->steps : 0;
-    if (!teacher)
+    if (!bounded)
         return steps(t, d, first - cab_decode_position(d));
     CAB_TRY(cab_decode_seek(d, (int32_t)(first > WARM ? first - WARM : 0)));
     CAB_TRY(steps(t, d, WARM));
@@ -100,16 +100,16 @@ static void print_row(const timer *t, const cab_model *model, const cab_decode *
 static cab_status time_positions(const timer *t, const cab_model *model, cab_decode *d, int64_t batch)
 {
     const cab_decode_timer_options *o = t->o;
-    const bool teacher = model->arch->teacher;
+    const bool bounded = cab_network_bounded(&model->network);
     CAB_TRY(steps(t, d, WARM)); /* the third is the first that a GPU replays */
     CAB_TRY(cab_decode_seek(d, 0));
     for (unsigned i = 0; i < t->n_positions; i++) {
-        if (teacher && t->positions[i] > model->network.step_length) {
+        if (bounded && t->positions[i] > model->network.step_length) {
             fprintf(t->out, "  %-10s %6" PRId64 " %9" PRId64 "   beyond its context of %" PRId64 "\n",
                     model->arch->name, batch, t->positions[i], model->network.step_length);
             break;
         }
-        CAB_TRY(approach(t, d, teacher, t->positions[i]));
+        CAB_TRY(approach(t, d, bounded, t->positions[i]));
         const double started = cab_seconds();
         CAB_TRY(steps(t, d, o->steps));
         print_row(t, model, d, batch, (cab_seconds() - started) / o->steps);

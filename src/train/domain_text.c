@@ -129,6 +129,9 @@ static cab_status text_student(void *data, cab_model **student)
     if (s->config.vocab_size != setup->teacher->config.vocab_size)
         return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, the teacher %s has %d", path, s->config.vocab_size, teacher,
                         setup->teacher->config.vocab_size);
+    if (cab_network_bounded(&s->network) && d->seq_len > s->config.max_length)
+        return cab_fail(CAB_ESHAPE, "data.seq_len is %" PRId64 ", the student %s takes at most %d tokens", d->seq_len,
+                        path, s->config.max_length);
     return CAB_OK;
 }
 

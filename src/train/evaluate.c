@@ -43,7 +43,7 @@ static cab_status evaluator_open_models(evaluator *e)
     if (cab_domain_of(e->model) != &cab_domain_text)
         return cab_fail(CAB_EARG, "%s: reads %s, the data is text", o->model, cab_domain_of(e->model)->recipes->name);
     e->seq_len = o->seq_len > 0 ? (uint64_t)o->seq_len : (uint64_t)e->model->config.max_length;
-    if (e->model->arch->teacher && e->seq_len > (uint64_t)e->model->config.max_length)
+    if (cab_network_bounded(&e->model->network) && e->seq_len > (uint64_t)e->model->config.max_length)
         return cab_fail(CAB_ESHAPE, "%s: takes at most %d tokens, the window is %" PRIu64, o->model,
                         e->model->config.max_length, e->seq_len);
     if (o->teacher == NULL)
@@ -55,7 +55,7 @@ static cab_status evaluator_open_models(evaluator *e)
     if (e->teacher->config.vocab_size != e->model->config.vocab_size)
         return cab_fail(CAB_ESHAPE, "%s: vocabulary of %d, %s has %d", o->teacher, e->teacher->config.vocab_size,
                         o->model, e->model->config.vocab_size);
-    if (e->teacher->arch->teacher && e->seq_len > (uint64_t)e->teacher->config.max_length)
+    if (cab_network_bounded(&e->teacher->network) && e->seq_len > (uint64_t)e->teacher->config.max_length)
         return cab_fail(CAB_ESHAPE, "%s: takes at most %d tokens, the window is %" PRIu64, o->teacher,
                         e->teacher->config.max_length, e->seq_len);
     return CAB_OK;

@@ -1,0 +1,93 @@
+#include "models/state_space.h"
+
+#include "models/sizes.h"
+
+#include <math.h>
+#include <string.h>
+
+static const cab_size sizes[] = {CAB_SIZE("mamba_d_state", d_state, 1024, 256),
+                                 CAB_SIZE("mamba_n_heads", n_state_head, 1 << 16, 128),
+                                 CAB_SIZE("mamba_n_groups", n_group, 1 << 16, 1),
+                                 CAB_SIZE("mamba_d_conv", d_conv, 16, 4),
+                                 {0}};
+
+const cab_setting cab_settings_mamba2[] = {{"mamba_chunk_size", NULL}, {"mamba_conv_bias", NULL},
+                                           {"mamba_d_conv", NULL},     {"mamba_d_head", NULL},
+                                           {"mamba_d_state", NULL},    {"mamba_expand", NULL},
+                                           {"mamba_n_groups", NULL},   {"mamba_n_heads", NULL},
+                                           {"mamba_proj_bias", NULL},  {"time_step_floor", NULL},
+                                           {"time_step_limit", NULL},  {"time_step_max", NULL},
+                                           {"time_step_min", NULL},    {NULL, NULL}};
+
+enum { INNER_MAX = 1 << 18 };
+
+cab_status cab_size_or_auto(const cab_json *json, const char *key, int64_t most, int64_t *out)
+{
+    json_object *value = NULL;
+    *out = 0;
+    if (json_object_object_get_ex(json->root, key, &value) && json_object_is_type(value, json_type_string) &&
+        strcmp(json_object_get_string(value), "auto") == 0)
+        return CAB_OK;
+    return cab_json_int_or(json, NULL, key, 1, most, 0, out);
+}
+
+/* Infinity as JSON does not know it, and as transformers 5 writes it. */
+static bool is_infinity(json_object *value)
+{
+    json_object *text = NULL;
+    if (json_object_is_type(value, json_type_double))
+        return isinf(json_object_get_double(value)) && json_object_get_double(value) > 0;
+    return json_object_is_type(value, json_type_object) && json_object_object_get_ex(value, "__float__", &text) &&
+           json_object_is_type(text, json_type_string) && strcmp(json_object_get_string(text), "Infinity") == 0;
+}
+
+cab_status cab_time_step_check(const cab_json *json)
+{
+    json_object *limit = NULL;
+    if (!json_object_object_get_ex(json->root, "time_step_limit", &limit) || limit == NULL)
+        return CAB_OK;
+    CAB_TRY(cab_json_array(json, NULL, "time_step_limit", &limit));
+    if (json_object_array_length(limit) == 2) {
+        json_object *low = json_object_array_get_idx(limit, 0);
+        const bool number = json_object_is_type(low, json_type_int) || json_object_is_type(low, json_type_double);
+        if (number && json_object_get_double(low) == 0 && is_infinity(json_object_array_get_idx(limit, 1)))
+            return CAB_OK;
+    }
+    return cab_fail(CAB_EUNSUPPORTED, "%s: \"time_step_limit\" is %.80s; only [0.0, Infinity] is supported", json->name,
+                    json_object_to_json_string_ext(limit, JSON_C_TO_STRING_PLAIN));
+}
+
+cab_status cab_mamba2_check(const cab_json *json, int64_t width, const cab_config *c)
+{
+    if (c->d_inner % c->n_state_head != 0 || c->n_state_head % c->n_group != 0)
+        return cab_fail(CAB_ESHAPE, "%s: an inner width of %d, %d state-space heads and %d groups do not divide",
+                        json->name, c->d_inner, c->n_state_head, c->n_group);
+    if (width > 0 && width * c->n_state_head != c->d_inner)
+        return cab_fail(CAB_ESHAPE, "%s: %d state-space heads of width %lld are not the inner width of %d", json->name,
+                        c->n_state_head, (long long)width, c->d_inner);
+    return CAB_OK;
+}
+
+cab_status cab_mamba2_parse(const cab_json *json, cab_config *c)
+{
+    int64_t expand, inner, width;
+    CAB_TRY(cab_sizes_parse(json, sizes, c));
+    CAB_TRY(cab_json_int_or(json, NULL, "mamba_expand", 1, 16, 2, &expand));
+    CAB_TRY(cab_json_int_or(json, NULL, "mamba_d_ssm", 1, INNER_MAX, expand * c->d_model, &inner));
+    CAB_TRY(cab_size_or_auto(json, "mamba_d_head", INNER_MAX, &width));
+    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_conv_bias", true, &c->conv_bias));
+    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_proj_bias", false, &c->in_bias));
+    CAB_TRY(cab_time_step_check(json));
+    c->d_inner = (int)inner;
+    return cab_mamba2_check(json, width, c);
+}
+
+void cab_mamba2_describe(const cab_config *c, json_object *json)
+{
+    cab_sizes_describe(sizes, c, json);
+    json_object_object_add(json, "mamba_d_head", json_object_new_int(c->d_inner / c->n_state_head));
+    json_object_object_add(json, "mamba_expand",
+                           json_object_new_int(c->d_inner < c->d_model ? 1 : c->d_inner / c->d_model));
+    json_object_object_add(json, "mamba_conv_bias", json_object_new_boolean(c->conv_bias));
+    json_object_object_add(json, "mamba_proj_bias", json_object_new_boolean(c->in_bias));
+}
