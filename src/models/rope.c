@@ -153,8 +153,9 @@ cab_status cab_rope_whole_parse(const cab_json *json, double theta, cab_config *
     CAB_TRY(cab_rope_parse(json, theta, 1, c));
     if (c->rope.dim == c->head_dim)
         return CAB_OK;
-    return cab_fail(CAB_EUNSUPPORTED, "%s: partial_rotary_factor leaves %d features of %d to rotate; only all are supported",
-                    json->name, c->rope.dim, c->head_dim);
+    return cab_fail(CAB_EUNSUPPORTED,
+                    "%s: partial_rotary_factor leaves %d features of %d to rotate; only all are supported", json->name,
+                    c->rope.dim, c->head_dim);
 }
 
 static void add_number(json_object *json, const char *key, double value)
@@ -202,7 +203,8 @@ void cab_rope_describe(const cab_config *c, json_object *json)
     json_object *rope = json_object_new_object();
     json_object_object_add(rope, "rope_type", json_object_new_string(types[c->rope.kind]));
     add_number(rope, "rope_theta", c->rope.theta);
-    if (c->rope.dim != c->head_dim) /* the half keeps the quotient from being rounded down when it is multiplied again */
+    if (c->rope.dim !=
+        c->head_dim) /* the half keeps the quotient from being rounded down when it is multiplied again */
         add_number(rope, "partial_rotary_factor", (c->rope.dim + 0.5) / c->head_dim);
     if (c->rope.kind != CAB_ROPE_DEFAULT)
         describe_kind(c, rope);
