@@ -52,11 +52,23 @@ static void print_sizes(const cab_config *c, FILE *out)
     const struct {
         const char *name;
         int value;
-    } sizes[] = {{"layers", c->n_layer},         {"width", c->d_model},         {"mlp width", c->d_mlp},
-                 {"heads", c->n_head},           {"key heads", c->n_kv_head},   {"head width", c->head_dim},
-                 {"state per head", c->d_state}, {"convolution", c->d_conv},    {"rotary features", c->rope.dim},
-                 {"vocabulary", c->vocab_size},  {"context", c->max_length},    {"inner width", c->d_inner},
-                 {"image size", c->image_size},  {"patch size", c->patch_size}, {"classes", c->n_classes}};
+    } sizes[] = {{"layers", c->n_layer},
+                 {"width", c->d_model},
+                 {"mlp width", c->d_mlp},
+                 {"heads", c->n_head},
+                 {"key heads", c->n_kv_head},
+                 {"head width", c->head_dim},
+                 {"state per head", c->d_state},
+                 {"convolution", c->d_conv},
+                 {"rotary features", c->rope.dim},
+                 {"vocabulary", c->vocab_size},
+                 {"context", c->max_length},
+                 {"inner width", c->d_inner},
+                 {"state-space heads", c->n_state_head},
+                 {"groups", c->n_group},
+                 {"image size", c->image_size},
+                 {"patch size", c->patch_size},
+                 {"classes", c->n_classes}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value > 0)
             fprintf(out, "%-18s%d\n", sizes[i].name, sizes[i].value);

@@ -91,3 +91,40 @@ void cab_mamba2_describe(const cab_config *c, json_object *json)
     json_object_object_add(json, "mamba_conv_bias", json_object_new_boolean(c->conv_bias));
     json_object_object_add(json, "mamba_proj_bias", json_object_new_boolean(c->in_bias));
 }
+
+static cab_status build_projections(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
+{
+    const cab_multipliers *k = &c->multipliers;
+    const int64_t E = c->d_inner, groups = (int64_t)c->n_group * c->d_state;
+    const int64_t rows[5] = {E, E, groups, groups, c->n_state_head};
+    cab_multiplied_rows parts[5], out = {c->d_model, k->state_out > 0 ? k->state_out : 1};
+    char part[CAB_NAME_MAX];
+    for (int i = 0; i < 5; i++)
+        parts[i] = (cab_multiplied_rows){rows[i], k->state_parts[i] > 0 ? k->state_parts[i] : 1};
+    snprintf(part, sizeof part, "%s.in_proj", name);
+    CAB_TRY(cab_builder_multiplied_dense(b, &m->in_proj, c->d_model, c->in_bias, part,
+                                         k->state_in > 0 ? k->state_in : 1, 5, parts));
+    snprintf(part, sizeof part, "%s.out_proj", name);
+    return cab_builder_multiplied_dense(b, &m->out_proj, E, c->out_bias, part, 1, 1, &out);
+}
+
+cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
+{
+    const int64_t H = c->n_state_head, channels = c->d_inner + 2 * (int64_t)c->n_group * c->d_state;
+    const int64_t filter[3] = {channels, 1, c->d_conv};
+    char norm[CAB_NAME_MAX];
+    m->d_inner = c->d_inner;
+    m->n_head = c->n_state_head;
+    m->n_group = c->n_group;
+    m->d_state = c->d_state;
+    m->norm_first = c->norm_first;
+    CAB_TRY(build_projections(b, c, name, m));
+    CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 3, filter, "%s.conv1d.weight", name));
+    if (c->conv_bias)
+        CAB_TRY(cab_builder_vector(b, &m->conv_b, channels, "%s.conv1d.bias", name));
+    CAB_TRY(cab_builder_vector(b, &m->dt_bias, H, "%s.dt_bias", name));
+    CAB_TRY(cab_builder_vector(b, &m->A_log, H, "%s.A_log", name));
+    CAB_TRY(cab_builder_vector(b, &m->D, H, "%s.D", name));
+    snprintf(norm, sizeof norm, "%s.norm", name);
+    return c->gated_norm ? cab_builder_norm(b, &m->norm, c->d_inner, c->norm_eps, false, norm) : CAB_OK;
+}

@@ -19,4 +19,8 @@ cab_status cab_time_step_check(const cab_json *json);
 /* A size up to `most`, 0 where the key is absent or says "auto". */
 cab_status cab_size_or_auto(const cab_json *json, const char *key, int64_t most, int64_t *out);
 
+/* In the scope of a layer: `name`.{in_proj, conv1d, dt_bias, A_log, D, norm, out_proj}, of a checkpoint times the
+ * configuration's multipliers. */
+cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m);
+
 #endif

@@ -13,6 +13,8 @@ cab_tensor *cab_block_mix_record(cab_graph *g, cab_context *context, const cab_b
     cab_context_tap(context, CAB_TAP_MIXER_IN, u);
     if (context->attends)
         outs[n++] = cab_attention_mixer_record(g, context, &block->attention, u);
+    if (block->mamba2.out_proj.w != NULL)
+        outs[n++] = cab_mamba2_record(g, context, &block->mamba2, u);
     if (block->mamba1.out_proj.w != NULL)
         outs[n++] = cab_mamba1_mixer_record(g, context, &block->mamba1, u);
     if (block->discrete.out_proj.w != NULL)
@@ -65,7 +67,10 @@ bool cab_block_steps(const cab_block *block)
 static void state_widths(const cab_block *block, int64_t *B, int64_t *x)
 {
     *B = *x = 0;
-    if (block->mamba1.out_proj.w != NULL) {
+    if (block->mamba2.out_proj.w != NULL) {
+        *B = (int64_t)block->mamba2.n_group * block->mamba2.d_state;
+        *x = block->mamba2.d_inner;
+    } else if (block->mamba1.out_proj.w != NULL) {
         *B = block->mamba1.inner.d_state;
         *x = block->mamba1.d_inner;
     } else if (block->discrete.out_proj.w != NULL) {

@@ -14,12 +14,14 @@
 
 #include "nn/attention.h"
 #include "nn/discrete_mamba2.h"
+#include "nn/mamba2.h"
 #include "nn/vim.h"
 
 typedef struct cab_block {
     cab_norm norm; /* before the mixers */
     /* A mixer is absent where its last projection (out, out_proj) has no weights. */
     cab_attention_mixer attention;
+    cab_mamba2 mamba2;
     cab_mamba1_mixer mamba1;
     cab_discrete_mamba2 discrete;
     cab_vim_mixer vim;
