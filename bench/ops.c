@@ -90,7 +90,7 @@ static cab_tensor *conv1d_layout(bench *b)
 static cab_tensor *attention(bench *b)
 {
     int head_dim = (int)b->s.width / b->s.n_head;
-    cab_attention_shape a = {b->s.n_head, b->s.n_head, head_dim, 0.125f, true, 0};
+    cab_attention_shape a = {b->s.n_head, b->s.n_head, head_dim, 0.125f, true, 0, 0};
     return cab_attention(b->graph, tokens(b, b->s.width), tokens(b, b->s.width), tokens(b, b->s.width), &a);
 }
 

@@ -23,6 +23,7 @@ static cab_status derive(const cab_student_source *source, const cab_arch **arch
                       .max_length = (int)source->seq_len,
                       .norm_eps = t->norm_eps,
                       .activation = t->activation,
+                      .logit_cap = t->logit_cap,
                       .bos_token = t->bos_token,
                       .eos_token = t->eos_token};
     if (c->d_model % c->n_head != 0)

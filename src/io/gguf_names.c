@@ -103,6 +103,7 @@ const cab_gguf_family cab_gguf_families[] = {
     {"llama", "llama", no_names, true, false, 0, "{\"hidden_act\": \"silu\"}"},
     {"qwen2", "qwen2", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
     {"qwen3", "qwen3", no_names, false, false, 0, "{\"hidden_act\": \"silu\"}"},
+    {"gemma2", "gemma2", gemma_names, false, true, 46, "{\"hidden_activation\": \"gelu_pytorch_tanh\"}"},
     {"gemma3", "gemma3_text", gemma_names, false, true, 62,
      "{\"hidden_activation\": \"gelu_pytorch_tanh\", \"rope_local_base_freq\": 10000.0, \"sliding_window_pattern\": "
      "6}"},

@@ -231,12 +231,12 @@ cab_tensor *cab_model_record_step(cab_graph *g, const cab_model *model, cab_tens
 
 cab_head_side cab_model_head(const cab_model *model)
 {
-    return (cab_head_side){.w = model->network.head.w, .b = model->network.head.b};
+    return (cab_head_side){.w = model->network.head.w, .b = model->network.head.b, .cap = model->network.logit_cap};
 }
 
 cab_tensor *cab_model_record_logits(cab_graph *g, const cab_model *model, cab_tensor *hidden)
 {
-    return cab_dense_record(g, &model->network.head, hidden);
+    return cab_network_cap(g, &model->network, cab_dense_record(g, &model->network.head, hidden));
 }
 
 bool cab_model_reads_images(const cab_model *model)

@@ -38,6 +38,7 @@ typedef struct cab_config {
     bool scale_attention;
     bool attention_bias, mlp_bias;
     double embedding_scale, attention_scale, branch_scale, head_scale; /* 0: 1, or as usual */
+    double attention_cap, logit_cap;     /* soft caps of the logits of attention and of the head; 0: none */
     bool parallel;                       /* mixer and MLP side by side, where a family has both forms */
     int window;                          /* tokens that sliding layers see back, themselves included; 0: all */
     uint8_t layer_kinds[CAB_LAYERS_MAX]; /* bits of cab_layer_kind */

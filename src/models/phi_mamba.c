@@ -9,6 +9,8 @@
 #include "models/builder.h"
 #include "models/sizes.h"
 
+#include <math.h>
+
 static const cab_size sizes[] = {CAB_SIZE("vocab_size", vocab_size, 1 << 24, CAB_REQUIRED),
                                  CAB_SIZE("d_model", d_model, 1 << 16, CAB_REQUIRED),
                                  CAB_SIZE("n_layer", n_layer, 1024, CAB_REQUIRED),
@@ -28,6 +30,7 @@ static const cab_setting settings[] = {{"activation", "\"identity\""}, /* after 
                                        {"d_model", NULL},
                                        {"d_state", NULL},
                                        {"expand", NULL},
+                                       {"final_logit_softcapping", NULL},
                                        {"hidden_act", NULL},
                                        {"intermediate_size", NULL},
                                        {"layer_norm_eps", NULL},
@@ -47,6 +50,10 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 1, 1, &expand));
     CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_eps", 1e-5, &c->norm_eps));
     CAB_TRY(cab_activation_parse(json, "hidden_act", "gelu_new", &c->activation));
+    CAB_TRY(cab_json_number_or(json, NULL, "final_logit_softcapping", 0, &c->logit_cap));
+    if (!(c->logit_cap >= 0) || !isfinite(c->logit_cap))
+        return cab_fail(CAB_EFORMAT, "%s: \"final_logit_softcapping\" is %g, expected a number from 0", json->name,
+                        c->logit_cap);
     c->n_group = c->n_group > 0 ? c->n_group : c->n_head;
     c->d_mlp = c->d_mlp > 0 ? c->d_mlp : 4 * c->d_model;
     if (c->d_model % c->n_head != 0 || c->n_head % c->n_group != 0)
@@ -65,6 +72,8 @@ static cab_status describe(const cab_config *c, json_object *json)
     json_object_object_add(json, "expand", json_object_new_int(1));
     json_object_object_add(json, "layer_norm_eps", json_object_new_double(c->norm_eps));
     json_object_object_add(json, "hidden_act", json_object_new_string(cab_activation_name(c->activation)));
+    if (c->logit_cap > 0)
+        json_object_object_add(json, "final_logit_softcapping", json_object_new_double(c->logit_cap));
     json_object_object_add(json, "tie_word_embeddings", json_object_new_boolean(false));
     return CAB_OK;
 }
@@ -105,6 +114,7 @@ static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
     }
     cab_builder_no_layer(b);
     CAB_TRY(cab_builder_norm(b, &n->final_norm, c->d_model, c->norm_eps, true, "backbone.final_layernorm"));
+    n->logit_cap = (float)c->logit_cap;
     return cab_builder_dense(b, &n->head, c->d_model, c->vocab_size, true, "lm_head");
 }
 

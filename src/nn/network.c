@@ -69,6 +69,12 @@ bool cab_network_bounded(const cab_network *network)
     return any;
 }
 
+cab_tensor *cab_network_cap(cab_graph *g, const cab_network *network, cab_tensor *logits)
+{
+    const float cap = network->logit_cap;
+    return cap > 0 ? cab_scale(g, cab_activate(g, cab_scale(g, logits, 1 / cap), CAB_TANH), cap) : logits;
+}
+
 bool cab_network_steps(const cab_network *network)
 {
     bool all = network->embedding != NULL;

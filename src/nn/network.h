@@ -30,6 +30,7 @@ typedef struct cab_network {
     int64_t pool_from;  /* images: in their place the first token, and the mean of those from here on; 0: none */
     cab_norm final_norm;
     float head_scale; /* of what the head reads; 0: 1 */
+    float logit_cap;  /* the head's logits s become cap tanh(s / cap); 0: they stay */
     cab_dense head;
 } cab_network;
 
@@ -46,5 +47,8 @@ bool cab_network_bounded(const cab_network *network);
 bool cab_network_steps(const cab_network *network);
 /* Whether its layers have a second direction, from the last token to the first, with taps of its own. */
 bool cab_network_bidirectional(const cab_network *network);
+
+/* Logits of the head, with the cap if there is one. */
+cab_tensor *cab_network_cap(cab_graph *g, const cab_network *network, cab_tensor *logits);
 
 #endif

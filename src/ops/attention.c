@@ -1,8 +1,8 @@
 /* attention.c - scaled dot-product attention and rotary positions.
  *
- *   s[i, j] = scale <q_i, k_j>      p = softmax over the j that i sees      y_i = sum_j p[i, j] v_j
+ *   s[i, j] = scale <q_i, k_j>, or cap tanh of it / cap      p = softmax over the j that i sees      y_i = sum_j p[i, j] v_j
  *
- *   dp[i, j] = <dy_i, v_j>      ds = scale p (dp - sum_j p dp)
+ *   dp[i, j] = <dy_i, v_j>      ds = scale p (dp - sum_j p dp), times 1 - (s / cap)^2
  *   dq_i = sum_j ds[i, j] k_j      dk_j = sum_i ds[i, j] q_i      dv_j = sum_i p[i, j] dy_i
  *
  * q, y: (B, L, H*P)    k, v: (B, L, G*P), head h reads head h / (H / G) of k and v    second output: log-sum-exp of each
@@ -52,9 +52,9 @@ static bool fits(cab_graph *g, const char *op, const cab_tensor *q, const cab_te
     if (!cab_expect_dtype(g, op, q, CAB_DTYPES) || !cab_expect_dtype(g, op, k, q->dtype) ||
         !cab_expect_same(g, op, k, v))
         return false;
-    if (s->n_kv_head > 0 && s->head_dim > 0 && s->n_head % s->n_kv_head == 0 && q->n_dim == 3 && k->n_dim == 3 &&
-        q->shape[0] == k->shape[0] && q->shape[1] == k->shape[1] && q->shape[2] == (int64_t)s->n_head * s->head_dim &&
-        k->shape[2] == (int64_t)s->n_kv_head * s->head_dim)
+    if (s->cap >= 0 && s->n_kv_head > 0 && s->head_dim > 0 && s->n_head % s->n_kv_head == 0 && q->n_dim == 3 &&
+        k->n_dim == 3 && q->shape[0] == k->shape[0] && q->shape[1] == k->shape[1] &&
+        q->shape[2] == (int64_t)s->n_head * s->head_dim && k->shape[2] == (int64_t)s->n_kv_head * s->head_dim)
         return true;
     cab_graph_fail(g, CAB_ESHAPE, "%s: q is %s, k %s; they do not fit %d and %d heads of %d", op,
                    cab_shape_text(q, text[0]), cab_shape_text(k, text[1]), s->n_head, s->n_kv_head, s->head_dim);

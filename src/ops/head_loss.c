@@ -1,9 +1,10 @@
 /* head_loss.c - vocabulary losses: head, cross-entropy and KL in one op over chunks of rows.
  *
- *   s = hidden W^T + b      t likewise for the teacher      log p = log softmax(s)
+ *   s = hidden W^T + b, or cap tanh of it / cap      t likewise for the teacher      log p = log softmax(s)
  *   ce = mean over rows with a label of -log p[label], or of -sum_v y_v log p_v where targets y are given
  *   kl = mean over valid rows of T^2 sum_v q_T (log q_T - log p_T)      p_T = softmax(s / T), q_T = softmax(t / T)
  *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q_T)
+ *   with a cap ds is multiplied by 1 - (s / cap)^2
  *   dhidden = ds W      dW = ds^T hidden      db = sum over rows of ds
  *
  * with y = onehot(label) where there are no targets.
@@ -42,6 +43,10 @@ static bool side_fits(cab_graph *g, const char *who, const cab_head_side *side, 
         cab_graph_fail(g, CAB_ESHAPE,
                        "head_loss: %s's hidden is %s, expected %" PRId64 " rows, F32 or BF16 as the student's", who,
                        cab_shape_text(hidden, a), rows);
+        return false;
+    }
+    if (!(side->cap >= 0.0f) || !isfinite(side->cap)) {
+        cab_graph_fail(g, CAB_EARG, "head_loss: %s's cap is %g, expected a number from 0", who, (double)side->cap);
         return false;
     }
     if (w->n_dim != 2 || w->shape[1] != cab_columns(hidden)) {
@@ -140,7 +145,8 @@ cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student
         .kl = teacher != NULL ? cab_graph_activation(g, "kl", CAB_F32, 1, (int64_t[]){1}) : NULL,
         .agreement = teacher != NULL ? cab_graph_activation(g, "agreement", CAB_F32, 1, (int64_t[]){1}) : NULL};
     cab_tensor *out[CAB_HEAD_OUTPUTS] = {losses.ce, losses.count, losses.kl, losses.agreement};
-    const cab_head_attributes attributes = {.temperature = temperature};
+    const cab_head_attributes attributes = {.temperature = temperature,
+                                            .cap = {student->cap, teacher != NULL ? teacher->cap : 0.0f}};
     cab_graph_append(g, &cab_op_head_loss, CAB_HEAD_INPUTS, in, teacher != NULL ? CAB_HEAD_OUTPUTS : CAB_HEAD_KL, out,
                      &attributes, sizeof attributes);
     return cab_graph_failed(g) ? none : losses;

@@ -24,6 +24,7 @@ enum { CAB_HEAD_CE, CAB_HEAD_COUNT, CAB_HEAD_KL, CAB_HEAD_AGREEMENT, CAB_HEAD_OU
 
 typedef struct cab_head_attributes {
     float temperature;
+    float cap[2]; /* of the student's logits and the teacher's; 0: none */
 } cab_head_attributes;
 
 /* Rows whose logits exist at a time: 32 MiB of fp32 logits, but not so few that the matrix products suffer. */

@@ -100,6 +100,7 @@ typedef struct cab_attention_shape {
     float scale;           /* of the logits, usually 1 / sqrt(head_dim) */
     bool causal;           /* a token sees itself and the tokens before it, none behind it */
     int window;            /* a token sees so many tokens back, itself included; 0: all */
+    float cap;             /* logits s become cap tanh(s / cap); 0: they stay */
 } cab_attention_shape;
 
 /* Rotary positions. The first R features of every head are two halves, x1 and x2 (the Hugging Face convention); feature
@@ -272,6 +273,7 @@ typedef struct cab_head_side {
     cab_tensor *hidden; /* (B, L, D) after the final norm; student and teacher may differ in D */
     cab_tensor *w;      /* (V, D) */
     cab_tensor *b;      /* (V) or NULL */
+    float cap;          /* logits s become cap tanh(s / cap); 0: they stay */
 } cab_head_side;
 
 typedef struct cab_head_losses {

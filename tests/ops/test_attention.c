@@ -8,15 +8,21 @@ static void record_attention(cab_graph *g, cab_tensor **in, cab_tensor **out, co
     out[0] = cab_attention(g, in[0], in[1], in[2], argument);
 }
 
+static double capped(double s, double cap)
+{
+    return cap > 0 ? cap * tanh(s / cap) : s;
+}
+
 /* One query against keys first .. end of (length, width) rows `stride` apart. */
 static void attend(double *y, const double *q, const double *k, const double *v, int64_t first, int64_t end,
-                   int64_t stride, int64_t width, double scale)
+                   int64_t stride, int64_t width, double scale, double cap)
 {
     double sum = 0, largest = -INFINITY;
     for (int64_t j = first; j < end; j++) {
         double s = 0;
         for (int64_t c = 0; c < width; c++)
             s += scale * q[c] * k[j * stride + c];
+        s = capped(s, cap);
         largest = s > largest ? s : largest;
     }
     memset(y, 0, (size_t)width * sizeof *y);
@@ -24,7 +30,7 @@ static void attend(double *y, const double *q, const double *k, const double *v,
         double s = 0;
         for (int64_t c = 0; c < width; c++)
             s += scale * q[c] * k[j * stride + c];
-        s = exp(s - largest);
+        s = exp(capped(s, cap) - largest);
         sum += s;
         for (int64_t c = 0; c < width; c++)
             y[c] += s * v[j * stride + c];
@@ -45,7 +51,7 @@ static void reference_attention(const check_case *c, double *const *in, double *
                 int64_t keys = b * length * k_columns + h / (s->n_head / s->n_kv_head) * width;
                 int64_t first = s->window && l >= s->window ? l - s->window + 1 : 0;
                 attend(out[0] + at, in[0] + at, in[1] + keys, in[2] + keys, first, s->causal ? l + 1 : length,
-                       k_columns, width, (double)s->scale);
+                       k_columns, width, (double)s->scale, (double)s->cap);
             }
 }
 
@@ -68,10 +74,12 @@ static void test_attention(void **state)
 {
     (void)state;
     for (int causal = 0; causal < 2; causal++) {
-        run_attention(2, 7, (cab_attention_shape){2, 2, 5, 0.5f, causal, 0});
-        run_attention(1, 1, (cab_attention_shape){1, 1, 8, 0.35f, causal, 0});
-        run_attention(1, 9, (cab_attention_shape){4, 2, 3, 0.6f, causal, 0});
-        run_attention(1, 11, (cab_attention_shape){2, 1, 4, 0.5f, causal, 3});
+        run_attention(2, 7, (cab_attention_shape){2, 2, 5, 0.5f, causal, 0, 0});
+        run_attention(1, 1, (cab_attention_shape){1, 1, 8, 0.35f, causal, 0, 0});
+        run_attention(1, 9, (cab_attention_shape){4, 2, 3, 0.6f, causal, 0, 0});
+        run_attention(1, 11, (cab_attention_shape){2, 1, 4, 0.5f, causal, 3, 0});
+        run_attention(2, 7, (cab_attention_shape){4, 2, 5, 0.7f, causal, 0, 1.5f});
+        run_attention(1, 20, (cab_attention_shape){2, 1, 4, 0.5f, causal, 3, 2});
     }
 }
 
@@ -82,7 +90,7 @@ static void test_attention_blocks(void **state)
     static const int windows[] = {0, 70};
     for (int causal = 0; causal < 2; causal++)
         for (size_t i = 0; i < 2; i++) {
-            cab_attention_shape s = {2, 1, 16, 0.25f, causal, windows[i]};
+            cab_attention_shape s = {2, 1, 16, 0.25f, causal, windows[i], causal ? 0 : 3};
             check_run(&(check_case){.name = "attention",
                                     .n_in = 3,
                                     .in = {{CHECK_ACTIVATION, 3, {1, 200, 32}, -2, 2},
@@ -98,7 +106,7 @@ static void test_attention_blocks(void **state)
 static void test_attention_threads(void **state)
 {
     (void)state;
-    static const cab_attention_shape s = {4, 2, 12, 0.3f, true, 0};
+    static const cab_attention_shape s = {4, 2, 12, 0.3f, true, 0, 0};
     check_threads(&(check_case){.name = "attention",
                                 .n_in = 3,
                                 .in = {{CHECK_ACTIVATION, 3, {3, 133, 48}, -2, 2},
@@ -119,15 +127,17 @@ typedef struct pass {
     double *dq, *dk, *dv;
 } pass;
 
-static void add_pair(const pass *p, int64_t i, int64_t h, int64_t keys, int window, double scale)
+static void add_pair(const pass *p, int64_t i, int64_t h, int64_t keys, int window, double scale, double cap)
 {
-    double weight[LONG] = {0}, dp[LONG] = {0}, sum = 0, mean = 0;
+    double weight[LONG] = {0}, slope[LONG] = {0}, dp[LONG] = {0}, sum = 0, mean = 0;
     int64_t at = (i * HEADS + h) * WIDE, first = window && i >= window ? i - window + 1 : 0;
     for (int64_t j = first; j < keys; j++) {
         for (int64_t c = 0; c < WIDE; c++) {
             weight[j] += scale * p->q[at + c] * p->k[j * WIDE + c];
             dp[j] += p->dy[at + c] * p->v[j * WIDE + c];
         }
+        weight[j] = capped(weight[j], cap);
+        slope[j] = cap > 0 ? 1 - weight[j] / cap * (weight[j] / cap) : 1;
         weight[j] = exp(weight[j]);
         sum += weight[j];
     }
@@ -137,7 +147,7 @@ static void add_pair(const pass *p, int64_t i, int64_t h, int64_t keys, int wind
     }
     for (int64_t j = first; j < keys; j++)
         for (int64_t c = 0; c < WIDE; c++) {
-            double ds = scale * weight[j] * (dp[j] - mean);
+            double ds = scale * weight[j] * (dp[j] - mean) * slope[j];
             p->dq[at + c] += ds * p->k[j * WIDE + c];
             p->dk[j * WIDE + c] += ds * p->q[at + c];
             p->dv[j * WIDE + c] += weight[j] * p->dy[at + c];
@@ -168,7 +178,7 @@ static void compare_long(cab_dtype dtype, const cab_attention_shape *s)
     pass p = {values[0], values[1], values[2], values[3], expected[0], expected[1], expected[2]};
     for (int64_t i = 0; i < LONG; i++)
         for (int64_t h = 0; h < HEADS; h++)
-            add_pair(&p, i, h, s->causal ? i + 1 : LONG, s->window, (double)s->scale);
+            add_pair(&p, i, h, s->causal ? i + 1 : LONG, s->window, (double)s->scale, (double)s->cap);
     for (int i = 0; i < 3; i++) {
         double *got = check_read(g, cab_graph_gradient(g, in[i]), columns[i], 0);
         double distance = check_distance(got, expected[i], LONG * columns[i]);
@@ -190,15 +200,17 @@ static void test_attention_gradient_blocks(void **state)
     for (int low = 0; low < 2; low++)
         for (int causal = 0; causal < 2; causal++)
             for (int window = 0; window <= 67; window += 67)
-                compare_long(low ? CAB_BF16 : CAB_F32, &(cab_attention_shape){HEADS, 1, WIDE, 0.5f, causal, window});
+                for (int cap = 0; cap <= 1; cap++)
+                    compare_long(low ? CAB_BF16 : CAB_F32,
+                                 &(cab_attention_shape){HEADS, 1, WIDE, 0.5f, causal, window, (float)cap});
 }
 
 /* ---- the decoding step: token by token it must give what the whole sequence gives ------------------------------------------ */
 
-static void compare_steps(cab_dtype dtype, int window)
+static void compare_steps(cab_dtype dtype, int window, float cap)
 {
     enum { BATCH = 2, LENGTH = 9, WIDTH = 6, Q = 4 * WIDTH, K = 2 * WIDTH };
-    cab_attention_shape s = {4, 2, WIDTH, 0.4f, true, window};
+    cab_attention_shape s = {4, 2, WIDTH, 0.4f, true, window, cap};
     static const int64_t columns[] = {Q, K, K};
     double *values[3];
     cab_backend *backend;
@@ -256,9 +268,11 @@ static void compare_steps(cab_dtype dtype, int window)
 static void test_attention_step(void **state)
 {
     (void)state;
-    compare_steps(CAB_F32, 0);
-    compare_steps(CAB_F32, 3);
-    compare_steps(CAB_BF16, 0);
+    compare_steps(CAB_F32, 0, 0);
+    compare_steps(CAB_F32, 3, 0);
+    compare_steps(CAB_F32, 0, 1.25f);
+    compare_steps(CAB_BF16, 0, 0);
+    compare_steps(CAB_BF16, 0, 1.25f);
 }
 
 /* ---- larger, on the GPU against the CPU --------------------------------------------------------------------------------- */
@@ -289,13 +303,16 @@ static void test_attention_gpu(void **state)
 {
     (void)state;
     for (int causal = 0; causal < 2; causal++) {
-        compare_attention(2, 197, (cab_attention_shape){3, 3, 64, 0.125f, causal, 0});
-        compare_attention(1, 256, (cab_attention_shape){4, 2, 32, 0.177f, causal, 0});
-        compare_attention(2, 150, (cab_attention_shape){4, 1, 48, 0.144f, causal, 70});
-        compare_attention(1, 131, (cab_attention_shape){2, 1, 80, 0.112f, causal, 0});
-        compare_attention(1, 130, (cab_attention_shape){2, 2, 128, 0.088f, causal, 0});
-        compare_attention(1, 100, (cab_attention_shape){2, 1, 256, 0.063f, causal, 33});
-        compare_attention(1, 140, (cab_attention_shape){3, 3, 37, 0.164f, causal, 0});
+        compare_attention(2, 197, (cab_attention_shape){3, 3, 64, 0.125f, causal, 0, 0});
+        compare_attention(1, 256, (cab_attention_shape){4, 2, 32, 0.177f, causal, 0, 0});
+        compare_attention(2, 150, (cab_attention_shape){4, 1, 48, 0.144f, causal, 70, 0});
+        compare_attention(1, 131, (cab_attention_shape){2, 1, 80, 0.112f, causal, 0, 0});
+        compare_attention(1, 130, (cab_attention_shape){2, 2, 128, 0.088f, causal, 0, 0});
+        compare_attention(1, 100, (cab_attention_shape){2, 1, 256, 0.063f, causal, 33, 0});
+        compare_attention(1, 140, (cab_attention_shape){3, 3, 37, 0.164f, causal, 0, 0});
+        compare_attention(2, 150, (cab_attention_shape){4, 2, 64, 0.125f, causal, 70, 3});
+        compare_attention(1, 131, (cab_attention_shape){2, 1, 128, 0.088f, causal, 0, 5});
+        compare_attention(1, 100, (cab_attention_shape){2, 1, 256, 0.063f, causal, 33, 2});
     }
 }
 
@@ -304,15 +321,15 @@ static void test_attention_gpu_tiles(void **state)
 {
     (void)state;
     for (int causal = 0; causal < 2; causal++) {
-        compare_attention(2, 1, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0});
-        compare_attention(1, 63, (cab_attention_shape){2, 2, 96, 0.102f, causal, 0});
-        compare_attention(2, 64, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0});
-        compare_attention(1, 65, (cab_attention_shape){2, 2, 80, 0.112f, causal, 0});
-        compare_attention(1, 129, (cab_attention_shape){3, 1, 16, 0.25f, causal, 0});
-        compare_attention(2, 200, (cab_attention_shape){2, 2, 64, 0.125f, causal, 2});
-        compare_attention(1, 200, (cab_attention_shape){2, 1, 128, 0.088f, causal, 65});
-        compare_attention(1, 330, (cab_attention_shape){2, 1, 64, 0.125f, causal, 130});
-        compare_attention(1, 197, (cab_attention_shape){2, 2, 8, 0.354f, causal, 0});
+        compare_attention(2, 1, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0, 0});
+        compare_attention(1, 63, (cab_attention_shape){2, 2, 96, 0.102f, causal, 0, 0});
+        compare_attention(2, 64, (cab_attention_shape){2, 1, 64, 0.125f, causal, 0, 0});
+        compare_attention(1, 65, (cab_attention_shape){2, 2, 80, 0.112f, causal, 0, 0});
+        compare_attention(1, 129, (cab_attention_shape){3, 1, 16, 0.25f, causal, 0, 0});
+        compare_attention(2, 200, (cab_attention_shape){2, 2, 64, 0.125f, causal, 2, 0});
+        compare_attention(1, 200, (cab_attention_shape){2, 1, 128, 0.088f, causal, 65, 0});
+        compare_attention(1, 330, (cab_attention_shape){2, 1, 64, 0.125f, causal, 130, 0});
+        compare_attention(1, 197, (cab_attention_shape){2, 2, 8, 0.354f, causal, 0, 0});
     }
 }
 
@@ -343,11 +360,12 @@ static void compare_step(int position, cab_attention_shape s)
 static void test_attention_step_gpu(void **state)
 {
     (void)state;
-    compare_step(0, (cab_attention_shape){4, 2, 64, 0.125f, true, 0});
-    compare_step(255, (cab_attention_shape){4, 4, 80, 0.112f, true, 0});
-    compare_step(520, (cab_attention_shape){4, 2, 64, 0.125f, true, 0});
-    compare_step(520, (cab_attention_shape){4, 1, 37, 0.164f, true, 300});
-    compare_step(599, (cab_attention_shape){2, 1, 256, 0.063f, true, 3});
+    compare_step(0, (cab_attention_shape){4, 2, 64, 0.125f, true, 0, 0});
+    compare_step(255, (cab_attention_shape){4, 4, 80, 0.112f, true, 0, 0});
+    compare_step(520, (cab_attention_shape){4, 2, 64, 0.125f, true, 0, 0});
+    compare_step(520, (cab_attention_shape){4, 1, 37, 0.164f, true, 300, 0});
+    compare_step(599, (cab_attention_shape){2, 1, 256, 0.063f, true, 3, 0});
+    compare_step(300, (cab_attention_shape){4, 2, 64, 0.125f, true, 0, 2});
 }
 
 /* ---- rotary ------------------------------------------------------------------------------------------------------------------ */

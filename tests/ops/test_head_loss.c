@@ -9,6 +9,7 @@ typedef struct shape {
     bool bias, valid;
     double temperature;
     bool targets;
+    double cap, teacher_cap; /* 0: none */
 } shape;
 
 enum { HIDDEN, W, BIAS, TEACHER_HIDDEN, TEACHER_W, TEACHER_BIAS, LABELS, VALID, TARGETS, INPUTS };
@@ -17,8 +18,9 @@ enum { CE, KL, COUNT, AGREEMENT, OUTPUTS }; /* without a teacher CE and the coun
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    const cab_head_side student = {in[HIDDEN], in[W], s->bias ? in[BIAS] : NULL};
-    const cab_head_side teacher = {in[TEACHER_HIDDEN], in[TEACHER_W], s->bias ? in[TEACHER_BIAS] : NULL};
+    const cab_head_side student = {in[HIDDEN], in[W], s->bias ? in[BIAS] : NULL, (float)s->cap};
+    const cab_head_side teacher = {in[TEACHER_HIDDEN], in[TEACHER_W], s->bias ? in[TEACHER_BIAS] : NULL,
+                                   (float)s->teacher_cap};
     cab_head_losses losses =
         cab_head_loss_targets(g, &student, s->teacher ? &teacher : NULL, in[LABELS], s->targets ? in[TARGETS] : NULL,
                               s->valid ? in[VALID] : NULL, (float)s->temperature);
@@ -30,8 +32,8 @@ static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *
     out[s->teacher ? COUNT : KL] = losses.count;
 }
 
-/* The logits of a row, and log softmax of logits / T. Returns the arg max. */
-static int64_t row_logits(const double *hidden, const double *w, const double *bias, int64_t D, int64_t V,
+/* The logits of a row, capped. Returns the arg max. */
+static int64_t row_logits(const double *hidden, const double *w, const double *bias, int64_t D, int64_t V, double cap,
                           double *logits)
 {
     int64_t largest = 0;
@@ -39,6 +41,7 @@ static int64_t row_logits(const double *hidden, const double *w, const double *b
         logits[v] = bias ? bias[v] : 0;
         for (int64_t d = 0; d < D; d++)
             logits[v] += hidden[d] * w[v * D + d];
+        logits[v] = cap > 0 ? cap * tanh(logits[v] / cap) : logits[v];
         largest = logits[v] > logits[largest] ? v : largest;
     }
     return largest;
@@ -88,7 +91,7 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
     for (int64_t r = 0; r < rows; r++) {
         const int64_t label = (int64_t)in[LABELS][r];
         const bool valid = s->teacher && (!s->valid || in[VALID][r] != 0);
-        int64_t best = row_logits(in[HIDDEN] + r * D, in[W], s->bias ? in[BIAS] : NULL, D, V, student);
+        int64_t best = row_logits(in[HIDDEN] + r * D, in[W], s->bias ? in[BIAS] : NULL, D, V, s->cap, student);
         log_softmax(student, V, 1, p);
         for (int64_t v = 0; v < V && label >= 0; v++) {
             double sum;
@@ -96,7 +99,7 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
         }
         if (valid) {
             int64_t same = row_logits(in[TEACHER_HIDDEN] + r * s->teacher, in[TEACHER_W],
-                                      s->bias ? in[TEACHER_BIAS] : NULL, s->teacher, V, teacher);
+                                      s->bias ? in[TEACHER_BIAS] : NULL, s->teacher, V, s->teacher_cap, teacher);
             if (out[AGREEMENT] != NULL)
                 out[AGREEMENT][0] += (same == best) / n_valid;
             log_softmax(student, V, T, pT);
@@ -108,6 +111,7 @@ static void compute(const shape *s, double *const *in, double **out, const doubl
             double sum, y = target_of(s, in, r, v, &sum), d = 0;
             d += label >= 0 ? seed[0] / n_label * (sum * exp(p[v]) - y) : 0;
             d += valid ? seed[1] * T / n_valid * (exp(pT[v]) - exp(qT[v])) : 0;
+            d *= s->cap > 0 ? 1 - student[v] / s->cap * (student[v] / s->cap) : 1;
             gradient[BIAS][v] += d;
             for (int64_t i = 0; i < D; i++) {
                 gradient[HIDDEN][r * D + i] += d * in[W][v * D + i];
@@ -155,11 +159,14 @@ static bool loses_agreement(const shape *s)
 static void test_small(void **state)
 {
     (void)state;
-    const shape shapes[] = {{2, 3, 4, 11, 5, true, true, 1, false},   {1, 1, 3, 7, 3, true, false, 1, false},
-                            {2, 4, 3, 9, 2, false, true, 2.5, false}, {1, 5, 4, 33, 4, false, false, 1, false},
-                            {1, 6, 3, 5, 0, true, false, 1, false},   {1, 3, 2, 70, 0, false, false, 1, false},
-                            {2, 3, 4, 11, 5, true, true, 1, true},    {1, 5, 2, 70, 0, false, false, 1, true},
-                            {2, 2, 3, 9, 4, true, false, 2, true}};
+    const shape shapes[] = {
+        {2, 3, 4, 11, 5, true, true, 1, false, 0, 0},   {1, 1, 3, 7, 3, true, false, 1, false, 0, 0},
+        {2, 4, 3, 9, 2, false, true, 2.5, false, 0, 0}, {1, 5, 4, 33, 4, false, false, 1, false, 0, 0},
+        {1, 6, 3, 5, 0, true, false, 1, false, 0, 0},   {1, 3, 2, 70, 0, false, false, 1, false, 0, 0},
+        {2, 3, 4, 11, 5, true, true, 1, true, 0, 0},    {1, 5, 2, 70, 0, false, false, 1, true, 0, 0},
+        {2, 2, 3, 9, 4, true, false, 2, true, 0, 0},    {2, 3, 4, 11, 5, true, true, 1, false, 3, 2},
+        {2, 4, 3, 9, 2, false, true, 2.5, false, 0, 4}, {1, 3, 2, 70, 0, false, false, 1, false, 2.5, 0},
+        {2, 2, 3, 9, 4, true, false, 2, true, 1.5, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("head_loss", &shapes[i]);
         if (loses_agreement(&shapes[i])) {
@@ -176,9 +183,10 @@ static void test_small(void **state)
 static void test_chunks(void **state)
 {
     (void)state;
-    const shape shapes[] = {{3, 181, 6, 21, 4, true, true, 1, false},
-                            {1, 30, 5, 1101, 3, true, true, 3, false},
-                            {1, 70, 5, 1101, 3, true, true, 1, true}};
+    const shape shapes[] = {{3, 181, 6, 21, 4, true, true, 1, false, 0, 0},
+                            {1, 30, 5, 1101, 3, true, true, 3, false, 0, 0},
+                            {1, 70, 5, 1101, 3, true, true, 1, true, 0, 0},
+                            {1, 30, 5, 1101, 3, true, true, 3, false, 4, 6}};
     const char *const isas[] = {"v1", "v3", "v4"};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("head_loss chunks", &shapes[i]);
@@ -219,11 +227,10 @@ static void test_chunks(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{2, 300, 64, 1000, 48, true, true, 1, false},
-                            {1, 90, 40, 1003, 56, false, false, 2, true},
-                            {1, 200, 64, 1000, 0, true, false, 1, true},
-                            {2, 350, 32, 20011, 40, false, true, 2.5, false},
-                            {1, 2600, 16, 50257, 16, true, false, 1, false}};
+    const shape shapes[] = {
+        {2, 300, 64, 1000, 48, true, true, 1, false, 0, 0},     {1, 90, 40, 1003, 56, false, false, 2, true, 0, 0},
+        {1, 200, 64, 1000, 0, true, false, 1, true, 0, 0},      {1, 90, 40, 1003, 56, true, false, 2, false, 5, 3},
+        {2, 350, 32, 20011, 40, false, true, 2.5, false, 0, 0}, {1, 2600, 16, 50257, 16, true, false, 1, false, 0, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes - (check_slow() ? 1 : 0); i++) {
         shape s = shapes[i];
         if (check_slow())
@@ -261,7 +268,8 @@ static void report(const float *hidden, const float *teacher, const int32_t *lab
     check_ok(cab_tensor_write(g, t, teacher));
     check_ok(cab_tensor_write(g, l, labels));
     check_ok(cab_tensor_write(g, v, valid));
-    cab_head_losses losses = cab_head_loss(g, &(cab_head_side){h, w, NULL}, &(cab_head_side){t, w, NULL}, l, v, 1.0f);
+    cab_head_losses losses =
+        cab_head_loss(g, &(cab_head_side){h, w, NULL, 0}, &(cab_head_side){t, w, NULL, 0}, l, v, 1.0f);
     cab_tensor *outputs[] = {losses.ce, losses.kl, losses.agreement, losses.count};
     for (int i = 0; i < 4; i++)
         cab_graph_keep(g, outputs[i]);
@@ -307,7 +315,7 @@ static void test_errors(void **state)
         cab_tensor *other = cab_graph_input(g, "other", CAB_F32, 2, (int64_t[]){6, 4});
         cab_tensor *labels = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){1, 2});
         check_ok(cab_tensor_write(g, labels, (int32_t[]){0, 5}));
-        const cab_head_side student = {h, w, NULL}, teacher = {h, other, NULL};
+        const cab_head_side student = {h, w, NULL, 0}, teacher = {h, other, NULL, 0};
         cab_head_losses losses = cab_head_loss(g, &student, i ? &teacher : NULL, labels, NULL, 1.0f);
         cab_graph_keep(g, losses.ce);
         if (i == 0) {
@@ -371,8 +379,8 @@ static void golden_losses(const golden *gold, bool kl)
     check_ok(cab_params_add(params, "b", CAB_F32, 1, (int64_t[]){WORDS}, CAB_NO_DECAY, &b));
     check_ok(cab_params_set_trainable(params, "b", true, NULL));
     check_ok(cab_params_write(params, w, identity));
-    const cab_head_side student = {golden_logits(g, gold, "logits"), w, b};
-    const cab_head_side teacher = {golden_logits(g, gold, "teacher_logits"), w, NULL};
+    const cab_head_side student = {golden_logits(g, gold, "logits"), w, b, 0};
+    const cab_head_side teacher = {golden_logits(g, gold, "teacher_logits"), w, NULL, 0};
     cab_head_losses losses = cab_head_loss(g, &student, &teacher, golden_labels(g, gold), NULL, 1.0f);
     cab_graph_keep(g, losses.ce);
     cab_graph_keep(g, losses.kl);
@@ -406,7 +414,7 @@ static void test_golden(void **state)
 static void test_repeat(void **state)
 {
     (void)state;
-    const shape s = {3, 181, 6, 21, 4, true, true, 1, false};
+    const shape s = {3, 181, 6, 21, 4, true, true, 1, false, 0, 0};
     const check_case c = make_case("head_loss repeat", &s);
     const check_variant v = {.dtype = CAB_BF16, .isa = "v1", .threads = 2};
     repeat_compare(&c, &v, &v, 10000);

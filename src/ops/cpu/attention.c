@@ -17,7 +17,7 @@ typedef struct worker {
     const cab_attention_shape *shape;
     const cab_attention_block *blocks;
     int64_t length;
-    float *scores, *dp, *dk, *dv;
+    float *scores, *dp, *dk, *dv, *slope;
     void *p, *ds, *gemm;
     bool low; /* p and ds are bf16 copies of scores and dp */
 } worker;
@@ -49,6 +49,7 @@ static worker make_worker(const cab_node *node, const cab_attention_memory *m)
                     .dp = (float *)(void *)(own + m->dp),
                     .dk = (float *)(void *)(own + m->dk),
                     .dv = (float *)(void *)(own + m->dv),
+                    .slope = (float *)(void *)(own + m->slope),
                     .p = own + m->p,
                     .ds = own + m->ds,
                     .gemm = own + m->gemm,
@@ -118,9 +119,31 @@ static void clear_outside(float *row, span s, int64_t n)
     memset(row + s.stop, 0, (size_t)(n - s.stop) * sizeof *row);
 }
 
-/* Scores to probabilities in place, for keys first <= j < end of n; the rest becomes 0. Returns the log-sum-exp. */
-static float softmax_row(float *restrict s, int64_t first, int64_t end, int64_t n, float scale)
+/* Scores first <= j < end, scaled and capped; their slopes too, if they are wanted. */
+static void cap_row(float *restrict s, int64_t first, int64_t end, const cab_attention_shape *shape,
+                    float *restrict slope)
 {
+    const float cap = shape->cap, inner = shape->scale / cap;
+    if (slope == NULL) {
+#pragma omp simd
+        for (int64_t j = first; j < end; j++)
+            s[j] = cap * cab_tanh(inner * s[j]);
+        return;
+    }
+#pragma omp simd
+    for (int64_t j = first; j < end; j++) {
+        const float t = cab_tanh(inner * s[j]);
+        s[j] = cap * t;
+        slope[j] = 1.0f - t * t;
+    }
+}
+
+/* Scores to probabilities in place, for keys first <= j < end of n; the rest becomes 0. Returns the log-sum-exp. */
+static float softmax_row(float *restrict s, int64_t first, int64_t end, int64_t n, const cab_attention_shape *shape)
+{
+    const float scale = shape->cap > 0 ? 1.0f : shape->scale;
+    if (shape->cap > 0)
+        cap_row(s, first, end, shape, NULL);
     span seen = widen(s, first, end, n, -INFINITY);
     float largest = -INFINITY, sum = 0.0f;
 #pragma omp simd reduction(max : largest)
@@ -150,7 +173,7 @@ static cab_status forward_block(const worker *w, int64_t b, int64_t head, const 
         int64_t first, end, row = block->first + i;
         float *s = w->scores + i * block->keys;
         cab_attention_range(w->shape, w->length, row, &first, &end);
-        lse[row] = softmax_row(s, first - block->first_key, end - block->first_key, block->keys, w->shape->scale);
+        lse[row] = softmax_row(s, first - block->first_key, end - block->first_key, block->keys, w->shape);
         lower(w, w->p, s, i * block->keys, block->keys);
     }
     return cab_gemm_run(block->values, w->p, head_at(w, node->in[2], b, block->first_key, kv),
@@ -179,21 +202,27 @@ cab_status CAB_ISA(cab_attention_forward)(const cab_node *node, cab_backend *bac
 
 /* ---- backward ------------------------------------------------------------------------------------------------------------- */
 
-/* s: scores to probabilities; dp to ds = scale p (dp - <p, dp>). */
-static void backward_row(float *restrict s, float *restrict dp, float lse, int64_t first, int64_t end, int64_t n,
-                         float scale)
+/* s: scores to probabilities; dp to ds = scale p (dp - <p, dp>), times the slopes of capped scores. */
+static void backward_row(const worker *w, float *restrict s, float *restrict dp, float lse, int64_t first, int64_t end,
+                         int64_t n)
 {
+    const bool capped = w->shape->cap > 0;
+    const float scale = w->shape->scale, inner = capped ? 1.0f : scale, *restrict slope = w->slope;
+    if (capped)
+        cap_row(s, first, end, w->shape, w->slope);
     span seen = widen(s, first, end, n, -INFINITY);
     widen(dp, first, end, n, 0.0f);
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = seen.begin; j < seen.stop; j++) {
-        s[j] = cab_exp(scale * s[j] - lse);
+        s[j] = cab_exp(inner * s[j] - lse);
         sum += s[j] * dp[j];
     }
 #pragma omp simd
     for (int64_t j = seen.begin; j < seen.stop; j++)
         dp[j] = scale * s[j] * (dp[j] - sum);
+    for (int64_t j = first; capped && j < end; j++)
+        dp[j] *= slope[j];
     clear_outside(s, seen, n);
     clear_outside(dp, seen, n);
 }
@@ -212,7 +241,7 @@ static cab_status backward_block(const worker *w, int64_t b, int64_t head, int64
         int64_t first, end, row = block->first + i;
         float *s = w->scores + i * block->keys, *dp = w->dp + i * block->keys;
         cab_attention_range(w->shape, w->length, row, &first, &end);
-        backward_row(s, dp, lse[row], first - block->first_key, end - block->first_key, block->keys, w->shape->scale);
+        backward_row(w, s, dp, lse[row], first - block->first_key, end - block->first_key, block->keys);
         lower(w, w->p, s, i * block->keys, block->keys);
         lower(w, w->ds, dp, i * block->keys, block->keys);
     }
@@ -301,7 +330,7 @@ static void step_head(const cab_node *node, int64_t b, int64_t head, int64_t pos
     const float *q = cab_row_in(node->in[0], b, head * width, width, sum);
     for (int64_t j = first; j < end; j++)
         scores[j] = cab_dot(q, cab_row_in(k_cache, b * capacity + j, column, width, row), width);
-    softmax_row(scores, first, end, end, shape->scale);
+    softmax_row(scores, first, end, end, shape);
     memset(sum, 0, (size_t)width * sizeof *sum);
     for (int64_t j = first; j < end; j++)
         cab_axpy(sum, scores[j], cab_row_in(v_cache, b * capacity + j, column, width, row), width);

@@ -117,6 +117,7 @@ cab_attention_memory cab_attention_memory_of(const cab_node *node, size_t gemm_s
         m.ds = low ? place(&m.size, block * sizeof(cab_bf16)) : m.dp;
         m.dk = place(&m.size, length * width * sizeof(float));
         m.dv = place(&m.size, length * width * sizeof(float));
+        m.slope = place(&m.size, shape_of(node)->cap > 0 ? length * sizeof(float) : 0);
     }
     m.gemm = place(&m.size, gemm_scratch);
     place(&m.table, (size_t)cab_attention_blocks(node) * sizeof(cab_attention_block));

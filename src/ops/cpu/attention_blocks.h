@@ -26,6 +26,7 @@ typedef struct cab_attention_memory {
     size_t scores, dp; /* rows x L fp32 */
     size_t p, ds;      /* the same in the activations' dtype; F32: where scores and dp stand */
     size_t dk, dv;     /* L x P fp32, sums over a group's heads */
+    size_t slope;      /* L fp32, of a row of capped scores; else not read */
     size_t gemm;       /* scratch of the products */
     size_t size;       /* of one thread's part */
     size_t table;      /* bytes of the block table before the first part */

@@ -31,6 +31,7 @@ typedef struct pass {
     const float *targets; /* (rows, V), or NULL: the labels alone */
     int64_t n_label, n_valid;
     float sharpness;            /* 1 / T */
+    const float *cap;           /* of student and teacher */
     float ce_weight, kl_weight; /* of (p - onehot) and (p_T - q_T) in the gradient of a row */
 } pass;
 
@@ -60,7 +61,8 @@ static cab_status begin(const cab_node *node, cab_backend *backend, pass *p)
                 .scratch = node->scratch,
                 .student = node->scratch,
                 .labels = node->in[CAB_HEAD_LABELS]->data,
-                .sharpness = 1.0f};
+                .sharpness = 1.0f,
+                .cap = attributes->cap};
     p->results = (result *)(p->scratch + p->w.results);
     p->valid = node->in[CAB_HEAD_VALID] != NULL ? node->in[CAB_HEAD_VALID]->data : NULL;
     p->targets = node->in[CAB_HEAD_TARGETS] != NULL ? node->in[CAB_HEAD_TARGETS]->data : NULL;
@@ -187,22 +189,44 @@ static void gradient_piece(const pass *p, const statistics *k, const float *s, c
     }
 }
 
+/* Logits to capped ones, in place. */
+static void cap_row(float *s, int64_t V, float cap)
+{
+    const float inverse = 1.0f / cap;
+#pragma omp simd
+    for (int64_t i = 0; i < V; i++)
+        s[i] = cap * cab_tanh(s[i] * inverse);
+}
+
+/* The gradient of n capped logits s to that of what was capped. */
+static void uncap(float *d, const float *s, int64_t n, float cap)
+{
+    const float inverse = 1.0f / cap;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        d[i] *= 1.0f - s[i] * inverse * (s[i] * inverse);
+}
+
 /* The gradient of row i of the chunk: in place over the student's logits, or into the bf16 matrix. */
 static void row_gradient(const pass *p, const statistics *k, float *s, const float *t, int64_t row, int64_t i)
 {
     const int32_t label = p->labels[row];
     const float ce = label >= 0 ? p->ce_weight : 0.0f, kl = t != NULL && is_valid(p, row) ? p->kl_weight : 0.0f;
-    const bool in_place = p->dlogits == p->student;
+    const bool in_place = p->dlogits == p->student, capped = p->cap[0] > 0.0f;
     for (int64_t at = 0; at < p->w.V; at += CAB_PIECE) {
         const int64_t n = p->w.V - at < CAB_PIECE ? p->w.V - at : CAB_PIECE;
-        float buffer[CAB_PIECE], *d = in_place ? s + at : buffer;
+        float buffer[CAB_PIECE], *d = in_place && !capped ? s + at : buffer;
         gradient_piece(p, k, s + at, t != NULL ? t + at : NULL, ce, kl, n, d);
         if (p->targets != NULL && ce != 0.0f)
             cab_axpy(d, -ce, p->targets + row * p->w.V + at, n);
         else if (label >= at && label < at + n)
             d[label - at] -= ce;
+        if (capped)
+            uncap(d, s + at, n, p->cap[0]);
         if (!in_place)
             cab_narrow((cab_bf16 *)p->dlogits + i * p->w.ld + at, buffer, n);
+        else if (capped)
+            memcpy(s + at, buffer, (size_t)n * sizeof *s);
     }
 }
 
@@ -264,8 +288,11 @@ static cab_status chunk(const pass *p, int64_t first, int64_t n)
     CAB_TRY(logits(p, first, n));
 #pragma omp parallel for num_threads(p->backend->threads) schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        float *s = p->student + i * p->w.ld;
-        const float *t = p->teacher != NULL ? p->teacher + i * p->w.ld : NULL;
+        float *s = p->student + i * p->w.ld, *t = p->teacher != NULL ? p->teacher + i * p->w.ld : NULL;
+        if (p->cap[0] > 0.0f)
+            cap_row(s, p->w.V, p->cap[0]);
+        if (t != NULL && p->cap[1] > 0.0f)
+            cap_row(t, p->w.V, p->cap[1]);
         const statistics k = row_losses(p, s, t, first + i, &p->results[first + i]);
         if (p->dlogits != NULL)
             row_gradient(p, &k, s, t, first + i, i);

@@ -16,12 +16,12 @@
  * Arithmetic, for query i and the keys j that it sees:
  *
  *   s[i, j] = scale <q[i], k[j]>     lse[i] = log sum_j e^s[i, j]     p = e^(s - lse)     y[i] = sum_j p[i, j] v[j]
- *   ds = scale p (<dy[i], v[j]> - <dy[i], y[i]>)     dq = ds k     dk = ds^T q     dv = p^T dy
+ *   ds = scale p (<dy[i], v[j]> - <dy[i], y[i]>), times the slope of a soft cap (soft_cap.cuh)     dq = ds k     dk = ds^T q     dv = p^T dy
  *
  * The forward walk keeps the largest score so far and scales its sums down when that score grows (online softmax). A
  * pair of query and key costs 2 P multiply-adds forward, 3 P for dq, 4 P for dk and dv. A tile reads 2 ROWS P
  * elements for ROWS^2 pairs, so arithmetic is the limit from P = 32 on. */
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/soft_cap.cuh"
 
 extern "C" {
 #include "ops/attention.h"
@@ -46,9 +46,19 @@ template <int W> struct tile {
 struct problem {
     int64_t length, tiles, window; /* tiles: of ROWS tokens a sequence */
     int n_head, group, width;      /* group: heads that share keys */
-    float scale;
+    float scale, cap; /* cap 0: none */
     bool causal, wide; /* wide: 16-byte accesses fit everywhere */
 
+    /* A product of query and key as the softmax sees it. */
+    __device__ __forceinline__ float score(float s) const
+    {
+        return cap > 0.0f ? soft_cap(s * scale, cap) : s * scale;
+    }
+    /* Its slope, but for the scale. */
+    __device__ __forceinline__ float slope(float score) const
+    {
+        return cap > 0.0f ? soft_cap_slope(score, cap) : 1.0f;
+    }
     __device__ __forceinline__ bool seen(int64_t i, int64_t j) const
     {
         return i < length && j < length && (!causal || j <= i) && (window <= 0 || j > i - window);
@@ -233,7 +243,7 @@ static __device__ __forceinline__ void online_softmax(const problem &p, int64_t 
 #pragma unroll
         for (int j = 0; j < M; j++) {
             seen[j] = p.seen(query + ty + SIDE * i, key + tx + SIDE * j);
-            s[i][j] *= p.scale;
+            s[i][j] = p.score(s[i][j]);
             most = seen[j] ? fmaxf(most, s[i][j]) : most;
         }
         most = row_max(most);
@@ -351,9 +361,12 @@ static __global__ void __launch_bounds__(THREADS) attention_dq(const backward_ar
         for (int i = 0; i < M; i++)
 #pragma unroll
             for (int j = 0; j < M; j++)
+            {
+                const float x = p.score(s[i][j]);
                 s[i][j] = p.seen(at.first + ty + SIDE * i, key + tx + SIDE * j)
-                              ? expf(p.scale * s[i][j] - lse[i]) * (dp[i][j] - mean[i])
+                              ? expf(x - lse[i]) * (dp[i][j] - mean[i]) * p.slope(x)
                               : 0.0f;
+            }
         put_scores<W>(shared, s);
         add_product<W>(sum, shared, k);
         __syncthreads();
@@ -376,8 +389,9 @@ transposed_gradients(const problem &p, const float *lse, const float *mean, int6
 #pragma unroll
         for (int i = 0; i < M; i++) {
             const bool seen = p.seen(row, key + ty + SIDE * i);
-            s[i][j] = seen ? expf(p.scale * s[i][j] - l) : 0.0f;
-            dp[i][j] = seen ? s[i][j] * (dp[i][j] - d) : 0.0f;
+            const float x = p.score(s[i][j]);
+            s[i][j] = seen ? expf(x - l) : 0.0f;
+            dp[i][j] = seen ? s[i][j] * (dp[i][j] - d) * p.slope(x) : 0.0f;
         }
     }
 }
@@ -455,6 +469,7 @@ static problem problem_of(const cab_node *node, int rows)
     p.group = s->n_head / s->n_kv_head;
     p.width = s->head_dim;
     p.scale = s->scale;
+    p.cap = s->cap;
     p.causal = s->causal;
     const int packet = 16 / (int)cab_dtype_size(node->in[0]->dtype);
     p.wide = s->head_dim % packet == 0 && fits_packets(node->gout[0], packet);

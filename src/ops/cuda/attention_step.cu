@@ -9,12 +9,12 @@
  *
  * Arithmetic, in fp32, per head; j runs over the positions that the token sees:
  *
- *   chunk      s[j] = scale <q, k[j]>     m = max s     sum = sum_j e^(s[j] - m)     part = sum_j e^(s[j] - m) v[j]
+ *   chunk      s[j] = scale <q, k[j]>, soft-capped     m = max s     sum = sum_j e^(s[j] - m)     part = sum_j e^(s[j] - m) v[j]
  *   together   M = max over chunks of m     y = sum_chunks e^(m - M) part / sum_chunks e^(m - M) sum
  *
  * A step reads B G (position + 1) P elements of each cache. A group of heads reads them once from memory; its other
  * heads find them in the second-level cache. Memory is the limit. */
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/soft_cap.cuh"
 
 extern "C" {
 #include "ops/attention.h"
@@ -32,7 +32,7 @@ template <typename T, typename C> struct step_arguments {
     cab_cuda_fault *fault;
     int64_t capacity, window, chunks, ld; /* ld: of the caches */
     int n_head, group, width;
-    float scale;
+    float scale, cap; /* cap 0: none */
     bool wide;
 
     /* Positions first .. end of the cache that the token sees; false when its position is outside. */
@@ -124,7 +124,7 @@ static __device__ float score_chunk(const step_arguments<T, C> &a, int64_t b, in
 #pragma unroll
         for (int lanes = LANES / 2; lanes > 0; lanes /= 2)
             s += __shfl_xor_sync(0xffffffffu, s, lanes);
-        s *= a.scale;
+        s = a.cap > 0.0f ? soft_cap(s * a.scale, a.cap) : s * a.scale;
         if (j < end) {
             largest = fmaxf(largest, s);
             if (lane == 0)
@@ -264,6 +264,7 @@ template <typename T, typename C> static step_arguments<T, C> step_of(const cab_
     a.group = s->n_head / s->n_kv_head;
     a.width = s->head_dim;
     a.scale = s->scale;
+    a.cap = s->cap;
     a.wide = s->head_dim % PACKET == 0;
     for (int i = 0; i < 5; i++)
         a.wide = a.wide && fits_packets(node->in[i], 16 / (int64_t)cab_dtype_size(node->in[i]->dtype));

@@ -8,6 +8,8 @@
  *
  *   s = Q K^T        p = 2^(c (s - m))        y = y 2^(c (m_before - m)) + p V        lse = scale m + log sum p
  *
+ * With a soft cap s is cap tanh(scale Q K^T / cap), and scale is 1 from there on.
+ *
  * Scores stay in registers: the sums of two products of 8 keys are the left operand of the next product (mma.cuh). M =
  * 2 where registers allow it. Then every fragment of K and V that is read from shared memory serves two products; with
  * M = 1 shared memory (128 bytes a clock) would feed fewer operations than mma.sync can do.
@@ -42,6 +44,17 @@ template <int W> struct state {
 
 /* A tile of scores. */
 template <int W> using scores = flash_block<shape<W>::M>[FLASH_BLOCKS];
+
+template <int W> static __device__ __forceinline__ void cap(scores<W> &s, const flash_problem &p)
+{
+#pragma unroll
+    for (int n = 0; n < FLASH_BLOCKS; n++)
+#pragma unroll
+        for (int m = 0; m < shape<W>::M; m++)
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                s[n][m][i / 4][i % 4] = flash_score<true>(p, s[n][m][i / 4][i % 4]);
+}
 
 /* -inf for keys that their query does not see; row: the lane's first query, key: its first key. */
 template <int W> static __device__ __forceinline__ void mask(scores<W> &s, const flash_problem &p, int row, int key)
@@ -103,7 +116,7 @@ template <int W> static __device__ __forceinline__ void online_softmax(state<W> 
 
 /* One tile of keys and values, from token `key` on, for the warp's queries from token `row` on. MASKED: they do not all see
  * all of it; n_block: so many blocks of 16 keys are seen at all. */
-template <int W, bool MASKED>
+template <int W, bool CAPPED, bool MASKED>
 static __device__ __forceinline__ void attend(state<W> &to, const flash_rows<W, shape<W>::M> &q, uint32_t stage,
                                               const flash_lanes<W> &lanes, const flash_problem &p, float c, int row,
                                               int key, int n_block)
@@ -115,6 +128,8 @@ static __device__ __forceinline__ void attend(state<W> &to, const flash_rows<W, 
     for (int n = 0; n < FLASH_BLOCKS; n++)
         if (!MASKED || n < n_block)
             flash_dots<W, M>(s[n], q, stage, lanes, n);
+    if (CAPPED)
+        cap<W>(s, p);
     if (MASKED)
         mask<W>(s, p, row + lane / 4, key + lane % 4 * 2);
     online_softmax<W>(to, s, c);
@@ -125,7 +140,7 @@ static __device__ __forceinline__ void attend(state<W> &to, const flash_rows<W, 
 }
 
 /* Divides by the sums and writes the warp's rows, through its rows of shared memory. */
-template <int W>
+template <int W, bool CAPPED>
 static __device__ __forceinline__ void finish(state<W> &of, const arguments &a, char *tile, bf16 *y, float *lse,
                                               int row, int lane)
 {
@@ -137,7 +152,7 @@ static __device__ __forceinline__ void finish(state<W> &of, const arguments &a, 
             const int i = row + 16 * m + 8 * half + lane / 4;
             const float sum = quad_sum(of.sum[m][half]), inverse = 1.0f / sum;
             if (lane % 4 == 0 && i < a.p.length)
-                lse[i] = of.largest[m][half] * a.p.scale + logf(sum);
+                lse[i] = of.largest[m][half] * flash_unit<CAPPED>(a.p) + logf(sum);
 #pragma unroll
             for (int n = 0; n < W / 8; n++) {
                 of.y[m][n][2 * half] *= inverse;
@@ -152,14 +167,14 @@ static __device__ __forceinline__ void finish(state<W> &of, const arguments &a, 
 
 /* The walk over keys begin .. end of the block, with queries first .. already on their way to stage 1 and the first tile to
  * stage 0. k and v: the head's columns in the sequence's first token. */
-template <int W>
+template <int W, bool CAPPED>
 static __device__ __forceinline__ void walk(state<W> &to, const arguments &a, char *shared, const bf16 *k,
                                             const bf16 *v, int row, int begin, int end)
 {
     constexpr int WARP_ROWS = shape<W>::WARP_ROWS;
     const flash_problem &p = a.p;
     const flash_lanes<W> lanes(threadIdx.x % 32);
-    const float c = p.scale * FLASH_LOG2_E;
+    const float c = flash_unit<CAPPED>(p) * FLASH_LOG2_E;
     const int warp_begin = p.begin_of(row), warp_end = row < p.length ? p.end_of(row + WARP_ROWS - 1) : 0;
     const int all_begin = p.begin_of(row + WARP_ROWS - 1), all_end = p.end_of(row); /* keys that all rows see */
     const uint32_t stages = shared_address(shared);
@@ -182,13 +197,13 @@ static __device__ __forceinline__ void walk(state<W> &to, const arguments &a, ch
             continue;
         const uint32_t here = stages + stage * (uint32_t)shape<W>::STAGE;
         if (key >= all_begin && key + FLASH_TILE <= all_end)
-            attend<W, false>(to, q, here, lanes, p, c, row, key, FLASH_BLOCKS);
+            attend<W, CAPPED, false>(to, q, here, lanes, p, c, row, key, FLASH_BLOCKS);
         else
-            attend<W, true>(to, q, here, lanes, p, c, row, key, (warp_end - key + 15) / 16);
+            attend<W, CAPPED, true>(to, q, here, lanes, p, c, row, key, (warp_end - key + 15) / 16);
     }
 }
 
-template <int W>
+template <int W, bool CAPPED>
 static __global__ void __launch_bounds__(FLASH_THREADS, shape<W>::RESIDENT) flash_forward(const arguments a)
 {
     constexpr int ROWS = shape<W>::ROWS;
@@ -214,15 +229,15 @@ static __global__ void __launch_bounds__(FLASH_THREADS, shape<W>::RESIDENT) flas
     flash_load<W, FLASH_TILE>(shared, k, a.k.ld, p, begin);
     flash_load<W, FLASH_TILE>(shared + FLASH_BYTES<W>, v, a.v.ld, p, begin);
     copies_commit();
-    walk<W>(sums, a, shared, k, v, row, begin, end);
+    walk<W, CAPPED>(sums, a, shared, k, v, row, begin, end);
     __syncthreads(); /* the stages are free */
-    finish<W>(sums, a, shared + warp * shape<W>::WARP_ROWS * FLASH_ROW<W>, a.y.at(token, head * p.width),
+    finish<W, CAPPED>(sums, a, shared + warp * shape<W>::WARP_ROWS * FLASH_ROW<W>, a.y.at(token, head * p.width),
               a.lse + (int64_t)sequence * p.length, row, (int)threadIdx.x % 32);
 }
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-template <int W> static cab_status run(const cab_node *node, cab_backend *backend)
+template <int W, bool CAPPED> static cab_status run(const cab_node *node, cab_backend *backend)
 {
     const size_t bytes = 2 * shape<W>::STAGE;
     arguments a;
@@ -233,8 +248,8 @@ template <int W> static cab_status run(const cab_node *node, cab_backend *backen
     a.y = rows<bf16>(node->out[0]);
     a.lse = (float *)node->out[1]->data;
     const unsigned blocks = (unsigned)(node->in[0]->shape[0] * a.p.n_head * a.p.tiles);
-    CAB_TRY(cab_cuda_shared((const void *)flash_forward<W>, bytes, "attention"));
-    flash_forward<W><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
+    CAB_TRY(cab_cuda_shared((const void *)flash_forward<W, CAPPED>, bytes, "attention"));
+    flash_forward<W, CAPPED><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
     return cab_cuda_launched("attention");
 }
 
@@ -248,7 +263,9 @@ bool cab_flash_fits(const cab_node *node, const cab_backend *backend)
 
 cab_status cab_flash_forward(const cab_node *node, cab_backend *backend)
 {
+    const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
     cab_status status = CAB_OK;
-    FLASH_BY_WIDTH(((const cab_attention_shape *)node->attributes)->head_dim, status = run<W>(node, backend));
+    FLASH_BY_WIDTH(s->head_dim,
+                   status = (s->cap > 0.0f ? run<W, true>(node, backend) : run<W, false>(node, backend)));
     return status;
 }

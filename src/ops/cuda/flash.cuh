@@ -11,6 +11,7 @@
 #define CAB_OPS_CUDA_FLASH_CUH
 
 #include "ops/cuda/mma.cuh"
+#include "ops/cuda/soft_cap.cuh"
 
 extern "C" {
 #include "ops/cuda/flash.h"
@@ -23,7 +24,7 @@ struct flash_problem {
     int length, window; /* window 0: none; less than the length */
     int n_head, group;  /* group: heads that share keys */
     int width, tiles;   /* tiles: blocks of a sequence and head */
-    float scale;
+    float scale, cap;   /* cap 0: none */
     bool causal, wide; /* wide: 16-byte accesses fit everywhere */
 
     /* Keys begin .. end that query i sees. */
@@ -36,6 +37,21 @@ struct flash_problem {
         return causal && i < length ? i + 1 : length;
     }
 };
+
+/* Kernels are compiled for scores with a soft cap and without. What the softmax sees is flash_unit() times flash_score() of a
+ * product of query and key; flash_slope(): its derivative, but for the scale. */
+template <bool CAPPED> __device__ __forceinline__ float flash_score(const flash_problem &p, float s)
+{
+    return CAPPED ? soft_cap(s * p.scale, p.cap) : s;
+}
+template <bool CAPPED> __device__ __forceinline__ float flash_unit(const flash_problem &p)
+{
+    return CAPPED ? 1.0f : p.scale;
+}
+template <bool CAPPED> __device__ __forceinline__ float flash_slope(const flash_problem &p, float score)
+{
+    return CAPPED ? soft_cap_slope(score, p.cap) : 1.0f;
+}
 
 /* Bytes from row to row of a tile of heads padded to W. */
 template <int W> constexpr int FLASH_ROW = 2 * W + 16;
@@ -245,6 +261,7 @@ static inline flash_problem flash_problem_of(const cab_node *node, int rows)
     p.width = s->head_dim;
     p.tiles = (p.length + rows - 1) / rows;
     p.scale = s->scale;
+    p.cap = s->cap;
     p.causal = s->causal;
     p.wide = s->head_dim % 8 == 0 && fits_packets(node->out[0], 8) && fits_packets(node->gout[0], 8);
     for (int i = 0; i < 3; i++)

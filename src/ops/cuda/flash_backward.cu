@@ -4,6 +4,8 @@
  *
  *   p = 2^(c s - lse log2 e)        ds = p (dy V^T - mean)
  *
+ * With a soft cap s is cap tanh(scale Q K^T / cap), c = log2 e, and ds is multiplied by 1 - (s / cap)^2.
+ *
  * Layout, two kernels:
  *
  *   dq       a block of four warps holds queries and their dy in registers and walks over tiles of 64 keys:
@@ -68,13 +70,13 @@ template <int W> struct query_rows {
 
 /* dq (less the scale) of one tile of keys from token `key` on, for queries from token `row` on; the first n_block blocks of
  * 16 keys. MASKED: not all queries see all keys. */
-template <int W, bool MASKED>
+template <int W, bool CAPPED, bool MASKED>
 static __device__ __forceinline__ void add_keys(flash_sums<W, dq_shape<W>::M> &dq, const query_rows<W> &of,
                                                 uint32_t stage, const flash_lanes<W> &lanes, const flash_problem &p,
                                                 int row, int key, int n_block)
 {
     constexpr int M = dq_shape<W>::M;
-    const float c = p.scale * FLASH_LOG2_E;
+    const float c = flash_unit<CAPPED>(p) * FLASH_LOG2_E;
     row += threadIdx.x % 32 / 4;
     key += threadIdx.x % 4 * 2;
 #pragma unroll
@@ -89,8 +91,9 @@ static __device__ __forceinline__ void add_keys(flash_sums<W, dq_shape<W>::M> &d
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 const int half = i % 4 / 2, at = row + 16 * m + 8 * half, j = key + 16 * n + 8 * (i / 4) + i % 2;
-                const float weight = flash_exp2(fmaf(s[m][i / 4][i % 4], c, -of.lse[m][half]));
-                const float x = weight * (ds[m][i / 4][i % 4] - of.mean[m][half]);
+                const float score = flash_score<CAPPED>(p, s[m][i / 4][i % 4]);
+                const float weight = flash_exp2(fmaf(score, c, -of.lse[m][half]));
+                const float x = weight * (ds[m][i / 4][i % 4] - of.mean[m][half]) * flash_slope<CAPPED>(p, score);
                 ds[m][i / 4][i % 4] = !MASKED || (j >= p.begin_of(at) && j < p.end_of(at)) ? x : 0.0f;
             }
         flash_add<W, M>(dq, ds, stage, lanes, n);
@@ -98,7 +101,7 @@ static __device__ __forceinline__ void add_keys(flash_sums<W, dq_shape<W>::M> &d
 }
 
 /* The walk over keys begin .. end. k and v: the head's columns in the sequence's first token. */
-template <int W>
+template <int W, bool CAPPED>
 static __device__ __forceinline__ void walk_keys(flash_sums<W, dq_shape<W>::M> &dq, const query_rows<W> &of,
                                                  const gradients &a, char *shared, const bf16 *k, const bf16 *v,
                                                  const flash_lanes<W> &lanes, int row, int begin, int end)
@@ -124,13 +127,14 @@ static __device__ __forceinline__ void walk_keys(flash_sums<W, dq_shape<W>::M> &
             continue;
         const uint32_t here = shared_address(shared) + stage * (uint32_t)STAGE<W>;
         if (key >= all_begin && key + FLASH_TILE <= all_end)
-            add_keys<W, false>(dq, of, here, lanes, p, row, key, FLASH_BLOCKS);
+            add_keys<W, CAPPED, false>(dq, of, here, lanes, p, row, key, FLASH_BLOCKS);
         else
-            add_keys<W, true>(dq, of, here, lanes, p, row, key, (warp_end - key + 15) / 16);
+            add_keys<W, CAPPED, true>(dq, of, here, lanes, p, row, key, (warp_end - key + 15) / 16);
     }
 }
 
-template <int W> static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64 ? 3 : 2) flash_dq(const gradients a)
+template <int W, bool CAPPED>
+static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64 ? 3 : 2) flash_dq(const gradients a)
 {
     constexpr int M = dq_shape<W>::M, ROWS = dq_shape<W>::ROWS, WARP_ROWS = dq_shape<W>::WARP_ROWS;
     extern __shared__ uint4 dynamic[];
@@ -162,7 +166,7 @@ template <int W> static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64
     flash_read<W, M>(of.q, shared_address(shared) + warp_rows, lanes);
     flash_read<W, M>(of.dy, shared_address(shared) + (uint32_t)STAGE<W> + warp_rows, lanes);
     __syncthreads(); /* the stages are free */
-    walk_keys<W>(dq, of, a, shared, a.k.at(token, from), a.v.at(token, from), lanes, row,
+    walk_keys<W, CAPPED>(dq, of, a, shared, a.k.at(token, from), a.v.at(token, from), lanes, row,
                  p.begin_of(first) / FLASH_TILE * FLASH_TILE, p.end_of(first + ROWS - 1));
     __syncthreads();
     write_gradient<W, M>(a.dq, token, column, dq, p.scale, a.add_q, shared + warp_rows, p, row);
@@ -201,12 +205,12 @@ static __device__ __forceinline__ void load_queries(char *stage, const gradients
 
 /* dk (less the scale) and dv of one tile of queries from token `query` on, for keys from token `key` on. MASKED: not all
  * queries see all keys, and only those in begin .. end any. */
-template <int W, bool MASKED>
+template <int W, bool CAPPED, bool MASKED>
 static __device__ __forceinline__ void add_queries(flash_sums<W, 1> &dk, flash_sums<W, 1> &dv, const key_rows<W> &of,
                                                    const char *stage, const flash_lanes<W> &lanes,
                                                    const flash_problem &p, int key, int query, int begin, int end)
 {
-    const float c = p.scale * FLASH_LOG2_E;
+    const float c = flash_unit<CAPPED>(p) * FLASH_LOG2_E;
     const uint32_t queries = shared_address(stage);
     const float *lse = (const float *)(stage + STAGE<W>), *mean = lse + FLASH_TILE;
     key += threadIdx.x % 32 / 4;
@@ -222,8 +226,9 @@ static __device__ __forceinline__ void add_queries(flash_sums<W, 1> &dk, flash_s
             const int column = 16 * n + 8 * (i / 4) + threadIdx.x % 4 * 2 + i % 2;
             const int at = query + column, j = key + i % 4 / 2 * 8;
             const bool seen = !MASKED || (at < p.length && j >= p.begin_of(at) && j < p.end_of(at));
-            const float weight = flash_exp2(fmaf(s[0][i / 4][i % 4], c, -FLASH_LOG2_E * lse[column]));
-            const float x = weight * (ds[0][i / 4][i % 4] - mean[column]);
+            const float score = flash_score<CAPPED>(p, s[0][i / 4][i % 4]);
+            const float weight = flash_exp2(fmaf(score, c, -FLASH_LOG2_E * lse[column]));
+            const float x = weight * (ds[0][i / 4][i % 4] - mean[column]) * flash_slope<CAPPED>(p, score);
             s[0][i / 4][i % 4] = seen ? weight : 0.0f;
             ds[0][i / 4][i % 4] = seen ? x : 0.0f;
         }
@@ -233,7 +238,7 @@ static __device__ __forceinline__ void add_queries(flash_sums<W, 1> &dk, flash_s
 }
 
 /* The walk over the queries that see keys first .. first + 64, of all heads of the group. */
-template <int W>
+template <int W, bool CAPPED>
 static __device__ __forceinline__ void walk_queries(flash_sums<W, 1> &dk, flash_sums<W, 1> &dv, const key_rows<W> &of,
                                                     const gradients &a, char *shared, const flash_lanes<W> &lanes,
                                                     int64_t token, int group, int first)
@@ -258,13 +263,14 @@ static __device__ __forceinline__ void walk_queries(flash_sums<W, 1> &dk, flash_
             continue;
         const char *here = shared + stage * QUERY_STAGE<W>;
         if (query >= all_begin && query + FLASH_TILE <= all_end)
-            add_queries<W, false>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
+            add_queries<W, CAPPED, false>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
         else
-            add_queries<W, true>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
+            add_queries<W, CAPPED, true>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
     }
 }
 
-template <int W> static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64 ? 3 : 2) flash_dk_dv(const gradients a)
+template <int W, bool CAPPED>
+static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64 ? 3 : 2) flash_dk_dv(const gradients a)
 {
     extern __shared__ uint4 dynamic[];
     char *shared = (char *)dynamic;
@@ -287,7 +293,7 @@ template <int W> static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64
     flash_read<W, 1>(of.k, shared_address(shared) + warp_rows, lanes);
     flash_read<W, 1>(of.v, shared_address(shared) + (uint32_t)FLASH_BYTES<W> + warp_rows, lanes);
     __syncthreads(); /* the stages are free */
-    walk_queries<W>(dk, dv, of, a, shared, lanes, token, group, first);
+    walk_queries<W, CAPPED>(dk, dv, of, a, shared, lanes, token, group, first);
     __syncthreads();
     if (a.dk.data)
         write_gradient<W, 1>(a.dk, token, column, dk, p.scale, a.add_k, shared + warp_rows, p, row);
@@ -297,15 +303,15 @@ template <int W> static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-template <int W> static cab_status run(gradients a, const cab_node *node, cab_backend *backend)
+template <int W, bool CAPPED> static cab_status run(gradients a, const cab_node *node, cab_backend *backend)
 {
     const int64_t batch = node->in[0]->shape[0];
     if (a.dq.data) {
         const size_t bytes = 2 * STAGE<W>;
         a.p = flash_problem_of(node, dq_shape<W>::ROWS);
         const unsigned blocks = (unsigned)(batch * a.p.n_head * a.p.tiles);
-        CAB_TRY(cab_cuda_shared((const void *)flash_dq<W>, bytes, "attention: dq"));
-        flash_dq<W><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
+        CAB_TRY(cab_cuda_shared((const void *)flash_dq<W, CAPPED>, bytes, "attention: dq"));
+        flash_dq<W, CAPPED><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
         CAB_TRY(cab_cuda_launched("attention: dq"));
     }
     if (!a.dk.data && !a.dv.data)
@@ -313,13 +319,14 @@ template <int W> static cab_status run(gradients a, const cab_node *node, cab_ba
     const size_t bytes = 2 * QUERY_STAGE<W>;
     a.p = flash_problem_of(node, FLASH_TILE);
     const unsigned blocks = (unsigned)(batch * (a.p.n_head / a.p.group) * a.p.tiles);
-    CAB_TRY(cab_cuda_shared((const void *)flash_dk_dv<W>, bytes, "attention: dk, dv"));
-    flash_dk_dv<W><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
+    CAB_TRY(cab_cuda_shared((const void *)flash_dk_dv<W, CAPPED>, bytes, "attention: dk, dv"));
+    flash_dk_dv<W, CAPPED><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
     return cab_cuda_launched("attention: dk, dv");
 }
 
 cab_status cab_flash_backward(const cab_node *node, cab_backend *backend, const float *mean)
 {
+    const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
     cab_status status = CAB_OK;
     gradients a;
     a.q = rows<const bf16>(node->in[0]);
@@ -334,6 +341,7 @@ cab_status cab_flash_backward(const cab_node *node, cab_backend *backend, const 
     a.add_q = node->accumulate & 1u;
     a.add_k = node->accumulate >> 1 & 1u;
     a.add_v = node->accumulate >> 2 & 1u;
-    FLASH_BY_WIDTH(((const cab_attention_shape *)node->attributes)->head_dim, status = run<W>(a, node, backend));
+    FLASH_BY_WIDTH(s->head_dim,
+                   status = (s->cap > 0.0f ? run<W, true>(a, node, backend) : run<W, false>(a, node, backend)));
     return status;
 }

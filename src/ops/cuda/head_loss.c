@@ -35,6 +35,7 @@ typedef struct pass {
     cab_backend *backend;
     workspace w;
     cab_head_rows h;
+    float teacher_cap;
     const void *bias[2]; /* student's, teacher's */
 } pass;
 
@@ -102,15 +103,17 @@ static cab_status place_bias(pass *p, int which, const cab_tensor *bias)
 static cab_status begin(const cab_node *node, cab_backend *backend, pass *p)
 {
     cab_tensor *const *in = node->in;
+    const cab_head_attributes *attributes = node->attributes;
     const bool teacher = in[CAB_HEAD_TEACHER_HIDDEN] != NULL;
     char *scratch = node->scratch;
-    *p = (pass){.node = node, .backend = backend, .w = workspace_of(node)};
+    *p = (pass){.node = node, .backend = backend, .w = workspace_of(node), .teacher_cap = attributes->cap[1]};
     p->h = (cab_head_rows){.rows = p->w.rows,
                            .V = p->w.V,
                            .labels = data_of(in[CAB_HEAD_LABELS]),
                            .valid = data_of(in[CAB_HEAD_VALID]),
                            .targets = data_of(in[CAB_HEAD_TARGETS]),
-                           .temperature = teacher ? ((const cab_head_attributes *)node->attributes)->temperature : 1.0f,
+                           .temperature = teacher ? attributes->temperature : 1.0f,
+                           .cap = attributes->cap[0],
                            .gradient = node->backward,
                            .count = node->out[CAB_HEAD_COUNT]->data,
                            .results = (float *)(void *)(scratch + p->w.results),
@@ -165,6 +168,10 @@ static cab_status chunk(const pass *p, int64_t first, int64_t n)
     if (p->h.teacher != NULL)
         CAB_TRY(multiply(p, CAB_HEAD_TEACHER_LOGITS, first, n, row_of(in[CAB_HEAD_TEACHER_HIDDEN], first),
                          in[CAB_HEAD_TEACHER_W]->data, (char *)p->node->scratch + p->w.teacher, p->bias[1]));
+    if (p->h.cap > 0.0f)
+        CAB_TRY(cab_head_cap_cuda(p->backend, &p->h, p->h.student, p->h.cap, n));
+    if (p->h.teacher != NULL && p->teacher_cap > 0.0f)
+        CAB_TRY(cab_head_cap_cuda(p->backend, &p->h, (char *)p->node->scratch + p->w.teacher, p->teacher_cap, n));
     CAB_TRY(cab_head_rows_cuda(p->backend, &p->h, first, n));
     return p->h.gradient ? gradients(p, first, n) : CAB_OK;
 }

@@ -7,7 +7,7 @@
  * Arithmetic per row, n_ce and n_kl being the rows that count:
  *
  *   CE = sum(y) log Z_s - sum_v y_v s'_v            KL = T^2 (sum_v q_v (t'_v - s'_v) / T - log Z_t + log Z_s)
- *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q)
+ *   ds = seed_ce / n_ce (sum(y) p - y) + seed_kl T / n_kl (p_T - q), with a soft cap times 1 - (s / cap)^2
  *
  * Layout: one block per row. In the first pass every thread keeps a running maximum and sums, and scales the sums down
  * when the maximum grows; then the block agrees on one maximum and the sums in shared memory. The second pass writes
@@ -16,7 +16,7 @@
  *
  * Per row with a teacher, in bf16: 4 V bytes read, 2 V written; 4 exponentials per word, 6 if T is not 1. Memory is
  * the limit, exponentials are close behind. */
-#include "ops/cuda/cuda.cuh"
+#include "ops/cuda/soft_cap.cuh"
 #include "ops/cuda/head_loss_rows.h"
 
 #include <cfloat>
@@ -271,9 +271,9 @@ __device__ __forceinline__ void agree(exchange *x, const row_of<T> &row, int V, 
 
 /* ---- losses and gradients of a row ----------------------------------------------------------------------------------- */
 
-/* d = a exp(s') + b exp(s' / T) - c exp(t' / T) - ce y */
+/* d = a exp(s') + b exp(s' / T) - c exp(t' / T) - ce y, times the slope at a soft cap */
 struct factors {
-    float a, b, c, ce;
+    float a, b, c, ce, cap;
 };
 
 __device__ __forceinline__ void write_losses(const cab_head_rows &h, const exchange &x, const statistics &k,
@@ -300,7 +300,7 @@ __device__ __forceinline__ factors factors_of(const cab_head_rows &h, const stat
 {
     const float ce = labelled ? share(h.ce_seed, h.count[0]) : 0.0f;
     const float kl = distilled ? share(h.kl_seed, h.count[1]) * h.temperature : 0.0f;
-    factors f = {ce * k.target / k.s_sum, 0.0f, 0.0f, ce};
+    factors f = {ce * k.target / k.s_sum, 0.0f, 0.0f, ce, h.cap};
     if (kl != 0.0f) {
         f.b = kl / k.s_sum_T;
         f.c = kl / k.t_sum_T;
@@ -338,6 +338,10 @@ __device__ __forceinline__ void put(const row_of<T> &row, int at, float sharp, c
         for (int i = 0; i < N; i++)
             d[i] -= row.label == at + i ? f.ce : 0.0f;
     }
+    if (f.cap > 0.0f)
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            d[i] *= soft_cap_slope(s[i], f.cap);
     store_floats(row.s + at, d);
 }
 
@@ -429,6 +433,24 @@ extern "C" cab_status cab_head_rows_cuda(cab_backend *backend, const cab_head_ro
     cab_status status;
     BY_DTYPE(h->dtype, status = by_words<T>(backend, h, first, n));
     return status;
+}
+
+/* ---- soft caps ------------------------------------------------------------------------------------------------------- */
+
+template <typename T>
+static __global__ void __launch_bounds__(FEW) cap_rows(T *logits, int64_t ld, int64_t V, float cap)
+{
+    T *row = logits + blockIdx.x * ld;
+    for (int64_t at = threadIdx.x; at < V; at += FEW)
+        row[at] = from_float<T>(soft_cap(to_float(row[at]), cap));
+}
+
+extern "C" cab_status cab_head_cap_cuda(cab_backend *backend, const cab_head_rows *h, void *logits, float cap,
+                                        int64_t n)
+{
+    BY_DTYPE(h->dtype,
+             (cap_rows<T><<<(unsigned)n, FEW, 0, stream_of(backend)>>>((T *)logits, h->ld, h->V, cap)));
+    return cab_cuda_launched("head_loss: cap");
 }
 
 /* ---- means, biases --------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ typedef struct cab_head_rows {
     const float *targets;           /* (rows, V), or NULL: the labels alone */
     const float *ce_seed, *kl_seed; /* NULL: zero */
     float temperature;
+    float cap; /* of the student's logits, which stand there capped; 0: none */
     bool gradient;
     float *count;   /* 2: rows with a label, valid rows */
     float *results; /* cross-entropy of every row, then their KL, then whether the arg max is the same */
@@ -29,6 +30,8 @@ typedef struct cab_head_rows {
 
 /* Counts labels and valid rows; a label outside -1 .. V - 1 is a fault of the GPU's, and no label from there on. */
 cab_status cab_head_count_cuda(cab_backend *backend, const cab_head_rows *h);
+/* n rows of logits of h->dtype, V of h->ld columns, to cap tanh(s / cap), in place. */
+cab_status cab_head_cap_cuda(cab_backend *backend, const cab_head_rows *h, void *logits, float cap, int64_t n);
 /* Losses, and with `gradient` the gradients, of rows first .. first + n, whose logits stand in student and teacher. */
 cab_status cab_head_rows_cuda(cab_backend *backend, const cab_head_rows *h, int64_t first, int64_t n);
 /* Means over the rows; kl and agreement NULL without a teacher. */
