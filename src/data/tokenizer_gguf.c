@@ -2,55 +2,22 @@
  *
  *   tokenizer.ggml.model gpt2    byte-level BPE: tokens, merges ("left right"); "pre" names the pattern that splits words
  *                        llama   BPE of SentencePiece: tokens and scores, bytes where nothing else fits
- *   tokenizer.ggml.token_type    1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
  *
  * SentencePiece joins the two neighbours whose joint piece has the highest score. Written as merges: every way to cut a piece into two
  * pieces, those of higher scores first. */
 #include "data/tokenizer_gguf.h"
 
 #include "base/memory.h"
+#include "data/gguf_patterns.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, PIECE_MAX = 512 };
+enum { PIECE_MAX = 512 };
 
-#define SPLIT(pattern)                                                                                                 \
-    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" pattern "\"}, \"behavior\": \"Isolated\", \"invert\": false}"
-#define DIGITS "{\"type\": \"Digits\", \"individual_digits\": true}"
-#define BYTES_ALONE                                                                                                    \
-    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}"
-#define BYTES_AND_WORDS                                                                                                \
-    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}"
-#define SEQUENCE(first, second) "{\"type\": \"Sequence\", \"pretokenizers\": [" first ", " second "]}"
-
-#define LLAMA3_PATTERN                                                                                                 \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}| "                             \
-    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-#define QWEN2_PATTERN                                                                                                  \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}| "                                  \
-    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
-
-#define GPT2_SPLIT BYTES_AND_WORDS
-#define DIGITS_SPLIT SEQUENCE(DIGITS, BYTES_AND_WORDS)
-#define LLAMA3_SPLIT SEQUENCE(SPLIT(LLAMA3_PATTERN), BYTES_ALONE)
-#define QWEN2_SPLIT SEQUENCE(SPLIT(QWEN2_PATTERN), BYTES_ALONE)
-#define NFC "{\"type\": \"NFC\"}"
-
-/* How words are split, by the name in "tokenizer.ggml.pre". */
-static const struct {
-    const char *name, *pre_tokenizer, *normalizer;
-    bool whole_words; /* a word that is a token is not built by merges */
-} patterns[] = {
-    {"gpt-2", GPT2_SPLIT, NULL, false},       {"phi-2", GPT2_SPLIT, NULL, false},
-    {"olmo", GPT2_SPLIT, NULL, false},        {"smollm", DIGITS_SPLIT, NULL, false},
-    {"starcoder", DIGITS_SPLIT, NULL, false}, {"refact", DIGITS_SPLIT, NULL, false},
-    {"llama-bpe", LLAMA3_SPLIT, NULL, true},  {"llama3", LLAMA3_SPLIT, NULL, true},
-    {"llama-v3", LLAMA3_SPLIT, NULL, true},   {"falcon-h1", LLAMA3_SPLIT, NULL, true},
-    {"dbrx", LLAMA3_SPLIT, NULL, false},      {"qwen2", QWEN2_SPLIT, NFC, false},
-    {"stablelm2", QWEN2_SPLIT, NULL, false},
-};
+static const char byte_decoder[] =
+    "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true}";
 
 /* What is read of a file. */
 typedef struct source {
@@ -103,14 +70,15 @@ static json_object *make_added(const source *s)
     json_object *list = json_object_new_array();
     for (size_t i = 0; i < json_object_array_length(s->tokens); i++) {
         const int type = type_at(s, i);
-        if ((type != TYPE_UNKNOWN && type != TYPE_CONTROL && type != TYPE_USER_DEFINED) || token_at(s, i) == NULL)
+        if ((type != CAB_TOKEN_UNKNOWN && type != CAB_TOKEN_CONTROL && type != CAB_TOKEN_USER_DEFINED) ||
+            token_at(s, i) == NULL)
             continue;
         json_object *token = json_object_new_object();
         json_object_object_add(token, "id", json_object_new_int64((int64_t)i));
         json_object_object_add(token, "content", json_object_new_string(token_at(s, i)));
         for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
             json_object_object_add(token, flags[k], json_object_new_boolean(false));
-        json_object_object_add(token, "special", json_object_new_boolean(type != TYPE_USER_DEFINED));
+        json_object_object_add(token, "special", json_object_new_boolean(type != CAB_TOKEN_USER_DEFINED));
         json_object_array_add(list, token);
     }
     return list;
@@ -218,25 +186,25 @@ static json_object *parsed(const char *text)
 static cab_status byte_level(const cab_json *m, json_object *root)
 {
     const char *pre = NULL;
-    char known[256] = "";
-    size_t used = 0, k = 0;
+    const cab_gguf_pattern *pattern = cab_gguf_patterns;
+    char known[256];
     source s;
     CAB_TRY(read_source(m, false, &s));
     CAB_TRY(cab_json_string_or(m, NULL, "tokenizer.ggml.pre", "gpt-2", &pre));
-    for (; k < sizeof patterns / sizeof *patterns && strcmp(patterns[k].name, pre) != 0; k++)
-        used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", k > 0 ? ", " : "", patterns[k].name);
-    if (k == sizeof patterns / sizeof *patterns)
+    while (pattern->name != NULL && strcmp(pattern->name, pre) != 0)
+        pattern++;
+    if (pattern->name == NULL)
         return cab_fail(CAB_EUNSUPPORTED,
                         "%s: words are split by the pattern \"%.64s\" (tokenizer.ggml.pre); supported are %s", m->name,
-                        pre, known);
+                        pre, cab_gguf_pattern_names(known));
     json_object *model = json_object_new_object();
     json_object_object_add(root, "added_tokens", make_added(&s));
-    json_object_object_add(root, "normalizer", parsed(patterns[k].normalizer));
-    json_object_object_add(root, "pre_tokenizer", parsed(patterns[k].pre_tokenizer));
-    json_object_object_add(root, "decoder", parsed(BYTES_AND_WORDS));
+    json_object_object_add(root, "normalizer", parsed(pattern->normalizer));
+    json_object_object_add(root, "pre_tokenizer", parsed(pattern->pre_tokenizer));
+    json_object_object_add(root, "decoder", parsed(byte_decoder));
     json_object_object_add(root, "model", model);
     json_object_object_add(model, "type", json_object_new_string("BPE"));
-    json_object_object_add(model, "ignore_merges", json_object_new_boolean(patterns[k].whole_words));
+    json_object_object_add(model, "ignore_merges", json_object_new_boolean(pattern->whole_words));
     json_object_object_add(model, "vocab", make_vocabulary(&s));
     json_object_object_add(model, "merges", json_object_get(s.merges));
     return CAB_OK;

@@ -12,7 +12,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "io/gguf_view.h"
+#include "tensor/blocks.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -291,6 +293,45 @@ cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, i
     CAB_TRY(require(ck, name, &entry));
     CAB_TRY(cab_safetensors_entry_read_f32(entry, n_dim, shape, out));
     return ck->gguf == NULL ? CAB_OK : change_back(&ck->view.changes[entry - ck->view.entries], n_dim, shape, out);
+}
+
+static cab_status read_elements(const cab_safetensors_entry *entry, int64_t first, int64_t count, float *out)
+{
+    cab_safetensors_entry part = *entry;
+    part.n_dim = 1;
+    part.shape[0] = count;
+    if (part.dtype != CAB_DTYPES) { /* which reading refuses */
+        part.data = (const uint8_t *)entry->data + cab_dtype_bytes(entry->dtype, first);
+        part.bytes = cab_dtype_bytes(entry->dtype, count);
+    }
+    const cab_status status = cab_safetensors_entry_read_f32(&part, 1, part.shape, out);
+    if (status == CAB_OK)
+        cab_pages_forget(part.data, part.bytes);
+    if (status != CAB_ENUMERIC)
+        return status;
+    int64_t bad = 0;
+    while (isfinite(out[bad]))
+        bad++;
+    return cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\": element %lld is %f, expected a finite fp32 value", entry->file,
+                    entry->name, (long long)(first + bad), (double)out[bad]);
+}
+
+cab_status cab_checkpoint_read_part(const cab_checkpoint *ck, const cab_safetensors_entry *entry, int64_t first,
+                                    int64_t count, float *out)
+{
+    int64_t columns = 1;
+    if (unchanged(ck, entry))
+        return read_elements(entry, first, count, out);
+    const cab_gguf_change *change = &ck->view.changes[entry - ck->view.entries];
+    for (int i = 1; i < entry->n_dim; i++)
+        columns *= entry->shape[i];
+    for (int64_t done = 0; done < count; done += columns) {
+        const int64_t row = cab_gguf_row(change, entry->shape[0], (first + done) / columns);
+        CAB_TRY(read_elements(entry, row * columns, columns, out + done));
+    }
+    for (int64_t i = 0; change->added != 0 && i < count; i++)
+        out[i] += change->added;
+    return CAB_OK;
 }
 
 cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,

@@ -31,6 +31,10 @@ cab_status cab_checkpoint_need(const cab_checkpoint *ck, const char *name, int n
 /* As cab_safetensors_read_f32(). */
 cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                    float *out);
+/* `count` elements of a tensor in row-major order, from its element `first` on, as cab_checkpoint_read_f32() gives them: whole rows of the first
+ * dimension. The pages of the file that they fill are let go of, so that a model of any size can be read piece by piece. */
+cab_status cab_checkpoint_read_part(const cab_checkpoint *ck, const cab_safetensors_entry *entry, int64_t first,
+                                    int64_t count, float *out);
 /* The tensor where it lies in the mapped file, valid until the close, if it is stored as `dtype` and aligned for it;
  * else *data is NULL and the caller reads a copy. Absence and another shape are errors as above. The values are not
  * looked at: they may be NaN. */

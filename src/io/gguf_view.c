@@ -189,6 +189,9 @@ static cab_status add_scaling(const cab_gguf *gguf, const cab_gguf_family *f, js
         return CAB_OK;
     }
     json_object_object_add(scaling, "factor", json_object_new_double(factor));
+    if (strcmp(type, "yarn") == 0 &&
+        factor > 1) /* what goes without saying in llama.cpp, and comes in front of attn_factor */
+        attention *= 0.1 * log(factor) + 1;
     json_object_object_add(scaling, "attention_factor", json_object_new_double(attention));
     json_object_object_add(scaling, "original_max_position_embeddings", json_object_new_int64(original));
     if (strcmp(type, "yarn") == 0) {
@@ -248,6 +251,23 @@ static cab_status add_from_tensors(const cab_gguf *gguf, json_object *config)
     return CAB_OK;
 }
 
+/* Layers that slide, one by one, under transformers' names for them. */
+static void name_layers(json_object *config)
+{
+    json_object *pattern = NULL;
+    if (!json_object_object_get_ex(config, "sliding_window_pattern", &pattern) ||
+        !json_object_is_type(pattern, json_type_array))
+        return;
+    json_object *types = json_object_new_array();
+    for (size_t i = 0; i < json_object_array_length(pattern); i++)
+        json_object_array_add(types,
+                              json_object_new_string(json_object_get_boolean(json_object_array_get_idx(pattern, i))
+                                                         ? "sliding_attention"
+                                                         : "full_attention"));
+    json_object_object_del(config, "sliding_window_pattern");
+    json_object_object_add(config, "layer_types", types);
+}
+
 static cab_status make_config(const cab_gguf *gguf, const cab_gguf_family *f, cab_json *config)
 {
     const cab_json *metadata = cab_gguf_metadata(gguf);
@@ -256,6 +276,7 @@ static cab_status make_config(const cab_gguf *gguf, const cab_gguf_family *f, ca
     if (config->root == NULL)
         return cab_fail(CAB_ENOMEM, "%s: no memory for its configuration", metadata->name);
     CAB_TRY(copy_keys(metadata, f, config->root));
+    name_layers(config->root);
     CAB_TRY(add_constants(f, metadata, config->root));
     CAB_TRY(add_heads(metadata, f, config->root));
     CAB_TRY(add_scaling(gguf, f, config->root));

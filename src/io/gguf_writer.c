@@ -40,6 +40,8 @@ struct cab_gguf_writer {
 static cab_status put(buffer *b, const void *data, size_t size)
 {
     CAB_TRY(CAB_GROW(&b->data, &b->capacity, b->size + size, "the header of a GGUF file"));
+    if (size == 0)
+        return CAB_OK;
     memcpy(b->data + b->size, data, size);
     b->size += size;
     return CAB_OK;
@@ -117,6 +119,33 @@ cab_status cab_gguf_writer_bool(cab_gguf_writer *writer, const char *key, bool v
     return put(&writer->pairs, &byte, 1);
 }
 
+static cab_status begin_array(cab_gguf_writer *writer, const char *key, uint32_t type, size_t count)
+{
+    CAB_TRY(begin_pair(writer, key, CAB_GGUF_ARRAY));
+    CAB_TRY(put_u32(&writer->pairs, type));
+    return put_u64(&writer->pairs, count);
+}
+
+cab_status cab_gguf_writer_texts(cab_gguf_writer *writer, const char *key, const char *const *values, size_t count)
+{
+    CAB_TRY(begin_array(writer, key, CAB_GGUF_STRING, count));
+    for (size_t i = 0; i < count; i++)
+        CAB_TRY(put_string(&writer->pairs, values[i], strlen(values[i])));
+    return CAB_OK;
+}
+
+cab_status cab_gguf_writer_i32s(cab_gguf_writer *writer, const char *key, const int32_t *values, size_t count)
+{
+    CAB_TRY(begin_array(writer, key, CAB_GGUF_I32, count));
+    return put(&writer->pairs, values, count * sizeof *values);
+}
+
+cab_status cab_gguf_writer_f32s(cab_gguf_writer *writer, const char *key, const float *values, size_t count)
+{
+    CAB_TRY(begin_array(writer, key, CAB_GGUF_F32, count));
+    return put(&writer->pairs, values, count * sizeof *values);
+}
+
 /* What a value becomes; in_array: whole numbers are signed there, token types above all. */
 static uint32_t type_of(json_object *value, bool in_array)
 {
@@ -165,11 +194,11 @@ cab_status cab_gguf_writer_json(cab_gguf_writer *writer, const char *key, json_o
         array && count == 0 ? CAB_GGUF_I32 : type_of(array ? json_object_array_get_idx(value, 0) : value, array);
     if (type == CAB_GGUF_TYPES)
         return wrong_value(key, value);
-    CAB_TRY(begin_pair(writer, key, array ? CAB_GGUF_ARRAY : type));
+    if (!array)
+        CAB_TRY(begin_pair(writer, key, type));
     if (!array)
         return put_value(b, value, type);
-    CAB_TRY(put_u32(b, type));
-    CAB_TRY(put_u64(b, count));
+    CAB_TRY(begin_array(writer, key, type, count));
     for (size_t i = 0; i < count; i++) {
         json_object *element = json_object_array_get_idx(value, i);
         if (type_of(element, true) != type)

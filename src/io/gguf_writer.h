@@ -23,8 +23,12 @@ cab_status cab_gguf_writer_text(cab_gguf_writer *writer, const char *key, const 
 cab_status cab_gguf_writer_u32(cab_gguf_writer *writer, const char *key, uint32_t value);
 cab_status cab_gguf_writer_f32(cab_gguf_writer *writer, const char *key, double value);
 cab_status cab_gguf_writer_bool(cab_gguf_writer *writer, const char *key, bool value);
-/* An array: strings, whole numbers (as int32), numbers (as fp32) or booleans, all of one kind. And what gguf.h made of metadata. CAB_EFORMAT:
- * an element of another kind than the first. */
+/* Arrays. */
+cab_status cab_gguf_writer_texts(cab_gguf_writer *writer, const char *key, const char *const *values, size_t count);
+cab_status cab_gguf_writer_i32s(cab_gguf_writer *writer, const char *key, const int32_t *values, size_t count);
+cab_status cab_gguf_writer_f32s(cab_gguf_writer *writer, const char *key, const float *values, size_t count);
+/* What gguf.h made of metadata, or an array: strings, whole numbers (as int32), numbers (as fp32) or booleans, all of one
+ * kind. CAB_EFORMAT: an element of another kind than the first. */
 cab_status cab_gguf_writer_json(cab_gguf_writer *writer, const char *key, json_object *value);
 
 /* Gives `count` finite values of a tensor in row-major order from its element `first` on; both are whole rows, except of a vector. */
