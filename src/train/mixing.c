@@ -64,6 +64,11 @@ cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const
 
 /* ---- Mamba-2 --------------------------------------------------------------------------------------------------------- */
 
+static double ssd_delta(const cab_mixing_ssd_inputs *in, int64_t i, int h)
+{
+    return softplus((double)in->dt[i * in->H + h] + (in->dt_bias != NULL ? (double)in->dt_bias[h] : 0));
+}
+
 static void add_ssd_row(const cab_mixing_ssd_inputs *in, int h, int64_t i, const double *decay, double weight,
                         float *out)
 {
@@ -74,7 +79,8 @@ static void add_ssd_row(const cab_mixing_ssd_inputs *in, int h, int64_t i, const
         double dot = 0;
         for (int n = 0; n < in->N; n++)
             dot += (double)Ci[n] * (double)Bj[n];
-        out[j] += (float)(weight * dot * exp(decay[i * in->H + h] - decay[j * in->H + h]));
+        const double step = in->A_log != NULL ? ssd_delta(in, j, h) : 1;
+        out[j] += (float)(weight * dot * step * exp(decay[i * in->H + h] - decay[j * in->H + h]));
     }
 }
 
@@ -82,8 +88,11 @@ cab_status cab_mixing_ssd(const cab_mixing_ssd_inputs *in, int first, int count,
 {
     double *decay = NULL; /* (L, H): sum of log a up to each token */
     CAB_TRY(CAB_NEW(&decay, (size_t)(in->L * in->H), "the decays of a layer"));
-    for (int64_t i = 0; i < in->L * in->H; i++)
-        decay[i] = (i >= in->H ? decay[i - in->H] : 0) - softplus((double)in->a_log[i]);
+    for (int64_t i = 0; i < in->L * in->H; i++) {
+        const int h = (int)(i % in->H);
+        const double rate = in->A_log != NULL ? exp((double)in->A_log[h]) : 1;
+        decay[i] = (i >= in->H ? decay[i - in->H] : 0) - rate * ssd_delta(in, i / in->H, h);
+    }
 #pragma omp parallel for schedule(dynamic, 8)
     for (int64_t i = 0; i < in->L; i++) {
         memset(M + i * in->L, 0, (size_t)in->L * sizeof *M);

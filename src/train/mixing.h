@@ -2,7 +2,8 @@
  * of every token j goes into token i.
  *
  *   attention    M[i, j] = softmax_j(scale q_i . k_j)
- *   Mamba-2      M[i, j] = (C_i . B_j) prod over j < t <= i of a_t,  a_t = sigmoid(-a_log_t)              per head
+ *   Mamba-2      M[i, j] = (C_i . B_j) delta_j prod over j < t <= i of a_t,  a_t = exp(-delta_t exp(A_log))   per head
+ *   discrete     M[i, j] = (C_i . B_j) prod over j < t <= i of a_t,  a_t = exp(-delta_t)                  per head
  *   Mamba-1      M[i, j] = sum_n C_i[n] exp(A[n] sum over j < t <= i of delta_t) delta_j B_j[n]           per channel
  *
  * with M x the layer's output before its skip connection D x and its gate. This takes O(L^2) memory, which training never does:
@@ -17,9 +18,10 @@
 cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const cab_attention_shape *shape, int first,
                                 int count, float *M);
 
-/* B, C: (L, G * N), a_log: (L, H), head h in group h / (H / G). */
+/* B, C: (L, G * N), head h in group h / (H / G); dt: (L, H), delta = softplus(dt + dt_bias). dt_bias: (H) or NULL for none, A_log: (H)
+ * or NULL for the discrete form. */
 typedef struct cab_mixing_ssd_inputs {
-    const float *B, *C, *a_log;
+    const float *B, *C, *dt, *dt_bias, *A_log;
     int64_t L;
     int H, G, N;
 } cab_mixing_ssd_inputs;

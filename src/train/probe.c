@@ -124,13 +124,13 @@ static int64_t own_row(const cab_config *c, int64_t row)
     return row - 1 < c->class_at ? row - 1 : row - 1 + c->n_special;
 }
 
-/* Adds p->matrix, its tokens in the common order, to `out`. */
-static void add_reordered(const cab_probe *p, float *out)
+/* Adds p->matrix times `share`, its tokens in the common order, to `out`. */
+static void add_reordered(const cab_probe *p, float share, float *out)
 {
     const cab_config *c = &p->model->config;
     for (int64_t i = 0; i < p->tokens; i++)
         for (int64_t j = 0; j < p->tokens; j++)
-            out[i * p->tokens + j] += p->matrix[own_row(c, i) * p->length + own_row(c, j)];
+            out[i * p->tokens + j] += share * p->matrix[own_row(c, i) * p->length + own_row(c, j)];
 }
 
 static cab_status read_parameter(cab_probe *p, int part, const cab_tensor *t)
@@ -153,7 +153,26 @@ static cab_status discrete_mamba2(cab_probe *p, const cab_discrete_mamba2 *m, in
     CAB_TRY(read_tap(p, 2, CAB_TAP_DECAY, layer));
     const cab_mixing_ssd_inputs in = {.C = p->values[0],
                                       .B = p->values[1],
-                                      .a_log = p->values[2],
+                                      .dt = p->values[2],
+                                      .L = p->length,
+                                      .H = m->n_head,
+                                      .G = m->n_group,
+                                      .N = m->d_state};
+    return cab_mixing_ssd(&in, 0, m->n_head, p->matrix);
+}
+
+static cab_status mamba2(cab_probe *p, const cab_mamba2 *m, int layer)
+{
+    CAB_TRY(read_tap(p, 0, CAB_TAP_C, layer));
+    CAB_TRY(read_tap(p, 1, CAB_TAP_B, layer));
+    CAB_TRY(read_tap(p, 2, CAB_TAP_DECAY, layer));
+    CAB_TRY(read_parameter(p, 3, m->dt_bias));
+    CAB_TRY(read_parameter(p, 4, m->A_log));
+    const cab_mixing_ssd_inputs in = {.C = p->values[0],
+                                      .B = p->values[1],
+                                      .dt = p->values[2],
+                                      .dt_bias = p->values[3],
+                                      .A_log = p->values[4],
                                       .L = p->length,
                                       .H = m->n_head,
                                       .G = m->n_group,
@@ -180,21 +199,40 @@ static cab_status mamba1(cab_probe *p, const cab_mamba1 *direction, int64_t d_in
     return cab_mixing_scan(&in, 0, in.E, p->matrix);
 }
 
+/* Attention and a Mamba-2 mixer, each of which may be absent: the mean over the heads of both. */
+static cab_status add_heads(cab_probe *p, const cab_block *block, int layer, float *out)
+{
+    const int attending = cab_block_attends(block) ? block->attention.shape.n_head : 0;
+    const int states = block->mamba2.out_proj.w != NULL ? block->mamba2.n_head : 0;
+    if (attending > 0) {
+        CAB_TRY(attention(p, &block->attention.shape, layer));
+        add_reordered(p, (float)attending / (float)(attending + states), out);
+    }
+    if (states > 0) {
+        CAB_TRY(mamba2(p, &block->mamba2, layer));
+        add_reordered(p, (float)states / (float)(attending + states), out);
+    }
+    return CAB_OK;
+}
+
 cab_status cab_probe_matrix(cab_probe *p, int layer, float *out)
 {
     const cab_block *block = &p->model->network.blocks[layer];
     memset(out, 0, (size_t)(p->tokens * p->tokens) * sizeof *out);
-    if (cab_block_attends(block))
-        CAB_TRY(attention(p, &block->attention.shape, layer));
-    if (block->discrete.out_proj.w != NULL)
+    CAB_TRY(add_heads(p, block, layer, out));
+    if (block->discrete.out_proj.w != NULL) {
         CAB_TRY(discrete_mamba2(p, &block->discrete, layer));
-    if (block->mamba1.out_proj.w != NULL)
+        add_reordered(p, 1, out);
+    }
+    if (block->mamba1.out_proj.w != NULL) {
         CAB_TRY(mamba1(p, &block->mamba1.inner, block->mamba1.d_inner, layer, false));
+        add_reordered(p, 1, out);
+    }
     if (block->vim.out_proj.w != NULL) {
         CAB_TRY(mamba1(p, &block->vim.forward, block->vim.d_inner, layer, false));
-        add_reordered(p, out);
+        add_reordered(p, 1, out);
         CAB_TRY(mamba1(p, &block->vim.backward, block->vim.d_inner, layer, true));
+        add_reordered(p, 1, out);
     }
-    add_reordered(p, out);
     return CAB_OK;
 }

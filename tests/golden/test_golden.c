@@ -495,6 +495,35 @@ static void check_steps(const student *s, double tolerance)
     free(column);
 }
 
+static float *logits_of(const student *s, const cab_model *model)
+{
+    recording r;
+    record(s, model, false, &r);
+    cab_tensor *logits = cab_model_record_logits(r.g, model, r.hidden);
+    cab_graph_keep(r.g, logits);
+    assert_ok(cab_graph_run(r.g));
+    float *values = golden_read(r.g, logits);
+    record_close(&r);
+    return values;
+}
+
+/* Saved and opened again, it is the same model, bit by bit. */
+static void check_saved(const student *s)
+{
+    const size_t bytes = (size_t)(s->B * s->L * s->model->config.vocab_size) * sizeof(float);
+    void *directory = NULL;
+    cab_model *again = NULL;
+    assert_int_equal(temp_setup(&directory), 0);
+    assert_ok(cab_model_save(s->model, directory));
+    assert_ok(cab_model_open(directory, s->backend, s->model->precision, true, &again));
+    float *saved = logits_of(s, again), *own = logits_of(s, s->model);
+    assert_memory_equal(saved, own, bytes);
+    free(saved);
+    free(own);
+    cab_model_free(again);
+    temp_teardown(&directory);
+}
+
 /* The model in a directory or a GGUF file against the golden.safetensors of `directory`. */
 static void compare_model(const char *model, const char *directory, double least_tolerance, bool steps)
 {
@@ -527,6 +556,8 @@ static void compare_model(const char *model, const char *directory, double least
             check_steps(&s, forward_tolerance(&s));
         if (trains)
             check_head_loss(&s, false, false);
+        if (trains && s.model->arch->describe != NULL)
+            check_saved(&s);
         student_close(&s);
     }
 }

@@ -1,6 +1,6 @@
 /* Decoding one token at a time equals the whole sequence at once: key and value caches of the teachers, the recurrent state
  * of the student. */
-#include "tiny.h"
+#include "tiny_state_space.h"
 
 enum { LENGTH = 13, VOCABULARY = 23 };
 
@@ -82,6 +82,13 @@ static void test_phi_mamba(void **state)
     compare(state, &t, "0");
 }
 
+static void test_state_space(void **state)
+{
+    tiny models[] = {tiny_mamba(CAB_F32), tiny_mamba2(CAB_F32), tiny_falcon_h1(CAB_F32), tiny_granite_hybrid(CAB_F32)};
+    for (int i = 0; i < 4; i++)
+        compare(state, &models[i], "0");
+}
+
 static void test_phi_mamba_without_convolution(void **state)
 {
     tiny t = tiny_phi_mamba(CAB_F32);
@@ -94,8 +101,9 @@ static void test_phi_mamba_without_convolution(void **state)
 
 static void test_eager(void **state)
 {
-    tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32), tiny_phi_mamba(CAB_F32)};
-    for (int i = 0; i < 3; i++)
+    tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32), tiny_phi_mamba(CAB_F32), tiny_mamba(CAB_F32),
+                     tiny_falcon_h1(CAB_F32)};
+    for (int i = 0; i < 5; i++)
         compare(state, &models[i], "1");
 }
 
@@ -147,6 +155,7 @@ int main(void)
         TEMP_TEST(test_phi),
         TEMP_TEST(test_llama),
         TEMP_TEST(test_phi_mamba),
+        TEMP_TEST(test_state_space),
         TEMP_TEST(test_phi_mamba_without_convolution),
         TEMP_TEST(test_eager),
         TEMP_TEST(test_sequences_longer_than_the_table),

@@ -2,7 +2,7 @@
  * give, head by head and channel by channel; and through whole models, with their taps, orders and directions. */
 #include "base/random.h"
 #include "distill/initialise_vim.h"
-#include "models/tiny.h"
+#include "models/tiny_state_space.h"
 #include "ops/backends.h"
 #include "ops/scan.h"
 #include "train/mixing.h"
@@ -62,12 +62,11 @@ static void expect_product(const float *M, const float *x, const float *D, const
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
-static void test_ssd(void **state)
+static void compare_ssd(bool discrete)
 {
     enum { H = 6, G = 3, N = 5, P = 4 };
-    (void)state;
     float *x = draw(L * H * P, 1, 1), *B = draw(L * G * N, 1, 2), *C = draw(L * G * N, 1, 3), *a = draw(L * H, 2, 4),
-          *D = draw(H, 1, 5), *M = calloc(L * L, sizeof *M), skip[H * P];
+          *D = draw(H, 1, 5), *bias = draw(H, 1, 6), *A_log = draw(H, 1, 7), *M = calloc(L * L, sizeof *M), skip[H * P];
     cab_backend *backend = NULL;
     cab_graph *g = NULL;
     assert_ok(cab_backend_open("cpu", &backend));
@@ -76,20 +75,37 @@ static void test_ssd(void **state)
                                   .B = tokens(g, B, G * N),
                                   .C = tokens(g, C, G * N),
                                   .dt = tokens(g, a, H),
+                                  .dt_bias = discrete ? NULL : input(g, bias, 1, (int64_t[]){H}),
+                                  .A_log = discrete ? NULL : input(g, A_log, 1, (int64_t[]){H}),
                                   .D = input(g, D, 1, (int64_t[]){H})};
     float *y = output(g, cab_ssd(g, &of_op, H, G));
-    const cab_mixing_ssd_inputs in = {.B = B, .C = C, .a_log = a, .L = L, .H = H, .G = G, .N = N};
+    const cab_mixing_ssd_inputs in = {.B = B,
+                                      .C = C,
+                                      .dt = a,
+                                      .dt_bias = discrete ? NULL : bias,
+                                      .A_log = discrete ? NULL : A_log,
+                                      .L = L,
+                                      .H = H,
+                                      .G = G,
+                                      .N = N};
     for (int h = 0; h < H; h++) {
         for (int p = 0; p < P; p++)
             skip[h * P + p] = D[h];
         assert_ok(cab_mixing_ssd(&in, h, 1, M));
         expect_product(M, x, skip, y, H * P, h * P, P);
     }
-    float *const blocks[] = {x, B, C, a, D, M, y};
+    float *const blocks[] = {x, B, C, a, D, bias, A_log, M, y};
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         free(blocks[i]);
     cab_graph_free(g);
     cab_backend_close(backend);
+}
+
+static void test_ssd(void **state)
+{
+    (void)state;
+    compare_ssd(true);
+    compare_ssd(false);
 }
 
 static void check_scan(bool reverse)
@@ -304,8 +320,9 @@ static void test_probe_of_text(void **state)
 {
     enum { TOKENS = 9 };
     const int32_t ids[TOKENS] = {1, 5, 2, 22, 0, 7, 7, 3, 11};
-    const tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32), tiny_phi_mamba(CAB_F32)};
-    for (int m = 0; m < 3; m++) {
+    const tiny models[] = {tiny_gpt2(CAB_F32, ""), tiny_phi(CAB_F32),    tiny_phi_mamba(CAB_F32),
+                           tiny_mamba(CAB_F32),    tiny_mamba2(CAB_F32), tiny_falcon_h1(CAB_F32)};
+    for (int m = 0; m < 6; m++) {
         cab_backend *backend = NULL;
         cab_model *model = NULL;
         cab_probe *probe = NULL;
@@ -322,7 +339,7 @@ static void test_probe_of_text(void **state)
                     assert_true(j <= i || M[i * TOKENS + j] == 0);
                     sum += M[i * TOKENS + j];
                 }
-                assert_true(m == 2 ? sum != 0 : fabsf(sum - 1) < 1e-5f);
+                assert_true(m >= 2 ? sum != 0 : fabsf(sum - 1) < 1e-5f);
             }
         }
         cab_probe_free(probe);
