@@ -290,6 +290,22 @@ static cab_tensor *ssd(bench *b, const shape *s)
     return cab_ssd(b->graph, &in, (int)heads, (int)heads);
 }
 
+/* As Dao and Gu wrote it: a step size, and B and C that all heads of 64 columns share. */
+static cab_tensor *ssd_delta(bench *b, const shape *s)
+{
+    const int64_t heads = s->E / 64;
+    cab_tensor *parts[3];
+    cab_split(b->graph, tokens(b, s, s->E + 2 * s->n), 3, (int64_t[]){s->E, s->n, s->n}, parts);
+    const cab_ssd_inputs in = {.x = parts[0],
+                               .B = parts[1],
+                               .C = parts[2],
+                               .dt = tokens(b, s, heads),
+                               .dt_bias = parameter(b, 1, &heads),
+                               .A_log = parameter(b, 1, &heads),
+                               .D = parameter(b, 1, &heads)};
+    return cab_ssd(b->graph, &in, (int)heads, 1);
+}
+
 static cab_tensor *layer_norm(bench *b, const shape *s)
 {
     return cab_layer_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), parameter(b, 1, &s->E), 1e-5f);
@@ -324,6 +340,8 @@ static const operation operations[] = {
     {"ssd 32 x 1024, H 12, P 64, N 64", ssd, {32, 1024, 768, 64}},
     {"ssd 4 x 2048, H 32, P 64, N 64", ssd, {4, 2048, 2048, 64}},
     {"ssd 8 x 2048, H 32, P 64, N 128", ssd, {8, 2048, 2048, 128}},
+    {"ssd delta 8 x 2048, H 32, P 64, N 128, G 1", ssd_delta, {8, 2048, 2048, 128}},
+    {"ssd delta 16 x 1024, H 9, P 64, N 128, G 1", ssd_delta, {16, 1024, 576, 128}},
     {"layer_norm 32 x 1024 x 768", layer_norm, {32, 1024, 768, 0}},
     {"layer_norm 4 x 2048 x 2048", layer_norm, {4, 2048, 2048, 0}},
     {"rms_norm 32 x 1024 x 768", rms_norm, {32, 1024, 768, 0}},

@@ -197,17 +197,20 @@ static void test_step(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{3, 197, 384, 4, true, true, 0},
-                            {2, 300, 517, 4, true, true, 0},
-                            {1, 65, 72, 3, true, false, 0},
-                            {2, 70, 40, 16, false, true, 0}};
+    const shape shapes[] = {{3, 197, 384, 4, true, true, 0},  {2, 300, 517, 4, true, true, 0},
+                            {1, 65, 72, 3, true, false, 0},   {2, 70, 40, 16, false, true, 0},
+                            {3, 197, 384, 4, true, true, 50}, {1, 165, 72, 3, true, false, 9},
+                            {2, 70, 40, 16, false, true, 30}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
         const check_case c = {.name = "conv1d on the GPU",
-                              .n_in = s->bias ? 3 : 2,
+                              .n_in = s->documents ? 4
+                                      : s->bias    ? 3
+                                                   : 2,
                               .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->E}, -2, 2},
                                      {CHECK_PARAMETER, 3, {s->E, 1, s->K}, 0, 0},
-                                     {CHECK_PARAMETER, 1, {s->E}, 0, 0}},
+                                     {CHECK_PARAMETER, 1, {s->E}, 0, 0},
+                                     {CHECK_STARTS, 2, {s->B, s->L}, 1, s->documents}},
                               .n_out = 1,
                               .n_seeded = 1,
                               .record = record,

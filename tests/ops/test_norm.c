@@ -155,6 +155,25 @@ static void test_gpu(void **state)
         }
 }
 
+/* Groups of one vector and more, of a warp and of a block, and of a width that fills no vector. */
+static void test_groups_gpu(void **state)
+{
+    (void)state;
+    const int shapes[][2] = {{64, 8}, {1536, 2}, {4096, 4}, {4400, 4}, {2048, 16}}; /* columns, groups */
+    const int64_t rows = check_slow() ? 31 : 301;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const check_case c = {.name = "rms_norm groups",
+                              .n_in = 2,
+                              .in = {{CHECK_ACTIVATION, 3, {2, rows, shapes[i][0]}, -2, 3},
+                                     {CHECK_PARAMETER, 1, {shapes[i][0]}, 0.5, 1.5}},
+                              .n_out = 1,
+                              .n_seeded = 1,
+                              .record = record_rms_norm,
+                              .argument = &shapes[i][1]};
+        gpu_compare(&c, 1e-5, 5e-3);
+    }
+}
+
 /* argument: how many terms, 2 or 3, and whether the sum comes out as well */
 static void record_norm_of_sum(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
@@ -222,10 +241,14 @@ static void test_norm_of_sum_is_one(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_layer_norm),      cmocka_unit_test(test_rms_norm),
-        cmocka_unit_test(test_groups),          cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_offset),          cmocka_unit_test(test_gpu),
-        cmocka_unit_test(test_norm_of_sum_gpu), cmocka_unit_test(test_norm_of_sum_is_one)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_layer_norm),
+                                       cmocka_unit_test(test_rms_norm),
+                                       cmocka_unit_test(test_groups),
+                                       cmocka_unit_test(test_threads),
+                                       cmocka_unit_test(test_offset),
+                                       cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_groups_gpu),
+                                       cmocka_unit_test(test_norm_of_sum_gpu),
+                                       cmocka_unit_test(test_norm_of_sum_is_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

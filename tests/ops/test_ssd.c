@@ -403,14 +403,18 @@ static void test_threads(void **state)
     }
 }
 
-/* Whole tiles, tiles padded in every direction, states of two tiles and larger ones, heads that share groups. */
+/* Whole tiles, tiles padded in every direction, states of two tiles and larger ones, heads that share groups; with step
+ * sizes, and documents that begin anywhere. */
 static void test_gpu(void **state)
 {
     (void)state;
     const shape shapes[] = {{2, 512, 4, 4, 64, 64, false, false, 0},  {3, 197, 6, 2, 64, 64, false, false, 0},
                             {1, 333, 3, 3, 48, 16, false, false, 0},  {2, 129, 2, 1, 40, 56, false, false, 0},
                             {1, 300, 2, 2, 64, 128, false, false, 0}, {1, 140, 2, 1, 96, 72, false, false, 0},
-                            {2, 150, 3, 1, 64, 72, false, false, 0},  {1, 200, 4, 2, 24, 99, false, false, 0}};
+                            {2, 150, 3, 1, 64, 72, false, false, 0},  {1, 200, 4, 2, 24, 99, false, false, 0},
+                            {2, 197, 4, 1, 64, 128, true, true, 0},   {1, 320, 2, 2, 64, 64, true, true, 0},
+                            {1, 330, 4, 1, 64, 128, true, true, 150}, {2, 150, 3, 3, 40, 16, true, true, 90},
+                            {1, 140, 2, 1, 128, 256, true, true, 60}, {1, 200, 4, 2, 24, 99, false, true, 70}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case("ssd tiles", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

@@ -15,6 +15,9 @@
  * stretches of a block, then by a second kernel over the blocks, in a fixed order. Of a node of two directions a
  * thread takes its stretch in one direction, then in the other; the second adds to dx.
  *
+ * With documents (DOCS), the window forgets what stands before the document of the token that comes in; backward, p of a
+ * token reaches dx of those tokens only that it saw.
+ *
  * Bytes per element in bf16: forward 4 (x, y); backward 6 (x, dy, dx), 8 where dx is added to. Memory is the limit.
  *
  * Vectors of channels with K = 4 have kernels of their own. Everything else runs channel by channel with filters of
@@ -49,6 +52,7 @@ template <typename T> struct conv_pass {
     rows_of<const T> x, dy;
     rows_of<T> y, dx;
     const float *w, *bias;
+    const int32_t *starts; /* (sequences, L), of documents */
     float *partials; /* backward: (groups of DOWN stretches, taps + 1, E) */
     int64_t sequences, E;
     int L, stretch, stretches; /* tokens of a sequence, of a stretch; stretches of a sequence */
@@ -132,7 +136,7 @@ template <typename T> __device__ __forceinline__ int end_of(const conv_pass<T> &
 }
 
 /* A stretch of tokens of V channels. The filter's last taps are the K kept here; `first` of them are not there. */
-template <typename T, int K, int V> struct conv_thread {
+template <typename T, int K, int V, bool DOCS> struct conv_thread {
     const conv_pass<T> &k;
     const int first;
     int64_t b, e;
@@ -170,8 +174,14 @@ template <typename T, int K, int V> struct conv_thread {
         }
     }
 
-    /* The next token comes into the window; u of it. */
-    __device__ __forceinline__ void advance(raw<T, V> token, float (&u)[V])
+    /* The first token that token t sees. */
+    __device__ __forceinline__ int start_of(int t) const
+    {
+        return DOCS && t < k.L ? k.starts[b * k.L + t] : 0;
+    }
+
+    /* Token t, which sees no token before `start`, comes into the window; u of it. */
+    __device__ __forceinline__ void advance(raw<T, V> token, int t, int start, float (&u)[V])
     {
 #pragma unroll
         for (int i = 0; i + 1 < K; i++)
@@ -179,6 +189,13 @@ template <typename T, int K, int V> struct conv_thread {
             for (int v = 0; v < V; v++)
                 x[i][v] = x[i + 1][v];
         unpack<T, V>(token, x[K - 1]);
+        if (DOCS && start > t - (K - 1))
+#pragma unroll
+            for (int i = 0; i + 1 < K; i++)
+                if (t - (K - 1) + i < start)
+#pragma unroll
+                    for (int v = 0; v < V; v++)
+                        x[i][v] = 0.0f;
 #pragma unroll
         for (int v = 0; v < V; v++) {
             u[v] = bias[v];
@@ -209,26 +226,31 @@ template <int V, typename T> __device__ __forceinline__ conv_place place_of(cons
 
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
 
-template <typename T, int K, int V>
-__device__ __forceinline__ void forward_stretch(conv_thread<T, K, V> &c, cursor<T, V> to)
+template <typename T, int K, int V, bool DOCS>
+__device__ __forceinline__ void forward_stretch(conv_thread<T, K, V, DOCS> &c, cursor<T, V> to)
 {
     constexpr int N = FORWARD_AHEAD<T>;
     raw<T, V> next[N], now[N];
+    int next_start[N], start[N];
 #pragma unroll
-    for (int j = 0; j < N; j++)
+    for (int j = 0; j < N; j++) {
         next[j] = c.from.take(c.begin + j < c.end);
+        next_start[j] = c.start_of(c.begin + j);
+    }
     for (int t = c.begin;; t += N) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
             now[j] = next[j];
+            start[j] = next_start[j];
             next[j] = c.from.take(t + N + j < c.end);
+            next_start[j] = c.start_of(t + N + j);
         }
 #pragma unroll
         for (int j = 0; j < N; j++) {
             if (t + j >= c.end)
                 return;
             float u[V];
-            c.advance(now[j], u);
+            c.advance(now[j], t + j, start[j], u);
 #pragma unroll
             for (int v = 0; v < V; v++)
                 u[v] *= c.k.silu ? sigmoid_fast(u[v]) : 1.0f;
@@ -237,7 +259,7 @@ __device__ __forceinline__ void forward_stretch(conv_thread<T, K, V> &c, cursor<
     }
 }
 
-template <typename T, int K, int V, int DIRECTIONS>
+template <typename T, int K, int V, int DIRECTIONS, bool DOCS>
 static __global__ void __launch_bounds__(THREADS, K == 4 ? forward_blocks(DIRECTIONS) : 2)
     conv1d_forward(const __grid_constant__ conv_passes<T, DIRECTIONS> passes)
 {
@@ -247,7 +269,7 @@ static __global__ void __launch_bounds__(THREADS, K == 4 ? forward_blocks(DIRECT
 #pragma unroll /* so that what a pass says are operands */
     for (int d = 0; d < DIRECTIONS; d++) {
         const conv_pass<T> &pass = passes.of[d];
-        conv_thread<T, K, V> c(pass, at.stretch, at.channel);
+        conv_thread<T, K, V, DOCS> c(pass, at.stretch, at.channel);
         forward_stretch(c, cursor<T, V>(pass.y, c.b, c.e, pass.L, c.begin, pass.reverse));
     }
 }
@@ -255,8 +277,8 @@ static __global__ void __launch_bounds__(THREADS, K == 4 ? forward_blocks(DIRECT
 /* ---- backward ------------------------------------------------------------------------------------------------------ */
 
 /* ADD: perhaps to what stands in dx. */
-template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv_thread<T, K, V> {
-    typedef conv_thread<T, K, V> base;
+template <typename T, int K, int V, bool ADD, bool DOCS> struct conv_backward_thread : conv_thread<T, K, V, DOCS> {
+    typedef conv_thread<T, K, V, DOCS> base;
     using base::begin;
     using base::end;
     using base::from;
@@ -271,6 +293,7 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
     /* A token, and what stands in dx of the one that it completes. */
     struct arrival {
         raw<T, V> x, dy, dx;
+        int start; /* of the token's document */
     };
 
     __device__ __forceinline__ conv_backward_thread(const conv_pass<T> &pass, int64_t stretch, int64_t channel)
@@ -285,8 +308,20 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
     {
         a.x = from.take(t < behind);
         a.dy = dy.take(t < seeds);
+        a.start = this->start_of(t);
         if (ADD)
             a.dx = before.take(k.add & (t - (K - 1) >= begin) & (t - (K - 1) < end)); /* no branches */
+    }
+
+    /* Bit i: token t - i sees nothing of token t - (K - 1). */
+    __device__ __forceinline__ unsigned hidden_from(int t, int start) const
+    {
+        unsigned hidden = 0;
+        if (DOCS && (start > t - (K - 1) || t >= k.L))
+#pragma unroll
+            for (int i = 0; i < K; i++)
+                hidden |= (unsigned)(t >= i && this->start_of(t - i) > t - (K - 1)) << i;
+        return hidden;
     }
 
     /* Token t, which may be one of the K - 1 past the stretch: those are the next stretch's to sum. Past the sequence dy
@@ -294,7 +329,8 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
     template <bool INSIDE> __device__ __forceinline__ void token(int t, const arrival &now)
     {
         float u[V], sum[V] = {};
-        this->advance(now.x, u);
+        this->advance(now.x, t, now.start, u);
+        const unsigned hidden = hidden_from(t, now.start);
 #pragma unroll
         for (int i = K - 1; i > 0; i--)
 #pragma unroll
@@ -312,7 +348,7 @@ template <typename T, int K, int V, bool ADD> struct conv_backward_thread : conv
             for (int i = 0; i < K; i++)
                 if (V > 1 || i >= this->first) {
                     dw[i][v] += own * x[i][v];
-                    sum[v] += this->w[i][v] * p[i][v];
+                    sum[v] += DOCS && hidden >> i & 1 ? 0.0f : this->w[i][v] * p[i][v];
                 }
             dw[K][v] += own;
         }
@@ -375,7 +411,7 @@ __device__ __forceinline__ void store_partials(const float (&dw)[K + 1][V], cons
     }
 }
 
-template <typename T, int K, int V, bool ADD, int DIRECTIONS>
+template <typename T, int K, int V, bool ADD, int DIRECTIONS, bool DOCS>
 static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeof(T), ADD) : 2)
     conv1d_backward(const __grid_constant__ conv_passes<T, DIRECTIONS> passes)
 {
@@ -385,7 +421,7 @@ static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeo
         float dw[K + 1][V] = {};
         const conv_place at = place_of<V>(pass);
         if (at.inside) {
-            conv_backward_thread<T, K, V, ADD> c(pass, at.stretch, at.channel);
+            conv_backward_thread<T, K, V, ADD, DOCS> c(pass, at.stretch, at.channel);
             c.stretch();
 #pragma unroll
             for (int i = 0; i <= K; i++)
@@ -474,6 +510,7 @@ template <typename T> static conv_pass<T> conv_pass_of(const cab_node *node, int
     p.x = rows<const T>(x);
     p.w = (const float *)one.in[1]->data;
     p.bias = rows<const float>(one.in[2]).data;
+    p.starts = rows<const int32_t>(one.in[CAB_CONV1D_STARTS]).data;
     p.sequences = x->shape[0];
     p.L = (int)x->shape[1];
     p.E = cab_columns(x);
@@ -510,7 +547,12 @@ template <typename T, int K, int V, int DIRECTIONS>
 static void launch_forward(const conv_passes<T, DIRECTIONS> &p, int64_t groups, cab_backend *backend)
 {
     const int64_t blocks = groups * ceil_div(p.of[0].E, ACROSS * V);
-    conv1d_forward<T, K, V, DIRECTIONS><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
+    if constexpr (DIRECTIONS == 1)
+        if (p.of[0].starts) {
+            conv1d_forward<T, K, V, 1, true><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
+            return;
+        }
+    conv1d_forward<T, K, V, DIRECTIONS, false><<<(unsigned)blocks, THREADS, 0, stream_of(backend)>>>(p);
 }
 
 template <typename T, int DIRECTIONS> static cab_status forward(const cab_node *node, cab_backend *backend)
@@ -535,11 +577,13 @@ static void launch_backward(const conv_passes<T, DIRECTIONS> &p, int64_t groups,
     const unsigned blocks = (unsigned)(groups * ceil_div(p.of[0].E, ACROSS * V));
     const conv_passes<T, 1> one = {{p.of[0]}};
     if (DIRECTIONS == 2)
-        conv1d_backward<T, K, V, true, DIRECTIONS><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+        conv1d_backward<T, K, V, true, DIRECTIONS, false><<<blocks, THREADS, 0, stream_of(backend)>>>(p);
+    else if (one.of[0].starts)
+        conv1d_backward<T, K, V, true, 1, true><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
     else if (add)
-        conv1d_backward<T, K, V, true, 1><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
+        conv1d_backward<T, K, V, true, 1, false><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
     else
-        conv1d_backward<T, K, V, false, 1><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
+        conv1d_backward<T, K, V, false, 1, false><<<blocks, THREADS, 0, stream_of(backend)>>>(one);
 }
 
 /* Filters' and biases' gradients from the partial sums of direction d. */
@@ -630,11 +674,4 @@ extern "C" cab_status cab_conv1d_step_forward_cuda(const cab_node *node, cab_bac
     BY_DTYPE(x->dtype, (conv1d_step<T><<<(unsigned)ceil_div(n * E, THREADS), THREADS, 0, stream_of(backend)>>>(
                            rows<const T>(x), rows<T>(node->out[0]), w, bias, state, n, E, taps, silu)));
     return cab_cuda_launched("conv1d_step");
-}
-
-/* There are no kernels for documents yet. */
-extern "C" bool cab_conv1d_fits_cuda(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return !node->in[CAB_CONV1D_STARTS];
 }

@@ -27,8 +27,8 @@ extern "C" {
     ROW(pool_tokens, BACKWARD, cab_pool_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(layer_norm, FORWARD, cab_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                                \
     ROW(layer_norm, BACKWARD, cab_layer_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                       \
-    ROW(rms_norm, FORWARD, cab_rms_norm_forward_cuda, cab_rms_norm_fits_cuda, cab_no_scratch)                          \
-    ROW(rms_norm, BACKWARD, cab_rms_norm_backward_cuda, cab_rms_norm_fits_cuda, cab_norm_scratch_cuda)                 \
+    ROW(rms_norm, FORWARD, cab_rms_norm_forward_cuda, cab_fits_all, cab_no_scratch)                                    \
+    ROW(rms_norm, BACKWARD, cab_rms_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                           \
     ROW(add_rms_norm, FORWARD, cab_add_rms_norm_forward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(add_rms_norm, BACKWARD, cab_add_rms_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                   \
     ROW(add_layer_norm, FORWARD, cab_add_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                        \
@@ -49,14 +49,15 @@ extern "C" {
     ROW(attention, BACKWARD, cab_flash_attention_backward, cab_flash_fits, cab_attention_scratch_cuda)                 \
     ROW(attention, BACKWARD, cab_attention_backward_cuda, cab_fits_all, cab_attention_scratch_cuda)                    \
     ROW(attention_step, FORWARD, cab_attention_step_forward_cuda, cab_fits_all, cab_attention_step_scratch_cuda)       \
-    ROW(conv1d, FORWARD, cab_conv1d_forward_cuda, cab_conv1d_fits_cuda, cab_no_scratch)                                \
-    ROW(conv1d, BACKWARD, cab_conv1d_backward_cuda, cab_conv1d_fits_cuda, cab_conv1d_backward_scratch_cuda)            \
+    ROW(conv1d, FORWARD, cab_conv1d_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
+    ROW(conv1d, BACKWARD, cab_conv1d_backward_cuda, cab_fits_all, cab_conv1d_backward_scratch_cuda)                    \
     ROW(conv1d_step, FORWARD, cab_conv1d_step_forward_cuda, cab_fits_all, cab_no_scratch)                              \
-    ROW(ssd, FORWARD, cab_ssd_forward_cuda, cab_ssd_fits_cuda, cab_ssd_forward_scratch_cuda)                           \
-    ROW(ssd, BACKWARD, cab_ssd_backward_cuda, cab_ssd_fits_cuda, cab_ssd_backward_scratch_cuda)                        \
-    ROW(ssd_step, FORWARD, cab_ssd_step_forward_cuda, cab_ssd_fits_cuda, cab_no_scratch)                               \
+    ROW(ssd, FORWARD, cab_ssd_forward_cuda, cab_fits_all, cab_ssd_forward_scratch_cuda)                                \
+    ROW(ssd, BACKWARD, cab_ssd_backward_cuda, cab_fits_all, cab_ssd_backward_scratch_cuda)                             \
+    ROW(ssd_step, FORWARD, cab_ssd_step_forward_cuda, cab_fits_all, cab_no_scratch)                                    \
     ROW(scan, FORWARD, cab_scan_forward_cuda, cab_fits_all, cab_scan_forward_scratch_cuda)                             \
     ROW(scan, BACKWARD, cab_scan_backward_cuda, cab_fits_all, cab_scan_backward_scratch_cuda)                          \
+    ROW(scan_step, FORWARD, cab_scan_step_forward_cuda, cab_fits_all, cab_no_scratch)                                  \
     ROW(scan_of_product, FORWARD, cab_scan_forward_cuda, cab_fits_all, cab_scan_forward_scratch_cuda)                  \
     ROW(scan_of_product, BACKWARD, cab_scan_backward_cuda, cab_fits_all, cab_scan_backward_scratch_cuda)               \
     ROW(align_loss, FORWARD, cab_align_loss_forward_cuda, cab_fits_all, cab_align_scratch_cuda)                        \

@@ -12,6 +12,8 @@
  *   y = x^ w + b     r = 1 / sqrt(mean((x - mean)^2) + eps)     dx = r (g - mean(g) - x^ mean(g x^))
  *   dw = sum over rows of dy x^     db = sum over rows of dy
  *
+ * Groups of columns are rows of their own: blockIdx.y is the group (of_group()).
+ *
  * A sum and the norm of the sum are one kernel: the row is added up in registers. In the backward pass each warp
  * measures its columns about their own mean, so that a group exchanges its sums once a row.
  *
@@ -62,9 +64,24 @@ template <typename T> struct norm_call {
     rows_of<T> sum;                      /* NULL: nobody reads it */
     parameter_of w, b;
     int64_t n_row;
-    int n;
+    int n, groups; /* columns of a group; groups, 1 but of RMS */
     float eps;
 };
+
+__device__ __forceinline__ parameter_of from_column(parameter_of w, int64_t column)
+{
+    return {(const char *)w.data + column * (w.low ? sizeof(bf16) : sizeof(float)), w.low};
+}
+
+/* The columns of the block's group. */
+template <norm_kind KIND, typename T> __device__ __forceinline__ norm_call<T> of_group(norm_call<T> c)
+{
+    const int64_t column = KIND == RMS ? blockIdx.y * (int64_t)c.n : 0;
+    c.x.data += column;
+    c.y.data += column;
+    c.w = from_column(c.w, column);
+    return c;
+}
 
 template <int LANES, int PIECES, norm_kind KIND>
 __device__ __forceinline__ statistics measure(const float (&row)[PIECES][WIDTH], int n, float eps, int lane,
@@ -115,8 +132,9 @@ __device__ __forceinline__ void add_terms(const norm_call<T> &c, int64_t at, int
 }
 
 template <typename T, int LANES, int PIECES, norm_kind KIND>
-static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(norm_call<T> c)
+static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(norm_call<T> all)
 {
+    const norm_call<T> c = of_group<KIND>(all);
     __shared__ float shared[LANES / 32];
     const int lane = threadIdx.x % LANES;
     const int64_t at = blockIdx.x * (int64_t)block_of<LANES>::ROWS + threadIdx.x / LANES;
@@ -175,8 +193,9 @@ __device__ __forceinline__ statistics measure_row(const X *x, int n, float eps, 
     return {sum, 1.0f / sqrtf(square / (float)n + eps)};
 }
 
-template <typename T, norm_kind KIND> static __global__ void norm_forward_general(norm_call<T> c)
+template <typename T, norm_kind KIND> static __global__ void norm_forward_general(norm_call<T> all)
 {
+    const norm_call<T> c = of_group<KIND>(all);
     __shared__ float shared[GENERAL_THREADS / 32];
     const int64_t at = blockIdx.x;
     const T *x = c.x.data + at * c.x.ld;
@@ -202,7 +221,8 @@ template <typename T, norm_kind KIND, int LANES, int PIECES>
 static void launch_forward(const norm_call<T> &c, cudaStream_t s)
 {
     const int threads = block_of<LANES>::THREADS, per_block = block_of<LANES>::ROWS;
-    norm_forward<T, LANES, PIECES, KIND><<<(unsigned)ceil_div(c.n_row, per_block), threads, 0, s>>>(c);
+    const dim3 blocks((unsigned)ceil_div(c.n_row, per_block), (unsigned)c.groups);
+    norm_forward<T, LANES, PIECES, KIND><<<blocks, threads, 0, s>>>(c);
 }
 
 /* Rows that are read once. */
@@ -226,7 +246,7 @@ template <typename T, norm_kind KIND>
 static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backend *backend)
 {
     const cudaStream_t s = stream_of(backend);
-    bool fast = c.n <= BLOCK_COLUMNS;
+    bool fast = c.n <= BLOCK_COLUMNS && c.n % WIDTH == 0;
     for (int i = 0; i < node->n_in; i++)
         fast = fast && fits_packets(node->in[i], WIDTH);
     for (int i = 0; i < node->n_out; i++)
@@ -236,8 +256,13 @@ static cab_status forward(const cab_node *node, const norm_call<T> &c, cab_backe
     if (fast)
         forward_in_registers<T, KIND>(c, s);
     else
-        norm_forward_general<T, KIND><<<(unsigned)c.n_row, GENERAL_THREADS, 0, s>>>(c);
+        norm_forward_general<T, KIND><<<dim3((unsigned)c.n_row, (unsigned)c.groups), GENERAL_THREADS, 0, s>>>(c);
     return cab_cuda_launched(node->op->name);
+}
+
+static int groups_of(const cab_node *node)
+{
+    return ((const cab_norm_attributes *)node->attributes)->n_group;
 }
 
 template <typename T, norm_kind KIND> static cab_status start_forward(const cab_node *node, cab_backend *backend)
@@ -253,7 +278,8 @@ template <typename T, norm_kind KIND> static cab_status start_forward(const cab_
         c.total = rows<float>(node->out[1]);
     }
     c.n_row = cab_rows(x);
-    c.n = (int)cab_columns(x);
+    c.groups = groups_of(node);
+    c.n = (int)(cab_columns(x) / c.groups);
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     return forward<T, KIND>(node, c, backend);
 }
@@ -284,6 +310,7 @@ template <typename T> static cab_status norm_of_sum(const cab_node *node, cab_ba
     c.b = parameter(node->in[terms + 1]);
     c.n_row = cab_rows(node->in[0]);
     c.n = (int)cab_columns(node->in[0]);
+    c.groups = 1;
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     if (c.n_row > 0)
         forward_in_registers<T, SUM_LAYER>(c, stream_of(backend));
@@ -314,12 +341,26 @@ template <typename T, typename X> struct norm_gradient {
     rows_of<T> dx; /* NULL: not wanted; so is dresidual */
     rows_of<float> dresidual;
     parameter_of w;
-    float *partial; /* (blocks, 2, n) */
+    float *partial; /* (blocks, 2, groups n) */
     int64_t n_row;
-    int n;
+    int n, groups; /* as of norm_call */
     float eps;
     bool add_x, add_residual;
 };
+
+template <norm_kind KIND, typename T, typename X>
+__device__ __forceinline__ norm_gradient<T, X> of_group(norm_gradient<T, X> c)
+{
+    const int64_t column = KIND == RMS ? blockIdx.y * (int64_t)c.n : 0;
+    c.x.data += column;
+    if (c.dy.data)
+        c.dy.data += column;
+    if (c.dx.data)
+        c.dx.data += column;
+    c.w = from_column(c.w, column);
+    c.partial += column;
+    return c;
+}
 
 /* A row's x and dy as they stand in memory, on their way while the row before is worked on. */
 template <typename T> struct packet {
@@ -512,8 +553,9 @@ constexpr int backward_occupancy(int lanes, int pieces)
 
 template <typename T, typename X, int LANES, int PIECES, norm_kind KIND>
 static __global__ void __launch_bounds__(block_of<LANES>::THREADS, backward_occupancy(LANES, PIECES))
-    norm_backward(norm_gradient<T, X> c)
+    norm_backward(norm_gradient<T, X> all)
 {
+    const norm_gradient<T, X> c = of_group<KIND>(all);
     __shared__ float shared[LANES * PIECES * WIDTH];
     __shared__ row_sums sums[2][LANES / 32];
     const int lane = threadIdx.x % LANES;
@@ -532,16 +574,17 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS, backward_occu
         }
         write_row<T, X, LANES, PIECES, KIND>(c, at, lane, g);
     }
-    float *part = c.partial + blockIdx.x * 2 * (int64_t)c.n;
+    float *part = c.partial + blockIdx.x * 2 * (int64_t)c.groups * c.n;
     write_part<LANES, PIECES>(part, c.n, lane, dw, shared);
     if (KIND == LAYER)
         write_part<LANES, PIECES>(part + c.n, c.n, lane, db, shared);
 }
 
-template <typename T, typename X, norm_kind KIND> static __global__ void norm_backward_general(norm_gradient<T, X> c)
+template <typename T, typename X, norm_kind KIND> static __global__ void norm_backward_general(norm_gradient<T, X> all)
 {
     __shared__ float shared[GENERAL_THREADS / 32];
-    float *dw = c.partial + blockIdx.x * 2 * (int64_t)c.n, *db = dw + c.n;
+    const norm_gradient<T, X> c = of_group<KIND>(all);
+    float *dw = c.partial + blockIdx.x * 2 * (int64_t)c.groups * c.n, *db = dw + (int64_t)c.groups * c.n;
     for (int i = threadIdx.x; i < c.n; i += GENERAL_THREADS)
         dw[i] = db[i] = 0.0f; /* every thread sums its own columns */
     for (int64_t at = blockIdx.x; at < c.n_row; at += gridDim.x) {
@@ -610,11 +653,12 @@ static row_shape shape_of(int64_t n)
     return {lanes, lanes == 32 || pieces <= 2 ? (int)pieces : 4};
 }
 
-static unsigned backward_blocks(int64_t n_row, int64_t n, int multiprocessors)
+/* Blocks of a group. */
+static unsigned backward_blocks(int64_t n_row, int64_t n, int groups, int multiprocessors)
 {
     const row_shape shape = shape_of(n);
     const int64_t per_block = shape.lanes == 32 ? block_of<32>::ROWS : 1;
-    const int64_t most = (int64_t)multiprocessors * backward_occupancy(shape.lanes, shape.pieces);
+    const int64_t most = ceil_div((int64_t)multiprocessors * backward_occupancy(shape.lanes, shape.pieces), groups);
     const int64_t wanted = ceil_div(n_row, per_block);
     return (unsigned)(wanted < most ? wanted : most);
 }
@@ -623,20 +667,21 @@ extern "C" size_t cab_norm_scratch_cuda(const cab_node *node, const cab_backend 
 {
     const cab_tensor *x = node->gout[0] ? node->gout[0] : node->gout[1];
     const int64_t n = cab_columns(x);
-    return backward_blocks(cab_rows(x), n, cab_cuda_of(backend)->multiprocessors) * 2 * (size_t)n * sizeof(float);
+    const int groups = groups_of(node);
+    return backward_blocks(cab_rows(x), n / groups, groups, cab_cuda_of(backend)->multiprocessors) * 2 * (size_t)n * sizeof(float);
 }
 
 template <typename T, typename X, norm_kind KIND, int LANES, int PIECES>
 static void launch_backward(const norm_gradient<T, X> &c, unsigned blocks, cudaStream_t s)
 {
-    norm_backward<T, X, LANES, PIECES, KIND><<<blocks, block_of<LANES>::THREADS, 0, s>>>(c);
+    norm_backward<T, X, LANES, PIECES, KIND><<<dim3(blocks, (unsigned)c.groups), block_of<LANES>::THREADS, 0, s>>>(c);
 }
 
 template <typename T, typename X, norm_kind KIND>
 static void choose_backward(const norm_gradient<T, X> &c, bool fast, unsigned blocks, cudaStream_t s)
 {
     if (!fast)
-        norm_backward_general<T, X, KIND><<<blocks, GENERAL_THREADS, 0, s>>>(c);
+        norm_backward_general<T, X, KIND><<<dim3(blocks, (unsigned)c.groups), GENERAL_THREADS, 0, s>>>(c);
     else if (c.n <= 32 * WIDTH)
         launch_backward<T, X, KIND, 32, 1>(c, blocks, s);
     else if (c.n <= 2 * 32 * WIDTH)
@@ -667,22 +712,24 @@ template <typename T, norm_kind KIND> static cab_status start_backward(const cab
     c.w = parameter(node->in[weight]);
     c.partial = (float *)node->scratch;
     c.n_row = cab_rows(x);
-    c.n = (int)cab_columns(x);
+    c.groups = groups_of(node);
+    c.n = (int)(cab_columns(x) / c.groups);
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     c.add_x = node->accumulate & 1u;
     c.add_residual = node->accumulate & 2u;
-    bool fast = c.n <= BLOCK_COLUMNS && fits_packets(x, WIDTH) && fits_packets(node->in[weight], WIDTH);
+    bool fast = c.n <= BLOCK_COLUMNS && c.n % WIDTH == 0 && fits_packets(x, WIDTH) && fits_packets(node->in[weight], WIDTH);
     for (int i = 0; i < (KIND == SUM_RMS ? 2 : 1); i++)
         fast = fast && fits_packets(node->gout[i], WIDTH) && fits_packets(node->gin[i], WIDTH);
-    const unsigned blocks = backward_blocks(c.n_row, c.n, cab_cuda_of(backend)->multiprocessors);
+    const unsigned blocks = backward_blocks(c.n_row, c.n, c.groups, cab_cuda_of(backend)->multiprocessors);
     if (blocks == 0)
         return CAB_OK;
     choose_backward<T, X, KIND>(c, fast, blocks, stream_of(backend));
     const part_targets to = {rows<float>(node->gin[weight]).data,
                              KIND == LAYER ? rows<float>(node->gin[weight + 1]).data : NULL};
+    const int columns = (int)cab_columns(x);
     if (to.dw != NULL || to.db != NULL)
-        sum_parts<<<dim3((unsigned)ceil_div(c.n, 32), KIND == LAYER ? 2 : 1), dim3(32, PART_ROWS), 0,
-                    stream_of(backend)>>>(c.partial, (int)blocks, c.n, to);
+        sum_parts<<<dim3((unsigned)ceil_div(columns, 32), KIND == LAYER ? 2 : 1), dim3(32, PART_ROWS), 0,
+                    stream_of(backend)>>>(c.partial, (int)blocks, columns, to);
     return cab_cuda_launched(node->op->name);
 }
 
@@ -731,11 +778,4 @@ extern "C" cab_status cab_add_rms_norm_backward_cuda(const cab_node *node, cab_b
     cab_status status;
     BY_DTYPE(of_x ? of_x->dtype : CAB_F32, status = (start_backward<T, SUM_RMS>(node, backend)));
     return status;
-}
-
-/* There are no kernels for groups yet. */
-extern "C" bool cab_rms_norm_fits_cuda(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return ((const cab_norm_attributes *)node->attributes)->n_group == 1;
 }

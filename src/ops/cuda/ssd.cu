@@ -1,25 +1,27 @@
-/* ssd.cu - the discrete Mamba-2 recurrence on the GPU, in fp32, for any P and N. src/ops/ssd.c has the formulas,
- * src/ops/cpu/ssd.c those of the backward pass. ssd_tiles.cu takes bf16 with P up to 64 and N up to 128, on tensor
- * cores.
+/* ssd.cu - the Mamba-2 recurrence on the GPU, in fp32, for any P and N. src/ops/ssd.c has the formulas, src/ops/cpu/ssd.c
+ * those of the backward pass. ssd_tiles.cu takes bf16 with P up to 64 and N up to 128, on tensor cores.
  *
  * Arithmetic, in chunks of Q tokens; S[i] is the sum of log a from the chunk's start to token i:
  *
- *   M[i, j] = <C[i], B[j]> exp(S[i] - S[j]) for j <= i, else 0
+ *   M[i, j] = <C[i], B[j]> exp(S[i] - S[j]) delta[j] for j <= i of the same document, else 0
  *   y[i] = sum_j M[i, j] x[j] + exp(S[i]) h_start C[i] + D x[i]
- *   h_end = exp(S[Q]) h_start + sum_j exp(S[Q] - S[j]) x[j] B[j]^T
+ *   h_end = exp(S[Q]) h_start + sum_j exp(S[Q] - S[j]) delta[j] x[j] B[j]^T
  *
- * Layout: a block of 256 threads computes a 64 x 64 tile, a thread 4 x 4 elements of it. Three kernels:
+ * with delta = 1 where the recurrence is discrete. Layout: a block of 256 threads computes a 64 x 64 tile, a thread 4 x 4
+ * elements of it. Three kernels:
  *
  *   states      a block per tile of (P, N) of a head walks over the head's chunks: h at the start, dh at the end
  *   output      a block per chunk of a head: M in shared memory, then y tile by tile
- *   gradients   a block per chunk of a head: M and dG in shared memory, then dx, dC, dB tile by tile, then da
+ *   gradients   a block per chunk of a head: M (without delta) and dG in shared memory, then dx, dC, dB tile by tile, then
+ *               ddt
  *
- * Where heads share B and C (G < H), dB and dC of every head go to scratch and are added in the order of the heads. dD
- * is summed over sequences in the same way. A decoding step has a warp per four rows of the state; h is read and
- * written once.
+ * Where heads share B and C (G < H), dB and dC of every head go to scratch and are added in the order of the heads. dD,
+ * dA_log and ddt_bias are summed over chunks and sequences in the same way. A decoding step has a warp per four rows of the
+ * state; h is read and written once.
  *
  *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   none for the tensor cores
- *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ dD partials ] [ dB per head ] [ dC per head ] */
+ *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ dB per head ]
+ *                     [ dC per head ] */
 #include "ops/cuda/ssd.cuh"
 
 enum { SIDE = 64, SLICE = 32, LD = SIDE + 4, THREADS = 256, STEP_ROWS = 4 };
@@ -170,13 +172,20 @@ __device__ __forceinline__ void load_decays(ssd_decays *d, const ssd_call<T> &c,
 {
     __syncthreads();
     if (threadIdx.x < 32)
-        ssd_make_decays(d, ssd_read_decays(c.a_log, k.row, k.n_row, k.head, threadIdx.x), threadIdx.x);
+        ssd_make_decays(d, ssd_read_decays(c, k.row, k.chunk * Q, k.n_row, k.head, threadIdx.x), ssd_rate(c, k.head),
+                        !c.A_log, threadIdx.x);
     __syncthreads();
 }
 
 __device__ __forceinline__ matrix<float> state_of(const float *states, int64_t index, int P, int N)
 {
     return {states + index * P * N, N, P, N};
+}
+
+/* exp(S[row] - S[column]), zero where the token `row` sees nothing of the token `column`. */
+__device__ __forceinline__ float decay_between(const ssd_decays &d, int row, int column)
+{
+    return column <= row && column >= d.first[row] ? exp2_fast(d.s[row] - d.s[column]) : 0.0f;
 }
 
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
@@ -208,7 +217,7 @@ static __global__ void __launch_bounds__(THREADS) walk(ssd_call<T> c, float *sta
                 acc.v[i][j] *= whole;
         for (int t = 0; t < Q; t += SLICE) {
             __syncthreads();
-            load_rows(slices, BACKWARD ? k.dy : k.x, t, p, BACKWARD ? d.from_start : d.to_end);
+            load_rows(slices, BACKWARD ? k.dy : k.x, t, p, BACKWARD ? d.from_start : d.into);
             load_rows(slices + SLICE * LD, BACKWARD ? k.C : k.B, t, n, NULL);
             __syncthreads();
             multiply<false>(acc, slices, slices + SLICE * LD, at);
@@ -236,7 +245,7 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) output(s
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             const int row = at.row + i, column = at.column + j;
-            mixed[row * LD + column] = column <= row ? acc.v[i][j] * exp2_fast(d.s[row] - d.s[column]) : 0.0f;
+            mixed[row * LD + column] = decay_between(d, row, column) * acc.v[i][j] * d.delta[column];
         }
     for (int p = 0; p < c.P; p += SIDE) {
         acc = {};
@@ -259,44 +268,24 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) output(s
 struct gradient_tiles {
     float mixed[Q * LD], dG[Q * LD], slices[2 * SLICE * LD];
     ssd_decays d;
-    float difference[Q], parts[THREADS / 32];
+    float difference[Q], through_u[Q], parts[THREADS / 32];
 };
 
-/* M and dG. */
+/* M without delta, and dG. */
 template <typename T>
 __device__ __forceinline__ void make_squares(gradient_tiles &shared, const ssd_call<T> &c, const chunk_of<T> &k,
                                              place at)
 {
-    const float *s = shared.d.s;
     sums product = {}, dproduct = {};
     multiply_rows(product, k.C, NULL, k.B, 0, c.N, shared.slices, at);
     multiply_rows(dproduct, k.dy, NULL, k.x, 0, c.P, shared.slices, at);
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             const int row = at.row + i, column = at.column + j;
-            const float decay = column <= row ? exp2_fast(s[row] - s[column]) : 0.0f;
-            shared.mixed[row * LD + column] = column <= row ? decay * product.v[i][j] : 0.0f;
-            shared.dG[row * LD + column] = column <= row ? decay * dproduct.v[i][j] : 0.0f;
+            const float decay = decay_between(shared.d, row, column);
+            shared.mixed[row * LD + column] = decay * product.v[i][j];
+            shared.dG[row * LD + column] = decay * dproduct.v[i][j] * shared.d.delta[column];
         }
-}
-
-template <typename T>
-__device__ __forceinline__ void x_gradient(gradient_tiles &shared, const ssd_call<T> &c, const chunk_of<T> &k,
-                                           const matrix<float> &dh, place at)
-{
-    for (int p = 0; p < c.P; p += SIDE) {
-        sums acc = {};
-        if (k.chunk + 1 < c.chunks)
-            multiply_rows(acc, k.B, shared.d.to_end, dh, p, c.N, shared.slices, at);
-        multiply_square<false>(acc, shared.mixed, k.dy, p, shared.slices, at);
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 4; j++) {
-                const int row = at.row + i, column = p + at.column + j;
-                if (row < k.n_row && column < c.P)
-                    put(c.dx.data + (k.row + row) * c.dx.ld + (int64_t)k.head * c.P + column,
-                        acc.v[i][j] + c.D[k.head] * element(k.dy, row, column), c.add_x);
-            }
-    }
 }
 
 /* <acc, m> per row of the thread, m from column `column` on. */
@@ -306,6 +295,27 @@ __device__ __forceinline__ void row_products(float (&row)[4], const sums &acc, c
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
             row[i] += acc.v[i][j] * element(m, at.row + i, column + at.column + j);
+}
+
+/* dx; <du, x> per row of the thread. */
+template <typename T>
+__device__ __forceinline__ void x_gradient(gradient_tiles &shared, const ssd_call<T> &c, const chunk_of<T> &k,
+                                           const matrix<float> &dh, float (&through_u)[4], place at)
+{
+    for (int p = 0; p < c.P; p += SIDE) {
+        sums acc = {};
+        if (k.chunk + 1 < c.chunks)
+            multiply_rows(acc, k.B, shared.d.to_end, dh, p, c.N, shared.slices, at);
+        multiply_square<false>(acc, shared.mixed, k.dy, p, shared.slices, at);
+        row_products(through_u, acc, k.x, p, at);
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 4; j++) {
+                const int row = at.row + i, column = p + at.column + j;
+                if (c.dx.data && row < k.n_row && column < c.P)
+                    put(c.dx.data + (k.row + row) * c.dx.ld + (int64_t)k.head * c.P + column,
+                        shared.d.delta[row] * acc.v[i][j] + c.D[k.head] * element(k.dy, row, column), c.add_x);
+            }
+    }
 }
 
 template <typename T>
@@ -340,7 +350,7 @@ __device__ __forceinline__ float group_gradients(gradient_tiles &shared, const s
         store_group(c.dC, c.dC_heads, c, k, acc, n, c.add_C, at);
         acc = {};
         if (k.chunk + 1 < c.chunks) {
-            multiply_through(acc, k.x, shared.d.to_end, dh, n, c.P, shared.slices, at);
+            multiply_through(acc, k.x, shared.d.into, dh, n, c.P, shared.slices, at);
             row_products(through, acc, k.B, n, at);
         }
         multiply_square<false>(acc, shared.dG, k.C, n, shared.slices, at);
@@ -352,24 +362,44 @@ __device__ __forceinline__ float group_gradients(gradient_tiles &shared, const s
     return through[0] + through[1] + through[2] + through[3];
 }
 
-/* da_log from the threads' parts; end: of <h_end, dh>. */
-template <typename T>
-__device__ __forceinline__ void decay_gradient(gradient_tiles &shared, const ssd_call<T> &c, const chunk_of<T> &k,
-                                               float (&difference)[4], float end, place at)
+/* The sum over the sixteen threads of a row to `to`. */
+__device__ __forceinline__ void sum_rows(float (&row)[4], float *to, place at)
 {
-    end = block_sum<THREADS>(end, shared.parts);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
 #pragma unroll
-        for (int lanes = 8; lanes > 0; lanes /= 2) /* the sixteen threads of a row */
-            difference[i] += __shfl_xor_sync(0xffffffffu, difference[i], lanes);
+        for (int lanes = 8; lanes > 0; lanes /= 2)
+            row[i] += __shfl_xor_sync(0xffffffffu, row[i], lanes);
         if (threadIdx.x % 16 == 0)
-            shared.difference[at.row + i] = difference[i];
+            to[at.row + i] = row[i];
     }
+}
+
+/* Where the chunk's sums stand among the partial ones. */
+template <typename T> __device__ __forceinline__ int64_t partial_at(const ssd_call<T> &c, const chunk_of<T> &k)
+{
+    return ((int64_t)(k.index / c.chunks / c.H) * c.chunks + k.chunk) * c.H + k.head;
+}
+
+/* ddt from the threads' parts; end: of <h_end, dh>. */
+template <typename T>
+__device__ __forceinline__ void decay_gradient(gradient_tiles &shared, const ssd_call<T> &c, const chunk_of<T> &k,
+                                               float (&difference)[4], float (&through_u)[4], float end, place at)
+{
+    const int lane = threadIdx.x;
+    end = block_sum<THREADS>(end, shared.parts);
+    sum_rows(difference, shared.difference, at);
+    sum_rows(through_u, shared.through_u, at);
     __syncthreads();
-    if (threadIdx.x < 32)
-        ssd_write_decays(c.da, k.row, k.n_row, k.head, c.add_a, ((const float2 *)shared.difference)[threadIdx.x], end,
-                         &shared.d, threadIdx.x);
+    if (lane >= 32)
+        return;
+    const ssd_step_sums sums =
+        ssd_write_decays(c, k.row, k.n_row, k.head, ((const float2 *)shared.difference)[lane],
+                         ((const float2 *)shared.through_u)[lane], end, &shared.d, lane);
+    if (lane == 0 && c.dA_log)
+        c.dA_log[partial_at(c, k)] = sums.dA_log;
+    if (lane == 0 && c.ddt_bias)
+        c.ddt_bias[partial_at(c, k)] = sums.ddt_bias;
 }
 
 template <typename T>
@@ -382,21 +412,22 @@ static __global__ void __launch_bounds__(THREADS) gradients(ssd_call<T> c, const
     const matrix<float> h = state_of(states, k.index, c.P, c.N), dh = state_of(dstates, k.index, c.P, c.N);
     load_decays(&shared.d, c, k);
     make_squares(shared, c, k, at);
-    if (c.dx.data)
-        x_gradient(shared, c, k, dh, at);
-    float difference[4] = {}, end = group_gradients(shared, c, k, h, dh, difference, at);
+    float difference[4] = {}, through_u[4] = {};
+    if (c.dx.data || (c.A_log && ssd_wants_steps(c)))
+        x_gradient(shared, c, k, dh, through_u, at);
+    float end = group_gradients(shared, c, k, h, dh, difference, at);
     if (k.chunk > 0 && k.chunk + 1 < c.chunks)
         for (int64_t i = threadIdx.x; i < (int64_t)c.P * c.N; i += THREADS)
             end += shared.d.from_start[Q - 1] * h.data[i] * dh.data[i];
-    if (c.da.data)
-        decay_gradient(shared, c, k, difference, end, at);
+    if (ssd_wants_steps(c))
+        decay_gradient(shared, c, k, difference, through_u, end, at);
     float product = 0.0f;
     for (int i = threadIdx.x; i < k.n_row * c.P; i += THREADS)
         product += element(k.x, i / c.P, i % c.P) * element(k.dy, i / c.P, i % c.P);
     __syncthreads();
     product = block_sum<THREADS>(product, shared.parts);
     if (threadIdx.x == 0)
-        c.dD[((int64_t)(k.index / c.chunks / c.H) * c.chunks + k.chunk) * c.H + k.head] = product;
+        c.dD[partial_at(c, k)] = product;
 }
 
 /* ---- sums over heads and sequences ------------------------------------------------------------------------------------- */
@@ -416,8 +447,8 @@ static __global__ void sum_heads(rows_of<T> to, const float *from, int64_t n_row
     put(to.data + row * to.ld + column, sum, add);
 }
 
-/* dD of a head per block, from (rows, H). */
-static __global__ void __launch_bounds__(THREADS) sum_D(const float *from, int64_t n_row, int H, float *dD, bool add)
+/* dD, dA_log or ddt_bias of a head per block, from (rows, H). */
+static __global__ void __launch_bounds__(THREADS) sum_rows_of(const float *from, int64_t n_row, int H, float *to, bool add)
 {
     __shared__ float shared[THREADS / 32];
     float sum = 0.0f;
@@ -425,17 +456,18 @@ static __global__ void __launch_bounds__(THREADS) sum_D(const float *from, int64
         sum += from[row * H + blockIdx.x];
     sum = block_sum<THREADS>(sum, shared);
     if (threadIdx.x == 0)
-        dD[blockIdx.x] = add ? dD[blockIdx.x] + sum : sum;
+        to[blockIdx.x] = add ? to[blockIdx.x] + sum : sum;
 }
 
 /* ---- one token --------------------------------------------------------------------------------------------------------- */
 
-/* A head of a sequence per block: h = a h + x B^T, y = h C + D x. state: (B, H, P N) */
+/* A head of a sequence per block: h = a h + u B^T, y = h C + D x. state: (B, H, P N) */
 template <typename T> static __global__ void __launch_bounds__(THREADS) step(ssd_call<T> c, float *states)
 {
     const int64_t b = blockIdx.x / (unsigned)c.H;
     const int head = (int)(blockIdx.x % (unsigned)c.H), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const float a = exp2_fast(log2_decay(to_float(c.a_log.data[b * c.a_log.ld + head]))), D = c.D[head];
+    const float delta = softplus(to_float(c.dt.data[b * c.dt.ld + head]) + (c.dt_bias ? c.dt_bias[head] : 0.0f));
+    const float a = exp2_fast(-1.44269504f * ssd_rate(c, head) * delta), D = c.D[head], scale = c.A_log ? delta : 1.0f;
     const T *x = c.x.data + b * c.x.ld + (int64_t)head * c.P;
     const int64_t group = (int64_t)(head / c.heads) * c.N;
     const T *B = c.B.data + b * c.B.ld + group, *C = c.C.data + b * c.C.ld + group;
@@ -453,7 +485,7 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) step(ssd
                 h[i] = p + i < c.P ? state[(int64_t)(p + i) * c.N + n] : 0.0f;
 #pragma unroll
             for (int i = 0; i < STEP_ROWS; i++) {
-                h[i] = a * h[i] + input[i] * right;
+                h[i] = a * h[i] + scale * input[i] * right;
                 y[i] += h[i] * out;
                 if (p + i < c.P)
                     state[(int64_t)(p + i) * c.N + n] = h[i];
@@ -477,8 +509,8 @@ static bool on_tensor_cores(const cab_node *node, const cab_ssd_shape *s)
 
 /* Offsets in bytes. */
 struct workspace {
-    size_t states, dstates, dD, dB_heads, dC_heads, total;
-    int64_t dD_rows;
+    size_t states, dstates, dD, dA_log, ddt_bias, dB_heads, dC_heads, total;
+    int64_t sum_rows; /* of the partial sums dD, dA_log, ddt_bias */
 };
 
 static size_t take(size_t *total, size_t bytes)
@@ -495,7 +527,7 @@ static workspace workspace_of(const cab_node *node, bool backward)
     const size_t chunks = (size_t)(s.B * s.H) * (size_t)s.chunks, state = (size_t)s.P * (size_t)s.N * sizeof(float);
     const size_t heads = s.H > s.G ? (size_t)(s.B * s.L) * (size_t)s.H * (size_t)s.N * sizeof(float) : 0;
     workspace w = {};
-    w.dD_rows = tiles ? s.B : s.B * s.chunks;
+    w.sum_rows = tiles ? s.B : s.B * s.chunks;
     if (tiles)
         w.states = take(&w.total, backward ? chunks * SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16) : 0);
     else
@@ -503,7 +535,10 @@ static workspace workspace_of(const cab_node *node, bool backward)
     if (!backward)
         return w;
     w.dstates = take(&w.total, tiles ? 0 : chunks * state);
-    w.dD = take(&w.total, (size_t)w.dD_rows * (size_t)s.H * sizeof(float));
+    const size_t partials = (size_t)w.sum_rows * (size_t)s.H * sizeof(float);
+    w.dD = take(&w.total, partials);
+    w.dA_log = take(&w.total, node->gin[CAB_SSD_A_LOG] ? partials : 0);
+    w.ddt_bias = take(&w.total, node->gin[CAB_SSD_DT_BIAS] ? partials : 0);
     w.dB_heads = take(&w.total, heads);
     w.dC_heads = take(&w.total, heads);
     return w;
@@ -526,14 +561,22 @@ static bool aligned(const cab_tensor *t)
     return !t || ((uintptr_t)t->data % 16 == 0 && t->ld % 8 == 0);
 }
 
+static const float *floats_of(const cab_tensor *t)
+{
+    return t ? (const float *)t->data : NULL;
+}
+
 template <typename T> static ssd_call<T> call_of(const cab_node *node, const cab_ssd_shape *s)
 {
     ssd_call<T> c = {};
     c.x = rows<const T>(node->in[0]);
     c.B = rows<const T>(node->in[1]);
     c.C = rows<const T>(node->in[2]);
-    c.a_log = rows<const T>(node->in[3]);
-    c.D = (const float *)node->in[4]->data;
+    c.dt = rows<const T>(node->in[CAB_SSD_DT]);
+    c.D = floats_of(node->in[CAB_SSD_D]);
+    c.dt_bias = floats_of(node->in[CAB_SSD_DT_BIAS]);
+    c.A_log = floats_of(node->in[CAB_SSD_A_LOG]);
+    c.starts = node->in[CAB_SSD_STARTS] ? (const int32_t *)node->in[CAB_SSD_STARTS]->data : NULL;
     c.L = s->L;
     c.sequences = s->B;
     c.H = s->H;
@@ -557,12 +600,14 @@ static ssd_call<T> gradient_call_of(const cab_node *node, const cab_ssd_shape *s
     c.dx = rows<T>(node->gin[0]);
     c.dB = rows<T>(node->gin[1]);
     c.dC = rows<T>(node->gin[2]);
-    c.da = rows<T>(node->gin[3]);
+    c.ddt = rows<T>(node->gin[CAB_SSD_DT]);
     c.add_x = node->accumulate & 1u;
     c.add_B = node->accumulate & 2u;
     c.add_C = node->accumulate & 4u;
-    c.add_a = node->accumulate & 8u;
+    c.add_dt = node->accumulate & 8u;
     c.dD = (float *)(scratch + w.dD);
+    c.dA_log = node->gin[CAB_SSD_A_LOG] ? (float *)(scratch + w.dA_log) : NULL;
+    c.ddt_bias = node->gin[CAB_SSD_DT_BIAS] ? (float *)(scratch + w.ddt_bias) : NULL;
     if (s->H > s->G) {
         c.dB_heads = (float *)(scratch + w.dB_heads);
         c.dC_heads = (float *)(scratch + w.dC_heads);
@@ -609,9 +654,13 @@ static cab_status finish(const cab_node *node, const ssd_call<T> &c, const works
     if (c.dC_heads && c.dC.data)
         sum_heads<<<blocks, THREADS, 0, stream_of(backend)>>>(c.dC, c.dC_heads, n_row, c.H / c.heads, c.heads, c.N,
                                                               c.add_C);
-    if (node->gin[4])
-        sum_D<<<(unsigned)c.H, THREADS, 0, stream_of(backend)>>>(c.dD, w.dD_rows, c.H, (float *)node->gin[4]->data,
-                                                                 node->accumulate & 16u);
+    const float *const partials[3] = {c.dD, c.dA_log, c.ddt_bias};
+    const int inputs[3] = {CAB_SSD_D, CAB_SSD_A_LOG, CAB_SSD_DT_BIAS};
+    for (int i = 0; i < 3; i++)
+        if (node->gin[inputs[i]])
+            sum_rows_of<<<(unsigned)c.H, THREADS, 0, stream_of(backend)>>>(partials[i], w.sum_rows, c.H,
+                                                                         (float *)node->gin[inputs[i]]->data,
+                                                                         node->accumulate >> inputs[i] & 1u);
     return cab_cuda_launched("ssd backward");
 }
 
@@ -682,11 +731,4 @@ extern "C" cab_status cab_ssd_step_forward_cuda(const cab_node *node, cab_backen
     cab_status status;
     BY_DTYPE(node->in[0]->dtype, status = step_forward<T>(node, &s, backend));
     return status;
-}
-
-/* There are no kernels for a step size or for documents yet. */
-extern "C" bool cab_ssd_fits_cuda(const cab_node *node, const cab_backend *backend)
-{
-    (void)backend;
-    return !node->in[CAB_SSD_DT_BIAS] && !node->in[CAB_SSD_A_LOG] && !node->in[CAB_SSD_STARTS];
 }

@@ -1,12 +1,17 @@
-/* ssd.cuh - what the two forms of the discrete Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and
- * ssd_tiles.cu (bf16, P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas.
+/* ssd.cuh - what the forms of the Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and ssd_tiles.cu (bf16,
+ * P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas.
  *
- * Layout: a chunk is Q tokens of one head of one sequence. One warp computes the decays of a chunk, two tokens to a
- * lane, and leaves them in shared memory (ssd_decays). On the way back one warp turns differences into da_log in the
+ * Layout: a chunk is Q tokens of one head of one sequence. One warp computes the steps and decays of a chunk, two tokens
+ * to a lane, and leaves them in shared memory (ssd_decays). On the way back one warp turns differences into ddt in the
  * same places.
  *
- * Arithmetic, in fp32: log2 a = -log2(e) softplus(a_log), S = running sum of it, exp(S), exp(S[end] - S); and
- * da_log[t] = -sigmoid(a_log[t]) (end + sum of the differences from t on). */
+ * Arithmetic, in fp32: delta = softplus(dt + dt_bias), log2 a = -log2(e) delta exp(A_log), S = running sum of it, exp(S),
+ * exp(S[end] - S); and
+ *
+ *   dlog a[t] = end + sum of the differences from t on, zero at the first token of a document
+ *   ddelta = <du, x> - exp(A_log) dlog a     ddt = sigmoid(dt + dt_bias) ddelta     (discrete: without <du, x> and A_log)
+ *
+ * u = delta x is never rounded to bf16: delta scales rows or columns of products in fp32, or what is rounded anyway. */
 #ifndef CAB_OPS_CUDA_SSD_CUH
 #define CAB_OPS_CUDA_SSD_CUH
 
@@ -19,20 +24,27 @@ extern "C" {
 enum { Q = CAB_SSD_CHUNK };
 
 template <typename T> struct ssd_call {
-    rows_of<const T> x, B, C, a_log, dy;
-    rows_of<T> y, dx, dB, dC, da; /* NULL: not wanted */
-    float *dB_heads, *dC_heads;   /* (B L, H N), where heads share a group; else NULL */
-    float *dD;                    /* partial sums, (rows, H) */
-    const float *D;
+    rows_of<const T> x, B, C, dt, dy;
+    rows_of<T> y, dx, dB, dC, ddt;  /* NULL: not wanted */
+    float *dB_heads, *dC_heads;     /* (B L, H N), where heads share a group; else NULL */
+    float *dD, *dA_log, *ddt_bias;  /* partial sums, (rows, H) */
+    const float *D, *dt_bias, *A_log; /* dt_bias NULL: zero; A_log NULL: discrete */
+    const int32_t *starts;          /* (sequences, L), or NULL */
     int64_t L, sequences;
     int H, heads, P, N, chunks; /* heads: of a group */
-    bool add_x, add_B, add_C, add_a;
+    bool add_x, add_B, add_C, add_dt;
     bool aligned; /* every row and every head begins at 16 bytes */
 };
 
-/* Of the tokens of a chunk: S (sum of log2 a from its start), exp(S), exp(S[end] - S), -sigmoid(a_log). */
+/* Of the tokens of a chunk. Between documents exponentials are zero: exp(S) of tokens whose document began in the chunk,
+ * exp(S[end] - S) of those whose document has ended. */
 struct ssd_decays {
-    float s[Q], from_start[Q], to_end[Q], slope[Q];
+    float s[Q];                    /* S, the sum of log2 a from the chunk's start */
+    float from_start[Q], to_end[Q]; /* exp(S), exp(S[end] - S) */
+    float delta[Q], into[Q];       /* what x is multiplied with, 1 if discrete; the same times to_end */
+    float slope[Q];                /* sigmoid(dt + dt_bias) */
+    int first[Q];                  /* the document's first token, counted from the chunk's; -1: it began earlier */
+    float rate;                    /* exp(A_log), 1 if discrete */
 };
 
 __device__ __forceinline__ float exp2_fast(float x)
@@ -42,28 +54,47 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
-/* a_log of tokens 2 lane and 2 lane + 1 of the chunk that begins at row `first` and has `n_row` tokens; past them what
- * makes a = 1. */
+/* What the decays of tokens 2 lane and 2 lane + 1 of a chunk come from. */
+struct ssd_raw {
+    float2 dt; /* with its bias */
+    int2 first;
+};
+
+/* Of the chunk that begins at token `start` of its sequence, in row `row`, and has `n_row` tokens; past them what makes
+ * a = 1 and the document of the last. */
 template <typename T>
-__device__ __forceinline__ float2 ssd_read_decays(rows_of<const T> a_log, int64_t first, int n_row, int head, int lane)
+__device__ __forceinline__ ssd_raw ssd_read_decays(const ssd_call<T> &c, int64_t row, int start, int n_row, int head,
+                                                   int lane)
 {
-    float2 a = make_float2(-INFINITY, -INFINITY);
-    if (2 * lane < n_row)
-        a.x = to_float(a_log.data[(first + 2 * lane) * a_log.ld + head]);
-    if (2 * lane + 1 < n_row)
-        a.y = to_float(a_log.data[(first + 2 * lane + 1) * a_log.ld + head]);
-    return a;
+    const float bias = c.dt_bias ? c.dt_bias[head] : 0.0f;
+    float dt[2];
+    int first[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int t = 2 * lane + i;
+        dt[i] = t < n_row ? to_float(c.dt.data[(row + t) * c.dt.ld + head]) + bias : -INFINITY;
+        /* Without starts, a sequence is a document. The discrete recurrence leaves to token 0 what rounding gives it. */
+        const int begins = c.starts ? c.starts[row + (t < n_row ? t : n_row - 1)] : c.A_log ? 0 : -1;
+        first[i] = begins < start ? -1 : begins - start;
+    }
+    return {make_float2(dt[0], dt[1]), make_int2(first[0], first[1])};
 }
 
-__device__ __forceinline__ float log2_decay(float a_log)
+__device__ __forceinline__ float softplus(float x)
 {
-    return -1.44269504f * (fmaxf(a_log, 0.0f) + log1pf(expf(-fabsf(a_log))));
+    return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
+}
+
+template <typename T> __device__ __forceinline__ float ssd_rate(const ssd_call<T> &c, int head)
+{
+    return c.A_log ? expf(c.A_log[head]) : 1.0f;
 }
 
 /* By one warp, from what ssd_read_decays() gave its lanes. */
-__device__ __forceinline__ void ssd_make_decays(ssd_decays *d, float2 a_log, int lane)
+__device__ __forceinline__ void ssd_make_decays(ssd_decays *d, const ssd_raw &raw, float rate, bool discrete, int lane)
 {
-    const float first = log2_decay(a_log.x), both = first + log2_decay(a_log.y);
+    const float2 delta = make_float2(softplus(raw.dt.x), softplus(raw.dt.y));
+    const float first = -1.44269504f * rate * delta.x, both = first - 1.44269504f * rate * delta.y;
     float sum = both; /* up to and with this lane */
 #pragma unroll
     for (int lanes = 1; lanes < 32; lanes *= 2) {
@@ -73,17 +104,34 @@ __device__ __forceinline__ void ssd_make_decays(ssd_decays *d, float2 a_log, int
     }
     const float up_to = __shfl_up_sync(0xffffffffu, sum, 1);
     const float start = lane > 0 ? up_to : 0.0f, end = __shfl_sync(0xffffffffu, sum, 31);
+    const int last = __shfl_sync(0xffffffffu, raw.first.y, 31);
     const float2 s = make_float2(start + first, sum);
+    const float2 to_end = make_float2(2 * lane >= last ? exp2_fast(end - s.x) : 0.0f,
+                                      2 * lane + 1 >= last ? exp2_fast(end - s.y) : 0.0f);
+    const float2 factor = discrete ? make_float2(1.0f, 1.0f) : delta;
     ((float2 *)d->s)[lane] = s;
-    ((float2 *)d->from_start)[lane] = make_float2(exp2_fast(s.x), exp2_fast(s.y));
-    ((float2 *)d->to_end)[lane] = make_float2(exp2_fast(end - s.x), exp2_fast(end - s.y));
-    ((float2 *)d->slope)[lane] = make_float2(-1.0f / (1.0f + expf(-a_log.x)), -1.0f / (1.0f + expf(-a_log.y)));
+    ((float2 *)d->from_start)[lane] = make_float2(raw.first.x < 0 ? exp2_fast(s.x) : 0.0f, //
+                                                  raw.first.y < 0 ? exp2_fast(s.y) : 0.0f);
+    ((float2 *)d->to_end)[lane] = to_end;
+    ((float2 *)d->delta)[lane] = factor;
+    ((float2 *)d->into)[lane] = make_float2(factor.x * to_end.x, factor.y * to_end.y);
+    ((float2 *)d->slope)[lane] = make_float2(1.0f / (1.0f + expf(-raw.dt.x)), 1.0f / (1.0f + expf(-raw.dt.y)));
+    ((int2 *)d->first)[lane] = raw.first;
+    if (lane == 0)
+        d->rate = rate;
 }
 
-/* da_log of a chunk by one warp: slope times (end + sum of the differences from the token on). */
+/* What a chunk adds to dA_log and ddt_bias; every lane of the warp has it. */
+struct ssd_step_sums {
+    float dA_log, ddt_bias;
+};
+
+/* ddt of a chunk by one warp. Of tokens 2 lane and 2 lane + 1: C . dC - B . dB in `difference`, <du, x> in `through_u`,
+ * not read if discrete. */
 template <typename T>
-__device__ __forceinline__ void ssd_write_decays(rows_of<T> da, int64_t first, int n_row, int head, bool add,
-                                                 float2 difference, float end, const ssd_decays *d, int lane)
+__device__ __forceinline__ ssd_step_sums ssd_write_decays(const ssd_call<T> &c, int64_t first, int n_row, int head,
+                                                          float2 difference, float2 through_u, float end,
+                                                          const ssd_decays *d, int lane)
 {
     float sum = difference.x + difference.y; /* from this lane on */
 #pragma unroll
@@ -93,16 +141,30 @@ __device__ __forceinline__ void ssd_write_decays(rows_of<T> da, int64_t first, i
             sum += behind;
     }
     const float from_next = __shfl_down_sync(0xffffffffu, sum, 1);
-    const float gradient[2] = {end + sum, end + difference.y + (lane < 31 ? from_next : 0.0f)};
+    const float dlog[2] = {end + sum, end + difference.y + (lane < 31 ? from_next : 0.0f)};
+    const float through[2] = {through_u.x, through_u.y};
+    ssd_step_sums sums = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int row = 2 * lane + i;
         if (row >= n_row)
             continue;
-        T *to = da.data + (first + row) * da.ld + head;
-        const float value = d->slope[row] * gradient[i];
-        *to = from_float<T>(add ? to_float(*to) + value : value);
+        const float decay = d->first[row] == row ? 0.0f : d->rate * dlog[i];
+        const float value = d->slope[row] * ((c.A_log ? through[i] : 0.0f) - decay);
+        sums.ddt_bias += value;
+        sums.dA_log -= d->delta[row] * decay;
+        if (!c.ddt.data)
+            continue;
+        T *to = c.ddt.data + (first + row) * c.ddt.ld + head;
+        *to = from_float<T>(c.add_dt ? to_float(*to) + value : value);
     }
+    return {warp_sum(sums.dA_log), warp_sum(sums.ddt_bias)};
+}
+
+/* Whether anything is wanted that comes from the steps. */
+template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_call<T> &c)
+{
+    return c.ddt.data || c.dA_log || c.ddt_bias;
 }
 
 /* ssd_tiles.cu. states: (B H chunks) tiles. */

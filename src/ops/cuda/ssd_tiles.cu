@@ -1,4 +1,4 @@
-/* ssd_tiles.cu - the discrete Mamba-2 recurrence on tensor cores: bf16, P up to 64 and N up to 128. P is padded with
+/* ssd_tiles.cu - the Mamba-2 recurrence on tensor cores: bf16, P up to 64 and N up to 128. P is padded with
  * zeros to 64, and N to NT tiles of 64.
  *
  * Layout: a block of four warps is one head of one sequence and walks over its chunks of 64 tokens. The rows of the
@@ -10,10 +10,10 @@
  *
  *   forward    y, with the state carried from chunk to chunk
  *   backward   1. the states at the starts of chunks go to scratch, in bf16
- *              2. from the last chunk to the first, with dh carried along: dx, dB, dC, da, dD (src/ops/cpu/ssd.c)
+ *              2. from the last chunk to the first, with dh carried along: dx, dB, dC, ddt, dD (src/ops/cpu/ssd.c)
  *
- * da needs <h_end, dh> of a chunk. It is computed as the sum over tokens of <B, dB through the state>, plus exp(S)
- * <h_start, dh>. So the sums, whose difference da is, hold the same rounded products, and their rounding cancels.
+ * ddt needs <h_end, dh> of a chunk. It is computed as the sum over tokens of <B, dB through the state>, plus exp(S)
+ * <h_start, dh>. So the sums, whose difference dlog a is, hold the same rounded products, and their rounding cancels.
  *
  * Cost per head and chunk. Bytes, in tiles of 8 KiB: forward 2 + 2 NT; backward 1 + 2 NT for the first walk and 3 +
  * 5 NT for the second (2 NT more where dB and dC are added to). Products of 64 x 64 x 64: forward 1 + 3 NT, of which
@@ -52,6 +52,11 @@ __device__ __forceinline__ int rows_in(const ssd_call<bf16> &c, int chunk)
 {
     const int64_t left = c.L - (int64_t)chunk * Q;
     return left < Q ? (int)left : Q;
+}
+
+__device__ __forceinline__ ssd_raw read_decays(const ssd_call<bf16> &c, const head_of &h, int chunk, int lane)
+{
+    return ssd_read_decays(c, h.first + (int64_t)chunk * Q, chunk * Q, rows_in(c, chunk), h.head, lane);
 }
 
 /* Rows of a chunk into a tile; zeros past them and past `width` columns. */
@@ -215,7 +220,7 @@ template <int NT> __device__ __forceinline__ void write_state(char *tiles, const
                     pack(state[t][n][2 * half], state[t][n][2 * half + 1]);
 }
 
-/* state = whole state + left^T (scale right): h with x, exp(S[end] - S), B; dh with dy, exp(S), C. */
+/* state = whole state + left^T (scale right): h with x, delta exp(S[end] - S), B; dh with dy, exp(S), C. */
 template <int NT>
 __device__ __forceinline__ void advance(tile_sums (&state)[NT], uint32_t left, uint32_t right, const float *scale,
                                         float whole, const place &p)
@@ -276,21 +281,23 @@ __device__ __forceinline__ void load_chunk(forward_tiles<OUTPUT, NT> &shared, co
     copies_commit();
 }
 
-/* M of rows 16 r ..: what sums holds of C B^T times the decay, packed. Columns past 16 (r + 1) stay as they are. */
-__device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const float *s, int r, const place &p)
+/* M of rows 16 r ..: what sums holds of C B^T times decay and delta, packed. Columns past 16 (r + 1) stay as they are. */
+__device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const ssd_decays &d, int r, const place &p)
 {
-    const int i = 16 * r + p.g;
-    const float upper = s[i], lower = s[i + 8];
+    const int i = 16 * r + p.g, first = d.first[i], first_lower = d.first[i + 8];
+    const float upper = d.s[i], lower = d.s[i + 8];
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         if (n > 2 * r + 1)
             continue;
         const int j = 8 * n + 2 * p.q;
-        const float2 at = *(const float2 *)(s + j);
-        sums[n][0] = j <= i ? sums[n][0] * exp2_fast(upper - at.x) : 0.0f;
-        sums[n][1] = j + 1 <= i ? sums[n][1] * exp2_fast(upper - at.y) : 0.0f;
-        sums[n][2] = j <= i + 8 ? sums[n][2] * exp2_fast(lower - at.x) : 0.0f;
-        sums[n][3] = j + 1 <= i + 8 ? sums[n][3] * exp2_fast(lower - at.y) : 0.0f;
+        const float2 at = *(const float2 *)(d.s + j), delta = *(const float2 *)(d.delta + j);
+        const bool sees[4] = {j <= i && j >= first, j + 1 <= i && j + 1 >= first, j <= i + 8 && j >= first_lower,
+                              j + 1 <= i + 8 && j + 1 >= first_lower};
+        sums[n][0] = sees[0] ? sums[n][0] * exp2_fast(upper - at.x) * delta.x : 0.0f;
+        sums[n][1] = sees[1] ? sums[n][1] * exp2_fast(upper - at.y) * delta.y : 0.0f;
+        sums[n][2] = sees[2] ? sums[n][2] * exp2_fast(lower - at.x) * delta.x : 0.0f;
+        sums[n][3] = sees[3] ? sums[n][3] * exp2_fast(lower - at.y) * delta.y : 0.0f;
     }
     pack_rows(mixed, sums);
 }
@@ -317,7 +324,7 @@ __device__ __forceinline__ void output_rows(forward_tiles<true, NT> &shared, con
     }
     if (chunk > 0)
         scale_rows(y, d.from_start[16 * r + p.g], d.from_start[16 * r + p.g + 8]);
-    mix(a, product, d.s, r, p);
+    mix(a, product, d, r, p);
     multiply(y, a, shared_address(stage.x), p.lanes, 0, r + 1);
     add_rows(y, stage.x, D, 16 * r, p);
     const int64_t row = h.first + (int64_t)chunk * Q, column = (int64_t)h.head * c.P;
@@ -338,16 +345,16 @@ static __global__ void __launch_bounds__(THREADS, NT == 2  ? 2
     forward_tiles<OUTPUT, NT> &shared = *(forward_tiles<OUTPUT, NT> *)memory;
     const place p = here();
     const head_of h = head_here(c);
-    const float D = c.D[h.head];
+    const float D = c.D[h.head], rate = ssd_rate(c, h.head);
     const int last = c.chunks - 1;
     tile_sums state[NT];
-    float2 a_log = make_float2(0.0f, 0.0f);
+    ssd_raw raw = {};
 #pragma unroll
     for (int t = 0; t < NT; t++)
         clear(state[t]);
     load_chunk(shared, c, h, 0);
     if (p.warp == 0)
-        ssd_make_decays(&shared.decays[0], ssd_read_decays(c.a_log, h.first, rows_in(c, 0), h.head, p.lane), p.lane);
+        ssd_make_decays(&shared.decays[0], read_decays(c, h, 0, p.lane), rate, !c.A_log, p.lane);
     for (int chunk = 0; chunk <= last; chunk++) {
         const int r = (p.warp + chunk) % WARPS, now = chunk & 1, next = now ^ 1;
         copies_wait();
@@ -355,8 +362,7 @@ static __global__ void __launch_bounds__(THREADS, NT == 2  ? 2
         if (chunk < last) {
             load_chunk(shared, c, h, chunk + 1);
             if (r == 0)
-                a_log =
-                    ssd_read_decays(c.a_log, h.first + (int64_t)(chunk + 1) * Q, rows_in(c, chunk + 1), h.head, p.lane);
+                raw = read_decays(c, h, chunk + 1, p.lane);
         }
         if constexpr (OUTPUT)
             output_rows(shared, c, h, chunk, r, D, p);
@@ -368,13 +374,13 @@ static __global__ void __launch_bounds__(THREADS, NT == 2  ? 2
         if (chunk == last)
             break;
         const ssd_decays &d = shared.decays[now];
-        advance(state, shared_address(shared.stages[now].x), shared_address(shared.stages[now].B), d.to_end,
+        advance(state, shared_address(shared.stages[now].x), shared_address(shared.stages[now].B), d.into,
                 d.from_start[Q - 1], p);
         if (COPIES == 1)
             __syncthreads();
         write_state(shared.state[(chunk + 1) % COPIES], state, p);
         if (r == 0)
-            ssd_make_decays(&shared.decays[next], a_log, p.lane);
+            ssd_make_decays(&shared.decays[next], raw, rate, !c.A_log, p.lane);
     }
 }
 
@@ -388,6 +394,7 @@ template <int STAGES, int NT> struct backward_tiles {
     char dstate[NT * TILE_BYTES], dG[TILE_BYTES];
     ssd_decays decays[2];
     float from_C[2][Q], from_B[2][Q]; /* C . dC, B . dB per token */
+    float through_u[2][Q];            /* <du, x> per token */
     float ends[2][WARPS];             /* <h_end, dh>, in parts */
 };
 
@@ -421,27 +428,29 @@ __device__ __forceinline__ void load_chunk(backward_tiles<STAGES, NT> &shared, c
     copies_commit();
 }
 
-/* M^T and dG^T of rows j = 16 r .., from B C^T and x dy^T; columns before 16 r stay as they are. dG also to its tile. */
+/* M^T, without delta, and dG^T of rows j = 16 r .., from B C^T and x dy^T; columns before 16 r stay as they are. dG also to its tile. */
 template <int STAGES, int NT>
 __device__ __forceinline__ void mix_transposed(const chunk_of<STAGES, NT> &k, tile_rows &mixed, tile_rows &dG,
                                                tile_sums &product, tile_sums &dproduct, const place &p)
 {
     const float *s = k.d.s;
     const int j = 16 * k.r + p.g;
-    const float upper = s[j], lower = s[j + 8];
+    const float upper = s[j], lower = s[j + 8], delta = k.d.delta[j], delta_lower = k.d.delta[j + 8];
 #pragma unroll
     for (int n = 0; n < 8; n++) {
         if (n < 2 * k.r)
             continue;
         const int i = 8 * n + 2 * p.q;
         const float2 at = *(const float2 *)(s + i);
-        const float decay[4] = {i >= j ? exp2_fast(at.x - upper) : 0.0f, i + 1 >= j ? exp2_fast(at.y - upper) : 0.0f,
-                                i >= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
-                                i + 1 >= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
+        const int2 first = *(const int2 *)(k.d.first + i);
+        const float decay[4] = {i >= j && first.x <= j ? exp2_fast(at.x - upper) : 0.0f,
+                                i + 1 >= j && first.y <= j ? exp2_fast(at.y - upper) : 0.0f,
+                                i >= j + 8 && first.x <= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
+                                i + 1 >= j + 8 && first.y <= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             product[n][e] *= decay[e];
-            dproduct[n][e] *= decay[e];
+            dproduct[n][e] *= decay[e] * (e < 2 ? delta : delta_lower);
         }
     }
     pack_rows(mixed, product);
@@ -476,10 +485,11 @@ __device__ __forceinline__ void store_group(rows_of<bf16> to, float *heads, cons
         put_rows(to, row, n_row, (int64_t)h.group * c.N + column, width, sums, before, m, add, c.aligned, p);
 }
 
-/* dx of rows 16 r ... */
+/* dx of rows 16 r .., and <du, x> of each. */
 template <int STAGES, int NT>
 __device__ __forceinline__ void x_gradient(const chunk_of<STAGES, NT> &k, const ssd_call<bf16> &c, const head_of &h,
-                                           const tile_rows (&B)[NT], const tile_rows &mixed, float D, const place &p)
+                                           const tile_rows (&B)[NT], const tile_rows &x, const tile_rows &mixed, float D,
+                                           const place &p)
 {
     const int m = 16 * k.r;
     const int64_t column = (int64_t)h.head * c.P;
@@ -492,6 +502,19 @@ __device__ __forceinline__ void x_gradient(const chunk_of<STAGES, NT> &k, const 
         scale_rows(sums, k.d.to_end[m + p.g], k.d.to_end[m + p.g + 8]);
     }
     multiply(sums, mixed, shared_address(k.stage.dy), p.lanes, k.r, 4);
+    if (c.A_log) {
+        float up, low;
+        row_products(sums, x, up, low);
+        up = quad_sum(up);
+        low = quad_sum(low);
+        if (p.q == 0) {
+            k.shared.through_u[k.chunk & 1][m + p.g] = up;
+            k.shared.through_u[k.chunk & 1][m + p.g + 8] = low;
+        }
+        scale_rows(sums, k.d.delta[m + p.g], k.d.delta[m + p.g + 8]);
+    }
+    if (!c.dx.data)
+        return;
     add_rows(sums, k.stage.dy, D, m, p);
     const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, c.P, m, c.add_x && c.aligned, p);
     put_rows(c.dx, k.row, k.n_row, column, c.P, sums, before, m, c.add_x, c.aligned, p);
@@ -510,7 +533,7 @@ __device__ __forceinline__ void B_gradient(const chunk_of<STAGES, NT> &k, const 
     clear(sums);
     if (!k.last) {
         multiply(sums, x, shared_address(k.shared.dstate) + t * TILE_BYTES, p.lanes, 0, 4);
-        scale_rows(sums, k.d.to_end[m + p.g], k.d.to_end[m + p.g + 8]);
+        scale_rows(sums, k.d.into[m + p.g], k.d.into[m + p.g + 8]);
         row_products(sums, B, up, low);
         through += up + low;
     }
@@ -542,8 +565,8 @@ __device__ __forceinline__ float column_gradients(const chunk_of<STAGES, NT> &k,
         multiply_transposed(dproduct, x, shared_address(k.stage.dy), p.lanes, k.r, 4);
         mix_transposed(k, mixed, dG, product, dproduct, p);
     }
-    if (c.dx.data)
-        x_gradient(k, c, h, B, mixed, D, p);
+    if (c.dx.data || c.A_log)
+        x_gradient(k, c, h, B, x, mixed, D, p);
     float through = 0.0f;
     float2 all = make_float2(0.0f, 0.0f);
 #pragma unroll
@@ -631,9 +654,9 @@ __device__ __forceinline__ float inner_product(const char *tiles, const tile_sum
     return sum;
 }
 
-/* da_log of a chunk whose parts all warps have left in shared memory, by one warp. */
+/* ddt of a chunk whose parts all warps have left in shared memory, by one warp; adds to the head's sums. */
 template <int STAGES, int NT>
-__device__ __forceinline__ void finish_decays(const backward_tiles<STAGES, NT> &shared, const ssd_call<bf16> &c,
+__device__ __forceinline__ void finish_decays(ssd_step_sums &sums, const backward_tiles<STAGES, NT> &shared, const ssd_call<bf16> &c,
                                               const head_of &h, int chunk, const place &p)
 {
     const int now = chunk & 1;
@@ -642,8 +665,12 @@ __device__ __forceinline__ void finish_decays(const backward_tiles<STAGES, NT> &
     float end = 0.0f;
     for (int w = 0; w < WARPS; w++)
         end += shared.ends[now][w];
-    ssd_write_decays(c.da, h.first + (int64_t)chunk * Q, rows_in(c, chunk), h.head, c.add_a,
-                     make_float2(from_C.x - from_B.x, from_C.y - from_B.y), end, &shared.decays[now], p.lane);
+    const ssd_step_sums one =
+        ssd_write_decays(c, h.first + (int64_t)chunk * Q, rows_in(c, chunk), h.head,
+                         make_float2(from_C.x - from_B.x, from_C.y - from_B.y),
+                         ((const float2 *)shared.through_u[now])[p.lane], end, &shared.decays[now], p.lane);
+    sums.dA_log += one.dA_log;
+    sums.ddt_bias += one.ddt_bias;
 }
 
 /* Everything of one chunk; dh moves to the chunk before. Returns this lane's part of <x, dy>. */
@@ -677,28 +704,28 @@ static __global__ void __launch_bounds__(THREADS, STAGES + NT == 2   ? 3
     backward_tiles<STAGES, NT> &shared = *(backward_tiles<STAGES, NT> *)memory;
     const place p = here();
     const head_of h = head_here(c);
-    const float D = c.D[h.head];
+    const float D = c.D[h.head], rate = ssd_rate(c, h.head);
+    const bool steps = ssd_wants_steps(c);
     const int last = c.chunks - 1;
     tile_sums dstate[NT];
+    ssd_step_sums sums = {};
     float dD = 0.0f;
 #pragma unroll
     for (int t = 0; t < NT; t++)
         clear(dstate[t]);
     load_chunk(shared, c, states, h, last);
     if (p.warp == 0)
-        ssd_make_decays(&shared.decays[last & 1],
-                        ssd_read_decays(c.a_log, h.first + (int64_t)last * Q, rows_in(c, last), h.head, p.lane),
-                        p.lane);
+        ssd_make_decays(&shared.decays[last & 1], read_decays(c, h, last, p.lane), rate, !c.A_log, p.lane);
     for (int chunk = last; chunk >= 0; chunk--) {
         copies_wait();
         __syncthreads();
-        if (p.warp == 1 && chunk < last && c.da.data)
-            finish_decays(shared, c, h, chunk + 1, p);
-        float2 a_log = make_float2(0.0f, 0.0f);
+        if (p.warp == 1 && chunk < last && steps)
+            finish_decays(sums, shared, c, h, chunk + 1, p);
+        ssd_raw raw = {};
         if (STAGES == 2 && chunk > 0)
             load_chunk(shared, c, states, h, chunk - 1);
         if (p.warp == 0 && chunk > 0)
-            a_log = ssd_read_decays(c.a_log, h.first + (int64_t)(chunk - 1) * Q, Q, h.head, p.lane);
+            raw = read_decays(c, h, chunk - 1, p.lane);
         const chunk_of<STAGES, NT> k = {shared,
                                         shared.stages[STAGES == 2 ? chunk & 1 : 0],
                                         shared.decays[chunk & 1],
@@ -710,18 +737,22 @@ static __global__ void __launch_bounds__(THREADS, STAGES + NT == 2   ? 3
                                         chunk == last};
         dD += chunk_gradients(k, c, h, D, dstate, p);
         if (p.warp == 0 && chunk > 0)
-            ssd_make_decays(&shared.decays[(chunk - 1) & 1], a_log, p.lane);
+            ssd_make_decays(&shared.decays[(chunk - 1) & 1], raw, rate, !c.A_log, p.lane);
         if (STAGES == 1 && chunk > 0) {
             __syncthreads();
             load_chunk(shared, c, states, h, chunk - 1);
         }
     }
     __syncthreads();
-    if (p.warp == 1 && c.da.data)
-        finish_decays(shared, c, h, 0, p);
+    if (p.warp == 1 && steps)
+        finish_decays(sums, shared, c, h, 0, p);
     dD = block_sum<THREADS>(dD, &shared.ends[1][0]);
     if (threadIdx.x == 0)
         c.dD[blockIdx.x] = dD;
+    if (threadIdx.x == 32 && c.dA_log)
+        c.dA_log[blockIdx.x] = sums.dA_log;
+    if (threadIdx.x == 32 && c.ddt_bias)
+        c.ddt_bias[blockIdx.x] = sums.ddt_bias;
 }
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------- */
