@@ -3,7 +3,8 @@
  *   model.safetensors               all tensors, or
  *   model.safetensors.index.json    {"metadata": {...}, "weight_map": {tensor: "model-00001-of-00002.safetensors"}}
  *
- * and so is a .gguf file, under the names that gguf_view.h gives it.
+ * and so is a .gguf file, under the names that gguf_view.h gives it. Of a model of several parts it is the table of the language
+ * model's (composite.h).
  *
  * Where both are there the single file is taken, as Hugging Face's loader does. Tensors that lie in a shard without being
  * in the index do not belong to the model. */
@@ -11,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "io/composite.h"
 #include "io/gguf_view.h"
 #include "tensor/blocks.h"
 
@@ -34,6 +36,8 @@ struct cab_checkpoint {
     size_t n_tensors;
     cab_gguf *gguf; /* NULL: a directory */
     cab_gguf_view view;
+    cab_safetensors_entry *renamed; /* of a model of several parts: the language model's tensors */
+    size_t left_out;                /* tensors of its other parts */
 };
 
 static int compare_names(const void *a, const void *b)
@@ -124,6 +128,26 @@ static cab_status no_weights(const char *directory)
     return cab_fail(CAB_EIO, "%s: neither model.safetensors nor model.safetensors.index.json is there", directory);
 }
 
+/* The language model's tensors under the names that they have where it stands alone. */
+static cab_status open_language_model(cab_checkpoint *ck)
+{
+    size_t kept = 0;
+    CAB_TRY(cab_composite_config(&ck->config));
+    CAB_TRY(CAB_NEW(&ck->renamed, ck->n_tensors, "a model's tensors"));
+    for (size_t i = 0; i < ck->n_tensors; i++) {
+        const char *name = cab_composite_name(ck->tensors[i]->name);
+        if (name == NULL)
+            continue;
+        ck->renamed[kept] = *ck->tensors[i];
+        ck->renamed[kept].name = name;
+        ck->tensors[kept] = &ck->renamed[kept];
+        kept++;
+    }
+    ck->left_out = ck->n_tensors - kept;
+    ck->n_tensors = kept;
+    return CAB_OK;
+}
+
 static cab_status open_weights(cab_checkpoint *ck)
 {
     char single[CAB_PATH_MAX], index[CAB_PATH_MAX];
@@ -135,6 +159,8 @@ static cab_status open_weights(cab_checkpoint *ck)
         CAB_TRY(open_indexed(ck, index));
     else
         return no_weights(ck->directory);
+    if (cab_composite_is(&ck->config))
+        CAB_TRY(open_language_model(ck));
     qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
     return CAB_OK;
 }
@@ -190,6 +216,7 @@ void cab_checkpoint_close(cab_checkpoint *ck)
     }
     cab_free(ck->shards);
     cab_free(ck->tensors);
+    cab_free(ck->renamed);
     cab_gguf_view_close(&ck->view);
     cab_gguf_close(ck->gguf);
     cab_json_close(&ck->config);
@@ -200,6 +227,11 @@ void cab_checkpoint_close(cab_checkpoint *ck)
 const char *cab_checkpoint_directory(const cab_checkpoint *ck)
 {
     return ck->directory;
+}
+
+size_t cab_checkpoint_left_out(const cab_checkpoint *ck)
+{
+    return ck->left_out;
 }
 
 const cab_json *cab_checkpoint_config(const cab_checkpoint *ck)

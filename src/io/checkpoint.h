@@ -1,5 +1,5 @@
 /* checkpoint.h - a model: a directory in Hugging Face layout, config.json and model.safetensors, whole or in shards; or a .gguf file,
- * which looks like such a directory from here on. */
+ * which looks like such a directory from here on. Of a model of several parts (composite.h) it is the language model. */
 #ifndef CAB_IO_CHECKPOINT_H
 #define CAB_IO_CHECKPOINT_H
 
@@ -15,6 +15,8 @@ void cab_checkpoint_close(cab_checkpoint *ck);
 
 const char *cab_checkpoint_directory(const cab_checkpoint *ck);
 const cab_json *cab_checkpoint_config(const cab_checkpoint *ck);
+/* Tensors of other parts than the language model. */
+size_t cab_checkpoint_left_out(const cab_checkpoint *ck);
 
 /* All tensors, sorted by name. */
 size_t cab_checkpoint_count(const cab_checkpoint *ck);

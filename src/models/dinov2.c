@@ -5,7 +5,7 @@
  *   per layer:  x = x + scale1 * out(attention(norm1(x)))     x = x + scale2 * fc2(gelu(fc1(norm2(x))))
  *   logits = classifier(norm(x)[0], mean of norm(x)[patches])
  *
- * The scales are multiplied into the matrices before them. */
+ * The giant's MLP is gated: weights_out(silu(g) * u), (g, u) = weights_in(norm2(x)). The scales are multiplied into the matrices before them. */
 #include "models/architectures.h"
 #include "models/vision.h"
 
@@ -15,7 +15,7 @@ static const cab_setting settings[] = {
     {"apply_layernorm", NULL}, {"drop_path_rate", NULL},        {"layerscale_value", NULL},
     {"mlp_ratio", NULL},       {"num_register_tokens", NULL},   {"out_features", NULL},
     {"out_indices", NULL},     {"reshape_hidden_states", NULL}, {"stage_names", NULL},
-    {"use_mask_token", NULL},  {"use_swiglu_ffn", "false"},     {NULL, NULL}};
+    {"use_mask_token", NULL},  {"use_swiglu_ffn", NULL},        {NULL, NULL}};
 static const cab_setting *const setting_tables[] = {settings, cab_settings_vision, cab_settings_transformers, NULL};
 /* It stands for a patch that is masked in pretraining. */
 static const char *const unread[] = {"*embeddings.mask_token", NULL};
@@ -35,6 +35,8 @@ static const cab_vision_names names = {.patches = "embeddings.patch_embeddings.p
                                        .fc1 = "mlp.fc1",
                                        .fc2 = "mlp.fc2",
                                        .fc2_scale = "layer_scale2.lambda1",
+                                       .gated_in = "mlp.weights_in",
+                                       .gated_out = "mlp.weights_out",
                                        .final_norm = "layernorm"};
 
 static cab_status parse(const cab_json *json, int patch, cab_config *c)
@@ -46,6 +48,11 @@ static cab_status parse(const cab_json *json, int patch, cab_config *c)
         return cab_fail(CAB_ESHAPE, "%s: mlp_ratio %g of hidden_size %d: expected 1 to %d", json->name, ratio,
                         c->d_model, 1 << 18);
     c->d_mlp = (int)(ratio * c->d_model); /* rounds down */
+    CAB_TRY(cab_json_bool_or(json, NULL, "use_swiglu_ffn", false, &c->gated));
+    if (c->gated) { /* as many weights, in multiples of 8 */
+        c->d_mlp = (c->d_mlp * 2 / 3 + 7) / 8 * 8;
+        c->activation = CAB_SILU;
+    }
     c->n_special = 1;
     return CAB_OK;
 }

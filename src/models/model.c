@@ -2,6 +2,7 @@
 #include "models/model.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "data/text_bounds.h"
 #include "data/tokenizer_gguf.h"
@@ -107,6 +108,9 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     CAB_GOTO(configure(arch, source, &model->config));
     if (arch->settings != NULL && !model->config.timm)
         cab_settings_warn(cab_checkpoint_config(source), arch->settings);
+    if (cab_checkpoint_left_out(source) > 0)
+        cab_log_info("%s: the language model of a model of several parts; %zu tensors of the others are left out",
+                     directory, cab_checkpoint_left_out(source));
     model->stated_size = model->config.image_size;
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;

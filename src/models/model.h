@@ -58,6 +58,7 @@ typedef struct cab_config {
     bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */
     int class_at;             /* the first of them, counted in tokens */
     bool qkv_bias;            /* ViT: whether Q, K and V have one */
+    bool gated;               /* image models: whether the MLP is */
     bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */
     bool timm;                /* names of timm, not of transformers */
     int bos_token, eos_token; /* -1: none */

@@ -86,8 +86,10 @@ static cab_status build_block(cab_builder *b, const cab_config *c, const cab_vis
     CAB_TRY(cab_builder_norm(b, &y->norm, D, c->norm_eps, true, names->norm1));
     CAB_TRY(cab_builder_norm(b, &y->mlp_norm, D, c->norm_eps, true, names->norm2));
     CAB_TRY(cab_builder_scaled_dense(b, &a->out, D, D, names->out, names->out_scale));
-    CAB_TRY(cab_builder_dense(b, &y->mlp.up, D, c->d_mlp, true, names->fc1));
-    CAB_TRY(cab_builder_scaled_dense(b, &y->mlp.down, c->d_mlp, D, names->fc2, names->fc2_scale));
+    CAB_TRY(c->gated ? cab_builder_dense(b, &y->mlp.gate_up, D, 2 * (int64_t)c->d_mlp, true, names->gated_in)
+                     : cab_builder_dense(b, &y->mlp.up, D, c->d_mlp, true, names->fc1));
+    CAB_TRY(cab_builder_scaled_dense(b, &y->mlp.down, c->d_mlp, D, c->gated ? names->gated_out : names->fc2,
+                                     names->fc2_scale));
     if (names->qkv != NULL)
         return cab_builder_dense(b, &a->qkv, D, 3 * D, c->qkv_bias, names->qkv);
     CAB_TRY(cab_builder_dense(b, &a->q, D, D, c->qkv_bias, names->q));

@@ -22,6 +22,8 @@ typedef struct cab_vision_names {
     const char *norm1, *norm2, *q, *k, *v, *out, *fc1, *fc2;
     const char *qkv;                   /* where Q, K and V are one matrix */
     const char *out_scale, *fc2_scale; /* LayerScale, a factor for each of the outputs of `out` and fc2 */
+    const char *gated_in,
+        *gated_out; /* in the place of fc1 and fc2 where the MLP is gated: gate and up in one matrix */
     const char *final_norm;
 } cab_vision_names;
 

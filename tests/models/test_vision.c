@@ -255,6 +255,66 @@ static void test_pooled(void **state)
     free(logits);
 }
 
+/* tiny_dinov2() with the giant's MLP, of the same width as the plain one with mlp_ratio 4/3: 16. */
+static tiny tiny_gated(bool gated)
+{
+    tiny t = tiny_dinov2(CAB_F32, 0);
+    tiny_configure(&t, "\"mlp_ratio\": 1.75",
+                   gated ? "\"mlp_ratio\": 2, \"use_swiglu_ffn\": true"
+                         : "\"mlp_ratio\": 1.34, \"hidden_act\": \"silu\"");
+    for (int i = 0; i < t.count; i++) {
+        char *at = strstr(t.tensors[i].name, "mlp.fc");
+        if (at == NULL)
+            continue;
+        const bool in = at[strlen("mlp.fc")] == '1';
+        char ending[16];
+        snprintf(ending, sizeof ending, "%s", at + strlen("mlp.fc1"));
+        t.tensors[i].shape[0] = in ? (gated ? 32 : 16) : 12;
+        t.tensors[i].shape[1] = in ? 12 : 16;
+        if (gated)
+            snprintf(at, CAB_NAME_MAX - (size_t)(at - t.tensors[i].name), "mlp.weights_%s%s", in ? "in" : "out",
+                     ending);
+    }
+    return t;
+}
+
+/* The plain model gets the gate's half of the gated one's parameters; the other half becomes a factor of 1. */
+static void copy_gate(const cab_model *gated, const cab_model *plain, const cab_tensor *from, const cab_tensor *to)
+{
+    float values[32 * 16];
+    const int64_t half = 16 * (from->n_dim == 2 ? 12 : 1);
+    assert_ok(cab_params_read(gated->params, from, values));
+    if (strstr(from->name, "weights_in") != NULL)
+        for (int64_t i = 0; i < half; i++)
+            values[half + i] = from->n_dim == 1;
+    assert_ok(cab_params_write(gated->params, (cab_tensor *)from, values));
+    assert_ok(cab_params_write(plain->params, (cab_tensor *)to, values));
+}
+
+/* The giant's MLP: its first half is what goes through the activation. */
+static void test_gated_mlp(void **state)
+{
+    tiny with = tiny_gated(true), without = tiny_gated(false);
+    cab_model *gated = NULL, *plain = NULL;
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &with, 1), CAB_PRECISION_FP32, &gated));
+    assert_ok(cab_model_load_on(test_device(), tiny_write(state, &without, 1), CAB_PRECISION_FP32, &plain));
+    assert_int_equal(gated->config.d_mlp, 16);
+    float *before = image_logits(gated);
+    for (size_t i = 0; i < cab_params_count(gated->params); i++) {
+        const cab_tensor *from = cab_params_at(gated->params, i), *to = cab_params_at(plain->params, i);
+        if (strstr(from->name, "mlp.weights") != NULL)
+            copy_gate(gated, plain, from, to);
+    }
+    float *a = image_logits(gated), *b = image_logits(plain);
+    assert_true(tiny_distance(a, b, 10) < 1e-6);
+    assert_true(tiny_distance(a, before, 10) > 1e-2);
+    free(before);
+    free(a);
+    free(b);
+    cab_model_free(gated);
+    cab_model_free(plain);
+}
+
 static void test_dinov2_sizes(void **state)
 {
     tiny plain = tiny_dinov2(CAB_F32, 0), registers = tiny_dinov2(CAB_F32, 3);
@@ -455,8 +515,8 @@ static void test_refused_dinov2(void **state)
         cab_status status;
         const char *text;
     } cases[] = {
-        {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1.75, \"use_swiglu_ffn\": true", CAB_EUNSUPPORTED,
-         "\"use_swiglu_ffn\" is true"},
+        {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1.75, \"use_swiglu_ffn\": true", CAB_EFORMAT,
+         "mlp.weights_in.weight\" is missing"},
         {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1e30", CAB_ESHAPE, "mlp_ratio 1e+30"},
         {"\"mlp_ratio\": 1.75", "\"mlp_ratio\": 1.5", CAB_ESHAPE, "expected (18, 12)"},
         {"\"num_register_tokens\": 3", "\"num_register_tokens\": 2", CAB_ESHAPE, "register_tokens\": shape (1, 3, 12)"},
@@ -622,6 +682,7 @@ int main(void)
                                        TEMP_TEST(test_tensors_left_over),
                                        TEMP_TEST(test_layer_scale),
                                        TEMP_TEST(test_pooled),
+                                       TEMP_TEST(test_gated_mlp),
                                        TEMP_TEST(test_dinov2_sizes),
                                        TEMP_TEST(test_refused_dinov2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
