@@ -15,13 +15,14 @@
  *   gradients   a block per chunk of a head: M (without delta) and dG in shared memory, then dx, dC, dB tile by tile, then
  *               ddt
  *
- * Where heads share B and C (G < H), dB and dC of every head go to scratch and are added in the order of the heads. dD,
+ * Where heads share B and C (G < H), dB and dC of every head go to scratch and are added in the order of the heads; on
+ * tensor cores ssd_groups.cu adds them up itself. dD,
  * dA_log and ddt_bias are summed over chunks and sequences in the same way. A decoding step has a warp per four rows of the
  * state; h is read and written once.
  *
  *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   none for the tensor cores
- *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ dB per head ]
- *                     [ dC per head ] */
+ *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ parts of dB ]
+ *                     [ parts of dC ] */
 #include "ops/cuda/ssd.cuh"
 
 enum { SIDE = 64, SLICE = 32, LD = SIDE + 4, THREADS = 256, STEP_ROWS = 4 };
@@ -319,7 +320,7 @@ __device__ __forceinline__ void x_gradient(gradient_tiles &shared, const ssd_cal
 }
 
 template <typename T>
-__device__ __forceinline__ void store_group(rows_of<T> to, float *heads, const ssd_call<T> &c, const chunk_of<T> &k,
+__device__ __forceinline__ void store_group(rows_of<T> to, float *parts, const ssd_call<T> &c, const chunk_of<T> &k,
                                             const sums &acc, int n, bool add, place at)
 {
     for (int i = 0; i < 4; i++)
@@ -327,8 +328,8 @@ __device__ __forceinline__ void store_group(rows_of<T> to, float *heads, const s
             const int row = at.row + i, column = n + at.column + j;
             if (row >= k.n_row || column >= c.N)
                 continue;
-            if (heads)
-                heads[(k.row + row) * c.H * c.N + (int64_t)k.head * c.N + column] = acc.v[i][j];
+            if (parts)
+                parts[(k.row + row) * c.H * c.N + (int64_t)k.head * c.N + column] = acc.v[i][j];
             else if (to.data)
                 put(to.data + (k.row + row) * to.ld + (int64_t)k.group * c.N + column, acc.v[i][j], add);
         }
@@ -347,7 +348,7 @@ __device__ __forceinline__ float group_gradients(gradient_tiles &shared, const s
             multiply_through(acc, k.dy, shared.d.from_start, h, n, c.P, shared.slices, at);
         multiply_square<true>(acc, shared.dG, k.B, n, shared.slices, at);
         row_products(difference, acc, k.C, n, at);
-        store_group(c.dC, c.dC_heads, c, k, acc, n, c.add_C, at);
+        store_group(c.dC, c.dC_parts, c, k, acc, n, c.add_C, at);
         acc = {};
         if (k.chunk + 1 < c.chunks) {
             multiply_through(acc, k.x, shared.d.into, dh, n, c.P, shared.slices, at);
@@ -355,7 +356,7 @@ __device__ __forceinline__ float group_gradients(gradient_tiles &shared, const s
         }
         multiply_square<false>(acc, shared.dG, k.C, n, shared.slices, at);
         row_products(from_B, acc, k.B, n, at);
-        store_group(c.dB, c.dB_heads, c, k, acc, n, c.add_B, at);
+        store_group(c.dB, c.dB_parts, c, k, acc, n, c.add_B, at);
     }
     for (int i = 0; i < 4; i++)
         difference[i] -= from_B[i];
@@ -432,18 +433,18 @@ static __global__ void __launch_bounds__(THREADS) gradients(ssd_call<T> c, const
 
 /* ---- sums over heads and sequences ------------------------------------------------------------------------------------- */
 
-/* to: (rows, G N); from: (rows, H N) */
+/* to: (rows, G N); from: (rows, G, parts, N) */
 template <typename T>
-static __global__ void sum_heads(rows_of<T> to, const float *from, int64_t n_row, int G, int heads, int N, bool add)
+static __global__ void sum_parts(rows_of<T> to, const float *from, int64_t n_row, int G, int parts, int N, bool add)
 {
     const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x, columns = (int64_t)G * N;
     if (i >= n_row * columns)
         return;
     const int64_t row = i / columns, column = i % columns, group = column / N;
-    const float *at = from + (row * G + group) * heads * N + column % N;
+    const float *at = from + (row * G + group) * parts * N + column % N;
     float sum = 0.0f;
-    for (int head = 0; head < heads; head++)
-        sum += at[(int64_t)head * N];
+    for (int part = 0; part < parts; part++)
+        sum += at[(int64_t)part * N];
     put(to.data + row * to.ld + column, sum, add);
 }
 
@@ -509,8 +510,9 @@ static bool on_tensor_cores(const cab_node *node, const cab_ssd_shape *s)
 
 /* Offsets in bytes. */
 struct workspace {
-    size_t states, dstates, dD, dA_log, ddt_bias, dB_heads, dC_heads, total;
+    size_t states, dstates, dD, dA_log, ddt_bias, dB_parts, dC_parts, total;
     int64_t sum_rows; /* of the partial sums dD, dA_log, ddt_bias */
+    int parts;        /* of a group's dB and dC; 1: there is nothing to add up */
 };
 
 static size_t take(size_t *total, size_t bytes)
@@ -520,40 +522,40 @@ static size_t take(size_t *total, size_t bytes)
     return at;
 }
 
-static workspace workspace_of(const cab_node *node, bool backward)
+static workspace workspace_of(const cab_node *node, bool backward, const cab_backend *backend)
 {
     const cab_ssd_shape s = cab_ssd_shape_of(node);
-    const bool tiles = on_tensor_cores(node, &s);
-    const size_t chunks = (size_t)(s.B * s.H) * (size_t)s.chunks, state = (size_t)s.P * (size_t)s.N * sizeof(float);
-    const size_t heads = s.H > s.G ? (size_t)(s.B * s.L) * (size_t)s.H * (size_t)s.N * sizeof(float) : 0;
+    const bool tiles = on_tensor_cores(node, &s), shared = s.H > s.G;
+    const size_t chunks = (size_t)(s.B * s.H) * (size_t)s.chunks;
+    const size_t tile = SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16);
+    const size_t state = tiles ? (backward ? tile : 0) : (size_t)s.P * (size_t)s.N * sizeof(float);
     workspace w = {};
-    w.sum_rows = tiles ? s.B : s.B * s.chunks;
-    if (tiles)
-        w.states = take(&w.total, backward ? chunks * SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16) : 0);
-    else
-        w.states = take(&w.total, chunks * state);
+    w.states = take(&w.total, chunks * state);
     if (!backward)
         return w;
-    w.dstates = take(&w.total, tiles ? 0 : chunks * state);
+    w.sum_rows = tiles && !shared ? s.B : s.B * s.chunks;
+    w.parts = tiles ? ssd_group_slices(s.B * s.chunks * s.G, s.H / s.G, cab_cuda_of((cab_backend *)backend)->multiprocessors)
+                    : s.H / s.G;
+    w.dstates = take(&w.total, tiles && !shared ? 0 : chunks * state);
     const size_t partials = (size_t)w.sum_rows * (size_t)s.H * sizeof(float);
+    const size_t columns = (size_t)s.G * (size_t)w.parts * (size_t)s.N;
+    const size_t parts = w.parts > 1 ? (size_t)(s.B * s.L) * columns * sizeof(float) : 0;
     w.dD = take(&w.total, partials);
     w.dA_log = take(&w.total, node->gin[CAB_SSD_A_LOG] ? partials : 0);
     w.ddt_bias = take(&w.total, node->gin[CAB_SSD_DT_BIAS] ? partials : 0);
-    w.dB_heads = take(&w.total, heads);
-    w.dC_heads = take(&w.total, heads);
+    w.dB_parts = take(&w.total, parts);
+    w.dC_parts = take(&w.total, parts);
     return w;
 }
 
 extern "C" size_t cab_ssd_forward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    (void)backend;
-    return workspace_of(node, false).total;
+    return workspace_of(node, false, backend).total;
 }
 
 extern "C" size_t cab_ssd_backward_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    (void)backend;
-    return workspace_of(node, true).total;
+    return workspace_of(node, true, backend).total;
 }
 
 static bool aligned(const cab_tensor *t)
@@ -608,9 +610,9 @@ static ssd_call<T> gradient_call_of(const cab_node *node, const cab_ssd_shape *s
     c.dD = (float *)(scratch + w.dD);
     c.dA_log = node->gin[CAB_SSD_A_LOG] ? (float *)(scratch + w.dA_log) : NULL;
     c.ddt_bias = node->gin[CAB_SSD_DT_BIAS] ? (float *)(scratch + w.ddt_bias) : NULL;
-    if (s->H > s->G) {
-        c.dB_heads = (float *)(scratch + w.dB_heads);
-        c.dC_heads = (float *)(scratch + w.dC_heads);
+    if (w.parts > 1) {
+        c.dB_parts = (float *)(scratch + w.dB_parts);
+        c.dC_parts = (float *)(scratch + w.dC_parts);
     }
     return c;
 }
@@ -648,11 +650,11 @@ static cab_status finish(const cab_node *node, const ssd_call<T> &c, const works
 {
     const int64_t n_row = c.sequences * c.L, n = n_row * (c.H / c.heads) * c.N;
     const unsigned blocks = (unsigned)ceil_div(n, THREADS);
-    if (c.dB_heads && c.dB.data)
-        sum_heads<<<blocks, THREADS, 0, stream_of(backend)>>>(c.dB, c.dB_heads, n_row, c.H / c.heads, c.heads, c.N,
+    if (c.dB_parts && c.dB.data)
+        sum_parts<<<blocks, THREADS, 0, stream_of(backend)>>>(c.dB, c.dB_parts, n_row, c.H / c.heads, w.parts, c.N,
                                                               c.add_B);
-    if (c.dC_heads && c.dC.data)
-        sum_heads<<<blocks, THREADS, 0, stream_of(backend)>>>(c.dC, c.dC_heads, n_row, c.H / c.heads, c.heads, c.N,
+    if (c.dC_parts && c.dC.data)
+        sum_parts<<<blocks, THREADS, 0, stream_of(backend)>>>(c.dC, c.dC_parts, n_row, c.H / c.heads, w.parts, c.N,
                                                               c.add_C);
     const float *const partials[3] = {c.dD, c.dA_log, c.ddt_bias};
     const int inputs[3] = {CAB_SSD_D, CAB_SSD_A_LOG, CAB_SSD_DT_BIAS};
@@ -692,12 +694,14 @@ extern "C" cab_status cab_ssd_forward_cuda(const cab_node *node, cab_backend *ba
 
 template <typename T> static cab_status backward(const cab_node *node, const cab_ssd_shape *s, cab_backend *backend)
 {
-    const workspace w = workspace_of(node, true);
+    const workspace w = workspace_of(node, true, backend);
     const ssd_call<T> c = gradient_call_of<T>(node, s, w);
     char *scratch = (char *)node->scratch;
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s)) {
-            CAB_TRY(ssd_tiles_backward(c, scratch + w.states, backend));
+            const ssd_group_scratch groups = {scratch + w.states, scratch + w.dstates, w.parts};
+            CAB_TRY(s->H > s->G ? ssd_groups_backward(c, groups, backend)
+                                : ssd_tiles_backward(c, scratch + w.states, backend));
             return finish(node, c, w, backend);
         }
     }

@@ -26,7 +26,7 @@ enum { Q = CAB_SSD_CHUNK };
 template <typename T> struct ssd_call {
     rows_of<const T> x, B, C, dt, dy;
     rows_of<T> y, dx, dB, dC, ddt;  /* NULL: not wanted */
-    float *dB_heads, *dC_heads;     /* (B L, H N), where heads share a group; else NULL */
+    float *dB_parts, *dC_parts; /* (B L, G, parts, N), where heads of a group are summed in parts; else NULL */
     float *dD, *dA_log, *ddt_bias;  /* partial sums, (rows, H) */
     const float *D, *dt_bias, *A_log; /* dt_bias NULL: zero; A_log NULL: discrete */
     const int32_t *starts;          /* (sequences, L), or NULL */
@@ -167,8 +167,17 @@ template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_
     return c.ddt.data || c.dA_log || c.ddt_bias;
 }
 
-/* ssd_tiles.cu. states: (B H chunks) tiles. */
+/* ssd_tiles.cu. states: (B H chunks) tiles. Backward, no two heads share B and C. */
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend);
 cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend);
+
+/* ssd_groups.cu: the backward pass where heads share B and C. */
+typedef struct ssd_group_scratch {
+    void *states, *dstates; /* (B H chunks) tiles each */
+    int slices;             /* of a group's heads; dB_parts and dC_parts of the call are NULL if there is one */
+} ssd_group_scratch;
+/* chunks: of all groups and sequences; heads: of a group. */
+int ssd_group_slices(int64_t chunks, int heads, int multiprocessors);
+cab_status ssd_groups_backward(const ssd_call<bf16> &c, const ssd_group_scratch &scratch, cab_backend *backend);
 
 #endif

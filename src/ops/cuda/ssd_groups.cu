@@ -1,0 +1,613 @@
+/* ssd_groups.cu - the backward pass of the Mamba-2 recurrence where several heads share B and C, on tensor cores: bf16, P up
+ * to 64 and N up to 128, padded as in ssd_tiles.cu.
+ *
+ * Idea: what heads share is computed once. Chunks no longer follow one another, because their states are in memory:
+ *
+ *   1. walk_states   h at the start and dh at the end of every chunk, in bf16: a block per head, sequence and direction
+ *   2. gradients     a block per chunk and group (or a slice of the group's heads) goes through the heads
+ *
+ * Arithmetic, per chunk: that of src/ops/cpu/ssd.c. With G = C B^T, which the heads share, and dG of each head (dG^T in
+ * (j, i), decays and delta in it):
+ *
+ *   dB = (sum of dG over heads)^T C + sum over heads of delta W (x dh)
+ *   dC = (sum of dG over heads)   B + sum over heads of E (dy h)
+ *
+ * in fp32, the sum of dG rounded once. The products of a head are 2 + 3 NT, where ssd_tiles.cu has 3 + 6 NT. Of the sums
+ * that dlog a comes from,
+ *
+ *   C . dC = row sums of dG * G, and E <dy h, C>       B . dB = column sums of dG * G, and delta W <x dh, B>
+ *
+ * row and column sums hold the same fp32 numbers, so that their differences cancel; and <h_end, dh> is exp(S) <h, dh> plus
+ * the sum of the last term.
+ *
+ * Layout of 2: eight warps, 16 tokens each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers;
+ * dx. Warps 4 to 7 have dB and dC in registers. The next head's x, dy, h, dh are copied to shared memory meanwhile.
+ *
+ * Bytes per head and chunk, in tiles of 8 KiB: 2 + 2 NT for the walks, 3 + 2 NT for the gradients. Memory is the limit. */
+#include "ops/cuda/ssd_tiles.cuh"
+
+enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
+
+/* ---- states ------------------------------------------------------------------------------------------------------------ */
+
+template <int NT> struct state_tiles {
+    struct stage {
+        char left[TILE_BYTES], right[NT * TILE_BYTES];
+    } stages[2];
+    ssd_decays decays[2];
+};
+
+/* A walk of a head: h from x and B, from the first chunk on, or dh from dy and C, from the last. */
+struct state_walk {
+    head_of h;
+    bool back;
+    int chunks;
+    uint4 *to; /* the head's states */
+
+    __device__ __forceinline__ int chunk(int step) const
+    {
+        return back ? chunks - 1 - step : step;
+    }
+};
+
+template <int NT>
+__device__ __forceinline__ void load_walk(state_tiles<NT> &shared, const ssd_call<bf16> &c, const state_walk &w, int step)
+{
+    const int chunk = w.chunk(step), n_row = rows_in(c, chunk);
+    const int64_t row = w.h.first + (int64_t)chunk * Q;
+    auto &stage = shared.stages[step & 1];
+    load_tile<THREADS>(stage.left, w.back ? c.dy : c.x, row, n_row, (int64_t)w.h.head * c.P, c.P, c.aligned);
+    load_states<NT, THREADS>(stage.right, w.back ? c.C : c.B, row, n_row, c, w.h);
+    copies_commit();
+}
+
+/* The warp's 16 rows of a state to memory, in bf16, as tiles stand in shared memory. */
+template <int NT> __device__ __forceinline__ void save_state(uint4 *to, const tile_sums (&state)[NT], const place &p)
+{
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int row = 16 * p.warp + p.g + 8 * half;
+#pragma unroll
+            for (int n = 0; n < 8; n += 4) {
+                uint32_t v[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    v[i] = pack(state[t][n + i][2 * half], state[t][n + i][2 * half + 1]);
+                quad_transpose(v, p.q);
+                to[(t * TILE_BYTES + tile_at(row, n + p.q, 0)) / 16] = make_uint4(v[0], v[1], v[2], v[3]);
+            }
+        }
+}
+
+/* states, then dstates: (B H chunks) tiles each. What is zero, h of the first chunk and dh of the last, is not written. */
+template <int NT>
+static __global__ void __launch_bounds__(THREADS, 4) walk_states(ssd_call<bf16> c, uint4 *states, uint4 *dstates)
+{
+    extern __shared__ __align__(128) char memory[];
+    enum { PIECES = NT * TILE_BYTES / 16 };
+    state_tiles<NT> &shared = *(state_tiles<NT> *)memory;
+    const place p = here();
+    const int64_t heads = c.sequences * c.H, index = blockIdx.x % heads;
+    const bool back = blockIdx.x >= heads;
+    const state_walk w = {head_at(c, index), back, c.chunks, (back ? dstates : states) + index * c.chunks * PIECES};
+    const float rate = ssd_rate(c, w.h.head);
+    tile_sums state[NT];
+    ssd_raw raw = {};
+#pragma unroll
+    for (int t = 0; t < NT; t++)
+        clear(state[t]);
+    load_walk(shared, c, w, 0);
+    if (p.warp == 0)
+        ssd_make_decays(&shared.decays[0], read_decays(c, w.h, w.chunk(0), p.lane), rate, !c.A_log, p.lane);
+    for (int step = 0;; step++) {
+        const bool more = step + 2 < c.chunks; /* the last chunk's rows are not needed */
+        const int writer = (step + 1) % WARPS;
+        copies_wait();
+        __syncthreads();
+        if (more)
+            load_walk(shared, c, w, step + 1);
+        if (more && p.warp == writer)
+            raw = read_decays(c, w.h, w.chunk(step + 1), p.lane);
+        if (step > 0)
+            save_state(w.to + (int64_t)w.chunk(step) * PIECES, state, p);
+        if (step + 1 == c.chunks)
+            break;
+        const ssd_decays &d = shared.decays[step & 1];
+        advance(state, shared_address(shared.stages[step & 1].left), shared_address(shared.stages[step & 1].right),
+                back ? d.from_start : d.into, d.from_start[Q - 1], p);
+        if (more && p.warp == writer)
+            ssd_make_decays(&shared.decays[(step + 1) & 1], raw, rate, !c.A_log, p.lane);
+    }
+}
+
+/* ---- gradients --------------------------------------------------------------------------------------------------------- */
+
+/* Shared memory of a block. Of each head, two by turns, and three of the decays, which are read longest. */
+template <int NT> struct group_tiles {
+    char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
+    struct stage {
+        char x[TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES], dstate[NT * TILE_BYTES];
+    } stages[2];
+    ssd_decays decays[3];
+    struct sums {
+        float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
+        float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
+        float through_u[Q];                     /* <du, x> per token */
+        float end[GROUP_WARPS], D[WARPS];       /* <h_end, dh> and <x, dy>, in parts */
+    } sums[2];
+};
+
+/* The block's chunk and heads. */
+struct chunk_of {
+    int64_t row, sequence;  /* of its first token */
+    int chunk, n_row, group, head, end; /* heads head .. end */
+    int64_t part;           /* which partial dB, dC of the group the block gives */
+    bool first, last;
+};
+
+__device__ __forceinline__ chunk_of chunk_here(const ssd_call<bf16> &c, int slices)
+{
+    chunk_of k;
+    const int groups = c.H / c.heads, slice = (int)(blockIdx.x % (unsigned)slices);
+    const int64_t index = blockIdx.x / (unsigned)slices;
+    k.group = (int)(index % groups);
+    k.chunk = (int)(index / groups % c.chunks);
+    k.sequence = index / groups / c.chunks;
+    k.row = k.sequence * c.L + (int64_t)k.chunk * Q;
+    k.n_row = rows_in(c, k.chunk);
+    k.head = k.group * c.heads + c.heads * slice / slices;
+    k.end = k.group * c.heads + c.heads * (slice + 1) / slices;
+    k.part = (int64_t)k.group * slices + slice;
+    k.first = k.chunk == 0;
+    k.last = k.chunk == c.chunks - 1;
+    return k;
+}
+
+__device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_of &k, int head)
+{
+    return {k.sequence * c.L, head, k.group};
+}
+
+template <int NT>
+__device__ __forceinline__ void load_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                          const uint4 *states, const uint4 *dstates, int head)
+{
+    enum { PIECES = NT * TILE_BYTES / 16 };
+    auto &stage = shared.stages[(head - k.head) & 1];
+    const int64_t at = ((k.sequence * c.H + head) * c.chunks + k.chunk) * PIECES;
+    load_tile<GROUP_THREADS>(stage.x, c.x, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
+    load_tile<GROUP_THREADS>(stage.dy, c.dy, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
+#pragma unroll
+    for (int i = threadIdx.x; i < PIECES; i += GROUP_THREADS) {
+        if (!k.first)
+            copy_16(shared_address(stage.state) + i * 16, states + at + i, true);
+        if (!k.last)
+            copy_16(shared_address(stage.dstate) + i * 16, dstates + at + i, true);
+    }
+    copies_commit();
+}
+
+/* What warps 0 to 3 keep: G^T, and the sum of dG^T. */
+struct shared_products {
+    tile_sums G, dG;
+};
+
+/* Sums over the eight lanes g of v[n][e]; lane g gets those of n = g. */
+__device__ __forceinline__ float2 sum_columns(float (&v)[8][2], const place &p)
+{
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2)
+#pragma unroll
+        for (int n = 0; n < half; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const bool upper = p.g & half;
+                const float got = __shfl_xor_sync(0xffffffffu, upper ? v[n][e] : v[n + half][e], 4 * half);
+                v[n][e] = (upper ? v[n + half][e] : v[n][e]) + got;
+            }
+    return make_float2(v[0][0], v[0][1]);
+}
+
+/* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. */
+template <int NT>
+__device__ __forceinline__ void mix_head(typename group_tiles<NT>::sums &sums, const ssd_decays &d, tile_rows &mixed,
+                                         tile_sums &dproduct, shared_products &keep, bool steps, const place &p)
+{
+    const int j = 16 * p.warp + p.g;
+    const float upper = d.s[j], lower = d.s[j + 8], delta = d.delta[j], delta_lower = d.delta[j + 8];
+    float of_rows[8][2] = {}, up = 0.0f, low = 0.0f;
+    tile_sums product;
+#pragma unroll
+    for (int n = 0; n < 8; n++) {
+        if (n < 2 * p.warp) {
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                product[n][e] = 0.0f;
+            continue;
+        }
+        const int i = 8 * n + 2 * p.q;
+        const float2 at = *(const float2 *)(d.s + i);
+        const int2 first = *(const int2 *)(d.first + i);
+        const float decay[4] = {i >= j && first.x <= j ? exp2_fast(at.x - upper) : 0.0f,
+                                i + 1 >= j && first.y <= j ? exp2_fast(at.y - upper) : 0.0f,
+                                i >= j + 8 && first.x <= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
+                                i + 1 >= j + 8 && first.y <= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
+        float z[4];
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float dG = dproduct[n][e] * decay[e] * (e < 2 ? delta : delta_lower);
+            product[n][e] = keep.G[n][e] * decay[e];
+            keep.dG[n][e] += dG;
+            z[e] = dG * keep.G[n][e];
+        }
+        up += z[0] + z[1];
+        low += z[2] + z[3];
+        of_rows[n][0] = z[0] + z[2];
+        of_rows[n][1] = z[1] + z[3];
+    }
+    pack_rows(mixed, product);
+    if (!steps)
+        return;
+    ((float2 *)sums.of_rows[p.warp])[4 * p.g + p.q] = sum_columns(of_rows, p);
+    up = quad_sum(up);
+    low = quad_sum(low);
+    if (p.q == 0) {
+        sums.of_columns[j] = up;
+        sums.of_columns[j + 8] = low;
+    }
+}
+
+/* Tokens as j, by warps 0 to 3: dx of rows 16 r .. of a head, and what it adds to the sum of dG. */
+template <int NT>
+__device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, int head,
+                                           shared_products &keep, bool steps, const place &p)
+{
+    const int turn = (head - k.head) & 1, m = 16 * p.warp;
+    const ssd_decays &d = shared.decays[(head - k.head) % 3];
+    auto &stage = shared.stages[turn];
+    const int64_t column = (int64_t)head * c.P;
+    const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, c.P, m, c.dx.data && c.add_x && c.aligned, p);
+    tile_rows x, mixed;
+    tile_sums sums;
+    load_rows(x, shared_address(stage.x), p.lanes, p.warp);
+    clear(sums);
+    multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
+    mix_head<NT>(shared.sums[turn], d, mixed, sums, keep, steps, p);
+    clear(sums);
+    if (!k.last) {
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+            tile_rows B;
+            load_rows(B, shared_address(shared.B) + t * TILE_BYTES, p.lanes, p.warp);
+            multiply_transposed(sums, B, shared_address(stage.dstate) + t * TILE_BYTES, p.lanes, 0, 4);
+        }
+        scale_rows(sums, d.to_end[m + p.g], d.to_end[m + p.g + 8]);
+    }
+    multiply(sums, mixed, shared_address(stage.dy), p.lanes, p.warp, 4);
+    if (c.A_log) {
+        float up, low;
+        row_products(sums, x, up, low);
+        up = quad_sum(up);
+        low = quad_sum(low);
+        if (p.q == 0) {
+            shared.sums[turn].through_u[m + p.g] = up;
+            shared.sums[turn].through_u[m + p.g + 8] = low;
+        }
+        scale_rows(sums, d.delta[m + p.g], d.delta[m + p.g + 8]);
+    }
+    if (!c.dx.data)
+        return;
+    add_rows(sums, stage.dy, c.D[head], m, p);
+    put_rows(c.dx, k.row, k.n_row, column, c.P, sums, before, m, c.add_x, c.aligned, p);
+}
+
+/* sum += scale (left state), rows m .. of tile t; returns this lane's part of its products with the rows of `with`. */
+__device__ __forceinline__ float2 through_state(tile_sums &sum, const tile_rows &left, uint32_t state, const float *scale,
+                                                uint32_t with, int m, const place &p)
+{
+    tile_sums one;
+    tile_rows rows;
+    float2 products;
+    clear(one);
+    multiply(one, left, state, p.lanes, 0, 4);
+    scale_rows(one, scale[m + p.g], scale[m + p.g + 8]);
+    load_rows(rows, with, p.lanes, m / 16);
+    row_products(one, rows, products.x, products.y);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            sum[n][e] += one[n][e];
+    return products;
+}
+
+__device__ __forceinline__ void store_products(float *to, float2 products, int m, const place &p)
+{
+    products.x = quad_sum(products.x);
+    products.y = quad_sum(products.y);
+    if (p.q == 0) {
+        to[m + p.g] = products.x;
+        to[m + p.g + 8] = products.y;
+    }
+}
+
+/* By warps 4 to 7: what a head adds to dB and dC of rows 16 r .. through its states; <x, dy>. Returns this lane's part of
+ * the sum of delta W <x dh, B>. */
+template <int NT>
+__device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const chunk_of &k, int head,
+                                                 tile_sums (&dB)[NT], tile_sums (&dC)[NT], const place &p)
+{
+    const int turn = (head - k.head) & 1, m = 16 * p.warp;
+    const ssd_decays &d = shared.decays[(head - k.head) % 3];
+    auto &stage = shared.stages[turn];
+    auto &sums = shared.sums[turn];
+    float2 from_B = make_float2(0.0f, 0.0f), from_C = make_float2(0.0f, 0.0f);
+    tile_rows x, dy;
+    load_rows(x, shared_address(stage.x), p.lanes, p.warp);
+    load_rows(dy, shared_address(stage.dy), p.lanes, p.warp);
+    float product = 0.0f;
+#pragma unroll
+    for (int e = 0; e < 16; e++)
+        product += low_half(x[e / 4][e % 4]) * low_half(dy[e / 4][e % 4]) +
+                   high_half(x[e / 4][e % 4]) * high_half(dy[e / 4][e % 4]);
+    product = warp_sum(product);
+    if (p.lane == 0)
+        sums.D[p.warp] = product;
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        if (!k.last) {
+            const float2 part = through_state(dB[t], x, shared_address(stage.dstate) + t * TILE_BYTES, d.into,
+                                              shared_address(shared.B) + t * TILE_BYTES, m, p);
+            from_B = make_float2(from_B.x + part.x, from_B.y + part.y);
+        }
+        if (!k.first) {
+            const float2 part = through_state(dC[t], dy, shared_address(stage.state) + t * TILE_BYTES, d.from_start,
+                                              shared_address(shared.C) + t * TILE_BYTES, m, p);
+            from_C = make_float2(from_C.x + part.x, from_C.y + part.y);
+        }
+    }
+    store_products(sums.from_B, from_B, m, p);
+    store_products(sums.from_C, from_C, m, p);
+    return from_B.x + from_B.y;
+}
+
+/* This thread's part of <h, dh>. */
+template <int NT>
+__device__ __forceinline__ float state_product(const typename group_tiles<NT>::stage &stage)
+{
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = threadIdx.x; i < NT * TILE_BYTES / 16; i += GROUP_THREADS) {
+        const uint4 h = ((const uint4 *)stage.state)[i], dh = ((const uint4 *)stage.dstate)[i];
+        const uint32_t left[4] = {h.x, h.y, h.z, h.w}, right[4] = {dh.x, dh.y, dh.z, dh.w};
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            sum += low_half(left[e]) * low_half(right[e]) + high_half(left[e]) * high_half(right[e]);
+    }
+    return sum;
+}
+
+/* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp. */
+template <int NT>
+__device__ __forceinline__ void finish_head(const group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                            int head, bool steps, int lane)
+{
+    const auto &sums = shared.sums[(head - k.head) & 1];
+    const int64_t at = (k.sequence * c.chunks + k.chunk) * c.H + head;
+    if (lane == 0)
+        c.dD[at] = sums.D[0] + sums.D[1] + sums.D[2] + sums.D[3];
+    if (!steps)
+        return;
+    float difference[2], end = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int t = 2 * lane + i;
+        difference[i] = sums.from_C[t] - sums.from_B[t] - sums.of_columns[t];
+#pragma unroll
+        for (int w = 0; w < WARPS; w++)
+            difference[i] += sums.of_rows[w][t];
+    }
+#pragma unroll
+    for (int w = 0; w < GROUP_WARPS; w++)
+        end += sums.end[w];
+    const ssd_step_sums of_steps =
+        ssd_write_decays(c, k.row, k.n_row, head, make_float2(difference[0], difference[1]),
+                         ((const float2 *)sums.through_u)[lane], end, &shared.decays[(head - k.head) % 3], lane);
+    if (lane == 0 && c.dA_log)
+        c.dA_log[at] = of_steps.dA_log;
+    if (lane == 0 && c.ddt_bias)
+        c.ddt_bias[at] = of_steps.ddt_bias;
+}
+
+/* Rows 16 r .. of dB or dC, tile t: to the gradient, or as the block's part of it. */
+__device__ __forceinline__ void store_group(rows_of<bf16> to, float *parts, const ssd_call<bf16> &c, const chunk_of &k,
+                                            int slices, tile_sums &sums, int t, bool add, const place &p)
+{
+    const int m = 16 * p.warp, column = t * TILE_SIDE, width = c.N - column;
+    const int64_t parts_ld = (int64_t)(c.H / c.heads) * slices * c.N;
+    if (!to.data)
+        return;
+    if (parts) {
+        store_sums(parts + k.row * parts_ld + k.part * c.N + column, parts_ld, k.n_row, width, c.N % 2 == 0, sums, m, p);
+        return;
+    }
+    const int64_t at = (int64_t)k.group * c.N + column;
+    const row_pieces before = fetch_rows(to, k.row, k.n_row, at, width, m, add && c.aligned, p);
+    put_rows(to, k.row, k.n_row, at, width, sums, before, m, add, c.aligned, p);
+}
+
+/* By warps 4 to 7: the products of the heads' sum of dG, (j, i) in a tile, then dB and dC leave. */
+template <int NT>
+__device__ __forceinline__ void finish_group(const group_tiles<NT> &shared, const char *dG, const ssd_call<bf16> &c,
+                                             const chunk_of &k, int slices, tile_sums (&dB)[NT], tile_sums (&dC)[NT],
+                                             const place &p)
+{
+    uint32_t a[4];
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        if (step >= p.warp) {
+            load_left(a, shared_address(dG), p.lanes, p.warp, step);
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+                multiply_step<false>(dB[t], a, shared_address(shared.C) + t * TILE_BYTES, p.lanes, step, 0, 4);
+        }
+        if (step <= p.warp) {
+            load_left_transposed(a, shared_address(dG), p.lanes, p.warp, step);
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+                multiply_step<false>(dC[t], a, shared_address(shared.B) + t * TILE_BYTES, p.lanes, step, 0, 4);
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        store_group(c.dB, c.dB_parts, c, k, slices, dB[t], t, c.add_B, p);
+        store_group(c.dC, c.dC_parts, c, k, slices, dC[t], t, c.add_C, p);
+    }
+}
+
+/* Between heads: waits for a head's rows, asks for the next's, and finishes the one before. Returns what the decays of the
+ * next come from. */
+template <int NT>
+__device__ __forceinline__ ssd_raw next_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                             const uint4 *states, const uint4 *dstates, int head, bool steps, int warp,
+                                             int lane)
+{
+    ssd_raw raw = {};
+    copies_wait();
+    __syncthreads();
+    if (head + 1 < k.end)
+        load_head(shared, c, k, states, dstates, head + 1);
+    if (head + 1 < k.end && warp == head % GROUP_WARPS)
+        raw = read_decays(c, head_in(c, k, head + 1), k.chunk, lane);
+    if (head > k.head && warp == (head + GROUP_WARPS / 2) % GROUP_WARPS)
+        finish_head(shared, c, k, head - 1, steps, lane);
+    return raw;
+}
+
+/* After a head: its part of <h_end, dh> from the warp, and the decays of the next. */
+template <int NT>
+__device__ __forceinline__ void leave_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, int head,
+                                           float through_dh, const ssd_raw &next, bool steps, int warp, int lane)
+{
+    const int turn = (head - k.head) & 1;
+    if (steps) {
+        float end = through_dh;
+        if (!k.first && !k.last)
+            end += shared.decays[(head - k.head) % 3].from_start[Q - 1] * state_product<NT>(shared.stages[turn]);
+        end = warp_sum(end);
+        if (lane == 0)
+            shared.sums[turn].end[warp] = end;
+    }
+    if (head + 1 < k.end && warp == head % GROUP_WARPS)
+        ssd_make_decays(&shared.decays[(head + 1 - k.head) % 3], next, ssd_rate(c, head + 1), !c.A_log, lane);
+}
+
+/* Warps 0 to 3; leave the sum of dG in `tile`. */
+template <int NT>
+__device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, const ssd_call<bf16> &c, const chunk_of &k,
+                                          const uint4 *states, const uint4 *dstates, bool steps, const place &p)
+{
+    shared_products keep;
+    clear(keep.G);
+    clear(keep.dG);
+    for (int head = k.head; head < k.end; head++) {
+        const ssd_raw next = next_head(shared, c, k, states, dstates, head, steps, p.warp, p.lane);
+        if (head == k.head)
+#pragma unroll
+            for (int t = 0; t < NT; t++) {
+                tile_rows B;
+                load_rows(B, shared_address(shared.B) + t * TILE_BYTES, p.lanes, p.warp);
+                multiply_transposed(keep.G, B, shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp, 4);
+            }
+        x_gradient(shared, c, k, head, keep, steps, p);
+        leave_head(shared, c, k, head, 0.0f, next, steps, p.warp, p.lane);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            *(uint32_t *)(tile + tile_at(16 * p.warp + p.g + 8 * half, n, p.q)) =
+                pack(keep.dG[n][2 * half], keep.dG[n][2 * half + 1]);
+    __syncthreads();
+    if (p.warp == 0)
+        finish_head(shared, c, k, k.end - 1, steps, p.lane);
+}
+
+/* Warps 4 to 7. */
+template <int NT>
+__device__ __forceinline__ void walk_states_of(group_tiles<NT> &shared, const char *tile, const ssd_call<bf16> &c,
+                                               const chunk_of &k, const uint4 *states, const uint4 *dstates, bool steps,
+                                               int slices, const place &p)
+{
+    tile_sums dB[NT], dC[NT];
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        clear(dB[t]);
+        clear(dC[t]);
+    }
+    for (int head = k.head; head < k.end; head++) {
+        const int warp = WARPS + p.warp;
+        const ssd_raw next = next_head(shared, c, k, states, dstates, head, steps, warp, p.lane);
+        const float end = state_gradients(shared, k, head, dB, dC, p);
+        leave_head(shared, c, k, head, end, next, steps, warp, p.lane);
+    }
+    __syncthreads();
+    __syncthreads();
+    finish_group(shared, tile, c, k, slices, dB, dC, p);
+}
+
+template <int NT>
+static __global__ void __launch_bounds__(GROUP_THREADS, 1)
+    group_gradients(ssd_call<bf16> c, const uint4 *states, const uint4 *dstates, int slices)
+{
+    extern __shared__ __align__(128) char memory[];
+    group_tiles<NT> &shared = *(group_tiles<NT> *)memory;
+    char *const tile = shared.stages[0].x; /* free when the last head is done */
+    place p = here();
+    const bool as_j = p.warp < WARPS, steps = ssd_wants_steps(c);
+    const chunk_of k = chunk_here(c, slices);
+    const head_of h = head_in(c, k, k.head);
+    if (p.warp == 0)
+        ssd_make_decays(&shared.decays[0], read_decays(c, h, k.chunk, p.lane), ssd_rate(c, k.head), !c.A_log, p.lane);
+    p.warp %= WARPS; /* which rows it has */
+    load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
+    load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
+    load_head(shared, c, k, states, dstates, k.head);
+    if (as_j)
+        walk_as_j(shared, tile, c, k, states, dstates, steps, p);
+    else
+        walk_states_of(shared, tile, c, k, states, dstates, steps, slices, p);
+}
+
+/* ---- launches ---------------------------------------------------------------------------------------------------------- */
+
+template <int NT>
+static cab_status backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    const size_t bytes = sizeof(state_tiles<NT>), gradient_bytes = sizeof(group_tiles<NT>);
+    uint4 *states = (uint4 *)w.states, *dstates = (uint4 *)w.dstates;
+    if (c.chunks > 1) {
+        CAB_TRY(cab_cuda_shared((const void *)walk_states<NT>, bytes, "ssd states"));
+        walk_states<NT><<<(unsigned)(2 * c.sequences * c.H), THREADS, bytes, stream_of(backend)>>>(c, states, dstates);
+        CAB_TRY(cab_cuda_launched("ssd states"));
+    }
+    CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, gradient_bytes, "ssd backward"));
+    const int64_t blocks = c.sequences * c.chunks * (c.H / c.heads) * w.slices;
+    group_gradients<NT><<<(unsigned)blocks, GROUP_THREADS, gradient_bytes, stream_of(backend)>>>(c, states, dstates, w.slices);
+    return cab_cuda_launched("ssd backward");
+}
+
+/* As few as fill the GPU: each has the products of all heads to do again, and its own part of dB and dC. */
+int ssd_group_slices(int64_t chunks, int heads, int multiprocessors)
+{
+    const int64_t wanted = ceil_div(multiprocessors, chunks);
+    return wanted < heads ? (int)wanted : heads;
+}
+
+cab_status ssd_groups_backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    return c.N <= TILE_SIDE ? backward<1>(c, w, backend) : backward<2>(c, w, backend);
+}
