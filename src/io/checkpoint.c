@@ -290,18 +290,31 @@ cab_status cab_checkpoint_need(const cab_checkpoint *ck, const char *name, int n
     return CAB_OK;
 }
 
-/* values: as the file has them, then as transformers does. */
-static cab_status change_back(const cab_gguf_change *change, int n_dim, const int64_t *shape, float *values)
+/* Element `first` of the tensor and those behind it: as the file has them, then as transformers does. */
+static cab_status change_values(const cab_safetensors_entry *entry, const cab_gguf_change *change, int64_t first,
+                                int64_t count, float *values)
+{
+    for (int64_t i = 0; change->added != 0 && i < count; i++)
+        values[i] += change->added;
+    for (int64_t i = 0; change->decay && i < count; i++) {
+        if (!(values[i] < 0))
+            return cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\": element %lld is %g, expected a number below 0",
+                            entry->file, entry->name, (long long)(first + i), (double)values[i]);
+        values[i] = logf(-values[i]);
+    }
+    return CAB_OK;
+}
+
+/* Rows as the file has them into the order of transformers. */
+static cab_status order_back(const cab_gguf_change *change, int n_dim, const int64_t *shape, float *values)
 {
     int64_t columns = 1;
     for (int i = 1; i < n_dim; i++)
         columns *= shape[i];
     const int64_t rows = n_dim > 0 ? shape[0] : 1;
-    for (int64_t i = 0; change->added != 0 && i < rows * columns; i++)
-        values[i] += change->added;
+    float *stored = NULL;
     if (change->heads == 0)
         return CAB_OK;
-    float *stored = NULL;
     CAB_TRY(CAB_NEW(&stored, (size_t)(rows * columns), "a tensor's rows"));
     memcpy(stored, values, (size_t)(rows * columns) * sizeof *values);
     for (int64_t row = 0; row < rows; row++)
@@ -311,20 +324,48 @@ static cab_status change_back(const cab_gguf_change *change, int n_dim, const in
     return CAB_OK;
 }
 
+static size_t index_of(const cab_checkpoint *ck, const cab_safetensors_entry *entry)
+{
+    return (size_t)(entry - ck->view.entries);
+}
+
 /* Whether the tensor is in the file as transformers has it. */
 static bool unchanged(const cab_checkpoint *ck, const cab_safetensors_entry *entry)
 {
-    const cab_gguf_change *change = ck->gguf == NULL ? NULL : &ck->view.changes[entry - ck->view.entries];
-    return change == NULL || (change->heads == 0 && change->added == 0);
+    if (ck->gguf == NULL)
+        return true;
+    const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
+    return change->heads == 0 && change->added == 0 && !change->decay && ck->view.rests[index_of(ck, entry)] == NULL;
+}
+
+/* All elements, the second half of the rows out of another tensor where there is one. */
+static cab_status read_halves(const cab_checkpoint *ck, const cab_safetensors_entry *entry, int n_dim,
+                              const int64_t *shape, float *out)
+{
+    const cab_safetensors_entry *rest = ck->gguf == NULL ? NULL : ck->view.rests[index_of(ck, entry)];
+    if (rest == NULL)
+        return cab_safetensors_entry_read_f32(entry, n_dim, shape, out);
+    CAB_TRY(cab_safetensors_entry_check_shape(entry, n_dim, shape));
+    cab_safetensors_entry first = *entry;
+    first.shape[0] = rest->shape[0];
+    CAB_TRY(cab_safetensors_entry_read_f32(&first, first.n_dim, first.shape, out));
+    return cab_safetensors_entry_read_f32(rest, rest->n_dim, rest->shape, out + rest->shape[0] * rest->shape[1]);
 }
 
 cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                    float *out)
 {
     const cab_safetensors_entry *entry = NULL;
+    int64_t count = 1;
     CAB_TRY(require(ck, name, &entry));
-    CAB_TRY(cab_safetensors_entry_read_f32(entry, n_dim, shape, out));
-    return ck->gguf == NULL ? CAB_OK : change_back(&ck->view.changes[entry - ck->view.entries], n_dim, shape, out);
+    CAB_TRY(read_halves(ck, entry, n_dim, shape, out));
+    if (unchanged(ck, entry))
+        return CAB_OK;
+    const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
+    for (int i = 0; i < n_dim; i++)
+        count *= shape[i];
+    CAB_TRY(change_values(entry, change, 0, count, out));
+    return order_back(change, n_dim, shape, out);
 }
 
 static cab_status read_elements(const cab_safetensors_entry *entry, int64_t first, int64_t count, float *out)
@@ -354,16 +395,17 @@ cab_status cab_checkpoint_read_part(const cab_checkpoint *ck, const cab_safetens
     int64_t columns = 1;
     if (unchanged(ck, entry))
         return read_elements(entry, first, count, out);
-    const cab_gguf_change *change = &ck->view.changes[entry - ck->view.entries];
+    const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
+    const cab_safetensors_entry *rest = ck->view.rests[index_of(ck, entry)];
+    const int64_t half = rest != NULL ? rest->shape[0] : entry->shape[0];
     for (int i = 1; i < entry->n_dim; i++)
         columns *= entry->shape[i];
     for (int64_t done = 0; done < count; done += columns) {
         const int64_t row = cab_gguf_row(change, entry->shape[0], (first + done) / columns);
-        CAB_TRY(read_elements(entry, row * columns, columns, out + done));
+        CAB_TRY(row < half ? read_elements(entry, row * columns, columns, out + done)
+                           : read_elements(rest, (row - half) * columns, columns, out + done));
     }
-    for (int64_t i = 0; change->added != 0 && i < count; i++)
-        out[i] += change->added;
-    return CAB_OK;
+    return change_values(entry, change, first, count, out);
 }
 
 cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,

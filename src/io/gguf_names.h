@@ -26,6 +26,15 @@ typedef struct cab_gguf_name {
     cab_gguf_form form;
 } cab_gguf_name;
 
+/* Keys of config.json for the sizes of a state-space mixer; NULL: not said there. */
+typedef struct cab_gguf_mixer {
+    const char *conv, *state, *rank, *groups; /* of the same number in the file; rank: heads of Mamba-2, R of Mamba */
+    const char *inner, *expand, *head;        /* the inner width, that over hidden_size, that over heads */
+    const char *conv_bias, *norm;             /* whether the file has such tensors */
+    const char *eps;                          /* in the place of rms_norm_eps */
+    bool attends;                             /* there may be attention beside such mixers */
+} cab_gguf_mixer;
+
 /* One architecture of llama.cpp. */
 typedef struct cab_gguf_family {
     const char *name, *model_type;
@@ -34,6 +43,7 @@ typedef struct cab_gguf_family {
     bool norms_plus_one;        /* norms' weights are stored as 1 + w */
     int wide_layers; /* a model of so many layers scales attention by hidden_size / heads, not by the head's width */
     const char *constants; /* more of config.json, as JSON; NULL: files of it are written, not read */
+    const cab_gguf_mixer *mixer;
 } cab_gguf_family;
 
 /* Ends with a name of NULL. Where two have one name, files are read by the first. */
@@ -49,9 +59,10 @@ typedef struct cab_gguf_change {
     int heads; /* rows come head by head, and within each, row i of the first half of transformers' is row 2 i, of the second 2 i + 1; 0:
                     as they are */
     float added; /* to every element */
+    bool decay;  /* elements are -exp() of transformers' */
 } cab_gguf_change;
 
-/* Of the file's tensor of that name. */
+/* Of the file's tensor of that name; `decay` is for the caller. */
 cab_gguf_change cab_gguf_change_of(const cab_gguf_family *family, const char *name, int heads, int kv_heads);
 
 /* Row of the file that is row `row` of transformers' tensor, of `rows`. */

@@ -2,6 +2,7 @@
 #include "io/gguf_view.h"
 
 #include "base/memory.h"
+#include "io/gguf_mixer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -88,6 +89,8 @@ static cab_status copy_keys(const cab_json *metadata, const cab_gguf_family *f, 
         if (strncmp(key, f->name, n) != 0 || key[n] != '.')
             continue;
         const key_pair *pair = find_key(key + n + 1);
+        if (pair == NULL && f->mixer != NULL && cab_gguf_mixer_knows(key + n + 1))
+            continue;
         if (pair == NULL)
             return cab_fail(CAB_EUNSUPPORTED, "%s: the key \"%s\" is not known, and may change what the model computes",
                             metadata->name, key);
@@ -209,6 +212,8 @@ static cab_status add_heads(const cab_json *metadata, const cab_gguf_family *f, 
     CAB_TRY(int_of(metadata, f, "embedding_length", 0, &width));
     CAB_TRY(int_of(metadata, f, "block_count", 0, &layers));
     CAB_TRY(int_of(metadata, f, "attention.head_count", 0, &heads));
+    if (f->mixer != NULL && !f->mixer->attends)
+        return CAB_OK;
     if (width < 1 || heads < 1)
         return cab_fail(CAB_EFORMAT, "%s: \"%s.embedding_length\" or \"%s.attention.head_count\" is missing",
                         metadata->name, f->name, f->name);
@@ -222,6 +227,8 @@ static cab_status add_heads(const cab_json *metadata, const cab_gguf_family *f, 
     json_object_object_add(config, "head_dim", json_object_new_int64(key));
     if (rotated != key)
         json_object_object_add(config, "partial_rotary_factor", json_object_new_double((double)rotated / (double)key));
+    if (strncmp(f->model_type, "granite", 7) == 0 && !json_object_object_get_ex(config, "attention_multiplier", NULL))
+        json_object_object_add(config, "attention_multiplier", json_object_new_double(1 / sqrt((double)key)));
     if (f->wide_layers > 0)
         json_object_object_add(config, "query_pre_attn_scalar",
                                json_object_new_int64(layers == f->wide_layers ? width / heads : key));
@@ -283,16 +290,18 @@ static cab_status make_config(const cab_gguf *gguf, const cab_gguf_family *f, ca
     add_token(metadata, "tokenizer.ggml.bos_token_id", "bos_token_id", config->root);
     add_token(metadata, "tokenizer.ggml.eos_token_id", "eos_token_id", config->root);
     add_token(metadata, "tokenizer.ggml.padding_token_id", "pad_token_id", config->root);
-    return add_from_tensors(gguf, config->root);
+    CAB_TRY(add_from_tensors(gguf, config->root));
+    return f->mixer != NULL ? cab_gguf_mixer_config(gguf, f, config->root) : CAB_OK;
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------------------ */
 
-static bool translate(const cab_gguf_name *names, const char *name, char out[CAB_GGUF_NAME_MAX])
+/* The row that a tensor's name is in, or NULL. */
+static const cab_gguf_name *translate(const cab_gguf_name *names, const char *name, char out[CAB_GGUF_NAME_MAX])
 {
     while (names->gguf != NULL && !cab_gguf_to_transformers(names, name, out))
         names++;
-    return names->gguf != NULL;
+    return names->gguf != NULL ? names : NULL;
 }
 
 static bool is_factors(const char *name)
@@ -311,32 +320,120 @@ static cab_status check_heads(const cab_safetensors_entry *e, const cab_gguf_cha
     return CAB_OK;
 }
 
+static cab_status misshapen(const cab_safetensors_entry *e, const char *expected)
+{
+    return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" has %d dimensions, expected %s", e->file, e->name, e->n_dim,
+                    expected);
+}
+
+/* Gives an entry transformers' shape. Halves of a tensor are one entry: the second is noted beside the first. */
+static cab_status reshape(const cab_gguf *gguf, const cab_gguf_name *row, cab_gguf_view *view, size_t i)
+{
+    cab_safetensors_entry *e = &view->entries[i];
+    char name[CAB_GGUF_NAME_MAX];
+    view->changes[i].decay = row->form == CAB_GGUF_DECAY || row->form == CAB_GGUF_DECAY_HEAD;
+    switch (row->form) {
+    case CAB_GGUF_FILTER:
+        if (strcmp(e->name + strlen(e->name) - 5, ".bias") == 0)
+            return CAB_OK;
+        if (e->n_dim != 2)
+            return misshapen(e, "2");
+        e->n_dim = 3;
+        e->shape[2] = e->shape[1];
+        e->shape[1] = 1;
+        return CAB_OK;
+    case CAB_GGUF_GROUPS:
+    case CAB_GGUF_COLUMN:
+    case CAB_GGUF_DECAY_HEAD:
+        if (e->n_dim != 2)
+            return misshapen(e, "2");
+        e->n_dim = 1;
+        e->shape[0] *= e->shape[1];
+        return CAB_OK;
+    case CAB_GGUF_FIRST_HALF:
+        if (e->n_dim != 2 || !cab_gguf_from_transformers(row + 1, view->names[i], name))
+            return misshapen(e, "2");
+        view->rests[i] = cab_gguf_find(gguf, name);
+        if (view->rests[i] == NULL || view->rests[i]->n_dim != 2 || view->rests[i]->shape[0] != e->shape[0] ||
+            view->rests[i]->shape[1] != e->shape[1])
+            return cab_fail(CAB_ESHAPE, "%s: tensor \"%s\" is missing or has not the shape of \"%s\"", e->file, name,
+                            e->name);
+        e->shape[0] *= 2;
+        return CAB_OK;
+    default:
+        return CAB_OK;
+    }
+}
+
+static cab_status add_tensor(const cab_gguf *gguf, const cab_gguf_family *f, const cab_safetensors_entry *e,
+                             const int heads[2], cab_gguf_view *view)
+{
+    const size_t i = view->count;
+    char name[CAB_GGUF_NAME_MAX];
+    const cab_gguf_name *row = translate(f->names, e->name, name);
+    if (row == NULL)
+        row = translate(cab_gguf_common_names, e->name, name);
+    if (row == NULL)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" has no place in a model of architecture \"%s\"", e->file,
+                        e->name, f->name);
+    if (row->form == CAB_GGUF_SECOND_HALF)
+        return CAB_OK;
+    CAB_TRY(cab_strdup(&view->names[i], name));
+    view->count++;
+    view->entries[i] = *e;
+    view->changes[i] = cab_gguf_change_of(f, e->name, heads[0], heads[1]);
+    CAB_TRY(check_heads(e, &view->changes[i]));
+    CAB_TRY(reshape(gguf, row, view, i));
+    view->entries[i].name = view->names[i];
+    return CAB_OK;
+}
+
+/* llama.cpp's Falcon-H1 adds biases to q, k and v, and none to what attention gives; transformers' adds all four. */
+static cab_status add_zero_biases(const cab_gguf *gguf, const cab_gguf_family *f, int64_t layers, cab_gguf_view *view)
+{
+    const int64_t width = cab_gguf_find(gguf, "token_embd.weight")->shape[1];
+    char name[CAB_GGUF_NAME_MAX];
+    if (strcmp(f->name, "falcon-h1") != 0 || cab_gguf_find(gguf, "blk.0.attn_q.bias") == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&view->zeros, (size_t)width, "a bias"));
+    for (int64_t l = 0; l < layers; l++) {
+        const size_t i = view->count;
+        snprintf(name, sizeof name, "blk.%d.attn_output.bias", (int)l);
+        if (cab_gguf_find(gguf, name) != NULL)
+            continue;
+        snprintf(name, sizeof name, "model.layers.%d.self_attn.o_proj.bias", (int)l);
+        CAB_TRY(cab_strdup(&view->names[i], name));
+        view->count++;
+        view->entries[i] = (cab_safetensors_entry){.file = cab_gguf_metadata(gguf)->name,
+                                                   .name = view->names[i],
+                                                   .dtype = CAB_F32,
+                                                   .dtype_name = "F32",
+                                                   .n_dim = 1,
+                                                   .shape = {width},
+                                                   .data = view->zeros,
+                                                   .bytes = (size_t)width * sizeof(float)};
+    }
+    return CAB_OK;
+}
+
 static cab_status add_tensors(const cab_gguf *gguf, const cab_gguf_family *f, cab_gguf_view *view)
 {
     const cab_json *metadata = cab_gguf_metadata(gguf);
-    const size_t count = cab_gguf_count(gguf);
-    int64_t heads = 0, kv_heads = 0;
+    const int64_t count = (int64_t)cab_gguf_count(gguf);
+    int64_t heads = 0, kv_heads = 0, layers = 0;
     CAB_TRY(int_of(metadata, f, "attention.head_count", 0, &heads));
-    CAB_TRY(int_of(metadata, f, "attention.head_count_kv", heads, &kv_heads));
-    CAB_TRY(CAB_NEW(&view->entries, count, "a model's tensors"));
-    CAB_TRY(CAB_NEW(&view->changes, count, "a model's tensors"));
-    CAB_TRY(CAB_NEW(&view->names, count, "a model's tensors"));
-    for (size_t i = 0; i < count; i++) {
-        const cab_safetensors_entry *e = cab_gguf_at(gguf, i);
-        char name[CAB_GGUF_NAME_MAX];
-        if (is_factors(e->name))
-            continue;
-        if (!translate(f->names, e->name, name) && !translate(cab_gguf_common_names, e->name, name))
-            return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" has no place in a model of architecture \"%s\"",
-                            e->file, e->name, f->name);
-        cab_safetensors_entry *entry = &view->entries[view->count];
-        view->changes[view->count] = cab_gguf_change_of(f, e->name, (int)heads, (int)kv_heads);
-        CAB_TRY(check_heads(e, &view->changes[view->count]));
-        *entry = *e;
-        CAB_TRY(cab_strdup(&view->names[view->count], name));
-        entry->name = view->names[view->count++];
-    }
-    return CAB_OK;
+    CAB_TRY(cab_gguf_kv_heads(metadata, f, heads, &kv_heads));
+    CAB_TRY(int_of(metadata, f, "block_count", 0, &layers));
+    layers = layers < count ? layers : count; /* each has a tensor */
+    const size_t most = (size_t)(count + layers);
+    CAB_TRY(CAB_NEW(&view->entries, most, "a model's tensors"));
+    CAB_TRY(CAB_NEW(&view->changes, most, "a model's tensors"));
+    CAB_TRY(CAB_NEW(&view->rests, most, "a model's tensors"));
+    CAB_TRY(CAB_NEW(&view->names, most, "a model's tensors"));
+    for (int64_t i = 0; i < count; i++)
+        if (!is_factors(cab_gguf_at(gguf, (size_t)i)->name))
+            CAB_TRY(add_tensor(gguf, f, cab_gguf_at(gguf, (size_t)i), (int[]){(int)heads, (int)kv_heads}, view));
+    return add_zero_biases(gguf, f, layers, view);
 }
 
 cab_status cab_gguf_view_open(const cab_gguf *gguf, cab_gguf_view *view)
@@ -360,6 +457,8 @@ void cab_gguf_view_close(cab_gguf_view *view)
     cab_free(view->names);
     cab_free(view->entries);
     cab_free(view->changes);
+    cab_free(view->rests);
+    cab_free(view->zeros);
     cab_json_close(&view->config);
     *view = (cab_gguf_view){0};
 }

@@ -13,6 +13,9 @@ typedef struct cab_gguf_view {
     cab_json config;
     cab_safetensors_entry *entries;
     cab_gguf_change *changes; /* by entry */
+    const cab_safetensors_entry *
+        *rests;   /* by entry: the file's tensor with the second half of its rows; NULL: it has all */
+    float *zeros; /* of entries that the file leaves out */
     size_t count;
     char **names; /* owned; entries point to them */
 } cab_gguf_view;

@@ -72,6 +72,18 @@ static cab_status parse_multipliers(const cab_json *json, cab_config *c)
     return CAB_OK;
 }
 
+/* mamba_d_ssm has a default; null leaves the inner width to mamba_expand. */
+static cab_status parse_mixer(const cab_json *json, cab_config *c)
+{
+    const int fallback = json_object_object_get_ex(json->root, "mamba_d_ssm", NULL) ? 0 : 1024;
+    int64_t inner;
+    CAB_TRY(cab_json_int_or(json, NULL, "mamba_d_ssm", 1, 1 << 18, fallback, &inner));
+    CAB_TRY(cab_json_bool_or(json, NULL, "projectors_bias", false, &c->out_bias));
+    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_rms_norm", false, &c->gated_norm));
+    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_norm_before_gate", true, &c->norm_first));
+    return cab_mamba2_parse(json, inner, c);
+}
+
 static cab_status configure(const cab_json *json, cab_config *c)
 {
     CAB_TRY(cab_decoder_parse(json, "silu", c));
@@ -79,10 +91,7 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_positive_parse(json, NULL, "rms_norm_eps", 1e-5, &c->norm_eps));
     CAB_TRY(cab_json_bool_or(json, NULL, "attention_bias", false, &c->attention_bias));
     CAB_TRY(cab_json_bool_or(json, NULL, "mlp_bias", false, &c->mlp_bias));
-    CAB_TRY(cab_json_bool_or(json, NULL, "projectors_bias", false, &c->out_bias));
-    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_rms_norm", false, &c->gated_norm));
-    CAB_TRY(cab_json_bool_or(json, NULL, "mamba_norm_before_gate", true, &c->norm_first));
-    CAB_TRY(cab_mamba2_parse(json, c));
+    CAB_TRY(parse_mixer(json, c));
     CAB_TRY(parse_multipliers(json, c));
     return cab_rope_whole_parse(json, 10000, c);
 }

@@ -87,7 +87,7 @@ static cab_status configure(const cab_json *json, cab_config *c)
     CAB_TRY(cab_positive_parse(json, NULL, "attention_multiplier", 1, &c->attention_scale));
     CAB_TRY(cab_positive_parse(json, NULL, "residual_multiplier", 1, &c->branch_scale));
     CAB_TRY(cab_positive_parse(json, NULL, "logits_scaling", 1, &c->head_scale));
-    CAB_TRY(cab_mamba2_parse(json, c));
+    CAB_TRY(cab_mamba2_parse(json, 0, c));
     CAB_TRY(parse_layers(json, c));
     c->head_scale = 1 / c->head_scale;
     c->d_mlp = (int)d_mlp;

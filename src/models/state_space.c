@@ -68,17 +68,16 @@ cab_status cab_mamba2_check(const cab_json *json, int64_t width, const cab_confi
     return CAB_OK;
 }
 
-cab_status cab_mamba2_parse(const cab_json *json, cab_config *c)
+cab_status cab_mamba2_parse(const cab_json *json, int64_t inner, cab_config *c)
 {
-    int64_t expand, inner, width;
+    int64_t expand, width;
     CAB_TRY(cab_sizes_parse(json, sizes, c));
     CAB_TRY(cab_json_int_or(json, NULL, "mamba_expand", 1, 16, 2, &expand));
-    CAB_TRY(cab_json_int_or(json, NULL, "mamba_d_ssm", 1, INNER_MAX, expand * c->d_model, &inner));
     CAB_TRY(cab_size_or_auto(json, "mamba_d_head", INNER_MAX, &width));
     CAB_TRY(cab_json_bool_or(json, NULL, "mamba_conv_bias", true, &c->conv_bias));
     CAB_TRY(cab_json_bool_or(json, NULL, "mamba_proj_bias", false, &c->in_bias));
     CAB_TRY(cab_time_step_check(json));
-    c->d_inner = (int)inner;
+    c->d_inner = (int)(inner > 0 ? inner : expand * c->d_model);
     return cab_mamba2_check(json, width, c);
 }
 

@@ -7,9 +7,9 @@
 /* The keys that the hybrids of transformers have for their Mamba-2 mixers: mamba_*, time_step_limit. */
 extern const cab_setting cab_settings_mamba2[];
 
-/* mamba_d_state, mamba_n_heads, mamba_n_groups, mamba_d_conv, mamba_d_head, mamba_conv_bias. The inner width is mamba_d_ssm where
- * a configuration has it, mamba_expand times hidden_size else. */
-cab_status cab_mamba2_parse(const cab_json *json, cab_config *config);
+/* mamba_d_state, mamba_n_heads, mamba_n_groups, mamba_d_conv, mamba_d_head, mamba_conv_bias, mamba_proj_bias. The inner width is
+ * `inner`, or where that is 0 mamba_expand times hidden_size. */
+cab_status cab_mamba2_parse(const cab_json *json, int64_t inner, cab_config *config);
 void cab_mamba2_describe(const cab_config *config, json_object *json);
 
 /* Refuses heads of another width than `width` (0: any), and heads, groups and inner width that do not divide. */

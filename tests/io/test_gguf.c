@@ -5,6 +5,8 @@
 #include "io/gguf_view.h"
 #include "temp.h"
 
+#include <math.h>
+
 enum { U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9 };
 enum { TENSOR_F32 = 0, TENSOR_Q4_0 = 2, TENSOR_Q2_K = 10 };
 
@@ -329,6 +331,119 @@ static void refuses_what_it_does_not_know(void **state)
         strstr(cab_error_text(), "architecture \"rwkv6\" is not read from GGUF files; supported are llama, qwen2"));
 }
 
+/* Two layers of width 4, as llama.cpp has them; only the tensors that are changed on the way. */
+static void put_mixers(image *f, const char *architecture, uint32_t inner, float a)
+{
+    static const char *const keys[] = {"block_count",         "embedding_length", "attention.head_count",
+                                       "feed_forward_length", "ssm.conv_kernel",  "ssm.state_size",
+                                       "ssm.time_step_rank",  "ssm.group_count"};
+    static const uint32_t values[] = {2, 4, 2, 3, 2, 5, 2, 1};
+    char key[64];
+    begin(f, 5, 11);
+    pair_text(f, "general.architecture", architecture);
+    for (int i = 0; i < 8; i++) {
+        snprintf(key, sizeof key, "%s.%s", architecture, keys[i]);
+        pair_u32(f, key, values[i]);
+    }
+    snprintf(key, sizeof key, "%s.ssm.inner_size", architecture);
+    pair_u32(f, key, inner);
+    snprintf(key, sizeof key, "%s.attention.head_count_kv", architecture);
+    put_text(f, key);
+    put_u32(f, ARRAY);
+    put_u32(f, I32);
+    put_u64(f, 2);
+    put_u32(f, 0);
+    put_u32(f, 1);
+    tensor(f, "token_embd.weight", 3, 4, TENSOR_F32, 0);
+    tensor(f, "blk.0.ssm_a", 2, 1, TENSOR_F32, 64);
+    tensor(f, "blk.0.ssm_conv1d.weight", 6, 2, TENSOR_F32, 96);
+    tensor(f, "blk.1.ffn_gate.weight", 3, 4, TENSOR_F32, 160);
+    tensor(f, "blk.1.ffn_up.weight", 3, 4, TENSOR_F32, 224);
+    pad(f);
+    for (int i = 0; i < 68; i++) {
+        const float v = i == 16 || i == 17 ? a * (float)(i - 15) : (float)i;
+        put(f, &v, sizeof v);
+    }
+}
+
+static void expect_int(const cab_json *json, const char *key, int64_t expected)
+{
+    int64_t value = -1;
+    assert_int_equal(cab_json_int(json, NULL, key, 0, 1 << 20, &value), CAB_OK);
+    assert_int_equal(value, expected);
+}
+
+static void reads_mixers(void **state)
+{
+    static image f;
+    char path[CAB_PATH_MAX];
+    cab_checkpoint *ck = NULL;
+    json_object *types = NULL;
+    float a[2], both[24], part[12];
+    bool rope = false;
+    put_mixers(&f, "granitehybrid", 8, -1);
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_OK);
+    const cab_json *config = cab_checkpoint_config(ck);
+    expect_int(config, "mamba_expand", 2);
+    expect_int(config, "mamba_n_heads", 2);
+    expect_int(config, "num_key_value_heads", 1);
+    expect_int(config, "num_local_experts", 0);
+    expect_int(config, "shared_intermediate_size", 3);
+    assert_int_equal(cab_json_bool_or(config, NULL, "mamba_conv_bias", true, &rope), CAB_OK);
+    assert_false(rope);
+    assert_int_equal(cab_json_array(config, NULL, "layer_types", &types), CAB_OK);
+    assert_string_equal(json_object_to_json_string_ext(types, JSON_C_TO_STRING_PLAIN), "[\"mamba\",\"attention\"]");
+    assert_int_equal(cab_checkpoint_read_f32(ck, "model.layers.0.mamba.A_log", 1, (int64_t[]){2}, a), CAB_OK);
+    assert_true(a[0] == 0 && fabsf(a[1] - logf(2)) < 1e-7f); /* -1 and -2 */
+    const cab_safetensors_entry *filter = cab_checkpoint_find(ck, "model.layers.0.mamba.conv1d.weight");
+    assert_int_equal(filter->n_dim, 3);
+    assert_true(filter->shape[0] == 6 && filter->shape[1] == 1 && filter->shape[2] == 2);
+    const cab_safetensors_entry *mlp = cab_checkpoint_find(ck, "model.layers.1.shared_mlp.input_linear.weight");
+    assert_int_equal(cab_checkpoint_read_f32(ck, mlp->name, 2, (int64_t[]){6, 4}, both), CAB_OK);
+    assert_int_equal(cab_checkpoint_read_part(ck, mlp, 8, 12, part), CAB_OK);
+    for (int i = 0; i < 24; i++) /* gate, then up, which lie at 40 and 56 */
+        assert_true(both[i] == (float)(i < 12 ? 40 + i : 56 + i - 12));
+    assert_memory_equal(part, both + 8, sizeof part);
+    cab_checkpoint_close(ck);
+}
+
+static void refuses_mixers(void **state)
+{
+    static const struct {
+        const char *architecture;
+        uint32_t inner;
+        float a;
+        const char *from, *to, *text; /* bytes of the file that are replaced */
+    } cases[] = {
+        {"granitehybrid", 8, 0.5f, NULL, NULL,
+         "\"model.layers.0.mamba.A_log\": element 0 is 0.5, expected a number below 0"},
+        {"granitehybrid", 6, -1, NULL, NULL, "\"granitehybrid.ssm.inner_size\" is 6, expected a multiple of 4"},
+        {"mamba2", 8, -1, "group_count", "group_coumt", "the key \"mamba2.ssm.group_coumt\" is not known"},
+        {"mamba2", 8, -1, "ssm.conv_kernel", "embedding_scale", "\"mamba2.ssm.conv_kernel\" is missing"},
+        {"granitehybrid", 8, -1, "blk.1.ffn_gate", "blk.1.ffn_gatx", "has no place in a model"},
+        {"granitehybrid", 8, -1, "blk.1.ffn_up", "blk.0.ffn_up", "tensor \"blk.1.ffn_up.weight\" is missing"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static image f;
+        char path[CAB_PATH_MAX];
+        cab_checkpoint *ck = NULL;
+        float a[2];
+        put_mixers(&f, cases[i].architecture, cases[i].inner, cases[i].a);
+        for (size_t at = 0; cases[i].from != NULL && at + strlen(cases[i].from) < f.size; at++)
+            if (memcmp(f.bytes + at, cases[i].from, strlen(cases[i].from)) == 0)
+                memcpy(f.bytes + at, cases[i].to, strlen(cases[i].to));
+        write_image(&f, *state, path);
+        cab_status status = cab_checkpoint_open(path, &ck);
+        if (status == CAB_OK)
+            status = cab_checkpoint_read_f32(ck, "model.layers.0.mamba.A_log", 1, (int64_t[]){2}, a);
+        assert_int_not_equal(status, CAB_OK);
+        if (strstr(cab_error_text(), cases[i].text) == NULL)
+            fail_msg("\"%s\" does not say \"%s\"", cab_error_text(), cases[i].text);
+        cab_checkpoint_close(ck);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +453,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(looks_like_a_directory, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(reads_rotary_factors, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(reads_mixers, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(refuses_mixers, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 /* Models with state-space mixers: what configurations say, what becomes of multipliers, what is saved, what the taps show. */
+#include "models/export.h"
 #include "tiny_state_space.h"
 
 enum { B = 2, L = 11, FAMILIES = 4 };
@@ -41,7 +42,7 @@ static void test_configuration(void **state)
     t = tiny_granite_hybrid(CAB_F32);
     model = open_tiny(state, &t);
     assert_int_equal(cab_model_tap_width(model, 0, CAB_TAP_QUERY), 5); /* C, where there is no attention */
-    assert_int_equal(cab_model_tap_width(model, 1, CAB_TAP_QUERY), 12);
+    assert_int_equal(cab_model_tap_width(model, 1, CAB_TAP_QUERY), 16);
     assert_int_equal(cab_model_tap_width(model, 1, CAB_TAP_C), 0);
     cab_model_free(model);
     t = tiny_mamba2(CAB_F32);
@@ -301,12 +302,68 @@ static void test_taps_of_states(void **state)
     }
 }
 
+/* What test_gguf exports: one group where there is a norm, and what else llama.cpp can say. */
+static tiny exported(int i)
+{
+    tiny t = i == 1 ? tiny_mamba2_grouped(CAB_F32, 1) : i < FAMILIES ? family(i) : i == 4 ? family(2) : family(3);
+    if (i == 1)
+        tiny_configure(&t, "\"n_groups\": 2", "\"n_groups\": 1");
+    if (i == 4) {
+        tiny_configure(&t, "\"mamba_rms_norm\": false",
+                       "\"mamba_rms_norm\": true, \"attention_bias\": true, "
+                       "\"mamba_norm_before_gate\": false");
+        for (int l = 0; l < 2; l++) {
+            TINY_VECTOR(&t, 1, 24, "model.layers.%d.mamba.norm.weight", l);
+            TINY_VECTOR(&t, 0, 12, "model.layers.%d.self_attn.q_proj.bias", l);
+            TINY_VECTOR(&t, 0, 6, "model.layers.%d.self_attn.k_proj.bias", l);
+            TINY_VECTOR(&t, 0, 6, "model.layers.%d.self_attn.v_proj.bias", l);
+            TINY_VECTOR(&t, 0, 16, "model.layers.%d.self_attn.o_proj.bias", l);
+            t.tensors[t.count - 1].scale = 0; /* llama.cpp adds none there */
+        }
+    }
+    if (i == 5) {
+        tiny_configure(&t, "\"rope\"", "\"nope\"");
+        tiny_configure(&t, "\"attention_multiplier\": 0.4", "\"attention_multiplier\": 0.35355339059327373");
+    }
+    return t;
+}
+
+/* Written as GGUF and read again, all compute what they did; and from that file once more. */
+static void test_gguf(void **state)
+{
+    for (int i = 0; i < 6; i++) {
+        tiny t = exported(i);
+        cab_exported done;
+        char first[CAB_PATH_MAX], second[CAB_PATH_MAX];
+        const char *directory = tiny_write(state, &t, 1);
+        assert_ok(cab_path_join(first, *state, "first.gguf"));
+        assert_ok(cab_path_join(second, *state, "second.gguf"));
+        assert_ok(cab_export_gguf(&(cab_export){.model = directory, .dtype = CAB_F32}, first, &done));
+        assert_ok(cab_export_gguf(&(cab_export){.model = first, .dtype = CAB_F32}, second, &done));
+        cab_model *model = open_tiny(state, &t), *read[2] = {NULL, NULL};
+        float *expected = tiny_logits(model, ids(), B, L);
+        for (int k = 0; k < 2; k++) {
+            assert_ok(cab_model_load_on(test_device(), k == 0 ? first : second, CAB_PRECISION_FP32, &read[k]));
+            assert_string_equal(cab_model_architecture(read[k]), cab_model_architecture(model));
+            assert_int_equal(read[k]->config.eos_token, -1); /* without a tokenizer the file does not say */
+            float *got = tiny_logits(read[k], ids(), B, L);
+            const double distance = tiny_distance(got, expected, B * L * 23);
+            if (!(distance <= 2e-6))
+                fail_msg("%s, file %d: logits are %g away", cab_model_architecture(model), k, distance);
+            free(got);
+            cab_model_free(read[k]);
+        }
+        cab_model_free(model);
+        free(expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEMP_TEST(test_configuration),  TEMP_TEST(test_spellings),   TEMP_TEST(test_refusals),
         TEMP_TEST(test_saved),          TEMP_TEST(test_multipliers), TEMP_TEST(test_taps_of_mixers),
-        TEMP_TEST(test_taps_of_states),
+        TEMP_TEST(test_taps_of_states), TEMP_TEST(test_gguf),
     };
     cab_thread_limit(1);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,8 +45,8 @@ static inline tiny tiny_mamba(cab_dtype dtype)
     return t;
 }
 
-/* Inner width 32, 4 heads in 2 groups. */
-static inline tiny tiny_mamba2(cab_dtype dtype)
+/* Inner width 32, 4 heads in `groups` groups, 2 as the configuration says. */
+static inline tiny tiny_mamba2_grouped(cab_dtype dtype, int64_t groups)
 {
     tiny t = {.dtype = dtype,
               .config =
@@ -56,25 +56,30 @@ static inline tiny tiny_mamba2(cab_dtype dtype)
     TINY_MATRIX(&t, 23, 16, "backbone.embeddings.weight");
     for (int l = 0; l < 2; l++) {
         TINY_VECTOR(&t, 1, 16, "backbone.layers.%d.norm.weight", l);
-        tiny_mamba2_mixer(&t, 32, 4, 2, true, "backbone.layers.%d.mixer", l);
+        tiny_mamba2_mixer(&t, 32, 4, groups, true, "backbone.layers.%d.mixer", l);
     }
     TINY_VECTOR(&t, 1, 16, "backbone.norm_f.weight");
     TINY_MATRIX(&t, 23, 16, "lm_head.weight");
     return t;
 }
 
-/* q, k, v and o of 2 heads of 6, of 1 of keys and values. */
-static inline void tiny_heads(tiny *t, int l)
+static inline tiny tiny_mamba2(cab_dtype dtype)
 {
-    static const struct {
+    return tiny_mamba2_grouped(dtype, 2);
+}
+
+/* q, k, v and o of 2 heads of width P, of 1 of keys and values. */
+static inline void tiny_heads(tiny *t, int64_t P, int l)
+{
+    const struct {
         const char *name;
         int64_t in, out;
-    } dense[] = {{"q_proj", 16, 12}, {"k_proj", 16, 6}, {"v_proj", 16, 6}, {"o_proj", 12, 16}};
+    } dense[] = {{"q_proj", 16, 2 * P}, {"k_proj", 16, P}, {"v_proj", 16, P}, {"o_proj", 2 * P, 16}};
     for (int i = 0; i < 4; i++)
         TINY_MATRIX(t, dense[i].out, dense[i].in, "model.layers.%d.self_attn.%s.weight", l, dense[i].name);
 }
 
-/* Beside these heads a mixer of inner width 24, 3 heads, 1 group; MLP of 20. */
+/* Beside heads of 6 a mixer of inner width 24, 3 heads, 1 group; MLP of 20. */
 static inline tiny tiny_falcon_h1(cab_dtype dtype)
 {
     tiny t = {
@@ -88,7 +93,7 @@ static inline tiny tiny_falcon_h1(cab_dtype dtype)
     TINY_MATRIX(&t, 23, 16, "model.embed_tokens.weight");
     for (int l = 0; l < 2; l++) {
         TINY_VECTOR(&t, 1, 16, "model.layers.%d.input_layernorm.weight", l);
-        tiny_heads(&t, l);
+        tiny_heads(&t, 6, l);
         tiny_mamba2_mixer(&t, 24, 3, 1, false, "model.layers.%d.mamba", l);
         TINY_VECTOR(&t, 1, 16, "model.layers.%d.pre_ff_layernorm.weight", l);
         TINY_MATRIX(&t, 20, 16, "model.layers.%d.feed_forward.gate_proj.weight", l);
@@ -99,7 +104,7 @@ static inline tiny tiny_falcon_h1(cab_dtype dtype)
     return t;
 }
 
-/* Layer 0 is a mixer of inner width 32, 4 heads, 1 group, layer 1 has these heads; MLP of 20. */
+/* Layer 0 is a mixer of inner width 32, 4 heads, 1 group, layer 1 has heads of 8; MLP of 20. */
 static inline tiny tiny_granite_hybrid(cab_dtype dtype)
 {
     tiny t = {
@@ -107,7 +112,7 @@ static inline tiny tiny_granite_hybrid(cab_dtype dtype)
         .config =
             "{\"model_type\": \"granitemoehybrid\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": "
             "2, \"layer_types\": [\"mamba\", \"attention\"], \"num_local_experts\": 0, \"num_attention_heads\": 2, "
-            "\"num_key_value_heads\": 1, \"head_dim\": 6, \"shared_intermediate_size\": 20, "
+            "\"num_key_value_heads\": 1, \"shared_intermediate_size\": 20, "
             "\"max_position_embeddings\": 16, \"mamba_n_heads\": 4, \"mamba_d_state\": 5, \"mamba_d_conv\": 3, "
             "\"position_embedding_type\": \"rope\", \"attention_multiplier\": 0.4, \"residual_multiplier\": 0.5, "
             "\"embedding_multiplier\": 2.0, \"logits_scaling\": 3.0, \"eos_token_id\": 0}"};
@@ -117,7 +122,7 @@ static inline tiny tiny_granite_hybrid(cab_dtype dtype)
         if (l == 0)
             tiny_mamba2_mixer(&t, 32, 4, 1, true, "model.layers.%d.mamba", l);
         else
-            tiny_heads(&t, l);
+            tiny_heads(&t, 8, l);
         TINY_VECTOR(&t, 1, 16, "model.layers.%d.post_attention_layernorm.weight", l);
         TINY_MATRIX(&t, 40, 16, "model.layers.%d.shared_mlp.input_linear.weight", l);
         TINY_MATRIX(&t, 16, 20, "model.layers.%d.shared_mlp.output_linear.weight", l);
