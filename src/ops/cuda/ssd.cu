@@ -20,7 +20,7 @@
  * dA_log and ddt_bias are summed over chunks and sequences in the same way. A decoding step has a warp per four rows of the
  * state; h is read and written once.
  *
- *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   none for the tensor cores
+ *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   of the tensor cores bf16 tiles, where heads share B and C, else none
  *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ parts of dB ]
  *                     [ parts of dC ] */
 #include "ops/cuda/ssd.cuh"
@@ -522,20 +522,26 @@ static size_t take(size_t *total, size_t bytes)
     return at;
 }
 
+/* A multiprocessor has room for two blocks of the forward pass, and for one of the backward pass. */
+static int slices_of(const cab_ssd_shape *s, bool backward, const cab_backend *backend)
+{
+    const int multiprocessors = cab_cuda_of((cab_backend *)backend)->multiprocessors;
+    return ssd_group_slices(s->B * s->chunks * s->G, s->H / s->G, backward ? multiprocessors : 2 * multiprocessors);
+}
+
 static workspace workspace_of(const cab_node *node, bool backward, const cab_backend *backend)
 {
     const cab_ssd_shape s = cab_ssd_shape_of(node);
     const bool tiles = on_tensor_cores(node, &s), shared = s.H > s.G;
     const size_t chunks = (size_t)(s.B * s.H) * (size_t)s.chunks;
     const size_t tile = SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16);
-    const size_t state = tiles ? (backward ? tile : 0) : (size_t)s.P * (size_t)s.N * sizeof(float);
+    const size_t state = tiles ? (backward || shared ? tile : 0) : (size_t)s.P * (size_t)s.N * sizeof(float);
     workspace w = {};
     w.states = take(&w.total, chunks * state);
+    w.parts = tiles ? slices_of(&s, backward, backend) : s.H / s.G;
     if (!backward)
         return w;
     w.sum_rows = tiles && !shared ? s.B : s.B * s.chunks;
-    w.parts = tiles ? ssd_group_slices(s.B * s.chunks * s.G, s.H / s.G, cab_cuda_of((cab_backend *)backend)->multiprocessors)
-                    : s.H / s.G;
     w.dstates = take(&w.total, tiles && !shared ? 0 : chunks * state);
     const size_t partials = (size_t)w.sum_rows * (size_t)s.H * sizeof(float);
     const size_t columns = (size_t)s.G * (size_t)w.parts * (size_t)s.N;
@@ -677,7 +683,8 @@ template <typename T> static cab_status forward(const cab_node *node, const cab_
     c.y = rows<T>(node->out[0]);
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s))
-            return ssd_tiles_forward(c, backend);
+            return s->H > s->G ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
+                               : ssd_tiles_forward(c, backend);
     }
     return general_forward(c, node->scratch, backend);
 }

@@ -167,17 +167,18 @@ template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_
     return c.ddt.data || c.dA_log || c.ddt_bias;
 }
 
-/* ssd_tiles.cu. states: (B H chunks) tiles. Backward, no two heads share B and C. */
+/* ssd_tiles.cu, where no two heads share B and C. states: (B H chunks) tiles. */
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend);
 cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend);
 
-/* ssd_groups.cu: the backward pass where heads share B and C. */
+/* ssd_groups.cu, where heads share B and C. */
 typedef struct ssd_group_scratch {
-    void *states, *dstates; /* (B H chunks) tiles each */
+    void *states, *dstates; /* (B H chunks) tiles each; forward, dstates is NULL */
     int slices;             /* of a group's heads; dB_parts and dC_parts of the call are NULL if there is one */
 } ssd_group_scratch;
 /* chunks: of all groups and sequences; heads: of a group. */
 int ssd_group_slices(int64_t chunks, int heads, int multiprocessors);
+cab_status ssd_groups_forward(const ssd_call<bf16> &c, const ssd_group_scratch &scratch, cab_backend *backend);
 cab_status ssd_groups_backward(const ssd_call<bf16> &c, const ssd_group_scratch &scratch, cab_backend *backend);
 
 #endif

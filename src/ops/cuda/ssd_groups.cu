@@ -1,10 +1,12 @@
-/* ssd_groups.cu - the backward pass of the Mamba-2 recurrence where several heads share B and C, on tensor cores: bf16, P up
- * to 64 and N up to 128, padded as in ssd_tiles.cu.
+/* ssd_groups.cu - the Mamba-2 recurrence where several heads share B and C, on tensor cores: bf16, P up to 64 and N up to
+ * 128, padded as in ssd_tiles.cu.
  *
  * Idea: what heads share is computed once. Chunks no longer follow one another, because their states are in memory:
  *
- *   1. walk_states   h at the start and dh at the end of every chunk, in bf16: a block per head, sequence and direction
- *   2. gradients     a block per chunk and group (or a slice of the group's heads) goes through the heads
+ *   1. walk_states       h at the start of every chunk, backward also dh at the end, in bf16: a block per head, sequence
+ *                        and direction
+ *   2. group_outputs,    a block per chunk and group (or a slice of the group's heads) goes through the heads
+ *      group_gradients
  *
  * Arithmetic, per chunk: that of src/ops/cpu/ssd.c. With G = C B^T, which the heads share, and dG of each head (dG^T in
  * (j, i), decays and delta in it):
@@ -12,7 +14,8 @@
  *   dB = (sum of dG over heads)^T C + sum over heads of delta W (x dh)
  *   dC = (sum of dG over heads)   B + sum over heads of E (dy h)
  *
- * in fp32, the sum of dG rounded once. The products of a head are 2 + 3 NT, where ssd_tiles.cu has 3 + 6 NT. Of the sums
+ * in fp32, the sum of dG rounded once. The products of a head are forward 1 + 2 NT, where ssd_tiles.cu has 1 + 3 NT, and
+ * backward 2 + 5 NT, where it has 3 + 7 NT. Of the sums
  * that dlog a comes from,
  *
  *   C . dC = row sums of dG * G, and E <dy h, C>       B . dB = column sums of dG * G, and delta W <x dh, B>
@@ -20,10 +23,11 @@
  * row and column sums hold the same fp32 numbers, so that their differences cancel; and <h_end, dh> is exp(S) <h, dh> plus
  * the sum of the last term.
  *
- * Layout of 2: eight warps, 16 tokens each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers;
+ * Layout of group_outputs: four warps with 16 tokens each, G in registers. Of group_gradients: eight warps, 16 tokens each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers;
  * dx. Warps 4 to 7 have dB and dC in registers. The next head's x, dy, h, dh are copied to shared memory meanwhile.
  *
- * Bytes per head and chunk, in tiles of 8 KiB: 2 + 2 NT for the walks, 3 + 2 NT for the gradients. Memory is the limit. */
+ * Bytes per head and chunk, in tiles of 8 KiB: forward 1 + NT for the walk and 2 + NT for the outputs; backward 2 + 2 NT and
+ * 3 + 2 NT. Memory is the limit. */
 #include "ops/cuda/ssd_tiles.cuh"
 
 enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
@@ -122,28 +126,13 @@ static __global__ void __launch_bounds__(THREADS, 4) walk_states(ssd_call<bf16> 
     }
 }
 
-/* ---- gradients --------------------------------------------------------------------------------------------------------- */
-
-/* Shared memory of a block. Of each head, two by turns, and three of the decays, which are read longest. */
-template <int NT> struct group_tiles {
-    char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
-    struct stage {
-        char x[TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES], dstate[NT * TILE_BYTES];
-    } stages[2];
-    ssd_decays decays[3];
-    struct sums {
-        float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
-        float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
-        float through_u[Q];                     /* <du, x> per token */
-        float end[GROUP_WARPS], D[WARPS];       /* <h_end, dh> and <x, dy>, in parts */
-    } sums[2];
-};
+/* ---- a chunk and its heads --------------------------------------------------------------------------------------------- */
 
 /* The block's chunk and heads. */
 struct chunk_of {
-    int64_t row, sequence;  /* of its first token */
+    int64_t row, sequence;              /* of its first token */
     int chunk, n_row, group, head, end; /* heads head .. end */
-    int64_t part;           /* which partial dB, dC of the group the block gives */
+    int64_t part;                       /* which partial dB, dC of the group the block gives */
     bool first, last;
 };
 
@@ -169,6 +158,117 @@ __device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_
 {
     return {k.sequence * c.L, head, k.group};
 }
+
+/* ---- outputs ----------------------------------------------------------------------------------------------------------- */
+
+template <int NT> struct output_tiles {
+    char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
+    struct stage {
+        char x[TILE_BYTES], state[NT * TILE_BYTES];
+    } stages[2];
+    ssd_decays decays[2];
+};
+
+template <int NT>
+__device__ __forceinline__ void load_head(output_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                          const uint4 *states, int head)
+{
+    enum { PIECES = NT * TILE_BYTES / 16 };
+    auto &stage = shared.stages[(head - k.head) & 1];
+    const uint4 *from = states + ((k.sequence * c.H + head) * c.chunks + k.chunk) * PIECES;
+    load_tile<THREADS>(stage.x, c.x, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
+    if (!k.first)
+#pragma unroll
+        for (int i = threadIdx.x; i < PIECES; i += THREADS)
+            copy_16(shared_address(stage.state) + i * 16, from + i, true);
+    copies_commit();
+}
+
+/* y of the warp's rows of a head; C and G = C B^T of the rows. */
+template <int NT>
+__device__ __forceinline__ void output_rows(const output_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                            int head, const tile_rows (&C)[NT], const tile_sums &G, const place &p)
+{
+    const auto &stage = shared.stages[(head - k.head) & 1];
+    const ssd_decays &d = shared.decays[(head - k.head) & 1];
+    const int m = 16 * p.warp;
+    const int64_t column = (int64_t)head * c.P;
+    tile_sums y, product;
+    tile_rows mixed;
+    clear(y);
+    if (!k.first) {
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+            multiply_transposed(y, C[t], shared_address(stage.state) + t * TILE_BYTES, p.lanes, 0, 4);
+        scale_rows(y, d.from_start[m + p.g], d.from_start[m + p.g + 8]);
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            product[n][e] = G[n][e];
+    mix(mixed, product, d, p.warp, p);
+    multiply(y, mixed, shared_address(stage.x), p.lanes, 0, p.warp + 1);
+    add_rows(y, stage.x, c.D[head], m, p);
+    if (c.aligned)
+        store_rows(c.y, k.row, k.n_row, column, c.P, y, m, p);
+    else
+        store_elements(c.y, k.row, k.n_row, column, c.P, y, m, false, p);
+}
+
+template <int NT>
+static __global__ void __launch_bounds__(THREADS, 2) group_outputs(ssd_call<bf16> c, const uint4 *states, int slices)
+{
+    extern __shared__ __align__(128) char memory[];
+    output_tiles<NT> &shared = *(output_tiles<NT> *)memory;
+    const place p = here();
+    const chunk_of k = chunk_here(c, slices);
+    const head_of h = head_in(c, k, k.head);
+    tile_rows C[NT];
+    tile_sums G;
+    clear(G);
+    load_states<NT, THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
+    load_states<NT, THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
+    load_head(shared, c, k, states, k.head);
+    if (p.warp == 0)
+        ssd_make_decays(&shared.decays[0], read_decays(c, h, k.chunk, p.lane), ssd_rate(c, k.head), !c.A_log, p.lane);
+    for (int head = k.head; head < k.end; head++) {
+        const bool more = head + 1 < k.end, writer = p.warp == head % WARPS;
+        ssd_raw raw = {};
+        copies_wait();
+        __syncthreads();
+        if (more)
+            load_head(shared, c, k, states, head + 1);
+        if (more && writer)
+            raw = read_decays(c, head_in(c, k, head + 1), k.chunk, p.lane);
+        if (head == k.head)
+#pragma unroll
+            for (int t = 0; t < NT; t++) {
+                load_rows(C[t], shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp);
+                multiply_transposed(G, C[t], shared_address(shared.B) + t * TILE_BYTES, p.lanes, 0, p.warp + 1);
+            }
+        output_rows(shared, c, k, head, C, G, p);
+        if (more && writer)
+            ssd_make_decays(&shared.decays[(head + 1 - k.head) & 1], raw, ssd_rate(c, head + 1), !c.A_log, p.lane);
+    }
+}
+
+/* ---- gradients --------------------------------------------------------------------------------------------------------- */
+
+/* Shared memory of a block. Of each head, two by turns, and three of the decays, which are read longest. */
+template <int NT> struct group_tiles {
+    char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
+    struct stage {
+        char x[TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES], dstate[NT * TILE_BYTES];
+    } stages[2];
+    ssd_decays decays[3];
+    struct sums {
+        float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
+        float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
+        float through_u[Q];                     /* <du, x> per token */
+        float end[GROUP_WARPS], D[WARPS];       /* <h_end, dh> and <x, dy>, in parts */
+    } sums[2];
+};
 
 template <int NT>
 __device__ __forceinline__ void load_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
@@ -584,27 +684,56 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------- */
 
+/* The states of chunks, at their starts and, where dstates is not NULL, their ends. */
+template <int NT>
+static cab_status launch_walk(const ssd_call<bf16> &c, uint4 *states, uint4 *dstates, cab_backend *backend)
+{
+    const size_t bytes = sizeof(state_tiles<NT>);
+    const int64_t heads = c.sequences * c.H;
+    if (c.chunks == 1)
+        return CAB_OK;
+    CAB_TRY(cab_cuda_shared((const void *)walk_states<NT>, bytes, "ssd states"));
+    walk_states<NT><<<(unsigned)(dstates ? 2 * heads : heads), THREADS, bytes, stream_of(backend)>>>(c, states, dstates);
+    return cab_cuda_launched("ssd states");
+}
+
+static unsigned blocks_of(const ssd_call<bf16> &c, const ssd_group_scratch &w)
+{
+    return (unsigned)(c.sequences * c.chunks * (c.H / c.heads) * w.slices);
+}
+
+template <int NT>
+static cab_status forward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    const size_t bytes = sizeof(output_tiles<NT>);
+    uint4 *states = (uint4 *)w.states;
+    CAB_TRY(launch_walk<NT>(c, states, NULL, backend));
+    CAB_TRY(cab_cuda_shared((const void *)group_outputs<NT>, bytes, "ssd"));
+    group_outputs<NT><<<blocks_of(c, w), THREADS, bytes, stream_of(backend)>>>(c, states, w.slices);
+    return cab_cuda_launched("ssd");
+}
+
 template <int NT>
 static cab_status backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
 {
-    const size_t bytes = sizeof(state_tiles<NT>), gradient_bytes = sizeof(group_tiles<NT>);
+    const size_t bytes = sizeof(group_tiles<NT>);
     uint4 *states = (uint4 *)w.states, *dstates = (uint4 *)w.dstates;
-    if (c.chunks > 1) {
-        CAB_TRY(cab_cuda_shared((const void *)walk_states<NT>, bytes, "ssd states"));
-        walk_states<NT><<<(unsigned)(2 * c.sequences * c.H), THREADS, bytes, stream_of(backend)>>>(c, states, dstates);
-        CAB_TRY(cab_cuda_launched("ssd states"));
-    }
-    CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, gradient_bytes, "ssd backward"));
-    const int64_t blocks = c.sequences * c.chunks * (c.H / c.heads) * w.slices;
-    group_gradients<NT><<<(unsigned)blocks, GROUP_THREADS, gradient_bytes, stream_of(backend)>>>(c, states, dstates, w.slices);
+    CAB_TRY(launch_walk<NT>(c, states, dstates, backend));
+    CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, bytes, "ssd backward"));
+    group_gradients<NT><<<blocks_of(c, w), GROUP_THREADS, bytes, stream_of(backend)>>>(c, states, dstates, w.slices);
     return cab_cuda_launched("ssd backward");
 }
 
-/* As few as fill the GPU: each has the products of all heads to do again, and its own part of dB and dC. */
+/* As few as fill the GPU: what heads share is computed once a slice, and each has its own part of dB and dC. */
 int ssd_group_slices(int64_t chunks, int heads, int multiprocessors)
 {
     const int64_t wanted = ceil_div(multiprocessors, chunks);
     return wanted < heads ? (int)wanted : heads;
+}
+
+cab_status ssd_groups_forward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    return c.N <= TILE_SIDE ? forward<1>(c, w, backend) : forward<2>(c, w, backend);
 }
 
 cab_status ssd_groups_backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
