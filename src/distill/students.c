@@ -35,6 +35,11 @@ const cab_student *cab_student_of_model(const cab_model *model)
     return NULL;
 }
 
+bool cab_student_can_be(const cab_model *model)
+{
+    return model->arch->student || cab_student_of_model(model) != NULL;
+}
+
 int cab_student_chosen(int64_t value, int fallback)
 {
     return value > 0 ? (int)value : fallback;

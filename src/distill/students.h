@@ -41,6 +41,8 @@ const cab_student *cab_student_of(const cab_recipe *recipe);
 const cab_student *cab_student_at(unsigned index);
 /* The kind of student that a model is; NULL: of none. */
 const cab_student *cab_student_of_model(const cab_model *model);
+/* Whether a model can be trained on: one of these kinds, or another whose architecture is saved. */
+bool cab_student_can_be(const cab_model *model);
 /* The first student that reads this domain. */
 const cab_student *cab_student_for(const cab_recipe_domain *domain);
 

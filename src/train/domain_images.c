@@ -221,7 +221,7 @@ static cab_status open_given(const cab_image_data *i, cab_model **student)
     CAB_TRY(
         cab_model_open_sized(path, setup->teacher->config.image_size, setup->backend, setup->precision, true, student));
     const cab_model *s = *student;
-    if (cab_student_of_model(s) == NULL || cab_domain_of(s) != &cab_domain_images)
+    if (!cab_student_can_be(s) || cab_domain_of(s) != &cab_domain_images)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student of images", path, s->arch->name);
     if (s->config.n_classes != student_classes(i))
         return cab_fail(CAB_ESHAPE, "%s: tells %d classes apart, expected %d", path, s->config.n_classes,

@@ -121,7 +121,7 @@ static cab_status text_student(void *data, cab_model **student)
         return cab_student_create(&source, setup->backend, setup->precision, student);
     CAB_TRY(cab_model_open(path, setup->backend, setup->precision, true, student));
     const cab_model *s = *student;
-    if (cab_student_of_model(s) == NULL)
+    if (!cab_student_can_be(s))
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a student", path, s->arch->name);
     if (cab_domain_of(s) != &cab_domain_text)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s, the teacher %s text", path, s->arch->name,
