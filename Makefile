@@ -14,7 +14,7 @@ PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset
 
-.PHONY: help build demo test bench asan tsan coverage fuzz lint format docs install uninstall package clean portable cuda gpu-test gpu-emulate \
+.PHONY: help build demo test bench asan tsan interop coverage fuzz lint format docs install uninstall package clean portable cuda gpu-test gpu-emulate \
     gpu-sanitize gpu-bench gpu-bundle
 
 help:
@@ -59,6 +59,12 @@ tsan: ## the tests under ThreadSanitizer
 	@$(CONFIGURE) tsan
 	@$(BUILD) tsan
 	@ctest --preset tsan
+
+interop: ## the same models in cab, transformers and llama.cpp (installs both in build/interop): bench/results/interop.md
+	@$(PACKAGES) build
+	@$(CONFIGURE) release
+	@$(BUILD) release --target cab interop_reference
+	@sh tests/interop/run.sh
 
 coverage: ## which lines the tests reach: build/coverage/index.html
 	@$(PACKAGES) build coverage

@@ -1,4 +1,4 @@
-/* export.c - cab export: a model as a file that llama.cpp opens. */
+/* export.c - cab export: a model as a file that llama.cpp opens, or a directory that transformers does. */
 #include "models/export.h"
 
 #include "base/file.h"
@@ -11,6 +11,7 @@
 
 #define EXPORT_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     TEXT(out, 'o', "FILE", "", "the file to write, .gguf")                                                             \
+    TEXT(to, 0, "DIR", "", "the directory to write, in Hugging Face's layout: f32, f16 or bf16")                       \
     ENUM(type, 't', "NAME", 2, "f32|f16|bf16|q8_0|q4_0",                                                               \
          "numbers of matrices; norms, biases and convolutions are f32")                                                \
     TEXT(tokenizer, 0, "DIR", "", "where the tokenizer is, if not beside the model")                                   \
@@ -32,15 +33,19 @@ static cab_status run_export(const void *given, const cab_list *operands)
     char model[CAB_PATH_MAX], tokenizer[CAB_PATH_MAX];
     cab_exported done;
     cab_log_quiet(o->quiet);
-    if (!cab_gguf_named(o->out))
+    if ((o->out[0] != '\0') == (o->to[0] != '\0'))
+        return cab_fail(CAB_EARG, "expected either --out FILE.gguf or --to DIR");
+    if (o->out[0] != '\0' && !cab_gguf_named(o->out))
         return cab_fail(CAB_EARG, "--out: found \"%s\", expected the name of a file to write, model.gguf", o->out);
     CAB_TRY(cli_find_model(operands->items[0], model));
     CAB_TRY(cli_find_model(o->tokenizer, tokenizer));
-    CAB_TRY(cab_file_check_writable(o->out));
     const cab_export what = {
         .model = model, .tokenizer = tokenizer[0] != '\0' ? tokenizer : NULL, .dtype = types[o->type].dtype};
-    CAB_TRY(cab_export_gguf(&what, o->out, &done));
-    printf("%s: %zu tensors, %s, %.1f MB\n", o->out, done.tensors, types[o->type].name, (double)done.bytes / 1e6);
+    if (o->out[0] != '\0')
+        CAB_TRY(cab_file_check_writable(o->out));
+    CAB_TRY(o->out[0] != '\0' ? cab_export_gguf(&what, o->out, &done) : cab_export_directory(&what, o->to, &done));
+    printf("%s: %zu tensors, %s, %.1f MB\n", o->out[0] != '\0' ? o->out : o->to, done.tensors, types[o->type].name,
+           (double)done.bytes / 1e6);
     if (done.wider > 0)
         printf("%zu matrices are f16: their rows are no multiple of 32\n", done.wider);
     return CAB_OK;
@@ -50,12 +55,13 @@ static const cli_example examples[] = {
     {"cab export path/to/model -o model.gguf", "bf16"},
     {"cab export path/to/model -o model.gguf --type q8_0", "8 bits"},
     {"cab export model.gguf -o small.gguf --type q4_0", "another file with fewer bits"},
+    {"cab export model.gguf --to path/to/model", "a directory for transformers"},
     {0}};
 
 const cli_command cli_export = {
     .name = "export",
-    .summary = "write a model as a GGUF file, for llama.cpp",
-    .synopsis = "MODEL -o FILE.gguf",
+    .summary = "write a model for llama.cpp or transformers",
+    .synopsis = "MODEL",
     .description =
         "Writes the model in directory MODEL, or the student of the run there, or another GGUF file, as a GGUF file "
         "with "
@@ -63,7 +69,9 @@ const cli_command cli_export = {
         "llama, "
         "mistral, qwen2, qwen3, phi3, olmo2, smollm3, starcoder2, granite and gemma3_text. What llama.cpp would "
         "compute "
-        "otherwise is refused by name. Tensors are read one after the other, so memory does not grow with the model.",
+        "otherwise is refused by name. With --to it writes a directory that transformers opens: of any model that cab "
+        "reads, a GGUF file "
+        "above all. Tensors are read one after the other, so memory does not grow with the model.",
     .examples = examples,
     .options = export_table,
     .options_size = sizeof(struct export_options),

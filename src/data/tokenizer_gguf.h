@@ -13,5 +13,7 @@ cab_status cab_tokenizer_from_gguf(const cab_gguf *gguf, char **text, size_t *si
  * them, and the chat template of chat_template.jinja or tokenizer_config.json; or what a .gguf file says. Ids of the vocabulary that have no
  * token get unused ones. CAB_EUNSUPPORTED: llama.cpp has no name for the way in which words are split, or would split them otherwise. */
 cab_status cab_tokenizer_to_gguf(const char *model, int64_t vocab_size, cab_gguf_writer *out);
+/* The same of a GGUF file that is open: everything under "tokenizer.", as it is. */
+cab_status cab_tokenizer_copy_gguf(const cab_gguf *gguf, int64_t vocab_size, cab_gguf_writer *out);
 
 #endif

@@ -395,24 +395,22 @@ static bool puts_token(json_object *processor, bool at_end)
     return json_object_object_get_ex(outer, "SpecialToken", &special);
 }
 
-static cab_status write_bounds(const char *directory, const cab_json *json, const cab_json *config,
-                               const cab_tokenizer *tokenizer, size_t vocab_size, cab_gguf_writer *out)
+static cab_status write_bounds(const cab_json *json, const cab_json *config, const cab_text_bounds *bounds,
+                               cab_gguf_writer *out)
 {
     json_object *processor = NULL;
-    cab_text_bounds bounds = {0};
     bool first, last;
     json_object_object_get_ex(json->root, "post_processor", &processor);
-    CAB_TRY(cab_text_bounds_load(directory, tokenizer, (int64_t)vocab_size, &bounds));
     CAB_TRY(cab_json_bool_or(config, NULL, "add_bos_token", puts_token(processor, false), &first));
     CAB_TRY(cab_json_bool_or(config, NULL, "add_eos_token", puts_token(processor, true), &last));
-    if (bounds.start >= 0)
-        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.bos_token_id", (uint32_t)bounds.start));
-    if (bounds.ends_count > 0)
-        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.eos_token_id", (uint32_t)bounds.ends[0]));
+    if (bounds->start >= 0)
+        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.bos_token_id", (uint32_t)bounds->start));
+    if (bounds->ends_count > 0)
+        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.eos_token_id", (uint32_t)bounds->ends[0]));
     else
         cab_log_warn("%s: no token ends a text; llama.cpp takes one by its number", json->name);
-    if (bounds.ends_count > 1)
-        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.eot_token_id", (uint32_t)bounds.ends[1]));
+    if (bounds->ends_count > 1)
+        CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.eot_token_id", (uint32_t)bounds->ends[1]));
     CAB_TRY(cab_gguf_writer_bool(out, "tokenizer.ggml.add_bos_token", first));
     return cab_gguf_writer_bool(out, "tokenizer.ggml.add_eos_token", last);
 }
@@ -449,76 +447,85 @@ static cab_status write_template(const char *directory, const cab_json *config, 
 
 /* ---- the whole ------------------------------------------------------------------------------------------------------ */
 
-static cab_status write_document(const char *directory, const cab_json *json, const cab_json *config,
-                                 const cab_tokenizer *tokenizer, size_t vocab_size, cab_gguf_writer *out)
+/* What the parsed tokenizer says. It is not needed beside the document, and both are large. */
+typedef struct summary {
+    bool byte_level;
+    cab_text_bounds bounds;
+} summary;
+
+static cab_status summarise(const char *directory, const char *path, int64_t vocab_size, summary *s)
+{
+    cab_tokenizer *tokenizer = NULL;
+    cab_status status;
+    CAB_TRY(cab_tokenizer_load(path, &tokenizer));
+    s->byte_level = tokenizer->splitters.byte_level;
+    CAB_GOTO(cab_tokenizer_check_vocab(tokenizer, vocab_size, "the model"));
+    status = cab_text_bounds_load(directory, tokenizer, vocab_size, &s->bounds);
+done:
+    cab_tokenizer_free(tokenizer);
+    return status;
+}
+
+static cab_status write_document(const cab_json *json, const summary *s, int64_t vocab_size, cab_gguf_writer *out)
 {
     json_object *model = NULL;
     vocabulary v = {0};
     cab_status status;
     CAB_GOTO(cab_json_object(json, NULL, "model", &model));
-    CAB_GOTO(new_vocabulary(vocab_size, &v));
-    if (tokenizer->splitters.byte_level)
-        CAB_GOTO(write_byte_level(json, model, &v, out));
-    else
-        CAB_GOTO(write_pieces(json, model, &v, out));
-    CAB_GOTO(write_bounds(directory, json, config, tokenizer, vocab_size, out));
-    status = write_template(directory, config, out);
+    CAB_GOTO(new_vocabulary((size_t)vocab_size, &v));
+    status = s->byte_level ? write_byte_level(json, model, &v, out) : write_pieces(json, model, &v, out);
 done:
     free_vocabulary(&v);
     return status;
 }
 
-static cab_status from_directory(const char *directory, size_t vocab_size, cab_gguf_writer *out)
+static cab_status from_directory(const char *directory, int64_t vocab_size, cab_gguf_writer *out)
 {
     char path[CAB_PATH_MAX], config_path[CAB_PATH_MAX];
-    cab_tokenizer *tokenizer = NULL;
     cab_json json = {0}, config = {0};
+    summary s = {0};
     cab_status status;
     CAB_TRY(cab_path_join(path, directory, "tokenizer.json"));
     CAB_TRY(cab_path_join(config_path, directory, "tokenizer_config.json"));
-    CAB_GOTO(cab_tokenizer_load(path, &tokenizer));
-    CAB_GOTO(cab_tokenizer_check_vocab(tokenizer, (int64_t)vocab_size, "the model"));
+    CAB_TRY(summarise(directory, path, vocab_size, &s));
     CAB_GOTO(cab_json_load(path, JSON_MAX, &json));
     if (cab_path_exists(config_path))
         CAB_GOTO(cab_json_load(config_path, JSON_MAX, &config));
     else
         CAB_GOTO(cab_json_parse("{}", 2, config_path, &config));
-    status = write_document(directory, &json, &config, tokenizer, vocab_size, out);
+    CAB_GOTO(write_document(&json, &s, vocab_size, out));
+    CAB_GOTO(write_bounds(&json, &config, &s.bounds, out));
+    status = write_template(directory, &config, out);
 done:
     cab_json_close(&config);
     cab_json_close(&json);
-    cab_tokenizer_free(tokenizer);
     return status;
 }
 
-/* What a GGUF file says of its tokenizer, as it is. */
-static cab_status from_gguf(const char *path, size_t vocab_size, cab_gguf_writer *out)
+cab_status cab_tokenizer_copy_gguf(const cab_gguf *gguf, int64_t vocab_size, cab_gguf_writer *out)
 {
-    cab_gguf *gguf = NULL;
+    const cab_json *metadata = cab_gguf_metadata(gguf);
     json_object *tokens = NULL;
-    cab_status status = cab_gguf_open(path, &gguf);
-    if (status != CAB_OK)
-        return status;
-    if (json_object_object_get_ex(cab_gguf_metadata(gguf)->root, "tokenizer.ggml.tokens", &tokens))
-        CAB_GOTO(cab_json_array(cab_gguf_metadata(gguf), NULL, "tokenizer.ggml.tokens", &tokens));
-    if (tokens != NULL && json_object_array_length(tokens) != vocab_size) {
-        status = cab_fail(CAB_ESHAPE, "%s: %zu tokens, but the model has a vocabulary of %zu", path,
-                          json_object_array_length(tokens), vocab_size);
-        goto done;
-    }
-    json_object_object_foreach(cab_gguf_metadata(gguf)->root, key, value)
+    if (json_object_object_get_ex(metadata->root, "tokenizer.ggml.tokens", &tokens))
+        CAB_TRY(cab_json_array(metadata, NULL, "tokenizer.ggml.tokens", &tokens));
+    if (tokens != NULL && json_object_array_length(tokens) != (size_t)vocab_size)
+        return cab_fail(CAB_ESHAPE, "%s: %zu tokens, but the model has a vocabulary of %" PRId64, metadata->name,
+                        json_object_array_length(tokens), vocab_size);
+    json_object_object_foreach(metadata->root, key, value)
     {
         if (strncmp(key, "tokenizer.", 10) == 0)
-            CAB_GOTO(cab_gguf_writer_json(out, key, value));
+            CAB_TRY(cab_gguf_writer_json(out, key, value));
     }
-done:
-    cab_gguf_close(gguf);
-    return status;
+    return CAB_OK;
 }
 
 cab_status cab_tokenizer_to_gguf(const char *model, int64_t vocab_size, cab_gguf_writer *out)
 {
-    if (cab_gguf_named(model) && !cab_path_is_directory(model))
-        return from_gguf(model, (size_t)vocab_size, out);
-    return from_directory(model, (size_t)vocab_size, out);
+    cab_gguf *gguf = NULL;
+    if (!cab_gguf_named(model) || cab_path_is_directory(model))
+        return from_directory(model, vocab_size, out);
+    CAB_TRY(cab_gguf_open(model, &gguf));
+    const cab_status status = cab_tokenizer_copy_gguf(gguf, vocab_size, out);
+    cab_gguf_close(gguf);
+    return status;
 }

@@ -239,6 +239,11 @@ const cab_json *cab_checkpoint_config(const cab_checkpoint *ck)
     return ck->gguf != NULL ? &ck->view.config : &ck->config;
 }
 
+const cab_gguf *cab_checkpoint_gguf(const cab_checkpoint *ck)
+{
+    return ck->gguf;
+}
+
 size_t cab_checkpoint_count(const cab_checkpoint *ck)
 {
     return ck->n_tensors;

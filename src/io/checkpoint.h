@@ -4,6 +4,7 @@
 #define CAB_IO_CHECKPOINT_H
 
 #include "base/json.h"
+#include "io/gguf.h"
 #include "io/safetensors.h"
 
 typedef struct cab_checkpoint cab_checkpoint;
@@ -17,6 +18,8 @@ const char *cab_checkpoint_directory(const cab_checkpoint *ck);
 const cab_json *cab_checkpoint_config(const cab_checkpoint *ck);
 /* Tensors of other parts than the language model. */
 size_t cab_checkpoint_left_out(const cab_checkpoint *ck);
+/* The .gguf file that it is; NULL: a directory. */
+const cab_gguf *cab_checkpoint_gguf(const cab_checkpoint *ck);
 
 /* All tensors, sorted by name. */
 size_t cab_checkpoint_count(const cab_checkpoint *ck);

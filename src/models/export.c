@@ -285,22 +285,18 @@ static cab_status put_general(const cab_exporter *x)
     return cab_gguf_writer_u32(x->file, "general.quantization_version", 2);
 }
 
-static bool has_tokenizer(const char *model)
-{
-    char path[CAB_PATH_MAX];
-    if (!cab_path_is_directory(model))
-        return true; /* a GGUF file */
-    return cab_path_join(path, model, "tokenizer.json") == CAB_OK && cab_path_exists(path);
-}
-
 static cab_status put_tokenizer(const cab_exporter *x)
 {
-    const char *from = x->what->tokenizer != NULL ? x->what->tokenizer : x->what->model;
-    if (x->what->tokenizer != NULL || has_tokenizer(from))
-        return cab_tokenizer_to_gguf(from, x->config.vocab_size, x->file);
-    cab_log_warn(
-        "%s: no tokenizer.json there: the file has no vocabulary, and llama.cpp reads and writes token ids alone",
-        from);
+    char path[CAB_PATH_MAX];
+    const cab_gguf *file = cab_checkpoint_gguf(x->source);
+    if (x->what->tokenizer != NULL)
+        return cab_tokenizer_to_gguf(x->what->tokenizer, x->config.vocab_size, x->file);
+    if (file != NULL)
+        return cab_tokenizer_copy_gguf(file, x->config.vocab_size, x->file);
+    CAB_TRY(cab_path_join(path, x->what->model, "tokenizer.json"));
+    if (cab_path_exists(path))
+        return cab_tokenizer_to_gguf(x->what->model, x->config.vocab_size, x->file);
+    cab_log_warn("%s: is not there: the file has no vocabulary, and llama.cpp reads and writes token ids alone", path);
     return cab_gguf_writer_text(x->file, "tokenizer.ggml.model", "no_vocab");
 }
 

@@ -1,4 +1,4 @@
-/* export.h - a model as a file that llama.cpp opens.
+/* export.h - a model as a file that llama.cpp opens, or as a directory that transformers does.
  *
  * The model is read as files, tensor by tensor; nothing of it is computed. */
 #ifndef CAB_MODELS_EXPORT_H
@@ -25,5 +25,9 @@ typedef struct cab_exported {
 /* Writes `path`, atomically, in a few MiB of memory beside the tokenizer. CAB_EUNSUPPORTED: a model_type that has no exporter, with those that
  * have; or a setting or a tensor that llama.cpp would compute otherwise, by name. */
 cab_status cab_export_gguf(const cab_export *what, const char *path, cab_exported *out);
+
+/* Writes the directory, file by file, each atomically: model.safetensors, with matrices of `dtype` (F32, F16 or BF16) and all else F32; config.json
+ * and the tokenizer, of a GGUF file what it says of both. One tensor is held at a time. CAB_EARG: another dtype, or the model's own directory. */
+cab_status cab_export_directory(const cab_export *what, const char *directory, cab_exported *out);
 
 #endif

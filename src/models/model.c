@@ -11,8 +11,9 @@
 
 #include <string.h>
 
-static const char *const copied_files[] = {"tokenizer.json",  "tokenizer_config.json",   "vocab.json", "merges.txt",
-                                           "tokenizer.model", "special_tokens_map.json", NULL};
+static const char *const copied_files[] = {
+    "tokenizer.json",  "tokenizer_config.json",   "vocab.json",          "merges.txt",
+    "tokenizer.model", "special_tokens_map.json", "chat_template.jinja", NULL};
 
 static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_precision precision, cab_model **out)
 {
@@ -325,24 +326,34 @@ done:
     return status;
 }
 
-/* The tokenizer that a GGUF file holds, written as a tokenizer.json. */
+static cab_status write_file(const char *directory, const char *name, const char *text, size_t size)
+{
+    char target[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(target, directory, name));
+    return cab_file_write(target, text, size);
+}
+
+/* The tokenizer and the chat template that a GGUF file holds, as files of a directory. */
 static cab_status write_tokenizer(const char *gguf_path, const char *to)
 {
-    char target[CAB_PATH_MAX], *text = NULL;
+    char *text = NULL;
+    const char *chat = NULL;
     size_t size = 0;
     cab_gguf *gguf = NULL;
     cab_status status;
     CAB_TRY(cab_gguf_open(gguf_path, &gguf));
     CAB_GOTO(cab_tokenizer_from_gguf(gguf, &text, &size));
-    CAB_GOTO(cab_path_join(target, to, "tokenizer.json"));
-    status = cab_file_write(target, text, size);
+    CAB_GOTO(write_file(to, "tokenizer.json", text, size));
+    CAB_GOTO(cab_json_string_or(cab_gguf_metadata(gguf), NULL, "tokenizer.chat_template", NULL, &chat));
+    if (chat != NULL)
+        CAB_GOTO(write_file(to, "chat_template.jinja", chat, strlen(chat)));
 done:
     cab_free(text);
     cab_gguf_close(gguf);
     return status;
 }
 
-static cab_status copy_tokenizer(const char *from, const char *to)
+cab_status cab_model_copy_tokenizer(const char *from, const char *to)
 {
     char source[CAB_PATH_MAX], target[CAB_PATH_MAX];
     if (from == NULL || strcmp(from, to) == 0)
@@ -367,7 +378,7 @@ cab_status cab_model_export(const cab_model *model, const char *directory, const
     CAB_TRY(cab_directory_make(directory));
     CAB_TRY(save_parameters(model, directory, values));
     CAB_TRY(save_config(model, directory));
-    return copy_tokenizer(tokenizer_directory, directory);
+    return cab_model_copy_tokenizer(tokenizer_directory, directory);
 }
 
 cab_status cab_model_save(const cab_model *model, const char *directory)

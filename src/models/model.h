@@ -145,6 +145,10 @@ cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, c
 cab_status cab_model_export(const cab_model *model, const char *directory, const char *tokenizer_directory,
                             const float *const *values);
 
+/* Writes what is there of a tokenizer beside (or in) the model `from` into the directory `to`: tokenizer.json and its kin, and where texts
+ * begin and end. NULL or the same directory: nothing. */
+cab_status cab_model_copy_tokenizer(const char *from, const char *to);
+
 /* Frozen bf16 models on a GPU: linear layers within the numbered layers multiply 8-bit floats from here on (ops/fp8.h); head,
  * embeddings, norms and attention stay as they are. Says once which matrices do not fit. CAB_EUNSUPPORTED elsewhere. */
 cab_status cab_model_quantise(cab_model *model);

@@ -5,14 +5,27 @@
 expect 5 "$CAB" export examples/tales/teacher -o "$TMP/a.gguf"
 says err 'examples/tales/teacher/config.json: model_type "gpt2" cannot be written as GGUF; those that can: llama, mistral,'
 expect 2 "$CAB" export examples/tales/teacher
-says err '--out: found "", expected the name of a file to write, model.gguf'
+says err 'expected either --out FILE.gguf or --to DIR'
+expect 2 "$CAB" export examples/tales/teacher -o "$TMP/a.bin"
+says err '--out: found "'"$TMP"'/a.bin", expected the name of a file to write, model.gguf'
+expect 2 "$CAB" export examples/tales/teacher --to "$TMP/a" --type q8_0
+says err 'directories hold F32, F16 or BF16, not Q8_0'
+expect 2 "$CAB" export examples/tales/teacher --to examples/tales/../tales/teacher
+says err 'is the model itself'
+
+# a directory from a directory writes the same text
+expect 0 "$CAB" export examples/tales/teacher --to "$TMP/copy" --type bf16
+expect 0 "$CAB" generate examples/tales/teacher -p 'Tom ran' -n 20 -t 0 -q --threads 1
+cp "$TMP/out" "$TMP/first"
+expect 0 "$CAB" generate "$TMP/copy" -p 'Tom ran' -n 20 -t 0 -q --threads 1
+cmp -s "$TMP/out" "$TMP/first" || fail "the copy writes: $(cat "$TMP/out")"
 expect 2 "$CAB" export examples/tales/teacher -o "$TMP/a.gguf" --type q5_k
 says err 'q4_0'
 expect 3 "$CAB" export examples/tales/teacher -o "$TMP/nowhere/a.gguf"
 says err "$TMP/nowhere"
 expect 3 "$CAB" export "$TMP/nowhere" -o "$TMP/a.gguf"
 says err 'no such directory'
-[ -z "$(ls "$TMP" | grep gguf)" ] || fail "left behind: $(ls "$TMP")"
+[ -z "$(ls "$TMP" | grep 'gguf\|^a')" ] || fail "left behind: $(ls "$TMP")"
 
 books=../shared/teachers/books-llama
 if [ ! -d $books ]; then
@@ -37,6 +50,15 @@ awk '{loss[$1] = $2} END {
     m = loss["model"]
     exit !(NR == 5 && loss["f32"] == m && loss["bf16"] == m && (loss["q8_0"] - m) ^ 2 < 0.01 ^ 2 && (loss["q4_0"] - m) ^ 2 < 0.2 ^ 2)
 }' "$TMP/losses" || fail "losses: $(cat "$TMP/losses")"
+
+# and back to a directory: names, rows and tokenizer as they were
+expect 0 "$CAB" export $books -o "$TMP/exact.gguf" --type f32
+expect 0 "$CAB" export "$TMP/exact.gguf" --to "$TMP/back" --type bf16
+expect 0 "$CAB" generate $books -p 'It was' -n 30 -t 0 -q --threads 1
+cp "$TMP/out" "$TMP/first"
+expect 0 "$CAB" generate "$TMP/back" -p 'It was' -n 30 -t 0 -q --threads 1
+cmp -s "$TMP/out" "$TMP/first" || fail "by way of GGUF: $(cat "$TMP/out")"
+rm -r "$TMP/back" "$TMP/exact.gguf"
 
 # half a tensor, and a full disk: the old file stands
 cp "$TMP/books.gguf" "$TMP/old"
