@@ -107,6 +107,13 @@ static cab_dtype dtype_of(const cab_exporter *x, cab_gguf_form form, const char 
     return CAB_F16;
 }
 
+void cab_export_say_left_out(const cab_checkpoint *source)
+{
+    if (cab_checkpoint_left_out(source) > 0)
+        cab_log_warn("%s: %zu tensors of other parts than the language model are left out",
+                     cab_checkpoint_directory(source), cab_checkpoint_left_out(source));
+}
+
 /* ---- which tensors -------------------------------------------------------------------------------------------------- */
 
 /* The rows of the table that `name` is in: one, or two with a half each. */
@@ -251,6 +258,7 @@ static cab_status add_tensors(cab_exporter *x, plan *plans, cab_exported *out)
         CAB_TRY(add_filter_bias(x, e, plans, &count));
     }
     out->tensors = cab_gguf_writer_count(x->file);
+    cab_export_say_left_out(x->source);
     return check_parameters(x, plans, count);
 }
 

@@ -2,8 +2,7 @@
  * directory with matrices of another type. */
 #include "base/file.h"
 #include "base/memory.h"
-#include "models/export.h"
-#include "models/model.h"
+#include "models/export_internal.h"
 #include "tensor/blocks.h"
 
 #include <stdlib.h>
@@ -51,6 +50,7 @@ static cab_status write_weights(cab_checkpoint *source, cab_dtype dtype, const c
     copied *tensors = NULL;
     cab_status status;
     out->tensors = cab_checkpoint_count(source);
+    cab_export_say_left_out(source);
     CAB_GOTO(cab_path_join(path, directory, "model.safetensors"));
     CAB_GOTO(cab_safetensors_writer_new(&writer));
     CAB_GOTO(cab_safetensors_writer_metadata(writer, "format", "pt"));

@@ -24,4 +24,7 @@ typedef struct cab_exporter {
 /* Finds family and architecture by model_type, reads config.json by the latter, and writes the keys of the former. */
 cab_status cab_export_keys(cab_exporter *x);
 
+/* A model of several parts is exported without some: a line says so. */
+void cab_export_say_left_out(const cab_checkpoint *source);
+
 #endif

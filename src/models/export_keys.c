@@ -146,6 +146,8 @@ static cab_status check_windows(const cab_exporter *x)
 static cab_status describe_decoder(cab_exporter *x)
 {
     CAB_TRY(check_windows(x));
+    if (x->config.attention_cap > 0 || x->config.logit_cap > 0)
+        return refuse(x, "soft caps of logits");
     CAB_TRY(put_sizes(x));
     CAB_TRY(put_attention(x));
     CAB_TRY(put_number(x, "attention.layer_norm_rms_epsilon", x->config.norm_eps));
@@ -178,10 +180,29 @@ static cab_status describe_granite(cab_exporter *x)
     return put_number(x, "logit_scale", 1 / c->head_scale);
 }
 
-static cab_status describe_gemma3(cab_exporter *x)
+/* Which layers slide, where it is not what goes without saying. */
+static cab_status put_sliding(cab_exporter *x, int every)
 {
     char key[128];
     const cab_config *c = &x->config;
+    CAB_TRY(put_int(x, "attention.sliding_window", c->window));
+    if (c->local_rope.dim > 0)
+        CAB_TRY(put_number(x, "rope.freq_base_swa", c->local_rope.theta));
+    if (alternates(c, CAB_LAYER_SLIDING, every, false))
+        return CAB_OK;
+    json_object *pattern = json_object_new_array();
+    for (int l = 0; l < c->n_layer; l++)
+        json_object_array_add(pattern, json_object_new_boolean((c->layer_kinds[l] & CAB_LAYER_SLIDING) != 0));
+    cab_status status = cab_gguf_writer_json(x->file, key_of(x, "attention.sliding_window_pattern", key), pattern);
+    json_object_put(pattern);
+    return status;
+}
+
+/* Gemma 2 and 3. */
+static cab_status describe_gemma(cab_exporter *x)
+{
+    const cab_config *c = &x->config;
+    const bool second = strcmp(x->family->name, "gemma2") == 0;
     const double width = c->n_layer == x->family->wide_layers ? (double)c->d_model / c->n_head : c->head_dim;
     if (c->activation != CAB_GELU_TANH)
         return refuse(x, "another hidden_activation than gelu_pytorch_tanh");
@@ -189,19 +210,16 @@ static cab_status describe_gemma3(cab_exporter *x)
         return refuse(x, "this query_pre_attn_scalar");
     if (c->local_rope.kind != CAB_ROPE_DEFAULT)
         return refuse(x, "a rope_type of sliding layers");
+    if (second != (c->attention_cap > 0) || (second && !(c->logit_cap > 0)))
+        return refuse(x, "this attn_logit_softcapping or final_logit_softcapping");
     CAB_TRY(put_sizes(x));
     CAB_TRY(put_attention(x));
     CAB_TRY(put_number(x, "attention.layer_norm_rms_epsilon", c->norm_eps));
-    CAB_TRY(put_int(x, "attention.sliding_window", c->window));
-    CAB_TRY(put_number(x, "rope.freq_base_swa", c->local_rope.theta));
-    if (!alternates(c, CAB_LAYER_SLIDING, 6, false)) {
-        json_object *pattern = json_object_new_array();
-        for (int l = 0; l < c->n_layer; l++)
-            json_object_array_add(pattern, json_object_new_boolean((c->layer_kinds[l] & CAB_LAYER_SLIDING) != 0));
-        cab_status status = cab_gguf_writer_json(x->file, key_of(x, "attention.sliding_window_pattern", key), pattern);
-        json_object_put(pattern);
-        CAB_TRY(status);
-    }
+    CAB_TRY(put_sliding(x, second ? 2 : 6));
+    if (c->attention_cap > 0)
+        CAB_TRY(put_number(x, "attn_logit_softcapping", c->attention_cap));
+    if (c->logit_cap > 0)
+        CAB_TRY(put_number(x, "final_logit_softcapping", c->logit_cap));
     return put_rope(x, false);
 }
 
@@ -315,13 +333,21 @@ static const struct {
     const char *model_type;
     cab_status (*describe)(cab_exporter *x);
 } exporters[] = {
-    {"llama", describe_decoder},       {"mistral", describe_decoder},
-    {"qwen2", describe_decoder},       {"qwen3", describe_decoder},
-    {"phi3", describe_decoder},        {"olmo2", describe_decoder},
-    {"smollm3", describe_smollm3},     {"starcoder2", describe_starcoder2},
-    {"granite", describe_granite},     {"gemma3_text", describe_gemma3},
-    {"falcon_h1", describe_falcon_h1}, {"granitemoehybrid", describe_granite_hybrid},
-    {"mamba2", describe_mamba},        {"mamba", describe_mamba},
+    {"llama", describe_decoder},
+    {"mistral", describe_decoder},
+    {"qwen2", describe_decoder},
+    {"qwen3", describe_decoder},
+    {"phi3", describe_decoder},
+    {"olmo2", describe_decoder},
+    {"smollm3", describe_smollm3},
+    {"starcoder2", describe_starcoder2},
+    {"granite", describe_granite},
+    {"gemma2", describe_gemma},
+    {"gemma3_text", describe_gemma},
+    {"falcon_h1", describe_falcon_h1},
+    {"granitemoehybrid", describe_granite_hybrid},
+    {"mamba2", describe_mamba},
+    {"mamba", describe_mamba},
 };
 
 enum { EXPORTERS = sizeof exporters / sizeof *exporters };

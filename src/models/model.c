@@ -337,11 +337,14 @@ static cab_status write_file(const char *directory, const char *name, const char
 static cab_status write_tokenizer(const char *gguf_path, const char *to)
 {
     char *text = NULL;
-    const char *chat = NULL;
+    const char *chat = NULL, *kind = NULL;
     size_t size = 0;
     cab_gguf *gguf = NULL;
     cab_status status;
     CAB_TRY(cab_gguf_open(gguf_path, &gguf));
+    CAB_GOTO(cab_json_string_or(cab_gguf_metadata(gguf), NULL, "tokenizer.ggml.model", "no_vocab", &kind));
+    if (strcmp(kind, "no_vocab") == 0)
+        goto done;
     CAB_GOTO(cab_tokenizer_from_gguf(gguf, &text, &size));
     CAB_GOTO(write_file(to, "tokenizer.json", text, size));
     CAB_GOTO(cab_json_string_or(cab_gguf_metadata(gguf), NULL, "tokenizer.chat_template", NULL, &chat));

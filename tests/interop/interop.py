@@ -179,7 +179,7 @@ def all_models():
     """(name, path)"""
     for name in ("books-llama", "stories260k-llama"):
         yield name, f"{SHARED}/teachers/{name}"
-    for name in ("llama", "llama3", "llama_mlp_bias", "qwen2", "qwen2_yarn", "qwen3", "phi3", "olmo2", "granite", "gemma3", "falcon_h1",
+    for name in ("llama", "llama3", "llama_mlp_bias", "qwen2", "qwen2_yarn", "qwen3", "phi3", "olmo2", "granite", "gemma2", "gemma3", "falcon_h1",
                  "falcon_h1_norm", "granite_hybrid", "granite_hybrid_bias", "mamba2", "mamba"):
         yield f"golden {name}", f"{SHARED}/golden/hf_{name}"
     for name in models.MODELS:

@@ -45,6 +45,7 @@ MODELS = {
     "starcoder2": (tf.Starcoder2Config, dict(LLAMA, sliding_window=None)),
     "granite": (tf.GraniteConfig, dict(LLAMA, embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
                                        attention_multiplier=0.2)),
+    "gemma2": (tf.Gemma2Config, dict(LLAMA, num_hidden_layers=4, head_dim=32, query_pre_attn_scalar=32, sliding_window=64)),
     "gemma3_text": (tf.Gemma3TextConfig, dict(LLAMA, num_hidden_layers=6, head_dim=32, query_pre_attn_scalar=32, sliding_window=64)),
 }
 

@@ -284,8 +284,12 @@ static void what_cannot_be_said_is_refused(void **state)
 /* Golden models of the families that can be read back. */
 static void golden_models_compute_what_they_did(void **state)
 {
-    static const char *const names[] = {"llama",  "llama_mlp_bias", "qwen2", "qwen2_yarn", "qwen3",
-                                        "gemma3", "granite",        "olmo2", "phi3",       NULL};
+    static const char *const names[] = {"llama",          "llama3",         "llama_mlp_bias",
+                                        "qwen2",          "qwen2_yarn",     "qwen3",
+                                        "gemma2",         "gemma3",         "granite",
+                                        "olmo2",          "phi3",           "falcon_h1",
+                                        "falcon_h1_norm", "granite_hybrid", "granite_hybrid_bias",
+                                        "mamba2",         "mamba",          NULL};
     const char *golden = getenv("CAB_GOLDEN") != NULL ? getenv("CAB_GOLDEN") : "../shared/golden";
     char path[CAB_PATH_MAX], inner[CAB_PATH_MAX];
     for (int i = 0; names[i] != NULL; i++) {
