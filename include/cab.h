@@ -116,6 +116,8 @@ typedef struct cab_generate_options {
     float repeat_penalty;
     const char *const *stop; /* a text ends before the first of these that appears in it; none is handed over */
     size_t stop_count;
+    /* A prompt is what a user says: the model's chat template is put around it, and the text ends where an answer ends. */
+    bool chat;
 } cab_generate_options;
 
 /* 128 tokens, temperature 0.8, no top-k, top-p 0.95, seed 1. */

@@ -33,6 +33,7 @@
     INT(max_tokens, 'n', "N", 0, 0, INT64_MAX, "stop after so many tokens; 0: all")                                    \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
     TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
+    ENUM(loss_on, 0, "WORD", 0, "assistant|all", "conversations: which tokens are scored")                             \
     ENUM(bin_type, 0, "NAME", 0, "uint16|uint32", "element type of .bin token files")                                  \
     TEXT(cache, 0, "DIR", "", "token cache; without it $XDG_CACHE_HOME/cab or ~/.cache/cab")                           \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
@@ -185,6 +186,7 @@ static cab_status eval_text(const struct eval_options *o, const char *model, int
                                        .separator = o->separator,
                                        .text_field = o->text_field,
                                        .limits = cab_expand_limits_mib(o->max_member, o->max_expanded),
+                                       .all_tokens = o->loss_on == 1,
                                        .bin_uint32 = o->bin_type == 1,
                                        .cache = cache,
                                        .seq_len = o->seq_len,

@@ -25,6 +25,7 @@
     LIST(prompt, 'p', "TEXT", "text to continue; without one the model begins a document")                             \
     LIST(file, 'f', "FILE", "the same, from a file; -: from standard input")                                           \
     BOOL(interactive, 'i', "in turns: you write a line, the model goes on, until the input ends")                      \
+    BOOL(chat, 'c', "the prompt is what a user says: put through the model's chat template, for an answer")            \
     INT(samples, 'N', "N", 1, 1, 65536, "continuations of each prompt, generated together")                            \
     INT(max_tokens, 'n', "N", 128, 1, INT64_MAX, "tokens to generate at most")                                         \
     LIST(stop, 0, "TEXT", "end a text before this appears in it")                                                      \
@@ -145,7 +146,8 @@ static cab_generate_options sampling_of(const struct generate_options *o, uint64
                                   .min_p = (float)o->min_p,
                                   .repeat_penalty = (float)o->repeat_penalty,
                                   .stop = (const char *const *)o->stop.items,
-                                  .stop_count = o->stop.count};
+                                  .stop_count = o->stop.count,
+                                  .chat = o->chat};
 }
 
 /* ---- at once ------------------------------------------------------------------------------------------------------- */
@@ -159,7 +161,7 @@ static cab_status print_results(texts *t, const struct generate_options *options
             CAB_TRY(print_json(&t->each[i], prompts->items[i / samples], i % samples, seed, &generations[i],
                                t->results->stream));
     else if (t->keep)
-        print_all(t, prompts->items, samples, !options->no_echo);
+        print_all(t, prompts->items, samples, !options->no_echo && !options->chat);
     else
         (void)(print_prompt(t) && cli_results_put(t->results, "\n", 1));
     log_speed(generations, t->count);
@@ -176,7 +178,7 @@ static cab_status generate(cab_model *model, const struct generate_options *opti
     cab_status status;
     CAB_TRY(CAB_NEW(&t.each, t.count, "texts"));
     CAB_GOTO(CAB_NEW(&generations, t.count, "texts"));
-    t.prompt = t.keep || options->no_echo ? NULL : prompts->items[0];
+    t.prompt = t.keep || options->no_echo || options->chat ? NULL : prompts->items[0];
     CAB_GOTO(cab_generate_texts(model, n, (const char *const *)prompts->items, (uint32_t)samples, &sampling, take_text,
                                 &t, generations));
     CAB_GOTO(t.status);
@@ -257,6 +259,8 @@ static cab_status check(const struct generate_options *o)
 {
     if (o->interactive && (o->prompt.count > 0 || o->file.count > 0 || o->samples > 1 || o->json || o->out[0]))
         return cab_fail(CAB_EARG, "--interactive excludes --prompt, --file, --samples, --json and --out");
+    if (o->interactive && o->chat)
+        return cab_fail(CAB_EARG, "--interactive excludes --chat: it goes on with one text");
     for (unsigned i = 0; i < o->stop.count; i++)
         if (o->stop.items[i][0] == '\0')
             return cab_fail(CAB_EARG, "--stop: the text is empty");
@@ -298,6 +302,7 @@ static const cli_example examples[] = {
      "32 texts in one batch, on a GPU"},
     {"cab generate runs/tales/student -n 1000 --ignore-end --seed 7", "a long text, in constant memory"},
     {"cab generate runs/tales/student -f opening.txt --stop 'The end' --json", "from a file, for a script"},
+    {"cab generate smollm2.gguf --chat -p \"What is the capital of France?\"", "an answer"},
     {"cab generate runs/tales/student -i", "in turns: type a line, read on"},
     {0}};
 

@@ -30,7 +30,8 @@ typedef struct header {
     uint64_t documents;
     uint64_t tokens;
     uint64_t checksum;
-    uint64_t reserved[2];
+    uint64_t marked;
+    uint64_t reserved;
 } header;
 _Static_assert(sizeof(header) == HEADER_SIZE, "the header is written as it lies in memory");
 
@@ -49,7 +50,14 @@ typedef struct builder {
     uint64_t *text_end;     /* by document of the batch */
     cab_ids *ids;           /* likewise */
     size_t documents;       /* in the batch */
-    cab_bytes packed;       /* ids as written */
+    cab_chat_span *spans;   /* of all conversations of the batch */
+    size_t spans_count, spans_capacity;
+    size_t *span_end;  /* by document of the batch */
+    bool *chatted;     /* likewise */
+    cab_bytes *marked; /* likewise: a byte for every token */
+    uint64_t *marks;   /* of all tokens so far, where there has been a conversation */
+    size_t marks_capacity;
+    cab_bytes packed; /* ids as written */
     uint64_t *token_end, *byte_end;
     size_t token_end_capacity, byte_end_capacity;
     uint64_t bytes;
@@ -62,6 +70,9 @@ static cab_status builder_init(builder *b)
     for (int i = 0; i < b->threads; i++)
         CAB_TRY(cab_encoder_new(b->tokenizer, &b->encoders[i]));
     CAB_TRY(CAB_NEW(&b->text_end, BATCH_DOCUMENTS, "a batch of documents"));
+    CAB_TRY(CAB_NEW(&b->span_end, BATCH_DOCUMENTS, "a batch of documents"));
+    CAB_TRY(CAB_NEW(&b->chatted, BATCH_DOCUMENTS, "a batch of documents"));
+    CAB_TRY(CAB_NEW(&b->marked, BATCH_DOCUMENTS, "a batch of documents"));
     return CAB_NEW(&b->ids, BATCH_DOCUMENTS, "a batch of documents");
 }
 
@@ -71,20 +82,41 @@ static void builder_free(builder *b)
         cab_encoder_free(b->encoders[i]);
     for (int i = 0; b->ids != NULL && i < BATCH_DOCUMENTS; i++)
         cab_ids_free(&b->ids[i]);
+    for (int i = 0; b->marked != NULL && i < BATCH_DOCUMENTS; i++)
+        cab_bytes_free(&b->marked[i]);
     cab_free(b->encoders);
     cab_free(b->text_end);
     cab_free(b->ids);
     cab_bytes_free(&b->batch);
     cab_bytes_free(&b->packed);
+    cab_free(b->spans);
+    cab_free(b->span_end);
+    cab_free(b->chatted);
+    cab_free(b->marked);
+    cab_free(b->marks);
     cab_free(b->token_end);
     cab_free(b->byte_end);
     cab_text_close(b->text);
 }
 
+/* What the reader says of its last document. */
+static cab_status take_spans(builder *b)
+{
+    size_t count = 0;
+    const cab_chat_span *spans = cab_text_spans(b->text, &count);
+    b->chatted[b->documents] = spans != NULL;
+    CAB_TRY(CAB_GROW(&b->spans, &b->spans_capacity, b->spans_count + count, "a batch of documents"));
+    if (count > 0)
+        memcpy(b->spans + b->spans_count, spans, count * sizeof *spans);
+    b->spans_count += count;
+    b->span_end[b->documents] = b->spans_count;
+    return CAB_OK;
+}
+
 static cab_status read_batch(builder *b, bool *last)
 {
     b->batch.count = 0;
-    b->documents = 0;
+    b->documents = b->spans_count = 0;
     while (b->batch.count < BATCH_BYTES && b->documents < BATCH_DOCUMENTS) {
         const char *document = NULL;
         size_t size = 0;
@@ -93,8 +125,19 @@ static cab_status read_batch(builder *b, bool *last)
         if (*last)
             break;
         CAB_TRY(cab_bytes_append(&b->batch, document, size));
+        CAB_TRY(take_spans(b));
         b->text_end[b->documents++] = b->batch.count;
     }
+    return CAB_OK;
+}
+
+/* Which tokens of a conversation are answers'. */
+static cab_status mark_document(builder *b, size_t i, uint64_t begin)
+{
+    const size_t first = i == 0 ? 0 : b->span_end[i - 1];
+    CAB_TRY(CAB_GROW(&b->marked[i].data, &b->marked[i].capacity, b->ids[i].count, "a conversation"));
+    cab_chat_mark(b->tokenizer, b->batch.data + begin, b->text_end[i] - begin, b->spans + first, b->span_end[i] - first,
+                  &b->ids[i], (uint8_t *)b->marked[i].data);
     return CAB_OK;
 }
 
@@ -111,6 +154,8 @@ static cab_status encode_batch(builder *b)
         b->ids[i].count = 0;
         cab_status status = cab_encoder_encode(b->encoders[omp_get_thread_num()], b->batch.data + begin,
                                                b->text_end[i] - begin, &b->ids[i]);
+        if (status == CAB_OK && b->chatted[i])
+            status = mark_document(b, i, begin);
         if (status != CAB_OK) {
 #pragma omp critical(cab_cache_failed)
             if (i < failed_at) {
@@ -144,6 +189,24 @@ static cab_status write_ids(builder *b, const cab_ids *ids)
     return write_hashed(b, b->packed.data, size);
 }
 
+/* Document i's marks behind those of all before; of plain text every token counts. */
+static cab_status add_marks(builder *b, size_t i)
+{
+    const uint64_t first = b->header.tokens, n = b->ids[i].count;
+    if (b->header.marked == 0 && !b->chatted[i])
+        return CAB_OK;
+    const uint64_t from = b->header.marked == 0 ? 0 : first, words = (first + n + 63) / 64;
+    const size_t had = b->marks_capacity;
+    CAB_TRY(CAB_GROW(&b->marks, &b->marks_capacity, words, "marks of tokens"));
+    if (b->marks_capacity > had)
+        memset(b->marks + had, 0, (b->marks_capacity - had) * sizeof *b->marks);
+    b->header.marked = 1;
+    for (uint64_t k = from; k < first + n; k++)
+        if (k < first || !b->chatted[i] || b->marked[i].data[k - first])
+            b->marks[k / 64] |= UINT64_C(1) << k % 64;
+    return CAB_OK;
+}
+
 static cab_status write_batch(builder *b)
 {
     for (size_t i = 0; i < b->documents; i++) {
@@ -151,6 +214,7 @@ static cab_status write_batch(builder *b)
         CAB_TRY(CAB_GROW(&b->token_end, &b->token_end_capacity, n + 1, "the table of documents"));
         CAB_TRY(CAB_GROW(&b->byte_end, &b->byte_end_capacity, n + 1, "the table of documents"));
         CAB_TRY(write_ids(b, &b->ids[i]));
+        CAB_TRY(add_marks(b, i));
         b->header.tokens += b->ids[i].count;
         b->token_end[n] = b->header.tokens;
         b->byte_end[n] = b->bytes + b->text_end[i];
@@ -176,6 +240,8 @@ static cab_status write_tables(builder *b)
     CAB_TRY(write_hashed(b, zeros, odd == 0 ? 0 : 8 - odd));
     CAB_TRY(write_hashed(b, b->token_end, b->header.documents * sizeof *b->token_end));
     CAB_TRY(write_hashed(b, b->byte_end, b->header.documents * sizeof *b->byte_end));
+    if (b->header.marked)
+        CAB_TRY(write_hashed(b, b->marks, (b->header.tokens + 63) / 64 * sizeof *b->marks));
     b->header.checksum = finish_checksum(b->checksum, &b->header);
     if (fseek(b->writer.stream, 0, SEEK_SET) != 0)
         return cab_fail_errno(CAB_EIO, errno, "%s: cannot write", b->writer.path);
@@ -272,11 +338,13 @@ static cab_status check_header(const char *path, const cab_map *map, uint64_t ke
         return cab_fail(CAB_EFORMAT,
                         "%s: a token cache of version %" PRIu32 " and key %016" PRIx64 ", expected %d and %016" PRIx64,
                         path, h->version, h->key, VERSION, key);
-    if ((h->width != 2 && h->width != 4) || h->documents == 0 || h->tokens > UINT64_MAX / 8 ||
+    if ((h->width != 2 && h->width != 4) || h->documents == 0 || h->marked > 1 || h->tokens > UINT64_MAX / 8 ||
         __builtin_mul_overflow(h->documents, 2 * sizeof(uint64_t), &tables))
         return cab_fail(CAB_EFORMAT, "%s: damaged header", path);
     *ids_size = (h->tokens * h->width + 7) / 8 * 8;
-    if (__builtin_add_overflow(*ids_size, tables, &total) || total != map->size - HEADER_SIZE)
+    const uint64_t marks = h->marked ? (h->tokens + 63) / 64 * sizeof(uint64_t) : 0;
+    if (__builtin_add_overflow(tables, marks, &tables) || __builtin_add_overflow(*ids_size, tables, &total) ||
+        total != map->size - HEADER_SIZE)
         return cab_fail(CAB_EFORMAT, "%s: %zu bytes, truncated or damaged", path, map->size);
     return CAB_OK;
 }
@@ -300,7 +368,11 @@ cab_status cab_cache_parse(const char *path, const cab_map *map, uint64_t key, i
         if (cab_tokens_get(&tokens, i) >= vocab_size)
             return cab_fail(CAB_EFORMAT, "%s: token %" PRIu64 ": id %" PRId64 ", but the vocabulary has %" PRId64, path,
                             i, cab_tokens_get(&tokens, i), vocab_size);
-    *cache = (cab_cache){.tokens = tokens, .documents = h.documents, .token_end = token_end, .byte_end = byte_end};
+    *cache = (cab_cache){.tokens = tokens,
+                         .documents = h.documents,
+                         .token_end = token_end,
+                         .byte_end = byte_end,
+                         .marks = h.marked ? byte_end + h.documents : NULL};
     return CAB_OK;
 }
 

@@ -10,10 +10,12 @@
  *   24  u64 documents          D
  *   32  u64 tokens             T
  *   40  u64 checksum           XXH64 of all that follows the header, then of the header with zeros here
- *   48  u64 reserved           0, twice
+ *   48  u64 marked             1: the last table is there
+ *   56  u64 reserved           0
  *   64  ids                    T * width, zero-padded to 8 bytes
  *   ..  u64 token_end[D]       end of each document in ids; the last is T
  *   ..  u64 byte_end[D]        the same in bytes of text
+ *   ..  u64 marks[(T + 63)/64] where documents are conversations: bit i % 64 of word i / 64, whether token i is an answer's
  *
  * Documents do not contain separators. A damaged cache is rebuilt with a warning. */
 #ifndef CAB_DATA_CACHE_H
@@ -32,7 +34,8 @@ typedef struct cab_cache {
     uint64_t documents;
     const uint64_t *token_end; /* into the mapping */
     const uint64_t *byte_end;
-    cab_fingerprint text; /* of the text file, of all its bytes; set by cab_cache_open() */
+    const uint64_t *marks; /* NULL: no document is a conversation */
+    cab_fingerprint text;  /* of the text file, of all its bytes; set by cab_cache_open() */
 } cab_cache;
 
 /* What the ids depend on besides the tokenizer. */

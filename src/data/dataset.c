@@ -26,7 +26,8 @@ typedef struct source {
 typedef struct document {
     const cab_tokens *ids;
     uint64_t begin, end;
-    uint64_t bytes; /* of text */
+    uint64_t bytes;        /* of text */
+    const uint64_t *marks; /* of the tokens of `ids`; NULL: no conversation, or all tokens count */
 } document;
 
 struct cab_dataset {
@@ -56,11 +57,21 @@ static cab_status add_document(cab_dataset *d, document item)
     return CAB_OK;
 }
 
+/* The cache's marks, if a document of it is a conversation: all tokens of a plain text are marked. */
+static const uint64_t *marks_of(const cab_cache *cache, uint64_t begin, uint64_t end)
+{
+    bool all = true;
+    for (uint64_t i = begin; cache->marks != NULL && all && i < end; i++)
+        all = cache->marks[i / 64] >> i % 64 & 1;
+    return all ? NULL : cache->marks;
+}
+
 static cab_status open_text(cab_dataset *d, source *s, const char *path, const cab_dataset_options *options)
 {
     cab_cache_options cache = {options->cache,
                                {options->separator == NULL ? "<|endoftext|>" : options->separator,
-                                options->text_field == NULL ? "text" : options->text_field, options->limits}};
+                                options->text_field == NULL ? "text" : options->text_field, options->limits,
+                                options->chat}};
     if (options->tokenizer == NULL || options->cache == NULL)
         return cab_fail(CAB_EARG, "%s: text needs a tokenizer and a cache directory", path);
     CAB_TRY(cab_tokenizer_check_vocab(options->tokenizer, options->vocab_size, "the model"));
@@ -69,12 +80,15 @@ static cab_status open_text(cab_dataset *d, source *s, const char *path, const c
         for (uint64_t i = 0; i < s->cache.tokens.count; i++)
             CAB_TRY(cab_tokenizer_check_id(options->tokenizer, (int32_t)cab_tokens_get(&s->cache.tokens, i),
                                            options->vocab_size, path));
+    if (options->answers_only && s->cache.marks != NULL)
+        d->bytes_known = false; /* of what is predicted */
     for (uint64_t i = 0; i < s->cache.documents; i++) {
         uint64_t begin = i == 0 ? 0 : s->cache.token_end[i - 1], bytes = i == 0 ? 0 : s->cache.byte_end[i - 1];
         if (begin == s->cache.token_end[i]) /* nothing in it that the vocabulary can write */
             continue;
-        CAB_TRY(
-            add_document(d, (document){&s->cache.tokens, begin, s->cache.token_end[i], s->cache.byte_end[i] - bytes}));
+        CAB_TRY(add_document(
+            d, (document){&s->cache.tokens, begin, s->cache.token_end[i], s->cache.byte_end[i] - bytes,
+                          options->answers_only ? marks_of(&s->cache, begin, s->cache.token_end[i]) : NULL}));
     }
     return CAB_OK;
 }
@@ -88,7 +102,7 @@ static cab_status open_tokens(cab_dataset *d, source *s, const char *path, const
     if (spans.count == 0)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "%s: empty: holds no document", path));
     for (uint64_t i = 0; i < spans.count; i++)
-        CAB_GOTO(add_document(d, (document){&s->tokens, spans.begin[i], spans.end[i], 0}));
+        CAB_GOTO(add_document(d, (document){&s->tokens, spans.begin[i], spans.end[i], 0, NULL}));
     d->bytes_known = false;
 done:
     cab_token_spans_free(&spans);
@@ -277,21 +291,35 @@ static uint64_t bisect(const uint64_t *starts, uint64_t count, uint64_t at)
     return low;
 }
 
-/* Copies `count` tokens of the stream from `at`; they must exist. */
+/* Tokens skip .. skip + count of a document as labels. */
+static void copy_labels(const document *item, uint64_t skip, uint64_t count, int32_t *labels)
+{
+    cab_tokens_copy(item->ids, item->begin + skip, count, labels);
+    for (uint64_t i = 0; item->marks != NULL && i < count; i++) {
+        const uint64_t at = item->begin + skip + i;
+        if (!(item->marks[at / 64] >> at % 64 & 1))
+            labels[i] = -1;
+    }
+}
+
+/* Copies `count` tokens of the stream from `at`, or the labels that they are; they must exist. */
 static void copy_stream(const cab_dataset *d, const uint64_t *order, const uint64_t *starts, uint64_t at,
-                        uint64_t count, int32_t *ids)
+                        uint64_t count, bool labels, int32_t *ids)
 {
     for (uint64_t i = bisect(starts, d->documents_count, at); count > 0; i++) {
         const document *item = &d->documents[order == NULL ? i : order[i]];
         uint64_t skip = at - starts[i], length = item->end - item->begin;
         uint64_t take = skip < length ? length - skip : 0;
         take = take < count ? take : count;
-        cab_tokens_copy(item->ids, item->begin + skip, take, ids);
+        if (labels)
+            copy_labels(item, skip, take, ids);
+        else
+            cab_tokens_copy(item->ids, item->begin + skip, take, ids);
         ids += take;
         at += take;
         count -= take;
         if (count > 0 && at < starts[i + 1]) {
-            *ids++ = d->end_id;
+            *ids++ = labels && item->marks != NULL ? -1 : d->end_id;
             at++;
             count--;
         }
@@ -351,8 +379,8 @@ cab_status cab_dataset_train_sequence(cab_dataset *d, uint64_t index, int32_t *i
     if (epoch != d->epoch)
         CAB_TRY(begin_epoch(d, epoch));
     uint64_t at = d->windows[index % d->sequences] * d->seq_len;
-    copy_stream(d, d->order, d->epoch_starts, at, d->seq_len, ids);
-    copy_stream(d, d->order, d->epoch_starts, at + 1, d->seq_len, labels);
+    copy_stream(d, d->order, d->epoch_starts, at, d->seq_len, false, ids);
+    copy_stream(d, d->order, d->epoch_starts, at + 1, d->seq_len, true, labels);
     return CAB_OK;
 }
 
@@ -368,8 +396,8 @@ uint64_t cab_dataset_eval_window(const cab_dataset *d, uint64_t seq_len, uint64_
 {
     uint64_t at = window * seq_len, left = cab_dataset_tokens(d) - 1 - at;
     uint64_t valid = left < seq_len ? left : seq_len;
-    copy_stream(d, NULL, d->starts, at, valid, ids);
-    copy_stream(d, NULL, d->starts, at + 1, valid, labels);
+    copy_stream(d, NULL, d->starts, at, valid, false, ids);
+    copy_stream(d, NULL, d->starts, at + 1, valid, true, labels);
     for (uint64_t i = valid; i < seq_len; i++) {
         ids[i] = 0;
         labels[i] = -1;
@@ -385,4 +413,9 @@ uint64_t cab_dataset_document_tokens(const cab_dataset *d, uint64_t i)
 void cab_dataset_document_copy(const cab_dataset *d, uint64_t i, uint64_t begin, uint64_t count, int32_t *ids)
 {
     cab_tokens_copy(d->documents[i].ids, d->documents[i].begin + begin, count, ids);
+}
+
+void cab_dataset_document_labels(const cab_dataset *d, uint64_t i, uint64_t begin, uint64_t count, int32_t *labels)
+{
+    copy_labels(&d->documents[i], begin, count, labels);
 }

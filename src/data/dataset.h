@@ -6,6 +6,8 @@
  * dropped; another order leaves another rest. Sequence `index` is a pure function of (files, seed, index): to resume, a
  * counter is enough.
  *
+ * Conversations (chat.h): with `answers_only` a label that is no token of an answer is -1.
+ *
  * Evaluation. The documents in file order, each followed by the end-of-text token, cut into windows that do not overlap
  * in their labels; every token but the first is predicted once. */
 #ifndef CAB_DATA_DATASET_H
@@ -13,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/fingerprint.h"
+#include "data/chat.h"
 #include "data/expand.h"
 #include "data/tokenizer.h"
 #include "data/tokens.h"
@@ -26,11 +29,13 @@ typedef struct cab_dataset_options {
     const char *separator;          /* of .txt files; NULL: "<|endoftext|>" */
     const char *text_field;         /* of .jsonl, .json, .csv and .tsv; NULL: "text" */
     cab_expand_limits limits;       /* of packed files and long documents */
-    const char *cache;              /* directory of the token cache; needed for text files */
-    cab_token_type bin_type;        /* element type of .bin files */
-    int64_t vocab_size;             /* rows of the model's embedding: ids must be below it */
-    int32_t end_id;                 /* end-of-text; -1: none */
-    double fraction;                /* of the documents that is kept, 0 < fraction <= 1: ceil(fraction * documents) */
+    const cab_chat *chat;           /* of conversations; NULL: they are refused. Not kept */
+    bool answers_only;
+    const char *cache;       /* directory of the token cache; needed for text files */
+    cab_token_type bin_type; /* element type of .bin files */
+    int64_t vocab_size;      /* rows of the model's embedding: ids must be below it */
+    int32_t end_id;          /* end-of-text; -1: none */
+    double fraction;         /* of the documents that is kept, 0 < fraction <= 1: ceil(fraction * documents) */
     uint64_t seed;
 } cab_dataset_options;
 
@@ -69,5 +74,8 @@ uint64_t cab_dataset_eval_window(const cab_dataset *dataset, uint64_t seq_len, u
 uint64_t cab_dataset_document_tokens(const cab_dataset *dataset, uint64_t document);
 void cab_dataset_document_copy(const cab_dataset *dataset, uint64_t document, uint64_t begin, uint64_t count,
                                int32_t *ids);
+/* The same as labels. */
+void cab_dataset_document_labels(const cab_dataset *dataset, uint64_t document, uint64_t begin, uint64_t count,
+                                 int32_t *labels);
 
 #endif

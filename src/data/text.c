@@ -71,6 +71,8 @@ uint64_t cab_text_key(uint64_t hash, const char *path, const cab_text_options *o
     const char *option = k != NULL && k->field ? options->field : options->separator;
     hash = cab_hash(hash, &packed, sizeof packed);
     hash = k == NULL ? hash : cab_hash(hash, k->suffix, strlen(k->suffix) + 1);
+    if (k != NULL && k->field && k->comma == 0 && options->chat != NULL)
+        hash = cab_chat_key(hash, options->chat);
     return cab_hash(hash, option, strlen(option) + 1);
 }
 
@@ -212,9 +214,16 @@ void cab_text_close(cab_text *t)
         json_tokener_free(t->tokener);
     cab_bytes_free(&t->buffer);
     cab_bytes_free(&t->names);
+    cab_conversation_free(&t->conversation);
     cab_map_close(&t->map);
     cab_free(t->name);
     cab_free(t);
+}
+
+const cab_chat_span *cab_text_spans(const cab_text *t, size_t *count)
+{
+    *count = t->chatted ? t->conversation.count : 0;
+    return t->chatted ? t->conversation.spans : NULL;
 }
 
 uint64_t cab_text_position(const cab_text *t)

@@ -1,7 +1,8 @@
 /* text.h - documents out of text files, any of them as .gz, .xz or .zst.
  *
  *   .txt, .md      documents end at a line equal to the separator and lose the white space (ASCII) around them
- *   .jsonl         one JSON object per line; the document is a string field, taken as it is; blank lines are passed over
+ *   .jsonl         one JSON object per line; the document is a string field, taken as it is, or a conversation, rendered (chat.h);
+ *                  blank lines are passed over
  *   .json          an array of such objects, one object, or several one after the other
  *   .csv, .tsv     the first record names the columns; the document is a field, which may be quoted and of several lines
  *
@@ -11,6 +12,7 @@
 #define CAB_DATA_TEXT_H
 
 #include "base/error.h"
+#include "data/chat.h"
 #include "data/expand.h"
 
 #include <stdbool.h>
@@ -23,6 +25,7 @@ typedef struct cab_text_options {
     const char *separator;    /* of .txt and .md */
     const char *field;        /* of the others: the field or column that holds the document */
     cab_expand_limits limits; /* of packed files; `member` bounds a document of any file */
+    const cab_chat *chat;     /* what conversations are rendered by; NULL: they are no documents */
 } cab_text_options;
 
 /* Names of the kinds, for messages. */
@@ -41,6 +44,8 @@ cab_status cab_text_parse(const void *data, size_t size, const char *name, const
 /* The next document, valid UTF-8, borrowed until the next call; *document is NULL after the last. Truncated or damaged
  * archives, invalid UTF-8, bad JSON and bad CSV are CAB_EFORMAT with the place, and so is a document that is too long. */
 cab_status cab_text_next(cab_text *text, const char **document, size_t *size);
+/* Of a document that was a conversation the bytes of its answers, *count of them, borrowed likewise; NULL: it was none. */
+const cab_chat_span *cab_text_spans(const cab_text *text, size_t *count);
 /* Bytes of the file read so far (compressed ones for archives), for progress. */
 uint64_t cab_text_position(const cab_text *text);
 void cab_text_close(cab_text *text);

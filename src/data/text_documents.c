@@ -133,10 +133,27 @@ static const char *unit(const cab_text *t)
     return t->next == cab_text_next_json ? "object" : "line";
 }
 
+/* The object's conversation, rendered. */
+static cab_status render(cab_text *t, const char **document, size_t *size)
+{
+    cab_status status = cab_chat_render_json(t->options.chat, t->object, &t->conversation);
+    if (status != CAB_OK) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", cab_error_text());
+        return cab_fail(status, "%s: %s %" PRIu64 ": %s", t->name, unit(t), t->line, why);
+    }
+    *document = t->conversation.text.data;
+    *size = t->conversation.text.count;
+    t->chatted = true;
+    t->document += *size > 0;
+    return CAB_OK;
+}
+
 static cab_status parse_object(cab_text *t, size_t begin, size_t end, const char **document, size_t *size)
 {
     char fields[FIELDS_TEXT_MAX];
     json_object *value = NULL;
+    t->chatted = false;
     CAB_TRY(check_utf8(t, begin, end));
     size_t length = join_surrogates(t->buffer.data + begin, end - begin);
     if (length >= INT_MAX)
@@ -152,8 +169,11 @@ static cab_status parse_object(cab_text *t, size_t begin, size_t end, const char
         return cab_fail(CAB_EFORMAT, "%s: %s %" PRIu64 ": a JSON %s, expected an object with a string field \"%s\"",
                         t->name, unit(t), t->line, json_type_to_name(json_object_get_type(t->object)),
                         t->options.field);
-    if (!json_object_object_get_ex(t->object, t->options.field, &value) ||
-        !json_object_is_type(value, json_type_string))
+    const bool text =
+        json_object_object_get_ex(t->object, t->options.field, &value) && json_object_is_type(value, json_type_string);
+    if (!text && t->options.chat != NULL && cab_chat_holds(t->object))
+        return render(t, document, size);
+    if (!text)
         return cab_fail(CAB_EFORMAT,
                         "%s: %s %" PRIu64 ": expected an object with a string field \"%s\" (text_field chooses it); "
                         "its fields: %s",

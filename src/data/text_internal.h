@@ -38,7 +38,9 @@ struct cab_text {
     uint64_t offset;         /* of buffer.data[0] in the text, after decompression */
     uint64_t document, line; /* documents and lines (objects of .json) so far */
     struct json_tokener *tokener;
-    json_object *object; /* owns the document lent out */
+    json_object *object;           /* owns the document lent out */
+    cab_conversation conversation; /* or this does, if the document is one */
+    bool chatted;
     cab_json_place place;
     size_t columns, column; /* of .csv; 0 columns: the names were not read yet */
     cab_bytes names;        /* of the columns, for messages */

@@ -39,11 +39,14 @@ static cab_status text_open_sets(cab_text_data *d)
     CAB_TRY(cab_tokenizer_open(r->teacher.path, &d->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(d->tokenizer, vocab_size, r->teacher.path));
     CAB_TRY(cab_text_bounds_load(r->teacher.path, d->tokenizer, vocab_size, &bounds));
+    CAB_TRY(cab_chat_open(r->teacher.path, d->tokenizer, vocab_size, &d->chat));
     CAB_TRY(cab_domain_cache(r, cache));
     cab_dataset_options options = {.tokenizer = d->tokenizer,
                                    .separator = r->data.separator,
                                    .text_field = r->data.text_field,
                                    .limits = cab_expand_limits_mib(r->data.max_member, r->data.max_expanded),
+                                   .chat = d->chat,
+                                   .answers_only = r->data.loss_on == 0,
                                    .cache = cache,
                                    .bin_type = r->data.bin_type == 0 ? CAB_TOKEN_U16 : CAB_TOKEN_U32,
                                    .vocab_size = vocab_size,
@@ -63,9 +66,11 @@ static void text_close(void *data)
         return;
     cab_dataset_free(d->train);
     cab_dataset_free(d->eval);
+    cab_chat_free(d->chat);
     cab_tokenizer_free(d->tokenizer);
     cab_free(d->ids);
     cab_free(d->labels);
+    cab_free(d->valid);
     cab_free(d);
 }
 
@@ -152,6 +157,7 @@ static cab_status text_start(void *data, const cab_model *student, int64_t batch
     d->batch = batch;
     d->micro_batch = micro_batch;
     CAB_TRY(CAB_NEW(&d->ids, n, "a batch"));
+    CAB_TRY(CAB_NEW(&d->valid, n, "a batch"));
     return CAB_NEW(&d->labels, n, "a batch");
 }
 
@@ -168,7 +174,9 @@ static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *ba
     for (int64_t i = 0; i < d->micro_batch; i++)
         CAB_TRY(cab_dataset_train_sequence(d->train, first + (uint64_t)i, d->ids + i * d->seq_len,
                                            d->labels + i * d->seq_len));
-    *batch = (cab_batch){.input = d->ids, .labels = d->labels};
+    for (int64_t i = 0; i < d->micro_batch * d->seq_len; i++)
+        d->valid[i] = d->labels[i] >= 0;
+    *batch = (cab_batch){.input = d->ids, .labels = d->labels, .valid = d->valid};
     return CAB_OK;
 }
 

@@ -8,9 +8,10 @@
 typedef struct cab_text_data {
     cab_domain_setup setup;
     cab_tokenizer *tokenizer;
+    cab_chat *chat; /* how the teacher was shown conversations */
     cab_dataset *train, *eval;
     int64_t seq_len, batch, micro_batch;
-    int32_t *ids, *labels; /* one micro-batch */
+    int32_t *ids, *labels, *valid; /* one micro-batch; valid: rows with a label */
 } cab_text_data;
 
 #endif

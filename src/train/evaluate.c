@@ -24,6 +24,7 @@ typedef struct evaluator {
     cab_backend *backend;
     cab_model *model, *teacher;
     cab_tokenizer *tokenizer;
+    cab_chat *chat;
     cab_dataset *dataset;
     cab_objective *objective;
     cab_text_bounds bounds;
@@ -67,7 +68,10 @@ static cab_status evaluator_open_data(evaluator *e)
     CAB_TRY(cab_tokenizer_open(o->model, &e->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(e->tokenizer, e->model->config.vocab_size, o->model));
     CAB_TRY(cab_text_bounds_load(o->model, e->tokenizer, e->model->config.vocab_size, &e->bounds));
+    CAB_TRY(cab_chat_open(o->model, e->tokenizer, e->model->config.vocab_size, &e->chat));
     cab_dataset_options options = {.tokenizer = e->tokenizer,
+                                   .chat = e->chat,
+                                   .answers_only = !o->all_tokens,
                                    .separator = o->separator,
                                    .text_field = o->text_field,
                                    .limits = o->limits,
@@ -105,7 +109,7 @@ static bool next_document_row(evaluator *e, int32_t *ids, int32_t *labels)
         return false;
     uint64_t left = cab_dataset_document_tokens(e->dataset, e->document) - e->position - lead;
     uint64_t n = left < e->seq_len ? left : e->seq_len;
-    cab_dataset_document_copy(e->dataset, e->document, e->position + lead, n, labels);
+    cab_dataset_document_labels(e->dataset, e->document, e->position + lead, n, labels);
     if (lead == 0 && e->position == 0) {
         ids[0] = e->bounds.start;
         cab_dataset_document_copy(e->dataset, e->document, 0, n - 1, ids + 1);
@@ -229,6 +233,7 @@ done:
     cab_model_free(e.model);
     cab_model_free(e.teacher);
     cab_dataset_free(e.dataset);
+    cab_chat_free(e.chat);
     cab_tokenizer_free(e.tokenizer);
     cab_free(e.ids);
     cab_free(e.labels);

@@ -15,6 +15,7 @@ typedef struct cab_evaluate_options {
     unsigned files_count;
     const char *separator, *text_field; /* NULL: "<|endoftext|>", "text" */
     cab_expand_limits limits;           /* of packed files */
+    bool all_tokens;                    /* of conversations, not the answers' alone */
     bool bin_uint32;                    /* .bin files hold uint32 */
     const char *cache;                  /* directory of the token cache */
     int64_t seq_len;                    /* window; 0: the model's length */

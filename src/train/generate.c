@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "data/chat.h"
 #include "data/text_bounds.h"
 #include "train/decode.h"
 #include "train/domain.h"
@@ -43,6 +44,7 @@ typedef struct session {
     cab_texts_sink sink;
     void *user;
     cab_tokenizer *tokenizer;
+    cab_chat *chat; /* options->chat: the model's template */
     cab_decode *decode;
     cab_ids *prompts; /* of each prompt */
     size_t n_prompts, n_rows;
@@ -53,10 +55,34 @@ typedef struct session {
     cab_text_bounds bounds;
 } session;
 
+/* A prompt as what a user says, for the model to answer. */
+static cab_status encode_turn(const session *s, const char *prompt, cab_ids *ids)
+{
+    const cab_message said = {CAB_CHAT_USER, prompt, strlen(prompt)};
+    cab_conversation text = {0};
+    cab_status status = cab_chat_render(s->chat, &said, 1, true, &text);
+    if (status == CAB_OK)
+        status = cab_tokenizer_encode(s->tokenizer, text.text.data, text.text.count, ids);
+    cab_conversation_free(&text);
+    return status;
+}
+
+/* The template, and the end of an answer as an end of texts. */
+static cab_status open_chat(session *s)
+{
+    int32_t end;
+    CAB_TRY(cab_chat_open(s->model->directory, s->tokenizer, s->model->config.vocab_size, &s->chat));
+    if (cab_tokenizer_find(s->tokenizer, cab_chat_end(s->chat), &end) && !cab_text_bounds_ends(&s->bounds, end) &&
+        s->bounds.ends_count < CAB_ENDS_MAX)
+        s->bounds.ends[s->bounds.ends_count++] = end;
+    return CAB_OK;
+}
+
 /* A prompt's tokens; the token that starts a text, where it has none. */
 static cab_status encode(const session *s, const char *prompt, cab_ids *ids, bool *empty)
 {
-    CAB_TRY(cab_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), ids));
+    CAB_TRY(s->chat != NULL ? encode_turn(s, prompt, ids)
+                            : cab_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), ids));
     for (size_t i = 0; i < ids->count; i++)
         CAB_TRY(cab_tokenizer_check_id(s->tokenizer, ids->data[i], s->model->config.vocab_size, "the prompt"));
     *empty = ids->count == 0;
@@ -111,6 +137,8 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
     CAB_TRY(cab_tokenizer_open(model->directory, &s->tokenizer));
     CAB_TRY(cab_tokenizer_check_vocab(s->tokenizer, model->config.vocab_size, model->directory));
     CAB_TRY(cab_text_bounds_load(model->directory, s->tokenizer, model->config.vocab_size, &s->bounds));
+    if (o->chat)
+        CAB_TRY(open_chat(s));
     CAB_TRY(open_rows(s, prompts, samples));
     return cab_decode_new(model, s->rows, (int64_t)s->n_rows, &sampling, &s->decode);
 }
@@ -126,6 +154,7 @@ static void session_close(session *s)
     cab_free(s->rows);
     cab_free(s->texts);
     cab_free(s->tokens);
+    cab_chat_free(s->chat);
     cab_tokenizer_free(s->tokenizer);
 }
 
