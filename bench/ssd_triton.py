@@ -4,8 +4,8 @@
     python3 bench/ssd_triton.py --bench build/cuda/bench/bench_gpu_ops --mamba DIR
 
 Ours is the case "ssd delta 8 x 2048, H 32, P 64, N 128, G 1" of bench_gpu_ops. Theirs is mamba_chunk_scan_combined() on the
-same sizes in bf16, forward and backward, with chunks of 64, 128 and 256 tokens, called from Python and replayed as a CUDA
-graph; the best counts. DIR has the source package (only its Triton files are read, nothing is built) and einops:
+same sizes in bf16, forward and backward, with chunks of 128 tokens (--chunk; on an H200 the fastest), replayed as a CUDA graph,
+or called from Python where that cannot be captured. Its autotuning takes a minute for each chunk size. DIR has the source package (only its Triton files are read, nothing is built) and einops:
 
     pip download mamba-ssm --no-deps --no-binary :all: --no-build-isolation -d DIR   (needs packaging; its setup.py imports torch)
     tar xzf DIR/mamba_ssm-*.tar.gz -C DIR --strip-components 1
@@ -75,8 +75,8 @@ def captured(torch, run):
         return None
 
 
-def theirs(folder):
-    """Milliseconds by chunk size: (forward, forward and backward), called or replayed, whichever is less."""
+def theirs(folder, chunk):
+    """Milliseconds of forward, and of forward and backward."""
     import torch
 
     scan = load_theirs(folder)
@@ -85,21 +85,10 @@ def theirs(folder):
     x, dt, Bm, Cm = draw(B, L, H, P), draw(B, L, H), draw(B, L, G, N), draw(B, L, G, N)
     A_log, D, bias = (draw(H, dtype=torch.float32) for _ in range(3))
     seed = torch.rand_like(x)
-    inputs = [x, dt, Bm, Cm, A_log, D, bias]
+    forward = lambda: scan(x, dt, -torch.exp(A_log), Bm, Cm, chunk, D=D, dt_bias=bias, dt_softplus=True)
+    both = lambda: torch.autograd.grad(forward(), [x, dt, Bm, Cm, A_log, D, bias], seed)
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
-    times = {}
-    for chunk in [64, 128, 256]:
-        forward = lambda: scan(x, dt, -torch.exp(A_log), Bm, Cm, chunk, D=D, dt_bias=bias, dt_softplus=True)
-        both = lambda: torch.autograd.grad(forward(), inputs, seed)
-        row = []
-        for run in [forward, both]:
-            called = best_time(torch, run)
-            graph = captured(torch, run)
-            replayed = best_time(torch, graph) if graph else float("inf")
-            print(f"theirs, chunk {chunk}, {'both' if run is both else 'forward'}: called {called:.4f} ms, replayed {replayed:.4f} ms")
-            row.append(min(called, replayed))
-        times[chunk] = row
-    return times
+    return [best_time(torch, captured(torch, run) or run) for run in [forward, both]]
 
 
 def main():
@@ -107,14 +96,13 @@ def main():
     options.add_argument("--bench", required=True)
     options.add_argument("--mamba", required=True)
     options.add_argument("--device", default="cuda")
+    options.add_argument("--chunk", type=int, default=128)
     options = options.parse_args()
     forward, backward = ours(options.bench, options.device)
-    times = theirs(options.mamba)
-    chunk = min(times, key=lambda c: times[c][1])
+    their_forward, both = theirs(options.mamba, options.chunk)
     print(f"\n{'':24}forward   backward  both, ms")
     print(f"{'ours':22}{forward:9.4f}{backward:11.4f}{forward + backward:10.4f}")
-    print(f"{f'mamba_ssm, chunk {chunk}':22}{times[chunk][0]:9.4f}{times[chunk][1] - times[chunk][0]:11.4f}{times[chunk][1]:10.4f}")
-    print(f"ours is {times[chunk][1] / (forward + backward):.2f} times as fast")
-
+    print(f"{f'mamba_ssm, chunk {options.chunk}':22}{their_forward:9.4f}{both - their_forward:11.4f}{both:10.4f}")
+    print(f"ours is {both / (forward + backward):.2f} times as fast")
 
 main()

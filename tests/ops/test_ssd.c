@@ -415,7 +415,9 @@ static void test_gpu(void **state)
                             {2, 197, 4, 1, 64, 128, true, true, 0},   {1, 320, 2, 2, 64, 64, true, true, 0},
                             {1, 330, 4, 1, 64, 128, true, true, 150}, {2, 150, 3, 3, 40, 16, true, true, 90},
                             {1, 140, 2, 1, 128, 256, true, true, 60}, {1, 200, 4, 2, 24, 99, false, true, 70},
-                            {1, 50, 6, 1, 64, 128, true, true, 20},   {1, 100, 5, 1, 32, 64, false, false, 0}};
+                            {1, 50, 6, 1, 64, 128, true, true, 20},   {1, 100, 5, 1, 32, 64, false, false, 0},
+                            {2, 100, 2, 2, 96, 128, true, false, 0},  {1, 200, 4, 2, 64, 192, true, true, 90},
+                            {1, 70, 2, 2, 160, 40, false, false, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case("ssd tiles", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

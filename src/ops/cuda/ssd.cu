@@ -1,5 +1,5 @@
 /* ssd.cu - the Mamba-2 recurrence on the GPU, in fp32, for any P and N. src/ops/ssd.c has the formulas, src/ops/cpu/ssd.c
- * those of the backward pass. ssd_tiles.cu takes bf16 with P up to 64 and N up to 128, on tensor cores.
+ * those of the backward pass. ssd_tiles.cu and ssd_groups.cu take bf16 with N up to 256, on tensor cores.
  *
  * Arithmetic, in chunks of Q tokens; S[i] is the sum of log a from the chunk's start to token i:
  *
@@ -20,7 +20,7 @@
  * dA_log and ddt_bias are summed over chunks and sequences in the same way. A decoding step has a warp per four rows of the
  * state; h is read and written once.
  *
- *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   of the tensor cores bf16 tiles, where heads share B and C, else none
+ *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   of ssd_groups.cu bf16 tiles, of ssd_tiles.cu none
  *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ parts of dB ]
  *                     [ parts of dC ] */
 #include "ops/cuda/ssd.cuh"
@@ -505,7 +505,18 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) step(ssd
 
 static bool on_tensor_cores(const cab_node *node, const cab_ssd_shape *s)
 {
-    return node->in[0]->dtype == CAB_BF16 && s->P <= SIDE && s->N <= 2 * SIDE;
+    return node->in[0]->dtype == CAB_BF16 && s->N <= 4 * SIDE;
+}
+
+/* Which of the two forms for tensor cores. */
+static bool by_groups(const cab_ssd_shape *s)
+{
+    return s->H > s->G || s->P > SIDE || s->N > 2 * SIDE;
+}
+
+static int pieces_of(const cab_ssd_shape *s)
+{
+    return (s->P + SIDE - 1) / SIDE;
 }
 
 /* Offsets in bytes. */
@@ -529,20 +540,28 @@ static int slices_of(const cab_ssd_shape *s, bool backward, const cab_backend *b
     return ssd_group_slices(s->B * s->chunks * s->G, s->H / s->G, backward ? multiprocessors : 2 * multiprocessors);
 }
 
+/* Bytes of the states at one end of all chunks. */
+static size_t state_bytes(const cab_node *node, const cab_ssd_shape *s, bool backward)
+{
+    const size_t chunks = (size_t)(s->B * s->H) * (size_t)s->chunks, tile = SIDE * SIDE * sizeof(bf16);
+    if (!on_tensor_cores(node, s))
+        return chunks * (size_t)s->P * (size_t)s->N * sizeof(float);
+    if (by_groups(s))
+        return chunks * (size_t)pieces_of(s) * (size_t)ssd_group_tiles(s->N, backward) * tile;
+    return backward ? chunks * (s->N <= SIDE ? 1 : 2) * tile : 0;
+}
+
 static workspace workspace_of(const cab_node *node, bool backward, const cab_backend *backend)
 {
     const cab_ssd_shape s = cab_ssd_shape_of(node);
-    const bool tiles = on_tensor_cores(node, &s), shared = s.H > s.G;
-    const size_t chunks = (size_t)(s.B * s.H) * (size_t)s.chunks;
-    const size_t tile = SIDE * (s.N <= SIDE ? SIDE : 2 * SIDE) * sizeof(bf16);
-    const size_t state = tiles ? (backward || shared ? tile : 0) : (size_t)s.P * (size_t)s.N * sizeof(float);
+    const bool tiles = on_tensor_cores(node, &s), walk = tiles && !by_groups(&s);
     workspace w = {};
-    w.states = take(&w.total, chunks * state);
+    w.states = take(&w.total, state_bytes(node, &s, backward));
     w.parts = tiles ? slices_of(&s, backward, backend) : s.H / s.G;
     if (!backward)
         return w;
-    w.sum_rows = tiles && !shared ? s.B : s.B * s.chunks;
-    w.dstates = take(&w.total, tiles && !shared ? 0 : chunks * state);
+    w.sum_rows = walk ? s.B : s.B * s.chunks;
+    w.dstates = take(&w.total, walk ? 0 : state_bytes(node, &s, true));
     const size_t partials = (size_t)w.sum_rows * (size_t)s.H * sizeof(float);
     const size_t columns = (size_t)s.G * (size_t)w.parts * (size_t)s.N;
     const size_t parts = w.parts > 1 ? (size_t)(s.B * s.L) * columns * sizeof(float) : 0;
@@ -592,6 +611,7 @@ template <typename T> static ssd_call<T> call_of(const cab_node *node, const cab
     c.P = s->P;
     c.N = s->N;
     c.chunks = s->chunks;
+    c.pieces = pieces_of(s);
     c.aligned = s->P % 8 == 0 && s->N % 8 == 0;
     for (int i = 0; i < 3; i++)
         c.aligned = c.aligned && aligned(node->in[i]) && aligned(node->gin[i]);
@@ -683,7 +703,7 @@ template <typename T> static cab_status forward(const cab_node *node, const cab_
     c.y = rows<T>(node->out[0]);
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s))
-            return s->H > s->G ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
+            return by_groups(s) ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
                                : ssd_tiles_forward(c, backend);
     }
     return general_forward(c, node->scratch, backend);
@@ -707,7 +727,7 @@ template <typename T> static cab_status backward(const cab_node *node, const cab
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s)) {
             const ssd_group_scratch groups = {scratch + w.states, scratch + w.dstates, w.parts};
-            CAB_TRY(s->H > s->G ? ssd_groups_backward(c, groups, backend)
+            CAB_TRY(by_groups(s) ? ssd_groups_backward(c, groups, backend)
                                 : ssd_tiles_backward(c, scratch + w.states, backend));
             return finish(node, c, w, backend);
         }

@@ -1,5 +1,5 @@
-/* ssd.cuh - what the forms of the Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and ssd_tiles.cu (bf16,
- * P up to 64, N up to 128, tensor cores). src/ops/ssd.c has the formulas.
+/* ssd.cuh - what the forms of the Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and ssd_tiles.cu and
+ * ssd_groups.cu (bf16, N up to 256, tensor cores). src/ops/ssd.c has the formulas.
  *
  * Layout: a chunk is Q tokens of one head of one sequence. One warp computes the steps and decays of a chunk, two tokens
  * to a lane, and leaves them in shared memory (ssd_decays). On the way back one warp turns differences into ddt in the
@@ -32,13 +32,16 @@ template <typename T> struct ssd_call {
     const int32_t *starts;          /* (sequences, L), or NULL */
     int64_t L, sequences;
     int H, heads, P, N, chunks; /* heads: of a group */
+    int pieces;                 /* of a head, 64 columns of P each; ssd_groups.cu */
+    int n_first;                /* the call is about the states from here on; others have been before it if `more` */
+    bool more;
     bool add_x, add_B, add_C, add_dt;
     bool aligned; /* every row and every head begins at 16 bytes */
 };
 
 /* Of the tokens of a chunk. Between documents exponentials are zero: exp(S) of tokens whose document began in the chunk,
  * exp(S[end] - S) of those whose document has ended. */
-struct ssd_decays {
+struct alignas(16) ssd_decays {
     float s[Q];                    /* S, the sum of log2 a from the chunk's start */
     float from_start[Q], to_end[Q]; /* exp(S), exp(S[end] - S) */
     float delta[Q], into[Q];       /* what x is multiplied with, 1 if discrete; the same times to_end */
@@ -167,15 +170,17 @@ template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_
     return c.ddt.data || c.dA_log || c.ddt_bias;
 }
 
-/* ssd_tiles.cu, where no two heads share B and C. states: (B H chunks) tiles. */
+/* ssd_tiles.cu: P up to 64, N up to 128, where no two heads share B and C. states: (B H chunks) tiles. */
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend);
 cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend);
 
-/* ssd_groups.cu, where heads share B and C. */
+/* ssd_groups.cu: any P, N up to 256. */
 typedef struct ssd_group_scratch {
-    void *states, *dstates; /* (B H chunks) tiles each; forward, dstates is NULL */
+    void *states, *dstates; /* (B, H pieces, chunks, tiles of N) tiles each; forward, dstates is NULL */
     int slices;             /* of a group's heads; dB_parts and dC_parts of the call are NULL if there is one */
 } ssd_group_scratch;
+/* Tiles of the states of a call, beside one another in N. */
+int ssd_group_tiles(int N, bool backward);
 /* chunks: of all groups and sequences; heads: of a group. */
 int ssd_group_slices(int64_t chunks, int heads, int multiprocessors);
 cab_status ssd_groups_forward(const ssd_call<bf16> &c, const ssd_group_scratch &scratch, cab_backend *backend);

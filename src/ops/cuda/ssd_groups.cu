@@ -1,5 +1,9 @@
-/* ssd_groups.cu - the Mamba-2 recurrence where several heads share B and C, on tensor cores: bf16, P up to 64 and N up to
- * 128, padded as in ssd_tiles.cu.
+/* ssd_groups.cu - the Mamba-2 recurrence where several heads share B and C, or where ssd_tiles.cu has no room for P or N, on
+ * tensor cores: bf16, N up to 256.
+ *
+ * P is cut into pieces of 64 columns, the last padded with zeros, which are like heads with the same decays: y and dx are
+ * theirs alone, all else is their sum. N is NT tiles of 64. Forward NT goes up to 4. Backward it goes up to 2, and a larger
+ * N takes two calls, one for either half: all but dB and dC is their sum (`more` adds to what the first call left).
  *
  * Idea: what heads share is computed once. Chunks no longer follow one another, because their states are in memory:
  *
@@ -41,12 +45,13 @@ template <int NT> struct state_tiles {
     ssd_decays decays[2];
 };
 
-/* A walk of a head: h from x and B, from the first chunk on, or dh from dy and C, from the last. */
+/* A walk of a piece of a head: h from x and B, from the first chunk on, or dh from dy and C, from the last. */
 struct state_walk {
     head_of h;
+    int piece;
     bool back;
     int chunks;
-    uint4 *to; /* the head's states */
+    uint4 *to; /* the piece's states */
 
     __device__ __forceinline__ int chunk(int step) const
     {
@@ -60,7 +65,9 @@ __device__ __forceinline__ void load_walk(state_tiles<NT> &shared, const ssd_cal
     const int chunk = w.chunk(step), n_row = rows_in(c, chunk);
     const int64_t row = w.h.first + (int64_t)chunk * Q;
     auto &stage = shared.stages[step & 1];
-    load_tile<THREADS>(stage.left, w.back ? c.dy : c.x, row, n_row, (int64_t)w.h.head * c.P, c.P, c.aligned);
+    const int column = w.piece * TILE_SIDE;
+    load_tile<THREADS>(stage.left, w.back ? c.dy : c.x, row, n_row, (int64_t)w.h.head * c.P + column, c.P - column,
+                       c.aligned);
     load_states<NT, THREADS>(stage.right, w.back ? c.C : c.B, row, n_row, c, w.h);
     copies_commit();
 }
@@ -85,17 +92,18 @@ template <int NT> __device__ __forceinline__ void save_state(uint4 *to, const ti
         }
 }
 
-/* states, then dstates: (B H chunks) tiles each. What is zero, h of the first chunk and dh of the last, is not written. */
+/* states, then dstates: (B, H pieces, chunks, NT) tiles each. What is zero, h of the first chunk and dh of the last, is not written. */
 template <int NT>
-static __global__ void __launch_bounds__(THREADS, 4) walk_states(ssd_call<bf16> c, uint4 *states, uint4 *dstates)
+static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 4 : 2) walk_states(ssd_call<bf16> c, uint4 *states, uint4 *dstates)
 {
     extern __shared__ __align__(128) char memory[];
     enum { PIECES = NT * TILE_BYTES / 16 };
     state_tiles<NT> &shared = *(state_tiles<NT> *)memory;
     const place p = here();
-    const int64_t heads = c.sequences * c.H, index = blockIdx.x % heads;
-    const bool back = blockIdx.x >= heads;
-    const state_walk w = {head_at(c, index), back, c.chunks, (back ? dstates : states) + index * c.chunks * PIECES};
+    const int64_t walks = c.sequences * c.H * c.pieces, index = blockIdx.x % walks;
+    const bool back = blockIdx.x >= walks;
+    const state_walk w = {head_at(c, index / c.pieces), (int)(index % c.pieces), back, c.chunks,
+                          (back ? dstates : states) + index * c.chunks * PIECES};
     const float rate = ssd_rate(c, w.h.head);
     tile_sums state[NT];
     ssd_raw raw = {};
@@ -128,10 +136,10 @@ static __global__ void __launch_bounds__(THREADS, 4) walk_states(ssd_call<bf16> 
 
 /* ---- a chunk and its heads --------------------------------------------------------------------------------------------- */
 
-/* The block's chunk and heads. */
+/* The block's chunk and pieces of heads, counted over all heads. */
 struct chunk_of {
-    int64_t row, sequence;              /* of its first token */
-    int chunk, n_row, group, head, end; /* heads head .. end */
+    int64_t row, sequence; /* of its first token */
+    int chunk, n_row, group, begin, end;
     int64_t part;                       /* which partial dB, dC of the group the block gives */
     bool first, last;
 };
@@ -146,17 +154,55 @@ __device__ __forceinline__ chunk_of chunk_here(const ssd_call<bf16> &c, int slic
     k.sequence = index / groups / c.chunks;
     k.row = k.sequence * c.L + (int64_t)k.chunk * Q;
     k.n_row = rows_in(c, k.chunk);
-    k.head = k.group * c.heads + c.heads * slice / slices;
-    k.end = k.group * c.heads + c.heads * (slice + 1) / slices;
+    k.begin = (k.group * c.heads + c.heads * slice / slices) * c.pieces;
+    k.end = (k.group * c.heads + c.heads * (slice + 1) / slices) * c.pieces;
     k.part = (int64_t)k.group * slices + slice;
     k.first = k.chunk == 0;
     k.last = k.chunk == c.chunks - 1;
     return k;
 }
 
+/* A piece on its turn: `at` counts those of all heads. */
+struct piece_of {
+    int at, turn, head, first; /* turn: of the block's; first: column of P */
+};
+
+__device__ __forceinline__ piece_of piece_at(const ssd_call<bf16> &c, const chunk_of &k, int at)
+{
+    return {at, at - k.begin, at / c.pieces, at % c.pieces * TILE_SIDE};
+}
+
+__device__ __forceinline__ int64_t column_of(const ssd_call<bf16> &c, const piece_of &v)
+{
+    return (int64_t)v.head * c.P + v.first;
+}
+
+/* Which of two buffers has the sums of the piece's head. */
+__device__ __forceinline__ int sums_of(const ssd_call<bf16> &c, const piece_of &v)
+{
+    return v.turn / c.pieces & 1;
+}
+
 __device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_of &k, int head)
 {
     return {k.sequence * c.L, head, k.group};
+}
+
+__device__ __forceinline__ ssd_raw read_steps(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v, int lane)
+{
+    return read_decays(c, head_in(c, k, v.head), k.chunk, lane);
+}
+
+__device__ __forceinline__ void make_steps(ssd_decays *d, const ssd_call<bf16> &c, const piece_of &v, const ssd_raw &raw,
+                                           int lane)
+{
+    ssd_make_decays(d, raw, ssd_rate(c, v.head), !c.A_log, lane);
+}
+
+/* Where the state of a piece begins among all of a call's. */
+__device__ __forceinline__ int64_t state_at(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v)
+{
+    return (k.sequence * c.H * c.pieces + v.at) * c.chunks + k.chunk;
 }
 
 /* ---- outputs ----------------------------------------------------------------------------------------------------------- */
@@ -170,13 +216,13 @@ template <int NT> struct output_tiles {
 };
 
 template <int NT>
-__device__ __forceinline__ void load_head(output_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                          const uint4 *states, int head)
+__device__ __forceinline__ void load_piece(output_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                          const uint4 *states, const piece_of &v)
 {
     enum { PIECES = NT * TILE_BYTES / 16 };
-    auto &stage = shared.stages[(head - k.head) & 1];
-    const uint4 *from = states + ((k.sequence * c.H + head) * c.chunks + k.chunk) * PIECES;
-    load_tile<THREADS>(stage.x, c.x, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
+    auto &stage = shared.stages[v.turn & 1];
+    const uint4 *from = states + state_at(c, k, v) * PIECES;
+    load_tile<THREADS>(stage.x, c.x, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
     if (!k.first)
 #pragma unroll
         for (int i = threadIdx.x; i < PIECES; i += THREADS)
@@ -184,15 +230,16 @@ __device__ __forceinline__ void load_head(output_tiles<NT> &shared, const ssd_ca
     copies_commit();
 }
 
-/* y of the warp's rows of a head; C and G = C B^T of the rows. */
+/* y of the warp's rows of a piece; C and G = C B^T of the rows. */
 template <int NT>
 __device__ __forceinline__ void output_rows(const output_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                            int head, const tile_rows (&C)[NT], const tile_sums &G, const place &p)
+                                            const piece_of &v, const tile_rows (&C)[NT], const tile_sums &G,
+                                            const place &p)
 {
-    const auto &stage = shared.stages[(head - k.head) & 1];
-    const ssd_decays &d = shared.decays[(head - k.head) & 1];
+    const auto &stage = shared.stages[v.turn & 1];
+    const ssd_decays &d = shared.decays[v.turn & 1];
     const int m = 16 * p.warp;
-    const int64_t column = (int64_t)head * c.P;
+    const int64_t column = column_of(c, v);
     tile_sums y, product;
     tile_rows mixed;
     clear(y);
@@ -209,60 +256,62 @@ __device__ __forceinline__ void output_rows(const output_tiles<NT> &shared, cons
             product[n][e] = G[n][e];
     mix(mixed, product, d, p.warp, p);
     multiply(y, mixed, shared_address(stage.x), p.lanes, 0, p.warp + 1);
-    add_rows(y, stage.x, c.D[head], m, p);
+    add_rows(y, stage.x, c.D[v.head], m, p);
     if (c.aligned)
-        store_rows(c.y, k.row, k.n_row, column, c.P, y, m, p);
+        store_rows(c.y, k.row, k.n_row, column, c.P - v.first, y, m, p);
     else
-        store_elements(c.y, k.row, k.n_row, column, c.P, y, m, false, p);
+        store_elements(c.y, k.row, k.n_row, column, c.P - v.first, y, m, false, p);
 }
 
 template <int NT>
-static __global__ void __launch_bounds__(THREADS, 2) group_outputs(ssd_call<bf16> c, const uint4 *states, int slices)
+static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 2 : 1) group_outputs(ssd_call<bf16> c, const uint4 *states, int slices)
 {
     extern __shared__ __align__(128) char memory[];
     output_tiles<NT> &shared = *(output_tiles<NT> *)memory;
     const place p = here();
     const chunk_of k = chunk_here(c, slices);
-    const head_of h = head_in(c, k, k.head);
+    const piece_of first = piece_at(c, k, k.begin);
+    const head_of h = head_in(c, k, first.head);
     tile_rows C[NT];
     tile_sums G;
     clear(G);
     load_states<NT, THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
     load_states<NT, THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
-    load_head(shared, c, k, states, k.head);
+    load_piece(shared, c, k, states, first);
     if (p.warp == 0)
-        ssd_make_decays(&shared.decays[0], read_decays(c, h, k.chunk, p.lane), ssd_rate(c, k.head), !c.A_log, p.lane);
-    for (int head = k.head; head < k.end; head++) {
-        const bool more = head + 1 < k.end, writer = p.warp == head % WARPS;
+        make_steps(&shared.decays[0], c, first, read_steps(c, k, first, p.lane), p.lane);
+    for (int at = k.begin; at < k.end; at++) {
+        const piece_of now = piece_at(c, k, at), next = piece_at(c, k, at + 1);
+        const bool more = at + 1 < k.end, writer = p.warp == at % WARPS;
         ssd_raw raw = {};
         copies_wait();
         __syncthreads();
         if (more)
-            load_head(shared, c, k, states, head + 1);
+            load_piece(shared, c, k, states, next);
         if (more && writer)
-            raw = read_decays(c, head_in(c, k, head + 1), k.chunk, p.lane);
-        if (head == k.head)
+            raw = read_steps(c, k, next, p.lane);
+        if (at == k.begin)
 #pragma unroll
             for (int t = 0; t < NT; t++) {
                 load_rows(C[t], shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp);
                 multiply_transposed(G, C[t], shared_address(shared.B) + t * TILE_BYTES, p.lanes, 0, p.warp + 1);
             }
-        output_rows(shared, c, k, head, C, G, p);
+        output_rows(shared, c, k, now, C, G, p);
         if (more && writer)
-            ssd_make_decays(&shared.decays[(head + 1 - k.head) & 1], raw, ssd_rate(c, head + 1), !c.A_log, p.lane);
+            make_steps(&shared.decays[next.turn & 1], c, next, raw, p.lane);
     }
 }
 
 /* ---- gradients --------------------------------------------------------------------------------------------------------- */
 
-/* Shared memory of a block. Of each head, two by turns, and three of the decays, which are read longest. */
+/* Shared memory of a block. Of pieces and the sums of heads, two by turns; three of the decays, which are read longest. */
 template <int NT> struct group_tiles {
     char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
     struct stage {
         char x[TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES], dstate[NT * TILE_BYTES];
     } stages[2];
     ssd_decays decays[3];
-    struct sums {
+    struct alignas(16) sums {
         float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
         float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
         float through_u[Q];                     /* <du, x> per token */
@@ -271,14 +320,14 @@ template <int NT> struct group_tiles {
 };
 
 template <int NT>
-__device__ __forceinline__ void load_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                          const uint4 *states, const uint4 *dstates, int head)
+__device__ __forceinline__ void load_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                           const uint4 *states, const uint4 *dstates, const piece_of &v)
 {
     enum { PIECES = NT * TILE_BYTES / 16 };
-    auto &stage = shared.stages[(head - k.head) & 1];
-    const int64_t at = ((k.sequence * c.H + head) * c.chunks + k.chunk) * PIECES;
-    load_tile<GROUP_THREADS>(stage.x, c.x, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
-    load_tile<GROUP_THREADS>(stage.dy, c.dy, k.row, k.n_row, (int64_t)head * c.P, c.P, c.aligned);
+    auto &stage = shared.stages[v.turn & 1];
+    const int64_t at = state_at(c, k, v) * PIECES;
+    load_tile<GROUP_THREADS>(stage.x, c.x, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
+    load_tile<GROUP_THREADS>(stage.dy, c.dy, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
 #pragma unroll
     for (int i = threadIdx.x; i < PIECES; i += GROUP_THREADS) {
         if (!k.first)
@@ -287,6 +336,23 @@ __device__ __forceinline__ void load_head(group_tiles<NT> &shared, const ssd_cal
             copy_16(shared_address(stage.dstate) + i * 16, dstates + at + i, true);
     }
     copies_commit();
+}
+
+/* to = value, or with `add` to += value: the pieces of a head add up. */
+__device__ __forceinline__ void leave(float &to, float value, bool add)
+{
+    to = add ? to + value : value;
+}
+
+/* The sums over the quad of two values, to rows m + g and m + g + 8 of `to`. */
+__device__ __forceinline__ void leave_rows(float *to, float upper, float lower, int m, bool add, const place &p)
+{
+    upper = quad_sum(upper);
+    lower = quad_sum(lower);
+    if (p.q == 0) {
+        leave(to[m + p.g], upper, add);
+        leave(to[m + p.g + 8], lower, add);
+    }
 }
 
 /* What warps 0 to 3 keep: G^T, and the sum of dG^T. */
@@ -312,8 +378,9 @@ __device__ __forceinline__ float2 sum_columns(float (&v)[8][2], const place &p)
 
 /* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. */
 template <int NT>
-__device__ __forceinline__ void mix_head(typename group_tiles<NT>::sums &sums, const ssd_decays &d, tile_rows &mixed,
-                                         tile_sums &dproduct, shared_products &keep, bool steps, const place &p)
+__device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, bool add, const ssd_decays &d,
+                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, bool steps,
+                                          const place &p)
 {
     const int j = 16 * p.warp + p.g;
     const float upper = d.s[j], lower = d.s[j + 8], delta = d.delta[j], delta_lower = d.delta[j + 8];
@@ -350,31 +417,29 @@ __device__ __forceinline__ void mix_head(typename group_tiles<NT>::sums &sums, c
     pack_rows(mixed, product);
     if (!steps)
         return;
-    ((float2 *)sums.of_rows[p.warp])[4 * p.g + p.q] = sum_columns(of_rows, p);
-    up = quad_sum(up);
-    low = quad_sum(low);
-    if (p.q == 0) {
-        sums.of_columns[j] = up;
-        sums.of_columns[j + 8] = low;
-    }
+    const float2 of_row = sum_columns(of_rows, p);
+    leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q], of_row.x, add);
+    leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q + 1], of_row.y, add);
+    leave_rows(sums.of_columns, up, low, 16 * p.warp, add, p);
 }
 
-/* Tokens as j, by warps 0 to 3: dx of rows 16 r .. of a head, and what it adds to the sum of dG. */
+/* Tokens as j, by warps 0 to 3: dx of rows 16 r .. of a piece, and what it adds to the sum of dG. */
 template <int NT>
-__device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, int head,
-                                           shared_products &keep, bool steps, const place &p)
+__device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                           const piece_of &v, shared_products &keep, bool steps, const place &p)
 {
-    const int turn = (head - k.head) & 1, m = 16 * p.warp;
-    const ssd_decays &d = shared.decays[(head - k.head) % 3];
-    auto &stage = shared.stages[turn];
-    const int64_t column = (int64_t)head * c.P;
-    const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, c.P, m, c.dx.data && c.add_x && c.aligned, p);
+    const int m = 16 * p.warp, width = c.P - v.first;
+    const ssd_decays &d = shared.decays[v.turn % 3];
+    auto &stage = shared.stages[v.turn & 1];
+    auto &of_head = shared.sums[sums_of(c, v)];
+    const int64_t column = column_of(c, v);
+    const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, width, m, c.dx.data && c.add_x && c.aligned, p);
     tile_rows x, mixed;
     tile_sums sums;
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
     clear(sums);
     multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
-    mix_head<NT>(shared.sums[turn], d, mixed, sums, keep, steps, p);
+    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, steps, p);
     clear(sums);
     if (!k.last) {
 #pragma unroll
@@ -389,18 +454,14 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_ca
     if (c.A_log) {
         float up, low;
         row_products(sums, x, up, low);
-        up = quad_sum(up);
-        low = quad_sum(low);
-        if (p.q == 0) {
-            shared.sums[turn].through_u[m + p.g] = up;
-            shared.sums[turn].through_u[m + p.g + 8] = low;
-        }
+        leave_rows(of_head.through_u, up, low, m, v.first > 0, p);
         scale_rows(sums, d.delta[m + p.g], d.delta[m + p.g + 8]);
     }
     if (!c.dx.data)
         return;
-    add_rows(sums, stage.dy, c.D[head], m, p);
-    put_rows(c.dx, k.row, k.n_row, column, c.P, sums, before, m, c.add_x, c.aligned, p);
+    if (!c.more)
+        add_rows(sums, stage.dy, c.D[v.head], m, p);
+    put_rows(c.dx, k.row, k.n_row, column, width, sums, before, m, c.add_x, c.aligned, p);
 }
 
 /* sum += scale (left state), rows m .. of tile t; returns this lane's part of its products with the rows of `with`. */
@@ -423,26 +484,18 @@ __device__ __forceinline__ float2 through_state(tile_sums &sum, const tile_rows 
     return products;
 }
 
-__device__ __forceinline__ void store_products(float *to, float2 products, int m, const place &p)
-{
-    products.x = quad_sum(products.x);
-    products.y = quad_sum(products.y);
-    if (p.q == 0) {
-        to[m + p.g] = products.x;
-        to[m + p.g + 8] = products.y;
-    }
-}
-
-/* By warps 4 to 7: what a head adds to dB and dC of rows 16 r .. through its states; <x, dy>. Returns this lane's part of
+/* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states; <x, dy>. Returns this lane's part of
  * the sum of delta W <x dh, B>. */
 template <int NT>
-__device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const chunk_of &k, int head,
-                                                 tile_sums (&dB)[NT], tile_sums (&dC)[NT], const place &p)
+__device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const ssd_call<bf16> &c,
+                                                 const chunk_of &k, const piece_of &v, tile_sums (&dB)[NT],
+                                                 tile_sums (&dC)[NT], const place &p)
 {
-    const int turn = (head - k.head) & 1, m = 16 * p.warp;
-    const ssd_decays &d = shared.decays[(head - k.head) % 3];
-    auto &stage = shared.stages[turn];
-    auto &sums = shared.sums[turn];
+    const int m = 16 * p.warp;
+    const bool add = v.first > 0;
+    const ssd_decays &d = shared.decays[v.turn % 3];
+    auto &stage = shared.stages[v.turn & 1];
+    auto &sums = shared.sums[sums_of(c, v)];
     float2 from_B = make_float2(0.0f, 0.0f), from_C = make_float2(0.0f, 0.0f);
     tile_rows x, dy;
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
@@ -454,7 +507,7 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const 
                    high_half(x[e / 4][e % 4]) * high_half(dy[e / 4][e % 4]);
     product = warp_sum(product);
     if (p.lane == 0)
-        sums.D[p.warp] = product;
+        leave(sums.D[p.warp], product, add);
 #pragma unroll
     for (int t = 0; t < NT; t++) {
         if (!k.last) {
@@ -468,8 +521,8 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const 
             from_C = make_float2(from_C.x + part.x, from_C.y + part.y);
         }
     }
-    store_products(sums.from_B, from_B, m, p);
-    store_products(sums.from_C, from_C, m, p);
+    leave_rows(sums.from_B, from_B.x, from_B.y, m, add, p);
+    leave_rows(sums.from_C, from_C.x, from_C.y, m, add, p);
     return from_B.x + from_B.y;
 }
 
@@ -489,14 +542,15 @@ __device__ __forceinline__ float state_product(const typename group_tiles<NT>::s
     return sum;
 }
 
-/* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp. */
+/* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp; v: the head's
+ * last piece. */
 template <int NT>
 __device__ __forceinline__ void finish_head(const group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                            int head, bool steps, int lane)
+                                            const piece_of &v, bool steps, int lane)
 {
-    const auto &sums = shared.sums[(head - k.head) & 1];
-    const int64_t at = (k.sequence * c.chunks + k.chunk) * c.H + head;
-    if (lane == 0)
+    const auto &sums = shared.sums[sums_of(c, v)];
+    const int64_t at = (k.sequence * c.chunks + k.chunk) * c.H + v.head;
+    if (lane == 0 && !c.more)
         c.dD[at] = sums.D[0] + sums.D[1] + sums.D[2] + sums.D[3];
     if (!steps)
         return;
@@ -513,19 +567,19 @@ __device__ __forceinline__ void finish_head(const group_tiles<NT> &shared, const
     for (int w = 0; w < GROUP_WARPS; w++)
         end += sums.end[w];
     const ssd_step_sums of_steps =
-        ssd_write_decays(c, k.row, k.n_row, head, make_float2(difference[0], difference[1]),
-                         ((const float2 *)sums.through_u)[lane], end, &shared.decays[(head - k.head) % 3], lane);
+        ssd_write_decays(c, k.row, k.n_row, v.head, make_float2(difference[0], difference[1]),
+                         ((const float2 *)sums.through_u)[lane], end, &shared.decays[v.turn % 3], lane);
     if (lane == 0 && c.dA_log)
-        c.dA_log[at] = of_steps.dA_log;
+        leave(c.dA_log[at], of_steps.dA_log, c.more);
     if (lane == 0 && c.ddt_bias)
-        c.ddt_bias[at] = of_steps.ddt_bias;
+        leave(c.ddt_bias[at], of_steps.ddt_bias, c.more);
 }
 
 /* Rows 16 r .. of dB or dC, tile t: to the gradient, or as the block's part of it. */
 __device__ __forceinline__ void store_group(rows_of<bf16> to, float *parts, const ssd_call<bf16> &c, const chunk_of &k,
                                             int slices, tile_sums &sums, int t, bool add, const place &p)
 {
-    const int m = 16 * p.warp, column = t * TILE_SIDE, width = c.N - column;
+    const int m = 16 * p.warp, column = c.n_first + t * TILE_SIDE, width = c.N - column;
     const int64_t parts_ld = (int64_t)(c.H / c.heads) * slices * c.N;
     if (!to.data)
         return;
@@ -567,41 +621,42 @@ __device__ __forceinline__ void finish_group(const group_tiles<NT> &shared, cons
     }
 }
 
-/* Between heads: waits for a head's rows, asks for the next's, and finishes the one before. Returns what the decays of the
- * next come from. */
+/* Between pieces: waits for the rows of one, asks for the next's, and finishes the head before. Returns what the decays of
+ * the next come from. */
 template <int NT>
-__device__ __forceinline__ ssd_raw next_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                             const uint4 *states, const uint4 *dstates, int head, bool steps, int warp,
-                                             int lane)
+__device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                               const uint4 *states, const uint4 *dstates, const piece_of &v, bool steps,
+                                               int warp, int lane)
 {
     ssd_raw raw = {};
     copies_wait();
     __syncthreads();
-    if (head + 1 < k.end)
-        load_head(shared, c, k, states, dstates, head + 1);
-    if (head + 1 < k.end && warp == head % GROUP_WARPS)
-        raw = read_decays(c, head_in(c, k, head + 1), k.chunk, lane);
-    if (head > k.head && warp == (head + GROUP_WARPS / 2) % GROUP_WARPS)
-        finish_head(shared, c, k, head - 1, steps, lane);
+    if (v.at + 1 < k.end) {
+        load_piece(shared, c, k, states, dstates, piece_at(c, k, v.at + 1));
+        if (warp == v.at % GROUP_WARPS)
+            raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
+    }
+    if (v.turn > 0 && v.first == 0 && warp == (v.at + GROUP_WARPS / 2) % GROUP_WARPS)
+        finish_head(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
     return raw;
 }
 
-/* After a head: its part of <h_end, dh> from the warp, and the decays of the next. */
+/* After a piece: its part of <h_end, dh> from the warp, and the decays of the next. */
 template <int NT>
-__device__ __forceinline__ void leave_head(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, int head,
-                                           float through_dh, const ssd_raw &next, bool steps, int warp, int lane)
+__device__ __forceinline__ void leave_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                            const piece_of &v, float through_dh, const ssd_raw &next, bool steps, int warp,
+                                            int lane)
 {
-    const int turn = (head - k.head) & 1;
     if (steps) {
         float end = through_dh;
         if (!k.first && !k.last)
-            end += shared.decays[(head - k.head) % 3].from_start[Q - 1] * state_product<NT>(shared.stages[turn]);
+            end += shared.decays[v.turn % 3].from_start[Q - 1] * state_product<NT>(shared.stages[v.turn & 1]);
         end = warp_sum(end);
         if (lane == 0)
-            shared.sums[turn].end[warp] = end;
+            leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
     }
-    if (head + 1 < k.end && warp == head % GROUP_WARPS)
-        ssd_make_decays(&shared.decays[(head + 1 - k.head) % 3], next, ssd_rate(c, head + 1), !c.A_log, lane);
+    if (v.at + 1 < k.end && warp == v.at % GROUP_WARPS)
+        make_steps(&shared.decays[(v.turn + 1) % 3], c, piece_at(c, k, v.at + 1), next, lane);
 }
 
 /* Warps 0 to 3; leave the sum of dG in `tile`. */
@@ -612,17 +667,18 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, c
     shared_products keep;
     clear(keep.G);
     clear(keep.dG);
-    for (int head = k.head; head < k.end; head++) {
-        const ssd_raw next = next_head(shared, c, k, states, dstates, head, steps, p.warp, p.lane);
-        if (head == k.head)
+    for (int at = k.begin; at < k.end; at++) {
+        const piece_of v = piece_at(c, k, at);
+        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, p.warp, p.lane);
+        if (at == k.begin)
 #pragma unroll
             for (int t = 0; t < NT; t++) {
                 tile_rows B;
                 load_rows(B, shared_address(shared.B) + t * TILE_BYTES, p.lanes, p.warp);
                 multiply_transposed(keep.G, B, shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp, 4);
             }
-        x_gradient(shared, c, k, head, keep, steps, p);
-        leave_head(shared, c, k, head, 0.0f, next, steps, p.warp, p.lane);
+        x_gradient(shared, c, k, v, keep, steps, p);
+        leave_piece(shared, c, k, v, 0.0f, next, steps, p.warp, p.lane);
     }
     __syncthreads();
 #pragma unroll
@@ -633,14 +689,14 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, c
                 pack(keep.dG[n][2 * half], keep.dG[n][2 * half + 1]);
     __syncthreads();
     if (p.warp == 0)
-        finish_head(shared, c, k, k.end - 1, steps, p.lane);
+        finish_head(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
 }
 
 /* Warps 4 to 7. */
 template <int NT>
-__device__ __forceinline__ void walk_states_of(group_tiles<NT> &shared, const char *tile, const ssd_call<bf16> &c,
-                                               const chunk_of &k, const uint4 *states, const uint4 *dstates, bool steps,
-                                               int slices, const place &p)
+__device__ __forceinline__ void walk_through_states(group_tiles<NT> &shared, const char *tile, const ssd_call<bf16> &c,
+                                                    const chunk_of &k, const uint4 *states, const uint4 *dstates,
+                                                    bool steps, int slices, const place &p)
 {
     tile_sums dB[NT], dC[NT];
 #pragma unroll
@@ -648,11 +704,12 @@ __device__ __forceinline__ void walk_states_of(group_tiles<NT> &shared, const ch
         clear(dB[t]);
         clear(dC[t]);
     }
-    for (int head = k.head; head < k.end; head++) {
+    for (int at = k.begin; at < k.end; at++) {
         const int warp = WARPS + p.warp;
-        const ssd_raw next = next_head(shared, c, k, states, dstates, head, steps, warp, p.lane);
-        const float end = state_gradients(shared, k, head, dB, dC, p);
-        leave_head(shared, c, k, head, end, next, steps, warp, p.lane);
+        const piece_of v = piece_at(c, k, at);
+        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
+        const float end = state_gradients(shared, c, k, v, dB, dC, p);
+        leave_piece(shared, c, k, v, end, next, steps, warp, p.lane);
     }
     __syncthreads();
     __syncthreads();
@@ -665,21 +722,22 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
 {
     extern __shared__ __align__(128) char memory[];
     group_tiles<NT> &shared = *(group_tiles<NT> *)memory;
-    char *const tile = shared.stages[0].x; /* free when the last head is done */
+    char *const tile = shared.stages[0].x; /* free when the last piece is done */
     place p = here();
     const bool as_j = p.warp < WARPS, steps = ssd_wants_steps(c);
     const chunk_of k = chunk_here(c, slices);
-    const head_of h = head_in(c, k, k.head);
+    const piece_of first = piece_at(c, k, k.begin);
+    const head_of h = head_in(c, k, first.head);
     if (p.warp == 0)
-        ssd_make_decays(&shared.decays[0], read_decays(c, h, k.chunk, p.lane), ssd_rate(c, k.head), !c.A_log, p.lane);
+        make_steps(&shared.decays[0], c, first, read_steps(c, k, first, p.lane), p.lane);
     p.warp %= WARPS; /* which rows it has */
     load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
     load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
-    load_head(shared, c, k, states, dstates, k.head);
+    load_piece(shared, c, k, states, dstates, first);
     if (as_j)
         walk_as_j(shared, tile, c, k, states, dstates, steps, p);
     else
-        walk_states_of(shared, tile, c, k, states, dstates, steps, slices, p);
+        walk_through_states(shared, tile, c, k, states, dstates, steps, slices, p);
 }
 
 /* ---- launches ---------------------------------------------------------------------------------------------------------- */
@@ -689,11 +747,11 @@ template <int NT>
 static cab_status launch_walk(const ssd_call<bf16> &c, uint4 *states, uint4 *dstates, cab_backend *backend)
 {
     const size_t bytes = sizeof(state_tiles<NT>);
-    const int64_t heads = c.sequences * c.H;
+    const int64_t walks = c.sequences * c.H * c.pieces;
     if (c.chunks == 1)
         return CAB_OK;
     CAB_TRY(cab_cuda_shared((const void *)walk_states<NT>, bytes, "ssd states"));
-    walk_states<NT><<<(unsigned)(dstates ? 2 * heads : heads), THREADS, bytes, stream_of(backend)>>>(c, states, dstates);
+    walk_states<NT><<<(unsigned)(dstates ? 2 * walks : walks), THREADS, bytes, stream_of(backend)>>>(c, states, dstates);
     return cab_cuda_launched("ssd states");
 }
 
@@ -731,12 +789,30 @@ int ssd_group_slices(int64_t chunks, int heads, int multiprocessors)
     return wanted < heads ? (int)wanted : heads;
 }
 
+int ssd_group_tiles(int N, bool backward)
+{
+    return N <= TILE_SIDE ? 1 : N <= 2 * TILE_SIDE || backward ? 2 : 4;
+}
+
 cab_status ssd_groups_forward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
 {
-    return c.N <= TILE_SIDE ? forward<1>(c, w, backend) : forward<2>(c, w, backend);
+    switch (ssd_group_tiles(c.N, false)) {
+    case 1:
+        return forward<1>(c, w, backend);
+    case 2:
+        return forward<2>(c, w, backend);
+    default:
+        return forward<4>(c, w, backend);
+    }
 }
 
 cab_status ssd_groups_backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
 {
-    return c.N <= TILE_SIDE ? backward<1>(c, w, backend) : backward<2>(c, w, backend);
+    if (ssd_group_tiles(c.N, true) == 1)
+        return backward<1>(c, w, backend);
+    for (ssd_call<bf16> part = c; part.n_first < c.N; part.n_first += 2 * TILE_SIDE) {
+        CAB_TRY(backward<2>(part, w, backend));
+        part.more = part.add_x = part.add_dt = true;
+    }
+    return CAB_OK;
 }

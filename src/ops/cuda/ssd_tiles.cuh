@@ -226,7 +226,8 @@ __device__ __forceinline__ void load_states(char *tiles, rows_of<const bf16> fro
 {
 #pragma unroll
     for (int t = 0; t < NT; t++)
-        load_tile<N_THREADS>(tiles + t * TILE_BYTES, from, row, n_row, (int64_t)h.group * c.N + t * TILE_SIDE, c.N - t * TILE_SIDE,
+        load_tile<N_THREADS>(tiles + t * TILE_BYTES, from, row, n_row, (int64_t)h.group * c.N + c.n_first + t * TILE_SIDE,
+                             c.N - c.n_first - t * TILE_SIDE,
                   c.aligned);
 }
 
