@@ -8,6 +8,12 @@ static const cab_size sizes[] = {CAB_SIZE("vocab_size", vocab_size, 1 << 24, CAB
                                  CAB_SIZE("max_position_embeddings", max_length, 1 << 24, 2048),
                                  {0}};
 
+static const cab_number numbers[] = {CAB_FIELD("layer_norm_epsilon", norm_eps, 1e-5), {0}};
+static const cab_switch switches[] = {CAB_FIELD("use_bias", in_bias, false),
+                                      CAB_FIELD("use_conv_bias", conv_bias, true),
+                                      CAB_FIELD("residual_in_fp32", residual_fp32, true),
+                                      {0}};
+
 /* Those of initialisation change nothing; ssm_cfg and what follows are of the checkpoints that transformers' were made from. */
 const cab_setting cab_settings_backbone[] = {{"conv_kernel", NULL},
                                              {"expand", NULL},
@@ -39,10 +45,8 @@ cab_status cab_backbone_parse(const cab_json *json, bool tied, cab_config *c)
     int64_t expand;
     CAB_TRY(cab_sizes_parse(json, sizes, c));
     CAB_TRY(cab_json_int_or(json, NULL, "expand", 1, 16, 2, &expand));
-    CAB_TRY(cab_positive_parse(json, NULL, "layer_norm_epsilon", 1e-5, &c->norm_eps));
-    CAB_TRY(cab_json_bool_or(json, NULL, "use_bias", false, &c->in_bias));
-    CAB_TRY(cab_json_bool_or(json, NULL, "use_conv_bias", true, &c->conv_bias));
-    CAB_TRY(cab_json_bool_or(json, NULL, "residual_in_fp32", true, &c->residual_fp32));
+    CAB_TRY(cab_numbers_parse(json, numbers, c));
+    CAB_TRY(cab_switches_parse(json, switches, c));
     CAB_TRY(cab_json_bool_or(json, NULL, "tie_word_embeddings", tied, &c->tied));
     c->d_inner = (int)expand * c->d_model;
     c->out_bias = c->in_bias;
@@ -54,10 +58,8 @@ void cab_backbone_describe(const cab_config *c, json_object *json)
 {
     cab_sizes_describe(sizes, c, json);
     json_object_object_add(json, "expand", json_object_new_int(c->d_inner / c->d_model));
-    json_object_object_add(json, "layer_norm_epsilon", json_object_new_double(c->norm_eps));
-    json_object_object_add(json, "use_bias", json_object_new_boolean(c->in_bias));
-    json_object_object_add(json, "use_conv_bias", json_object_new_boolean(c->conv_bias));
-    json_object_object_add(json, "residual_in_fp32", json_object_new_boolean(c->residual_fp32));
+    cab_numbers_describe(numbers, c, json);
+    cab_switches_describe(switches, c, json);
     json_object_object_add(json, "tie_word_embeddings", json_object_new_boolean(c->tied));
     json_object_object_add(json, "hidden_act", json_object_new_string("silu"));
 }

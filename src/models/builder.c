@@ -331,6 +331,13 @@ cab_status cab_builder_multiplied_dense(cab_builder *b, cab_dense *dense, int64_
     return status;
 }
 
+cab_status cab_builder_dense_times(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
+                                   double in, double out, const char *name)
+{
+    const cab_multiplied_rows rows = {n_out, out > 0 ? out : 1};
+    return cab_builder_multiplied_dense(b, dense, n_in, biased, name, in > 0 ? in : 1, 1, &rows);
+}
+
 cab_status cab_builder_rows(cab_builder *b, cab_tensor **out, int n, int64_t width, const char *short_name)
 {
     float *values = NULL;

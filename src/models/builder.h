@@ -66,6 +66,9 @@ typedef struct cab_multiplied_rows {
 } cab_multiplied_rows;
 cab_status cab_builder_multiplied_dense(cab_builder *b, cab_dense *dense, int64_t n_in, bool biased, const char *name,
                                         double in, int n, const cab_multiplied_rows *parts);
+/* The same of one part: n_out rows, multiplied by `out`. Here factors of 0 are 1: the configuration has none. */
+cab_status cab_builder_dense_times(cab_builder *b, cab_dense *dense, int64_t n_in, int64_t n_out, bool biased,
+                                   double in, double out, const char *name);
 /* Row r of the parameter, (rows, columns) or of columns 0 a vector of rows, is row order[r] of the stored one, which has
  * stored_rows. */
 cab_status cab_builder_picked(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, int64_t stored_rows,

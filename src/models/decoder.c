@@ -109,11 +109,12 @@ cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, boo
                                  const char *out, cab_attention_mixer *a)
 {
     const int64_t D = c->d_model, Q = (int64_t)c->n_head * c->head_dim, K = (int64_t)c->n_kv_head * c->head_dim;
+    const cab_multipliers *m = &c->multipliers;
     cab_decoder_heads(c, l, a);
-    CAB_TRY(cab_builder_dense(b, &a->q, D, Q, biased, "self_attn.q_proj"));
-    CAB_TRY(cab_builder_dense(b, &a->k, D, K, biased, "self_attn.k_proj"));
-    CAB_TRY(cab_builder_dense(b, &a->v, D, K, biased, "self_attn.v_proj"));
-    return cab_builder_dense(b, &a->out, Q, D, out_biased, out);
+    CAB_TRY(cab_builder_dense_times(b, &a->q, D, Q, biased, m->attention_in, 1, "self_attn.q_proj"));
+    CAB_TRY(cab_builder_dense_times(b, &a->k, D, K, biased, m->attention_in, m->key, "self_attn.k_proj"));
+    CAB_TRY(cab_builder_dense_times(b, &a->v, D, K, biased, m->attention_in, 1, "self_attn.v_proj"));
+    return cab_builder_dense_times(b, &a->out, Q, D, out_biased, 1, m->attention_out, out);
 }
 
 cab_status cab_decoder_gated_mlp(cab_builder *b, const cab_config *c, bool biased, cab_mlp *mlp)

@@ -24,7 +24,8 @@ cab_status cab_window_parse(const cab_json *json, int first, cab_config *config)
 void cab_decoder_describe(const cab_config *config, json_object *json);
 
 /* In the scope of a layer: projections self_attn.{q,k,v}_proj and `out`, biased or not, of all heads of the configuration,
- * causal, scaled by 1 / sqrt(head_dim), rotary embedding and window as layer l has them. */
+ * causal, scaled by 1 / sqrt(head_dim), rotary embedding and window as layer l has them; of a checkpoint times the configuration's
+ * multipliers. */
 cab_status cab_decoder_attention(cab_builder *b, const cab_config *c, int l, bool biased, bool out_biased,
                                  const char *out, cab_attention_mixer *a);
 /* What of this needs no tensors. */

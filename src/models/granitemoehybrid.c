@@ -12,6 +12,12 @@
 #include <math.h>
 #include <string.h>
 
+static const cab_number numbers[] = {CAB_FIELD("rms_norm_eps", norm_eps, 1e-6),
+                                     CAB_FIELD("attention_multiplier", attention_scale, 1),
+                                     CAB_FIELD("embedding_multiplier", embedding_scale, 1),
+                                     CAB_FIELD("residual_multiplier", branch_scale, 1),
+                                     {0}};
+
 static const cab_setting settings[] = {{"attention_bias", NULL},
                                        {"attention_multiplier", NULL},
                                        {"embedding_multiplier", NULL},
@@ -31,34 +37,6 @@ static const cab_setting settings[] = {{"attention_bias", NULL},
                                        {NULL, NULL}};
 static const cab_setting *const setting_tables[] = {settings, cab_settings_mamba2, cab_settings_decoder,
                                                     cab_settings_transformers, NULL};
-
-/* "mamba" and "attention", which transformers 5 calls "linear_attention" and "full_attention". Without a list all are mamba. */
-static cab_status parse_layers(const cab_json *json, cab_config *c)
-{
-    const char *key = "layer_types";
-    json_object *types = NULL;
-    if (!json_object_object_get_ex(json->root, key, &types) || types == NULL)
-        key = "layers_block_type";
-    if (!json_object_object_get_ex(json->root, key, &types) || types == NULL) {
-        for (int l = 0; l < c->n_layer; l++)
-            c->layer_kinds[l] |= CAB_LAYER_STATE_SPACE;
-        return CAB_OK;
-    }
-    CAB_TRY(cab_json_array(json, NULL, key, &types));
-    if (json_object_array_length(types) != (size_t)c->n_layer)
-        return cab_fail(CAB_EFORMAT, "%s: \"%s\" has %zu entries, num_hidden_layers is %d", json->name, key,
-                        json_object_array_length(types), c->n_layer);
-    for (int l = 0; l < c->n_layer; l++) {
-        json_object *item = json_object_array_get_idx(types, (size_t)l);
-        const char *type = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
-        const bool attends = strcmp(type, "attention") == 0 || strcmp(type, "full_attention") == 0;
-        if (!attends && strcmp(type, "mamba") != 0 && strcmp(type, "linear_attention") != 0)
-            return cab_fail(CAB_EUNSUPPORTED, "%s: %s[%d] is \"%.40s\"; supported are mamba and attention", json->name,
-                            key, l, type);
-        c->layer_kinds[l] |= attends ? 0 : CAB_LAYER_STATE_SPACE;
-    }
-    return CAB_OK;
-}
 
 static cab_status parse_positions(const cab_json *json, cab_config *c)
 {
@@ -81,14 +59,11 @@ static cab_status configure(const cab_json *json, cab_config *c)
     if (experts > 0)
         return cab_fail(CAB_EUNSUPPORTED, "%s: num_local_experts is %d; only 0 is supported", json->name, (int)experts);
     CAB_TRY(cab_json_int_or(json, NULL, "shared_intermediate_size", 1, 1 << 18, 1024, &d_mlp));
-    CAB_TRY(cab_positive_parse(json, NULL, "rms_norm_eps", 1e-6, &c->norm_eps));
+    CAB_TRY(cab_numbers_parse(json, numbers, c));
     CAB_TRY(cab_json_bool_or(json, NULL, "attention_bias", false, &c->attention_bias));
-    CAB_TRY(cab_positive_parse(json, NULL, "embedding_multiplier", 1, &c->embedding_scale));
-    CAB_TRY(cab_positive_parse(json, NULL, "attention_multiplier", 1, &c->attention_scale));
-    CAB_TRY(cab_positive_parse(json, NULL, "residual_multiplier", 1, &c->branch_scale));
     CAB_TRY(cab_positive_parse(json, NULL, "logits_scaling", 1, &c->head_scale));
     CAB_TRY(cab_mamba2_parse(json, 0, c));
-    CAB_TRY(parse_layers(json, c));
+    CAB_TRY(cab_mixers_parse(json, c));
     c->head_scale = 1 / c->head_scale;
     c->d_mlp = (int)d_mlp;
     c->out_bias = c->in_bias;
@@ -98,26 +73,16 @@ static cab_status configure(const cab_json *json, cab_config *c)
 
 static cab_status describe(const cab_config *c, json_object *json)
 {
-    const struct {
-        const char *key;
-        double value;
-    } numbers[] = {{"rms_norm_eps", c->norm_eps},
-                   {"embedding_multiplier", c->embedding_scale > 0 ? c->embedding_scale : 1},
-                   {"attention_multiplier", c->attention_scale > 0 ? c->attention_scale : 1 / sqrt(c->head_dim)},
-                   {"residual_multiplier", c->branch_scale > 0 ? c->branch_scale : 1},
-                   {"logits_scaling", c->head_scale > 0 ? 1 / c->head_scale : 1}};
-    json_object *types = json_object_new_array();
+    cab_config copy = *c;
+    copy.attention_scale = c->attention_scale > 0 ? c->attention_scale : 1 / sqrt(c->head_dim);
     cab_model_describe("granitemoehybrid", "GraniteMoeHybridForCausalLM", c, json);
     cab_decoder_describe(c, json);
     cab_mamba2_describe(c, json);
+    cab_numbers_describe(numbers, &copy, json);
     if (c->head_dim * c->n_head == c->d_model)
         json_object_object_del(json, "head_dim"); /* which readers may not know */
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        json_object_object_add(json, numbers[i].key, json_object_new_double(numbers[i].value));
-    for (int l = 0; l < c->n_layer; l++)
-        json_object_array_add(
-            types, json_object_new_string(c->layer_kinds[l] & CAB_LAYER_STATE_SPACE ? "mamba" : "attention"));
-    json_object_object_add(json, "layer_types", types);
+    json_object_object_add(json, "logits_scaling", json_object_new_double(c->head_scale > 0 ? 1 / c->head_scale : 1));
+    cab_mixers_describe(c, json);
     json_object_object_add(json, "shared_intermediate_size", json_object_new_int(c->d_mlp));
     json_object_object_add(json, "num_local_experts", json_object_new_int(0));
     json_object_object_add(json, "num_experts_per_tok", json_object_new_int(0));

@@ -28,12 +28,61 @@ void cab_sizes_describe(const cab_size *sizes, const cab_config *config, json_ob
         json_object_object_add(json, s->key, json_object_new_int(*field(s, &copy)));
 }
 
+cab_status cab_numbers_parse(const cab_json *json, const cab_number *numbers, cab_config *config)
+{
+    for (const cab_number *n = numbers; n->key != NULL; n++)
+        CAB_TRY(cab_positive_parse(json, NULL, n->key, n->fallback, (double *)(void *)((char *)config + n->offset)));
+    return CAB_OK;
+}
+
+cab_status cab_switches_parse(const cab_json *json, const cab_switch *switches, cab_config *config)
+{
+    for (const cab_switch *s = switches; s->key != NULL; s++)
+        CAB_TRY(cab_json_bool_or(json, NULL, s->key, s->fallback, (bool *)((char *)config + s->offset)));
+    return CAB_OK;
+}
+
+void cab_numbers_describe(const cab_number *numbers, const cab_config *config, json_object *json)
+{
+    for (const cab_number *n = numbers; n->key != NULL; n++) {
+        const double value = *(const double *)(const void *)((const char *)config + n->offset);
+        json_object_object_add(json, n->key, json_object_new_double(value > 0 ? value : n->fallback));
+    }
+}
+
+void cab_switches_describe(const cab_switch *switches, const cab_config *config, json_object *json)
+{
+    for (const cab_switch *s = switches; s->key != NULL; s++)
+        json_object_object_add(json, s->key,
+                               json_object_new_boolean(*(const bool *)((const char *)config + s->offset)));
+}
+
 cab_status cab_positive_parse(const cab_json *json, json_object *object, const char *key, double fallback, double *out)
 {
     CAB_TRY(cab_json_number_or(json, object, key, fallback, out));
     if (!(*out > 0) || isinf(*out))
         return cab_fail(CAB_EFORMAT, "%s: \"%s\" is %g, expected a positive number", json->name, key, *out);
     return CAB_OK;
+}
+
+cab_status cab_positives_parse(const cab_json *json, const char *key, size_t n, double *out)
+{
+    json_object *list = NULL;
+    for (size_t i = 0; i < n; i++)
+        out[i] = 1;
+    if (!json_object_object_get_ex(json->root, key, &list) || list == NULL)
+        return CAB_OK;
+    CAB_TRY(cab_json_array(json, NULL, key, &list));
+    bool good = json_object_array_length(list) == n;
+    for (size_t i = 0; good && i < n; i++) {
+        json_object *item = json_object_array_get_idx(list, i);
+        out[i] = json_object_get_double(item);
+        good = (json_object_is_type(item, json_type_double) || json_object_is_type(item, json_type_int)) &&
+               out[i] > 0 && !isinf(out[i]);
+    }
+    return good ? CAB_OK
+                : cab_fail(CAB_EFORMAT, "%s: \"%s\" is %.80s, expected %zu positive numbers", json->name, key,
+                           json_object_to_json_string_ext(list, JSON_C_TO_STRING_PLAIN), n);
 }
 
 static const struct {

@@ -11,13 +11,12 @@ static const cab_size sizes[] = {CAB_SIZE("mamba_d_state", d_state, 1024, 256),
                                  CAB_SIZE("mamba_d_conv", d_conv, 16, 4),
                                  {0}};
 
-const cab_setting cab_settings_mamba2[] = {{"mamba_chunk_size", NULL}, {"mamba_conv_bias", NULL},
-                                           {"mamba_d_conv", NULL},     {"mamba_d_head", NULL},
-                                           {"mamba_d_state", NULL},    {"mamba_expand", NULL},
-                                           {"mamba_n_groups", NULL},   {"mamba_n_heads", NULL},
-                                           {"mamba_proj_bias", NULL},  {"time_step_floor", NULL},
-                                           {"time_step_limit", NULL},  {"time_step_max", NULL},
-                                           {"time_step_min", NULL},    {NULL, NULL}};
+const cab_setting cab_settings_mamba2[] = {
+    {"mamba_chunk_size", NULL}, {"mamba_conv_bias", NULL}, {"mamba_d_conv", NULL},
+    {"mamba_d_head", NULL},     {"mamba_d_state", NULL},   {"mamba_expand", NULL},
+    {"mamba_n_groups", NULL},   {"mamba_n_heads", NULL},   {"mamba_proj_bias", NULL},
+    {"time_step_floor", NULL},  {"time_step_limit", NULL}, {"time_step_max", NULL},
+    {"time_step_rank", NULL},   {"time_step_min", NULL},   {NULL, NULL}};
 
 enum { INNER_MAX = 1 << 18 };
 
@@ -91,12 +90,48 @@ void cab_mamba2_describe(const cab_config *c, json_object *json)
     json_object_object_add(json, "mamba_proj_bias", json_object_new_boolean(c->in_bias));
 }
 
+cab_status cab_mixers_parse(const cab_json *json, cab_config *c)
+{
+    const char *key = "layer_types";
+    json_object *types = NULL;
+    if (!json_object_object_get_ex(json->root, key, &types) || types == NULL)
+        key = "layers_block_type";
+    if (!json_object_object_get_ex(json->root, key, &types) || types == NULL) {
+        for (int l = 0; l < c->n_layer; l++)
+            c->layer_kinds[l] |= CAB_LAYER_STATE_SPACE;
+        return CAB_OK;
+    }
+    CAB_TRY(cab_json_array(json, NULL, key, &types));
+    if (json_object_array_length(types) != (size_t)c->n_layer)
+        return cab_fail(CAB_EFORMAT, "%s: \"%s\" has %zu entries, num_hidden_layers is %d", json->name, key,
+                        json_object_array_length(types), c->n_layer);
+    for (int l = 0; l < c->n_layer; l++) {
+        json_object *item = json_object_array_get_idx(types, (size_t)l);
+        const char *type = json_object_is_type(item, json_type_string) ? json_object_get_string(item) : "";
+        const bool attends = strcmp(type, "attention") == 0 || strcmp(type, "full_attention") == 0;
+        if (!attends && strcmp(type, "mamba") != 0 && strcmp(type, "linear_attention") != 0)
+            return cab_fail(CAB_EUNSUPPORTED, "%s: %s[%d] is \"%.40s\"; supported are mamba and attention", json->name,
+                            key, l, type);
+        c->layer_kinds[l] |= attends ? 0 : CAB_LAYER_STATE_SPACE;
+    }
+    return CAB_OK;
+}
+
+void cab_mixers_describe(const cab_config *c, json_object *json)
+{
+    json_object *types = json_object_new_array();
+    for (int l = 0; l < c->n_layer; l++)
+        json_object_array_add(
+            types, json_object_new_string(c->layer_kinds[l] & CAB_LAYER_STATE_SPACE ? "mamba" : "attention"));
+    json_object_object_add(json, "layer_types", types);
+}
+
 static cab_status build_projections(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
 {
     const cab_multipliers *k = &c->multipliers;
     const int64_t E = c->d_inner, groups = (int64_t)c->n_group * c->d_state;
     const int64_t rows[5] = {E, E, groups, groups, c->n_state_head};
-    cab_multiplied_rows parts[5], out = {c->d_model, k->state_out > 0 ? k->state_out : 1};
+    cab_multiplied_rows parts[5];
     char part[CAB_NAME_MAX];
     for (int i = 0; i < 5; i++)
         parts[i] = (cab_multiplied_rows){rows[i], k->state_parts[i] > 0 ? k->state_parts[i] : 1};
@@ -104,7 +139,7 @@ static cab_status build_projections(cab_builder *b, const cab_config *c, const c
     CAB_TRY(cab_builder_multiplied_dense(b, &m->in_proj, c->d_model, c->in_bias, part,
                                          k->state_in > 0 ? k->state_in : 1, 5, parts));
     snprintf(part, sizeof part, "%s.out_proj", name);
-    return cab_builder_multiplied_dense(b, &m->out_proj, E, c->out_bias, part, 1, 1, &out);
+    return cab_builder_dense_times(b, &m->out_proj, E, c->d_model, c->out_bias, 1, k->state_out, part);
 }
 
 cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)

@@ -12,6 +12,11 @@ extern const cab_setting cab_settings_mamba2[];
 cab_status cab_mamba2_parse(const cab_json *json, int64_t inner, cab_config *config);
 void cab_mamba2_describe(const cab_config *config, json_object *json);
 
+/* Which layers of a hybrid have the mixer and which attention, in layer_types or layers_block_type: "mamba" and "attention", which
+ * transformers 5 calls "linear_attention" and "full_attention". Without a list all have the mixer. */
+cab_status cab_mixers_parse(const cab_json *json, cab_config *config);
+void cab_mixers_describe(const cab_config *config, json_object *json);
+
 /* Refuses heads of another width than `width` (0: any), and heads, groups and inner width that do not divide. */
 cab_status cab_mamba2_check(const cab_json *json, int64_t width, const cab_config *config);
 /* Refuses steps that are limited otherwise than by 0 and infinity. */

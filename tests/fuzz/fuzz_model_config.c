@@ -24,6 +24,16 @@ static const char *const configs[] = {
     "\"num_key_value_heads\": 2, \"intermediate_size\": 20, \"max_position_embeddings\": 16}",
     "{\"model_type\": \"vim\", \"img_size\": 12, \"patch_size\": 4, \"embed_dim\": 8, \"depth\": 1, \"num_classes\": "
     "5, \"d_state\": 3}",
+    "{\"model_type\": \"mamba\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 1, \"state_size\": 5, "
+    "\"conv_kernel\": 3, \"expand\": 2, \"time_step_rank\": 2}",
+    "{\"model_type\": \"mamba2\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 1, \"state_size\": "
+    "5, \"conv_kernel\": 3, \"num_heads\": 4, \"head_dim\": 8, \"n_groups\": 2}",
+    "{\"model_type\": \"falcon_h1\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 1, "
+    "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 6, \"intermediate_size\": 20, "
+    "\"mamba_d_ssm\": 24, \"mamba_n_heads\": 3, \"mamba_d_head\": \"auto\", \"mamba_d_state\": 5}",
+    "{\"model_type\": \"granitemoehybrid\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 2, "
+    "\"layer_types\": [\"mamba\", \"attention\"], \"num_local_experts\": 0, \"num_attention_heads\": 2, "
+    "\"num_key_value_heads\": 1, \"shared_intermediate_size\": 20, \"mamba_n_heads\": 4, \"mamba_d_state\": 5}",
 };
 enum { CONFIGS = sizeof configs / sizeof *configs };
 
