@@ -31,11 +31,19 @@ typedef struct tap_set {
 
 static cab_status taps_new(tap_set *set, unsigned wanted, int n_layer)
 {
-    cab_tensor ***const arrays[CAB_TAPS] = {
-        [CAB_TAP_QUERY] = &set->taps.query,           [CAB_TAP_KEY] = &set->taps.key,
-        [CAB_TAP_VALUE] = &set->taps.value,           [CAB_TAP_HIDDEN] = &set->taps.hidden,
-        [CAB_TAP_QUERY_BACK] = &set->taps.query_back, [CAB_TAP_KEY_BACK] = &set->taps.key_back,
-        [CAB_TAP_DECAY] = &set->taps.decay,           [CAB_TAP_DECAY_BACK] = &set->taps.decay_back};
+    cab_tensor ***const arrays[CAB_TAPS] = {[CAB_TAP_QUERY] = &set->taps.query,
+                                            [CAB_TAP_KEY] = &set->taps.key,
+                                            [CAB_TAP_C] = &set->taps.C,
+                                            [CAB_TAP_B] = &set->taps.B,
+                                            [CAB_TAP_X] = &set->taps.x,
+                                            [CAB_TAP_MIXER_IN] = &set->taps.mixer_in,
+                                            [CAB_TAP_MIXER_OUT] = &set->taps.mixer_out,
+                                            [CAB_TAP_VALUE] = &set->taps.value,
+                                            [CAB_TAP_HIDDEN] = &set->taps.hidden,
+                                            [CAB_TAP_QUERY_BACK] = &set->taps.query_back,
+                                            [CAB_TAP_KEY_BACK] = &set->taps.key_back,
+                                            [CAB_TAP_DECAY] = &set->taps.decay,
+                                            [CAB_TAP_DECAY_BACK] = &set->taps.decay_back};
     CAB_TRY(CAB_NEW(&set->block, (size_t)CAB_TAPS * (size_t)n_layer, "taps"));
     for (int i = 0; i < CAB_TAPS; i++)
         if (wanted & CAB_TAP_BIT(i))

@@ -286,7 +286,7 @@ static cab_status forget_preset(cab_recipe *recipe, const char *const *settings)
 /* The method's settings where nobody has set anything else. */
 static cab_status fill_in_method(cab_recipe *recipe)
 {
-    const cab_preset *preset = &cab_recipe_domain_of(recipe)->presets[recipe->method];
+    const cab_preset *preset = cab_recipe_method_preset(recipe, recipe->method);
     const char *const *settings = preset->settings;
     if (recipe->method == CAB_METHOD_CUSTOM)
         return CAB_OK;
@@ -308,7 +308,7 @@ cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
 {
     recipe->method = method;
     if (method != CAB_METHOD_CUSTOM)
-        CAB_TRY(forget_preset(recipe, cab_recipe_domain_of(recipe)->presets[method].settings));
+        CAB_TRY(forget_preset(recipe, cab_recipe_method_preset(recipe, method)->settings));
     return fill_in_method(recipe);
 }
 
@@ -366,9 +366,12 @@ void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, ch
     snprintf(key, sizeof key, "%s%s%s", group->name, group->name[0] ? "." : "", option->key);
     snprintf(out, size, "%s", "");
     for (unsigned i = 0; cab_student_at(i); i++)
-        if (has_key(cab_student_at(i), key))
-            snprintf(out, size, "%s: ", cab_student_at(i)->name);
+        if (has_key(cab_student_at(i), key)) {
+            const size_t used = strlen(out);
+            snprintf(out + used, size - used, "%s%s", used > 0 ? ", " : "", cab_student_at(i)->name);
+        }
     size_t used = strlen(out);
+    used += used > 0 ? (size_t)snprintf(out + used, size - used, ": ") : 0;
     snprintf(out + used, size - used, "%s", option->help);
     for (unsigned i = 0; cab_student_at(i) && strcmp(key, "student.architecture") == 0; i++) {
         used = strlen(out);
@@ -640,6 +643,8 @@ static cab_status check_student(const cab_recipe *recipe, const cab_student *oth
     const cab_student *student = cab_student_of(recipe);
     for (int i = 0; other != student && other->keys[i]; i++) {
         size_t offset = 0;
+        if (has_key(student, other->keys[i]))
+            continue;
         const cab_option *option = find_option(other->keys[i], &offset);
         if (option && !cab_option_at_default(option, (const char *)recipe + offset))
             return cab_fail(CAB_EARG, "%s is of %s, the student is %s", other->keys[i], other->name, student->name);
@@ -647,8 +652,20 @@ static cab_status check_student(const cab_recipe *recipe, const cab_student *oth
     return CAB_OK;
 }
 
+/* A rate of its own for what is the teacher's, in a student that has nothing that is. */
+static cab_status check_rates(const cab_recipe *recipe)
+{
+    for (unsigned i = 0; i < recipe->stages_count && cab_student_of(recipe)->fresh == NULL; i++)
+        if (recipe->stages[i].reused_rate != 1)
+            return cab_fail(CAB_EARG,
+                            "stages[%u].reused_rate is of students that keep parts of their teacher, %s does not", i,
+                            cab_student_of(recipe)->name);
+    return CAB_OK;
+}
+
 static cab_status check_students(const cab_recipe *recipe)
 {
+    CAB_TRY(check_rates(recipe));
     for (unsigned i = 0; cab_student_at(i); i++)
         CAB_TRY(check_student(recipe, cab_student_at(i)));
     return CAB_OK;

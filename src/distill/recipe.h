@@ -43,14 +43,20 @@
     INT(n_layer, 0, 0, 1024, "layers; 0: as the teacher")                                                              \
     INT(d_model, 0, 0, 65536, "width; 0: as the teacher")                                                              \
     INT(n_head, 0, 0, 1024, "mixer heads; 0: as the teacher")                                                          \
-    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width")                                       \
+    INT(d_state, 0, 0, 1024, "state size per head; 0: the teacher's head width, in-place twice that")                  \
     INT(d_conv, 4, 1, 16, "taps of the causal convolution")                                                            \
     INT(d_mlp, 0, 0, 262144, "hidden width of the MLP; 0: as the teacher")                                             \
-    INT(expand, 2, 1, 16, "inner width as a multiple of the width")                                                    \
+    INT(expand, 2, 1, 16, "inner width as a multiple of the width, in-place of that of attention")                     \
     INT(dt_rank, 0, 0, 65536, "rank of the step size; 0: a sixteenth of the width")                                    \
     BOOL(tied_decay, false,                                                                                            \
          "a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "       \
          "as products of matrices")                                                                                    \
+    ENUM(layout, 0, "auto|falcon-h1|granite-hybrid",                                                                   \
+         "format that the student must fit; auto: the first of them that can hold the teacher's blocks")               \
+    INT(keep, 0, 0, 1024, "heads of every layer that stay attention; granite-hybrid: layers that do")                  \
+    INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \
+    INT(head_dim, 0, 0, 4096, "width of a head of the mixer; 0: 64, or the teacher's where that does not divide")      \
+    INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \
     INT(patch_size, 0, 0, 4096, "pixels of a patch's side; 0: as the teacher")                                         \
     ENUM(classes, 0, "data|teacher", "classes it tells apart: those of the data, or all of the teacher's")
 
@@ -173,6 +179,8 @@
     INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by one of the others")                                  \
     REAL(passes, 0, 0, 1e9, "length in passes over the training data; 0: by one of the others")                        \
     REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
+    REAL(reused_rate, 1, 0, 1,                                                                                         \
+         "in-place: factor on the rate of what is the teacher's own: norms, MLP, embedding, head, kept attention")     \
     CAB_TERMS(CAB_RECIPE_TERM, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                \
     ENUM(weights_shape, 0, "linear|cosine", "how weights move from start to end")                                      \
     LIST(freeze, "parameter name patterns (shell wildcards) that do not train in this stage")
@@ -223,6 +231,7 @@ enum {
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
 enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
+enum { CAB_LAYOUT_AUTO };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
 enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };
 enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };

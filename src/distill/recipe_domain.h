@@ -30,6 +30,8 @@ typedef struct cab_recipe_domain {
 
 extern const cab_recipe_domain cab_recipe_text, cab_recipe_images;
 
+/* What the recipe's method sets for the recipe's student. */
+const cab_preset *cab_recipe_method_preset(const cab_recipe *recipe, int64_t method);
 /* The domain that the recipe's student reads. */
 const cab_recipe_domain *cab_recipe_domain_of(const cab_recipe *recipe);
 /* Units of a sample: tokens of a sequence, or 1 image. 0: as many as the teacher takes. */

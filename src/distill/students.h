@@ -4,6 +4,7 @@
 #ifndef CAB_DISTILL_STUDENTS_H
 #define CAB_DISTILL_STUDENTS_H
 
+#include "distill/keep.h"
 #include "distill/recipe_domain.h"
 #include "models/model.h"
 
@@ -14,6 +15,7 @@ typedef struct cab_student_source {
     int64_t seq_len;          /* text: tokens of a training sequence */
     int n_classes;            /* images: classes of the student */
     const int *layer_map;     /* for every student layer, the teacher layer whose weights it reuses, or -1 */
+    const cab_kept *kept;     /* what stays attention, if the row has keeps() */
     const int32_t *class_map; /* images: for every class of the student, the teacher's; NULL: the same numbers */
 } cab_student_source;
 
@@ -25,7 +27,11 @@ typedef struct cab_student {
     const char *name;                    /* its word in student.architecture */
     const cab_recipe_domain *domain;     /* what it reads: text or images */
     const cab_student_default *defaults; /* of recipe keys whose default is another for this student; key NULL ends */
-    const char *const *keys;             /* recipe keys that only this student has; NULL ends */
+    const char *const *keys;   /* recipe keys that only this student, and others that list them, have; NULL ends */
+    const cab_preset *presets; /* by method; NULL: the domain's */
+    const char *const *fresh;  /* patterns of parameters that are not the teacher's own; NULL: all are new */
+    /* Chooses what stays attention, before derive(); NULL: nothing can. windows: of the training data. */
+    cab_status (*keeps)(const cab_student_source *source, const cab_windows *windows, cab_kept *kept);
     /* Whether a model is of this kind. */
     bool (*is)(const cab_model *model);
     /* Sets architecture and sizes of a new student. CAB_ESHAPE if recipe and teacher contradict one another. */

@@ -19,8 +19,8 @@ static cab_status align_check(const cab_config *s, const cab_config *t)
 
 static cab_bridge_widths widths_of(const cab_model *student, int l, const cab_model *teacher, int t)
 {
-    return (cab_bridge_widths){.B = cab_model_tap_width(student, l, CAB_TAP_KEY),
-                               .C = cab_model_tap_width(student, l, CAB_TAP_QUERY),
+    return (cab_bridge_widths){.B = cab_model_tap_width(student, l, CAB_TAP_B),
+                               .C = cab_model_tap_width(student, l, CAB_TAP_C),
                                .K = cab_model_tap_width(teacher, t, CAB_TAP_KEY),
                                .Q = cab_model_tap_width(teacher, t, CAB_TAP_QUERY)};
 }
@@ -38,15 +38,21 @@ static cab_status align_open(const cab_term_setup *setup, void **state)
                                         .map = maps[b->feature_map],
                                         .bidirectional = cab_network_bidirectional(&student->network)};
     const int n_layer = student->config.n_layer;
+    int *map = NULL; /* a layer of attention alone has no B and C */
     cab_bridge_widths *widths = NULL;
     cab_bridge *bridge = NULL;
+    cab_status status;
     CAB_TRY(align_check(&student->config, &teacher->config));
-    CAB_TRY(CAB_NEW(&widths, (size_t)n_layer, "a bridge"));
-    for (int l = 0; l < n_layer; l++)
-        if (setup->layer_map[l] >= 0)
-            widths[l] = widths_of(student, l, teacher, setup->layer_map[l]);
-    cab_status status = cab_bridge_new(setup->params, &options, setup->layer_map, n_layer, widths,
-                                       (uint64_t)setup->recipe->seed, &bridge);
+    CAB_GOTO(CAB_NEW(&map, (size_t)n_layer, "a bridge"));
+    CAB_GOTO(CAB_NEW(&widths, (size_t)n_layer, "a bridge"));
+    for (int l = 0; l < n_layer; l++) {
+        map[l] = cab_model_tap_width(student, l, CAB_TAP_B) > 0 ? setup->layer_map[l] : -1;
+        if (map[l] >= 0)
+            widths[l] = widths_of(student, l, teacher, map[l]);
+    }
+    status = cab_bridge_new(setup->params, &options, map, n_layer, widths, (uint64_t)setup->recipe->seed, &bridge);
+done:
+    cab_free(map);
     cab_free(widths);
     *state = bridge;
     return status;
@@ -62,12 +68,12 @@ static void record_pairs(const cab_term_inputs *in, cab_tensor **scalars)
 {
     const cab_taps *s = in->student_taps, *t = in->teacher_taps;
     if (in->student->config.n_special == 0) {
-        cab_bridge_record(in->g, in->state, s->key, s->query, t->key, t->query, scalars);
+        cab_bridge_record(in->g, in->state, s->B, s->C, t->key, t->query, scalars);
         return;
     }
     const cab_bridge_images sides = {
-        .B = s->key,
-        .C = s->query,
+        .B = s->B,
+        .C = s->C,
         .B_back = s->key_back,
         .C_back = s->query_back,
         .K = t->key,
@@ -92,7 +98,7 @@ done:
 }
 
 enum {
-    STUDENT_TAPS = CAB_TAP_BIT(CAB_TAP_QUERY) | CAB_TAP_BIT(CAB_TAP_KEY) | CAB_TAP_BIT(CAB_TAP_QUERY_BACK) |
+    STUDENT_TAPS = CAB_TAP_BIT(CAB_TAP_C) | CAB_TAP_BIT(CAB_TAP_B) | CAB_TAP_BIT(CAB_TAP_QUERY_BACK) |
                    CAB_TAP_BIT(CAB_TAP_KEY_BACK),
     TEACHER_TAPS = CAB_TAP_BIT(CAB_TAP_QUERY) | CAB_TAP_BIT(CAB_TAP_KEY)
 };

@@ -32,10 +32,22 @@ static place projection(const cab_block *block, cab_tap which, bool bias)
     return (place){bias ? dense->b : dense->w, dense->layout, first, cab_block_width(block, which)};
 }
 
+/* The weight or the bias of the gate, or of what it is multiplied with. */
+static place gated(const cab_mlp *mlp, bool gate, bool bias)
+{
+    const cab_dense *own = gate ? &mlp->gate : &mlp->up, *dense = mlp->gate_up.w != NULL ? &mlp->gate_up : own;
+    if (!cab_mlp_gated(mlp))
+        return (place){0};
+    if (mlp->gate_up.w == NULL)
+        return (place){bias ? dense->b : dense->w, dense->layout, 0, 0};
+    const int64_t rows = dense->w->shape[dense->layout == CAB_IN_OUT ? 1 : 0] / 2;
+    return (place){bias ? dense->b : dense->w, dense->layout, gate ? 0 : rows, rows};
+}
+
 static place place_in_layer(const cab_block *block, cab_part part)
 {
     const cab_mlp *mlp = &block->mlp;
-    const bool attends = cab_block_attends(block), gated = cab_mlp_gated(mlp);
+    const bool attends = cab_block_attends(block), plain = !cab_mlp_gated(mlp);
     switch (part) {
     case CAB_PART_NORM_W:
         return vector(block->norm.w);
@@ -59,9 +71,19 @@ static place place_in_layer(const cab_block *block, cab_part part)
     case CAB_PART_OUT_B:
         return attends ? vector(block->attention.out.b) : (place){0};
     case CAB_PART_FC1_W:
-        return gated ? (place){0} : weight(&mlp->up);
+        return plain ? weight(&mlp->up) : (place){0};
     case CAB_PART_FC1_B:
-        return gated ? (place){0} : vector(mlp->up.b);
+        return plain ? vector(mlp->up.b) : (place){0};
+    case CAB_PART_GATE_W:
+    case CAB_PART_GATE_B:
+        return gated(mlp, true, part == CAB_PART_GATE_B);
+    case CAB_PART_UP_W:
+    case CAB_PART_UP_B:
+        return gated(mlp, false, part == CAB_PART_UP_B);
+    case CAB_PART_Q_NORM:
+        return vector(attends ? block->attention.q_norm.w : NULL);
+    case CAB_PART_K_NORM:
+        return vector(attends ? block->attention.k_norm.w : NULL);
     case CAB_PART_FC2_W:
         return weight(&mlp->down);
     case CAB_PART_FC2_B:

@@ -23,8 +23,14 @@ typedef enum cab_part {
     CAB_PART_V_B,
     CAB_PART_OUT_W,
     CAB_PART_OUT_B,
+    CAB_PART_Q_NORM, /* of one head, or of all together */
+    CAB_PART_K_NORM,
     CAB_PART_FC1_W, /* of an MLP without gate */
     CAB_PART_FC1_B,
+    CAB_PART_GATE_W, /* of one with a gate */
+    CAB_PART_GATE_B,
+    CAB_PART_UP_W,
+    CAB_PART_UP_B,
     CAB_PART_FC2_W,
     CAB_PART_FC2_B,
     CAB_PART_EMBEDDING_B, /* (D): of images */

@@ -307,6 +307,7 @@ typedef struct cab_optimized {
     float *m, *v;          /* moments, one number per element of the parameter, in the backend's memory; the caller's */
     float *average;        /* moving average of the parameter, likewise, or NULL */
     float decay;           /* weight decay of this parameter */
+    float rate;            /* factor on lr for this parameter */
 } cab_optimized;
 
 typedef struct cab_adamw_options {
@@ -318,7 +319,7 @@ typedef struct cab_adamw_options {
 /* One update of all parameters of a list. Computes the global norm of the gradients (in fp64, in a fixed order), clips,
  * updates the moments, and then
  *
- *   p -= lr * (m_hat / (sqrt(v_hat) + eps) + decay * p)
+ *   p -= rate * lr * (m_hat / (sqrt(v_hat) + eps) + decay * p)
  *
  * It updates averages and bf16 copies, raises the parameters' versions, and clears the gradients. `list` must outlive
  * the graph. lr is an F32 scalar input, step an I32 scalar input, 1 in the first update. Returns the norm before

@@ -2,7 +2,7 @@
  *
  *   norm = sqrt(sum g^2) over the whole list        g *= clip / norm where norm > clip > 0
  *   m = beta1 m + (1 - beta1) g                     v = beta2 v + (1 - beta2) g^2
- *   p -= lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + decay p)
+ *   p -= rate lr (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps) + decay p)
  *   average = ema average + (1 - ema) p             bf16 copy = p        g = 0
  *
  * A norm that is not finite clears the gradients and changes nothing else. */

@@ -20,7 +20,7 @@ typedef struct cab_adamw_entry {
     float *p, *g, *m, *v, *average; /* average: NULL for none */
     void *low;                      /* bf16, NULL for none */
     int64_t first_block, count;     /* blocks of the entries before it; elements */
-    float decay;
+    float decay, rate;
 } cab_adamw_entry;
 
 typedef struct cab_adamw_attributes {

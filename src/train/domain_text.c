@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SAMPLE_BYTES = 2048, PERIODIC_TOKENS = 16384, KEY_MAX = 320 };
+enum { SAMPLE_BYTES = 2048, PERIODIC_TOKENS = 16384, KEY_MAX = 320, KEEP_WINDOWS = 8 };
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
@@ -71,6 +71,7 @@ static void text_close(void *data)
     cab_free(d->ids);
     cab_free(d->labels);
     cab_free(d->valid);
+    cab_kept_close(&d->kept);
     cab_free(d);
 }
 
@@ -116,14 +117,40 @@ static cab_status text_inputs(const void *data, cab_input_list *list)
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
+/* What of the teacher stays attention, where the student can have some: by a few sequences of the training data. */
+static cab_status choose_kept(cab_text_data *d, const cab_student_source *source)
+{
+    const cab_student *row = cab_student_of(source->recipe);
+    cab_windows windows = {.count = KEEP_WINDOWS, .length = d->seq_len};
+    int32_t *ids = NULL, *labels = NULL;
+    cab_status status;
+    if (row->keeps == NULL)
+        return CAB_OK;
+    CAB_GOTO(CAB_NEW(&ids, (size_t)(KEEP_WINDOWS * d->seq_len), "windows"));
+    CAB_GOTO(CAB_NEW(&labels, (size_t)d->seq_len, "windows"));
+    for (int64_t i = 0; i < KEEP_WINDOWS; i++)
+        CAB_GOTO(cab_dataset_train_sequence(d->train, (uint64_t)i, ids + i * d->seq_len, labels));
+    windows.ids = ids;
+    status = row->keeps(source, &windows, &d->kept);
+    if (status == CAB_OK)
+        cab_kept_print(&d->kept);
+done:
+    cab_free(ids);
+    cab_free(labels);
+    return status;
+}
+
 static cab_status text_student(void *data, cab_model **student)
 {
     cab_text_data *d = data;
     const cab_domain_setup *setup = &d->setup;
     const char *path = setup->recipe->student.path, *teacher = setup->recipe->teacher.path;
-    const cab_student_source source = {.teacher = setup->teacher, .recipe = setup->recipe, .seq_len = d->seq_len};
-    if (path[0] == '\0')
+    cab_student_source source = {.teacher = setup->teacher, .recipe = setup->recipe, .seq_len = d->seq_len};
+    if (path[0] == '\0') {
+        CAB_TRY(choose_kept(d, &source));
+        source.kept = &d->kept;
         return cab_student_create(&source, setup->backend, setup->precision, student);
+    }
     CAB_TRY(cab_model_open(path, setup->backend, setup->precision, true, student));
     const cab_model *s = *student;
     if (!cab_student_can_be(s))
@@ -144,7 +171,8 @@ static cab_status text_initialise(void *data, cab_model *student, const int *lay
 {
     const cab_text_data *d = data;
     return cab_student_initialise(
-        student, &(cab_student_source){.teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map});
+        student, &(cab_student_source){
+                     .teacher = d->setup.teacher, .recipe = d->setup.recipe, .layer_map = layer_map, .kept = &d->kept});
 }
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
@@ -317,7 +345,12 @@ static void text_progress(double done, double per_second, char *out, size_t size
 static cab_status text_export(const void *data, const cab_model *student, const char *directory)
 {
     const cab_text_data *d = data;
-    return cab_model_export(student, directory, d->setup.recipe->teacher.path, NULL);
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_model_export(student, directory, d->setup.recipe->teacher.path, NULL));
+    if (d->kept.count == 0)
+        return CAB_OK;
+    CAB_TRY(cab_path_join(path, directory, "kept_attention.json"));
+    return cab_kept_save(&d->kept, path);
 }
 
 typedef struct sample {

@@ -3,6 +3,7 @@
 #define CAB_TRAIN_DOMAIN_TEXT_H
 
 #include "data/dataset.h"
+#include "distill/keep.h"
 #include "train/domain.h"
 
 typedef struct cab_text_data {
@@ -12,6 +13,7 @@ typedef struct cab_text_data {
     cab_dataset *train, *eval;
     int64_t seq_len, batch, micro_batch;
     int32_t *ids, *labels, *valid; /* one micro-batch; valid: rows with a label */
+    cab_kept kept;                 /* of the teacher, in a student that keeps attention */
 } cab_text_data;
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <fnmatch.h>
 #include <math.h>
 
 struct cab_optimizer {
@@ -13,11 +14,11 @@ struct cab_optimizer {
     cab_tensor *lr, *step, *norm;
 };
 
-static cab_status optimizer_add(cab_optimizer *o, cab_tensor *parameter, float *average, float decay)
+static cab_status optimizer_add(cab_optimizer *o, cab_tensor *parameter, float *average, float decay, float rate)
 {
     cab_optimized *entry = &o->list[o->count++];
     size_t bytes = (size_t)cab_elements(parameter) * sizeof(float);
-    *entry = (cab_optimized){.parameter = parameter, .average = average, .decay = decay};
+    *entry = (cab_optimized){.parameter = parameter, .average = average, .decay = decay, .rate = rate};
     CAB_TRY(o->backend->allocate(o->backend, bytes, parameter->name, (void **)&entry->m));
     CAB_TRY(o->backend->allocate(o->backend, bytes, parameter->name, (void **)&entry->v));
     o->bytes += 2 * bytes;
@@ -34,8 +35,17 @@ static cab_status optimizer_record(cab_optimizer *o, const cab_adamw_options *op
     return cab_graph_plan(o->graph, NULL);
 }
 
+static float rate_of(const cab_optimizer_rates *rates, int store, const char *name)
+{
+    bool fresh = rates->fresh == NULL || store > 0;
+    for (const char *const *pattern = rates->fresh; !fresh && *pattern != NULL; pattern++)
+        fresh = fnmatch(*pattern, name, 0) == 0;
+    return fresh ? 1 : rates->others;
+}
+
 cab_status cab_optimizer_new(const cab_graph *trained, cab_params *const *stores, float *const *const *averages,
-                             int n_stores, float decay, const cab_adamw_options *options, cab_optimizer **optimizer)
+                             int n_stores, const cab_optimizer_rates *rates, const cab_adamw_options *options,
+                             cab_optimizer **optimizer)
 {
     cab_optimizer *o = NULL;
     size_t total = 0;
@@ -50,7 +60,8 @@ cab_status cab_optimizer_new(const cab_graph *trained, cab_params *const *stores
             cab_tensor *p = cab_params_at(stores[s], i);
             float *average = averages[s] != NULL ? averages[s][i] : NULL;
             if (p->trainable && cab_graph_trains(trained, p))
-                CAB_GOTO(optimizer_add(o, p, average, cab_params_decay(stores[s], i) == CAB_DECAY ? decay : 0));
+                CAB_GOTO(optimizer_add(o, p, average, cab_params_decay(stores[s], i) == CAB_DECAY ? rates->decay : 0,
+                                       rate_of(rates, s, p->name)));
         }
     }
     if (o->count == 0)

@@ -1,6 +1,7 @@
 /* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
 #include "base/log.h"
 #include "base/memory.h"
+#include "distill/students.h"
 #include "train/run.h"
 #include "train/schedule.h"
 
@@ -29,9 +30,11 @@ static cab_status freeze(cab_run *run, const cab_stage *stage)
     return CAB_OK;
 }
 
-static cab_status new_optimizer(cab_run *run)
+static cab_status new_optimizer(cab_run *run, const cab_stage *stage)
 {
     const cab_recipe *r = run->recipe;
+    const cab_optimizer_rates rates = {
+        .decay = (float)r->train.weight_decay, .fresh = cab_student_of(r)->fresh, .others = (float)stage->reused_rate};
     cab_params *stores[2] = {run->student->params, run->terms.params};
     float *const *averages[2] = {run->averages, NULL};
     cab_adamw_options options = {.beta1 = (float)r->train.beta1,
@@ -41,8 +44,8 @@ static cab_status new_optimizer(cab_run *run)
                                  .ema_decay = (float)r->train.ema};
     cab_optimizer_free(run->optimizer);
     run->optimizer = NULL;
-    return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, stores[1] != NULL ? 2 : 1,
-                             (float)r->train.weight_decay, &options, &run->optimizer);
+    return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, stores[1] != NULL ? 2 : 1, &rates,
+                             &options, &run->optimizer);
 }
 
 /* Parameters and gradients. */
@@ -97,7 +100,7 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     run->ahead = false;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
-    CAB_TRY(new_optimizer(run));
+    CAB_TRY(new_optimizer(run, stage));
     run->peak =
         parameter_bytes(run) + (double)cab_optimizer_bytes(run->optimizer) + (double)plan.arena + (double)plan.inputs;
     cab_run_print_plan(run, stage, &plan);

@@ -102,8 +102,8 @@ static cab_status timer_record(timer *t)
     CAB_TRY(cab_objective_plan(t->objective, &t->plan));
     cab_params *stores[2] = {t->student->params, t->terms.params};
     float *const *averages[2] = {NULL, NULL};
-    return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1, 0.1f,
-                             &adamw, &t->optimizer);
+    return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1,
+                             &(cab_optimizer_rates){.decay = 0.1f}, &adamw, &t->optimizer);
 }
 
 static cab_status run_step(timer *t)

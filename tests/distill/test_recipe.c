@@ -355,7 +355,7 @@ static void test_validate(void **state)
         {"data.classes", "c.tsv",
          "data.classes, image_size, min_side and image_cache are of images, the student phi-mamba reads text; set "
          "student.architecture to vim"},
-        {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl or align a weight"},
+        {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl, align or layer a weight"},
         {"stages[1].kl_end", "-0.5", "stages[1].kl_end: found -0.5, expected 0 or more, or -1"},
         {"stages[0].tokens", "5", "stages[0] \"align\": give one of share, tokens, steps and passes, found 2"},
         {"stages[0].share", "1", "stages[1] \"distil\": the other stages leave none of the 1000000 tokens"},
@@ -492,6 +492,29 @@ static void test_keys_of_another_student(void **state)
     cab_recipe_free(recipe);
 }
 
+/* A key of two students, methods of a student's own, a rate that only one kind can have. */
+static void test_in_place(void **state)
+{
+    (void)state;
+    cab_recipe *recipe = preset("cab-best");
+    assert_true(recipe->stages_count == 1);
+    set(recipe, "student.architecture", "in-place");
+    assert_true(recipe->stages_count == 2 && recipe->stages[0].layer == 1 && recipe->stages[1].kl == 1);
+    set(recipe, "teacher.path", "llama");
+    set(recipe, "data.train", "a.txt");
+    set(recipe, "data.eval", "b.txt");
+    set(recipe, "out", "run");
+    set(recipe, "train.tokens", "1000");
+    set(recipe, "student.expand", "3");
+    set(recipe, "stages[1].reused_rate", "0.3");
+    assert_ok(cab_recipe_validate(recipe));
+    set(recipe, "student.expand", "2");
+    set(recipe, "student.architecture", "phi-mamba");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG,
+                 "stages[1].reused_rate is of students that keep parts of their teacher, phi-mamba does not");
+    cab_recipe_free(recipe);
+}
+
 static void test_augmentation(void **state)
 {
     (void)state;
@@ -555,6 +578,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_presets_leave_nothing_behind),
         cmocka_unit_test(test_order_in_file_has_no_meaning),
         cmocka_unit_test(test_file_stages_replace_the_presets),

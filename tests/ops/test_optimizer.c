@@ -59,6 +59,7 @@ static void open_setup(setup *s, const char *isa, int threads, float clip)
         if (i % 2)
             allocate(s, i, &o->average);
         o->decay = i == 2 ? 0.0f : 0.1f;
+        o->rate = i == 1 ? 0.25f : 1.0f;
         float *values = calloc(count(i), sizeof *values);
         for (size_t j = 0; j < count(i); j++)
             values[j] = (float)s->p[i][j];
@@ -123,7 +124,8 @@ static double reference_step(setup *s, int step, double factor)
             s->m[i][j] = 0.9 * s->m[i][j] + 0.1 * scale * g[i][j];
             s->v[i][j] = 0.95 * s->v[i][j] + 0.05 * scale * g[i][j] * scale * g[i][j];
             double m = s->m[i][j] / (1 - pow(0.9, step)), v = s->v[i][j] / (1 - pow(0.95, step));
-            s->p[i][j] -= 1e-2 * (m / (sqrt(v) + 1e-8) + (double)s->list[i].decay * s->p[i][j]);
+            s->p[i][j] -=
+                (double)s->list[i].rate * 1e-2 * (m / (sqrt(v) + 1e-8) + (double)s->list[i].decay * s->p[i][j]);
             s->average[i][j] = 0.75 * s->average[i][j] + 0.25 * s->p[i][j];
         }
         free(g[i]);

@@ -7,7 +7,7 @@
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/vec.h"
 
-/* The update's numbers, the same for every block but for the decay. */
+/* The update's numbers, the same for every block. */
 typedef struct update {
     float scale; /* of the gradient, from clipping */
     float lr, beta1, beta2, eps, ema;
@@ -34,16 +34,17 @@ static double squares(const float *g, size_t n)
     return sum;
 }
 
-static void apply(const update *u, float decay, size_t n, float *restrict p, float *restrict g, float *restrict m,
-                  float *restrict v)
+static void apply(const update *u, const cab_optimized *o, size_t n, float *restrict p, float *restrict g,
+                  float *restrict m, float *restrict v)
 {
     const update c = *u;
+    const float lr = o->rate * c.lr, decay = o->decay;
 #pragma omp simd
     for (size_t i = 0; i < n; i++) {
         const float gradient = c.scale * g[i];
         m[i] = c.beta1 * m[i] + (1.0f - c.beta1) * gradient;
         v[i] = c.beta2 * v[i] + (1.0f - c.beta2) * gradient * gradient;
-        p[i] -= c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + c.eps) + decay * p[i]);
+        p[i] -= lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + c.eps) + decay * p[i]);
         g[i] = 0.0f;
     }
 }
@@ -63,7 +64,7 @@ static void update_block(const cab_adamw_attributes *a, const cab_adamw_block *b
     cab_bf16 *low = o->parameter->low != NULL ? o->parameter->low->data : NULL;
     for (size_t i = block->first, end = block->first + block->count; i < end; i += CAB_PIECE) {
         const size_t n = end - i < CAB_PIECE ? end - i : CAB_PIECE;
-        apply(u, o->decay, n, p + i, g + i, o->m + i, o->v + i);
+        apply(u, o, n, p + i, g + i, o->m + i, o->v + i);
         if (o->average != NULL)
             average(u->ema, n, p + i, o->average + i);
         if (low != NULL)

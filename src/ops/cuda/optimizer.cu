@@ -9,7 +9,7 @@
  *   1. sum g^2 in fp64: a partial sum per block, in scratch.
  *   2. One block adds the partial sums in order and derives what all elements share: the factor of clipping, the rate,
  *      the corrections 1 - beta1^step and 1 - beta2^step. The host need not know the norm before the update.
- *   3. m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= lr (m^ / (sqrt(v^) + eps) + decay p), the
+ *   3. m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= rate lr (m^ / (sqrt(v^) + eps) + decay p), the
  *      average and the bf16 copy where there are any, g = 0: everything read and written once, 16 bytes an access.
  *
  * Bytes per element: 36 for 1 and 3 together, 38 with a bf16 copy, 8 more with an average. Memory is the limit. */
@@ -60,7 +60,7 @@ extern "C" cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *
             const int64_t count = cab_elements(p);
             const cab_adamw_entry entry = {(float *)p->data, (float *)p->grad->data,       o->m,   o->v,
                                            o->average,       p->low ? p->low->data : NULL, blocks, count,
-                                           o->decay};
+                                           o->decay,        o->rate};
             entries[i] = entry;
             blocks += ceil_div(count, CAB_ADAMW_BLOCK);
             p->version++;
@@ -166,7 +166,7 @@ __device__ __forceinline__ void update_packet(const cab_adamw_entry &e, const nu
         const float gradient = c.scale * g[i];
         m[i] = h.beta1 * m[i] + (1.0f - h.beta1) * gradient;
         v[i] = h.beta2 * v[i] + (1.0f - h.beta2) * gradient * gradient;
-        p[i] -= c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + h.eps) + e.decay * p[i]);
+        p[i] -= e.rate * c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + h.eps) + e.decay * p[i]);
         if (e.average)
             average[i] = h.ema * average[i] + (1.0f - h.ema) * p[i];
     }

@@ -1,0 +1,382 @@
+/* initialise_in_place.c - the first parameters of an in-place student.
+ *
+ * Copied: embedding, norms, MLP, head, and the attention that is kept, heads picked out of their projections. The mixer begins as
+ * what an initialisation can know of attention, with P-wide heads in pairs, N = 2 head widths, s = init.qk_scale:
+ *
+ *   x = silu((V, -V)), out = (O, -O)     silu(v) - silu(-v) = v: the way of the values is linear. Columns of O of kept heads are 0
+ *   B = silu((s k, -s k))                k, q: the mean over the heads of the group, before rotation
+ *   C = silu((s q, -s q))                <silu(q), silu(k)> + <silu(-q), silu(-k)> leans to what softmax favours
+ *   delta = 1, exp(-delta exp(A_log)) = init.decay, D = init.skip, the convolution passes the current token; z is random
+ *
+ * Biases of Q, K and V become those of the convolution. With init.weights: scratch the mixer is random. */
+#include "distill/initialise_in_place.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "models/part.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double step_of_one = 0.5413248546129181; /* softplus of it is 1 */
+
+typedef struct start {
+    cab_model *student;
+    const cab_model *teacher;
+    const cab_recipe *recipe;
+    const cab_kept *kept;
+} start;
+
+static cab_status take(const start *s, cab_part part, int layer, cab_part_values *p)
+{
+    return cab_model_part(s->teacher, part, layer, p);
+}
+
+static cab_status put(const start *s, cab_tensor *t, const float *values)
+{
+    return cab_params_write(s->student->params, t, values);
+}
+
+/* ---- copies ----------------------------------------------------------------------------------------------------------- */
+
+/* A part of the teacher as rows first .. of t. A vector that the teacher has not, a bias, is zeros. */
+static cab_status copy_rows(const start *s, cab_part part, int layer, cab_tensor *t, int64_t first, float *into)
+{
+    cab_part_values p;
+    CAB_TRY(take(s, part, layer, &p));
+    const int64_t columns = t->n_dim == 2 ? t->shape[1] : 1;
+    const bool fits = p.values == NULL ? t->n_dim == 1 : p.columns == columns && first + p.rows <= t->shape[0];
+    if (fits && p.values != NULL)
+        memcpy(into + first * columns, p.values, (size_t)(p.rows * columns) * sizeof *into);
+    cab_free(p.values);
+    return fits ? CAB_OK : cab_fail(CAB_ESHAPE, "\"%s\" does not fit the teacher's", t->name);
+}
+
+/* Parts, one above the other, are t. */
+static cab_status copy(const start *s, int n, const cab_part *parts, int layer, cab_tensor *t)
+{
+    float *values = NULL;
+    cab_status status = CAB_OK;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    for (int i = 0; i < n; i++)
+        CAB_GOTO(copy_rows(s, parts[i], layer, t, i * t->shape[0] / n, values));
+    status = put(s, t, values);
+done:
+    cab_free(values);
+    return status;
+}
+
+static cab_status copy_one(const start *s, cab_part part, int layer, cab_tensor *t)
+{
+    return copy(s, 1, &part, layer, t);
+}
+
+static cab_status copy_ends(const start *s)
+{
+    const cab_network *n = &s->student->network;
+    CAB_TRY(copy_one(s, CAB_PART_EMBEDDING, 0, n->embedding));
+    CAB_TRY(copy_one(s, CAB_PART_FINAL_NORM_W, 0, n->final_norm.w));
+    return n->head.w == n->embedding ? CAB_OK : copy_one(s, CAB_PART_HEAD_W, 0, n->head.w);
+}
+
+static cab_status copy_block(const start *s, int l, const cab_block *b)
+{
+    static const cab_part both_w[] = {CAB_PART_GATE_W, CAB_PART_UP_W}, both_b[] = {CAB_PART_GATE_B, CAB_PART_UP_B};
+    CAB_TRY(copy_one(s, CAB_PART_NORM_W, l, b->norm.w));
+    CAB_TRY(copy_one(s, CAB_PART_MLP_NORM_W, l, b->mlp_norm.w));
+    CAB_TRY(copy(s, 2, both_w, l, b->mlp.gate_up.w));
+    CAB_TRY(copy(s, 2, both_b, l, b->mlp.gate_up.b));
+    CAB_TRY(copy_one(s, CAB_PART_GATE_W, l, b->mlp.gate.w));
+    CAB_TRY(copy_one(s, CAB_PART_GATE_B, l, b->mlp.gate.b));
+    CAB_TRY(copy_one(s, CAB_PART_UP_W, l, b->mlp.up.w));
+    CAB_TRY(copy_one(s, CAB_PART_UP_B, l, b->mlp.up.b));
+    CAB_TRY(copy_one(s, CAB_PART_FC2_W, l, b->mlp.down.w));
+    return copy_one(s, CAB_PART_FC2_B, l, b->mlp.down.b);
+}
+
+/* ---- kept attention --------------------------------------------------------------------------------------------------- */
+
+/* The teacher's head that head i of the student's Q, or K and V, is. */
+static int source_head(const start *s, int l, int i, bool of_kv)
+{
+    const cab_config *t = &s->teacher->config, *c = &s->student->config;
+    const int share = t->n_head / t->n_kv_head;
+    if (s->kept->layers)
+        return i;
+    const int head = cab_kept_head(s->kept, l, of_kv && c->n_kv_head == 1 ? 0 : i);
+    return of_kv ? head / share : head;
+}
+
+/* What queries are multiplied by here, where the teacher scales its logits otherwise than the student does. */
+static float query_factor(const start *s, int l)
+{
+    const cab_attention_mixer *from = &s->teacher->network.blocks[l].attention;
+    const cab_attention_mixer *to = &s->student->network.blocks[l].attention;
+    const float factor = from->query_scale > 0 ? from->query_scale : 1;
+    return factor * from->shape.scale / to->shape.scale;
+}
+
+/* Rows of heads of a projection, or of its bias (columns 1), times a factor. */
+static cab_status copy_heads(const start *s, cab_part part, int l, cab_tensor *t, bool of_kv, float factor)
+{
+    const int64_t width = s->teacher->config.head_dim, heads = t == NULL ? 0 : t->shape[0] / width;
+    cab_part_values p;
+    float *values = NULL;
+    cab_status status;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(take(s, part, l, &p));
+    const int64_t columns = t->n_dim == 2 ? t->shape[1] : 1;
+    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    for (int64_t i = 0; p.values != NULL && i < heads * width * columns; i++) {
+        const int64_t head = i / (width * columns), rest = i % (width * columns);
+        values[i] = factor * p.values[source_head(s, l, (int)head, of_kv) * width * columns + rest];
+    }
+    status = put(s, t, values);
+done:
+    cab_free(values);
+    cab_free(p.values);
+    return status;
+}
+
+/* Columns of heads of the output projection. */
+static cab_status copy_output(const start *s, int l, cab_tensor *t)
+{
+    const int64_t width = s->teacher->config.head_dim, columns = t->shape[1];
+    cab_part_values p;
+    float *values = NULL;
+    cab_status status;
+    CAB_TRY(take(s, CAB_PART_OUT_W, l, &p));
+    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    for (int64_t r = 0; r < p.rows; r++)
+        for (int64_t c = 0; c < columns; c++)
+            values[r * columns + c] =
+                p.values[r * p.columns + source_head(s, l, (int)(c / width), false) * width + c % width];
+    status = put(s, t, values);
+done:
+    cab_free(values);
+    cab_free(p.values);
+    return status;
+}
+
+/* A layer without kept heads leaves its idle head at zero. */
+static cab_status copy_attention(const start *s, int l, const cab_attention_mixer *a)
+{
+    const float factor = query_factor(s, l);
+    if (s->kept->count == 0 || a->out.w == NULL)
+        return CAB_OK;
+    CAB_TRY(copy_heads(s, CAB_PART_Q_W, l, a->q.w, false, factor));
+    CAB_TRY(copy_heads(s, CAB_PART_Q_B, l, a->q.b, false, factor));
+    CAB_TRY(copy_heads(s, CAB_PART_K_W, l, a->k.w, true, 1));
+    CAB_TRY(copy_heads(s, CAB_PART_K_B, l, a->k.b, true, 1));
+    CAB_TRY(copy_heads(s, CAB_PART_V_W, l, a->v.w, true, 1));
+    CAB_TRY(copy_heads(s, CAB_PART_V_B, l, a->v.b, true, 1));
+    CAB_TRY(copy_output(s, l, a->out.w));
+    return copy_one(s, CAB_PART_OUT_B, l, a->out.b);
+}
+
+/* ---- mixers ----------------------------------------------------------------------------------------------------------- */
+
+static void draw(const start *s, const cab_tensor *t, float *values, int64_t first, int64_t n, double bound)
+{
+    cab_random random = {.seed = (uint64_t)s->recipe->seed,
+                         .stream = CAB_STREAM_INIT,
+                         .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
+    for (int64_t i = 0; i < n; i++)
+        values[first + i] = (float)(bound * (2.0 * cab_random_uniform(&random) - 1.0));
+}
+
+/* A projection of the teacher with its bias. */
+typedef struct projection {
+    cab_part_values w, b;
+} projection;
+
+static cab_status projection_take(const start *s, int l, cab_part w, cab_part b, projection *p)
+{
+    *p = (projection){0};
+    CAB_TRY(take(s, w, l, &p->w));
+    return take(s, b, l, &p->b);
+}
+
+static void projection_free(projection *p)
+{
+    cab_free(p->w.values);
+    cab_free(p->b.values);
+}
+
+/* Row r of the projection, times `factor`, is added to `row`; its bias to *bias. */
+static void add_row(const projection *p, int64_t r, float factor, float *row, float *bias)
+{
+    for (int64_t i = 0; i < p->w.columns; i++)
+        row[i] += factor * p->w.values[r * p->w.columns + i];
+    *bias += p->b.values != NULL ? factor * p->b.values[r] : 0;
+}
+
+/* V of the teacher's query head `head`, feature i. */
+static int64_t value_row(const cab_config *t, int64_t column)
+{
+    const int64_t head = column / t->head_dim, share = t->n_head / t->n_kv_head;
+    return head / share * t->head_dim + column % t->head_dim;
+}
+
+/* Whether x's channel j is the negative of a pair, and which of attention's columns it carries; -1: none. */
+static int64_t column_of(const start *s, const cab_mamba2 *m, int64_t j, bool *negative)
+{
+    const cab_config *t = &s->teacher->config;
+    const int64_t P = m->d_inner / m->n_head, head = j / P, column = head / 2 * P + j % P;
+    *negative = head % 2 == 1;
+    return column < (int64_t)t->n_head * t->head_dim ? column : -1;
+}
+
+static cab_status start_values(const start *s, int l, const cab_mamba2 *m, float *in, float *conv)
+{
+    projection v;
+    const int64_t D = cab_columns(m->in_proj.w);
+    const cab_status status = projection_take(s, l, CAB_PART_V_W, CAB_PART_V_B, &v);
+    for (int64_t j = 0; status == CAB_OK && j < m->d_inner; j++) {
+        bool negative;
+        const int64_t column = column_of(s, m, j, &negative);
+        if (column >= 0)
+            add_row(&v, value_row(&s->teacher->config, column), negative ? -1 : 1, in + j * D, conv + j);
+    }
+    projection_free(&v);
+    return status;
+}
+
+/* Rows of B or C: for group g the mean of the heads whose values its mixer heads carry, as (k, -k). */
+static cab_status start_states(const start *s, int l, const cab_mamba2 *m, bool query, float *in, float *conv)
+{
+    const cab_config *t = &s->teacher->config;
+    const int64_t D = cab_columns(m->in_proj.w), N = m->d_state, half = N / 2 < t->head_dim ? N / 2 : t->head_dim;
+    const int64_t span = (int64_t)t->n_head / m->n_group > 0 ? t->n_head / m->n_group : 1;
+    const int share = t->n_head / t->n_kv_head;
+    projection p;
+    const cab_status status =
+        projection_take(s, l, query ? CAB_PART_Q_W : CAB_PART_K_W, query ? CAB_PART_Q_B : CAB_PART_K_B, &p);
+    for (int64_t g = 0; status == CAB_OK && g < m->n_group; g++)
+        for (int64_t i = 0; i < span * 2 * half; i++) {
+            const int64_t head = (g * t->n_head / m->n_group + i / (2 * half)) % t->n_head, feature = i % (2 * half);
+            const int64_t row = (query ? head : head / share) * t->head_dim + feature % half,
+                          n = feature / half * (N / 2);
+            const float sign = feature < half ? 1 : -1, factor = (float)s->recipe->init.qk_scale / (float)span;
+            const int64_t to = g * N + n + feature % half;
+            add_row(&p, row, sign * factor, in + to * D, conv + to);
+        }
+    projection_free(&p);
+    return status;
+}
+
+static cab_status start_output(const start *s, int l, const cab_mamba2 *m, float *out)
+{
+    const cab_config *t = &s->teacher->config;
+    cab_part_values p;
+    CAB_TRY(take(s, CAB_PART_OUT_W, l, &p));
+    for (int64_t j = 0; j < m->d_inner; j++) {
+        bool negative;
+        const int64_t column = column_of(s, m, j, &negative);
+        const bool kept = column >= 0 && s->kept->count > 0 && cab_kept_has(s->kept, l, (int)(column / t->head_dim));
+        for (int64_t r = 0; r < p.rows; r++)
+            out[r * m->d_inner + j] =
+                column < 0 || kept ? 0 : (negative ? -1.0f : 1.0f) * p.values[r * p.columns + column];
+    }
+    cab_free(p.values);
+    return CAB_OK;
+}
+
+static cab_status start_projections(const start *s, int l, const cab_mamba2 *m, float *conv)
+{
+    const int64_t D = cab_columns(m->in_proj.w), E = m->d_inner, groups = (int64_t)m->n_group * m->d_state;
+    const bool reused = s->recipe->init.weights == CAB_INIT_TEACHER;
+    float *in = NULL, *out = NULL;
+    cab_status status;
+    CAB_GOTO(CAB_NEW(&in, (size_t)cab_elements(m->in_proj.w), "a mixer"));
+    CAB_GOTO(CAB_NEW(&out, (size_t)cab_elements(m->out_proj.w), "a mixer"));
+    draw(s, m->in_proj.w, in, 0, (reused ? E : 2 * E + 2 * groups) * D, 1 / sqrt((double)D));
+    draw(s, m->out_proj.w, out, 0, cab_elements(m->out_proj.w), 1 / sqrt((double)E));
+    if (reused) {
+        CAB_GOTO(start_values(s, l, m, in + E * D, conv));
+        CAB_GOTO(start_states(s, l, m, false, in + 2 * E * D, conv + E));
+        CAB_GOTO(start_states(s, l, m, true, in + (2 * E + groups) * D, conv + E + groups));
+        CAB_GOTO(start_output(s, l, m, out));
+    }
+    CAB_GOTO(put(s, m->in_proj.w, in));
+    status = put(s, m->out_proj.w, out);
+done:
+    cab_free(in);
+    cab_free(out);
+    return status;
+}
+
+static cab_status fill(const start *s, cab_tensor *t, double value)
+{
+    float *values = NULL;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        values[i] = (float)value;
+    const cab_status status = put(s, t, values);
+    cab_free(values);
+    return status;
+}
+
+static cab_status start_convolution(const start *s, const cab_mamba2 *m)
+{
+    const int64_t n = cab_elements(m->conv_w), K = m->conv_w->shape[2];
+    float *values = NULL;
+    CAB_TRY(CAB_NEW(&values, (size_t)n, "a convolution"));
+    draw(s, m->conv_w, values, 0, n, 1 / sqrt((double)K));
+    for (int64_t i = 0; s->recipe->init.conv_identity && i < n; i++)
+        values[i] = i % K == K - 1;
+    const cab_status status = put(s, m->conv_w, values);
+    cab_free(values);
+    return status;
+}
+
+static cab_status start_mixer(const start *s, int l, const cab_mamba2 *m)
+{
+    float *conv = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&conv, (size_t)cab_elements(m->conv_b), "a convolution"));
+    CAB_GOTO(start_projections(s, l, m, conv));
+    CAB_GOTO(put(s, m->conv_b, conv));
+    CAB_GOTO(start_convolution(s, m));
+    CAB_GOTO(fill(s, m->dt_bias, step_of_one));
+    CAB_GOTO(fill(s, m->A_log, log(-log(s->recipe->init.decay))));
+    CAB_GOTO(fill(s, m->D, s->recipe->init.skip));
+    status = fill(s, m->norm.w, 1);
+done:
+    cab_free(conv);
+    return status;
+}
+
+static void report(const start *s)
+{
+    const cab_config *c = &s->student->config;
+    cab_log_info("reuse    embedding, norms, MLP, head of %d layers, as they are", c->n_layer);
+    if (s->kept->count > 0 && s->kept->layers)
+        cab_log_info("keep     %d of %d layers as attention", s->kept->count, c->n_layer);
+    else if (s->kept->count > 0)
+        cab_log_info("keep     %d of %d heads of every layer as attention", s->kept->count, s->kept->n_head);
+    cab_log_info("mixer    inner width %d, %d heads, %d groups, state %d", c->d_inner, c->n_state_head, c->n_group,
+                 c->d_state);
+}
+
+cab_status cab_initialise_in_place(cab_model *student, const cab_student_source *source)
+{
+    const start s = {.student = student, .teacher = source->teacher, .recipe = source->recipe, .kept = source->kept};
+    CAB_TRY(copy_ends(&s));
+    for (int l = 0; l < student->config.n_layer; l++) {
+        const cab_block *b = &student->network.blocks[l];
+        CAB_TRY(copy_block(&s, l, b));
+        CAB_TRY(copy_attention(&s, l, &b->attention));
+        if (b->mamba2.out_proj.w != NULL)
+            CAB_TRY(start_mixer(&s, l, &b->mamba2));
+    }
+    report(&s);
+    return CAB_OK;
+}

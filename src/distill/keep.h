@@ -1,0 +1,46 @@
+/* keep.h - which heads of a teacher, or which layers, stay attention in an in-place student.
+ *
+ * They are ranked by what the teacher loses without them: KL(teacher || teacher without it) per token, over some windows of
+ * the training data. A head is left out by zeroing its columns of the output projection, a layer by zeroing all of them. */
+#ifndef CAB_DISTILL_KEEP_H
+#define CAB_DISTILL_KEEP_H
+
+#include "distill/recipe.h"
+#include "models/model.h"
+
+/* Windows of tokens, (count, length) I32, of the training data. */
+typedef struct cab_windows {
+    const int32_t *ids;
+    int64_t count, length;
+} cab_windows;
+
+typedef struct cab_kept {
+    bool layers;         /* whole layers are kept, else heads of every layer */
+    int n_layer, n_head; /* of the teacher */
+    int count;           /* heads kept in each layer, or layers kept */
+    int *units;          /* heads, (n_layer, count), or layers, (count); rising */
+    float *cost; /* of leaving one out, in nats per token: (n_layer, n_head), or (n_layer); NULL: not measured */
+} cab_kept;
+
+/* What the recipe says: student.keep_list, or student.keep of them, ranked. windows may have no ids if nothing is ranked.
+ * CAB_ESHAPE for units that the teacher has not. The caller closes it, also after a failure. */
+cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, bool layers, const cab_windows *windows,
+                           cab_kept *kept);
+void cab_kept_close(cab_kept *kept);
+
+/* The i-th head kept in a layer. */
+static inline int cab_kept_head(const cab_kept *kept, int layer, int i)
+{
+    return kept->units[(size_t)layer * (size_t)kept->count + (size_t)i];
+}
+/* Whether a head of a layer, or a layer (head 0), is kept. */
+bool cab_kept_has(const cab_kept *kept, int layer, int head);
+/* Heads of K and V that the kept heads need: one where all that are kept in a layer share theirs, in every layer; else each has
+ * its own. `share` heads of the teacher share one. */
+int cab_kept_kv_heads(const cab_kept *kept, int share);
+/* The table of costs as lines of the log. */
+void cab_kept_print(const cab_kept *kept);
+/* The same as JSON: {"unit": "heads", "cost": [[...], ...], "kept": [[...], ...]}. */
+cab_status cab_kept_save(const cab_kept *kept, const char *path);
+
+#endif

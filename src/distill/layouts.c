@@ -1,0 +1,73 @@
+#include "distill/layouts.h"
+
+#include "models/architectures.h"
+
+#include <stdio.h>
+
+static const cab_student_layout layouts[] = {
+    {.name = "falcon-h1", .arch = &cab_arch_falcon_h1, .beside = true, .mlp_biases = true},
+    {.name = "granite-hybrid",
+     .arch = &cab_arch_granitemoehybrid,
+     .groups = 1,
+     .expand = 2,
+     .gated_norm = true,
+     .multipliers = true},
+};
+
+const cab_student_layout *cab_student_layout_at(unsigned index)
+{
+    return index < sizeof layouts / sizeof *layouts ? &layouts[index] : NULL;
+}
+
+/* What these layouts hold is Llama's block: RMS norm, mixers, RMS norm, SwiGLU, one after the other. NULL: it is. */
+static const char *other_block(const cab_student_layout *layout, const cab_block *b)
+{
+    const bool biased =
+        b->mlp.gate_up.b != NULL || b->mlp.gate.b != NULL || b->mlp.up.b != NULL || b->mlp.down.b != NULL;
+    if (b->parallel)
+        return "attention and MLP side by side";
+    if (b->norm.w == NULL || b->mlp_norm.w == NULL || b->mixed_norm.w != NULL || b->fed_norm.w != NULL)
+        return "norms behind attention and MLP";
+    if (b->norm.b != NULL || b->mlp_norm.b != NULL)
+        return "layer norms";
+    if (!cab_mlp_gated(&b->mlp) || b->mlp.act != CAB_SILU)
+        return "an MLP other than SwiGLU";
+    if (biased && !layout->mlp_biases)
+        return "biases of the MLP";
+    if (b->branch_scale > 0 && b->branch_scale != 1 && !layout->multipliers)
+        return "a factor on the residual branches";
+    return NULL;
+}
+
+static const char *other_attention(const cab_student_layout *layout, const cab_config *c, const cab_attention_mixer *a)
+{
+    if (a->q_norm.w != NULL || a->k_norm.w != NULL)
+        return "norms of Q and K";
+    if (a->shape.window > 0 && a->shape.window < c->max_length)
+        return "sliding windows";
+    if (a->rope.dim != a->shape.head_dim)
+        return "rotary positions of a part of the features, or of none";
+    if (a->rope.kind != CAB_ROPE_DEFAULT && a->rope.kind != CAB_ROPE_LLAMA3)
+        return "rotary positions scaled otherwise than Llama 3's";
+    if (!layout->beside && c->n_head * c->head_dim != c->d_model)
+        return "heads that are not width / heads wide";
+    return NULL;
+}
+
+bool cab_student_layout_holds(const cab_student_layout *layout, const cab_model *teacher, bool keeps,
+                              char why[CAB_WHY_MAX])
+{
+    const cab_network *n = &teacher->network;
+    const char *found = NULL;
+    if (n->embedding == NULL || n->positions != NULL)
+        found = "learned positions";
+    else if (n->final_norm.b != NULL || n->head.b != NULL)
+        found = "a layer norm or a bias before the logits";
+    for (int l = 0; found == NULL && l < n->n_layer; l++) {
+        found = other_block(layout, &n->blocks[l]);
+        if (found == NULL && keeps)
+            found = other_attention(layout, &teacher->config, &n->blocks[l].attention);
+    }
+    snprintf(why, CAB_WHY_MAX, "%s", found != NULL ? found : "");
+    return found == NULL;
+}

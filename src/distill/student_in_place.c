@@ -1,0 +1,239 @@
+/* student_in_place.c - the student that is its teacher, but for attention: Mamba-2 as it was published takes the place of all
+ * heads or of all but some, in a layout that other tools open (layouts.h).
+ *
+ *   falcon-h1         x + attention of the kept heads (u) + mixer(u): since the output projection sums over heads, kept heads are
+ *                     exact, and the mixer stands for the others
+ *   granite-hybrid    a layer has either attention or the mixer
+ *
+ * E = expand * (heads * head width), heads of width P, groups as many as the teacher has heads of K and V. */
+#include "distill/initialise_in_place.h"
+#include "distill/layouts.h"
+#include "distill/students.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { HEAD_WIDTH = 64, IDLE_WIDTH = 32 };
+
+static bool is(const cab_model *model)
+{
+    for (unsigned i = 0; cab_student_layout_at(i) != NULL; i++)
+        if (model->arch == cab_student_layout_at(i)->arch)
+            return true;
+    return false;
+}
+
+/* The layout that the recipe names, or the first that holds the teacher. */
+static cab_status choose_layout(const cab_student_source *source, const cab_student_layout **out)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_student_layout *layout;
+    char why[CAB_WHY_MAX], others[CAB_WHY_MAX] = "", unused[CAB_WHY_MAX];
+    const unsigned named = (unsigned)s->layout;
+    const bool keeps_any = s->keep > 0 || s->keep_list.count > 0;
+    for (unsigned i = 0; (layout = cab_student_layout_at(i)) != NULL; i++) {
+        const bool holds = cab_student_layout_holds(layout, source->teacher, keeps_any, unused);
+        if (holds && (named == CAB_LAYOUT_AUTO || named == i + 1)) {
+            *out = layout;
+            return CAB_OK;
+        }
+        const size_t used = strlen(others);
+        if (holds)
+            snprintf(others + used, sizeof others - used, "%s%s", used > 0 ? ", " : "", layout->name);
+    }
+    layout = cab_student_layout_at(named == CAB_LAYOUT_AUTO ? 0 : named - 1);
+    (void)cab_student_layout_holds(layout, source->teacher, keeps_any, why);
+    return cab_fail(CAB_EUNSUPPORTED, "%s: student.layout %s cannot hold %s; layouts that can: %s",
+                    source->recipe->teacher.path, layout->name, why, others[0] != '\0' ? others : "none");
+}
+
+/* The largest number of groups up to `wanted` that divides both. */
+static int groups_of(int wanted, int heads)
+{
+    while (heads % wanted != 0)
+        wanted--;
+    return wanted;
+}
+
+/* Heads and groups of the mixer. */
+static cab_status derive_mixer(const cab_student_source *source, const cab_student_layout *layout, cab_config *c)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_config *t = &source->teacher->config;
+    const int attention = t->n_head * t->head_dim, expand = layout->expand > 0 ? layout->expand : (int)s->expand;
+    const int width = cab_student_chosen(s->head_dim, attention % HEAD_WIDTH == 0 ? HEAD_WIDTH : t->head_dim);
+    c->d_inner = layout->expand > 0 ? expand * c->d_model : expand * attention;
+    c->d_state = cab_student_chosen(s->d_state, 2 * t->head_dim);
+    c->d_conv = (int)s->d_conv;
+    c->conv_bias = true;
+    c->gated_norm = layout->gated_norm;
+    if (layout->expand > 0 && s->expand != layout->expand)
+        return cab_fail(CAB_EARG, "student.expand is %d, layout %s has %d", (int)s->expand, layout->name,
+                        layout->expand);
+    if (c->d_inner % width != 0)
+        return cab_fail(CAB_ESHAPE, "student.head_dim %d does not divide the inner width %d", width, c->d_inner);
+    c->n_state_head = c->d_inner / width;
+    c->n_group =
+        layout->groups > 0 ? layout->groups : cab_student_chosen(s->n_group, groups_of(t->n_kv_head, c->n_state_head));
+    if (layout->groups > 0 && s->n_group > 0 && s->n_group != layout->groups)
+        return cab_fail(CAB_EARG, "student.n_group is %d, layout %s has %d", (int)s->n_group, layout->name,
+                        layout->groups);
+    if (c->n_state_head % c->n_group != 0)
+        return cab_fail(CAB_ESHAPE, "student.n_group %d does not divide %d heads", c->n_group, c->n_state_head);
+    return CAB_OK;
+}
+
+/* Heads that stay attention, or one narrow head of zeros where a format wants one. */
+static cab_status derive_heads(const cab_student_source *source, cab_config *c)
+{
+    const cab_config *t = &source->teacher->config;
+    if (source->kept->count == 0) {
+        c->n_head = c->n_kv_head = 1;
+        c->head_dim = c->rope.dim = IDLE_WIDTH;
+        c->attention_bias = false;
+        return CAB_OK;
+    }
+    c->n_head = source->kept->count;
+    c->n_kv_head = cab_kept_kv_heads(source->kept, t->n_head / t->n_kv_head);
+    return CAB_OK;
+}
+
+static cab_status derive_layers(const cab_student_source *source, cab_config *c)
+{
+    for (int l = 0; l < c->n_layer; l++)
+        c->layer_kinds[l] = cab_kept_has(source->kept, l, 0) ? 0 : CAB_LAYER_STATE_SPACE;
+    return CAB_OK;
+}
+
+static cab_status keeps(const cab_student_source *source, const cab_windows *windows, cab_kept *kept)
+{
+    const cab_student_layout *layout = NULL;
+    CAB_TRY(choose_layout(source, &layout));
+    return cab_kept_choose(source->teacher, source->recipe, !layout->beside, windows, kept);
+}
+
+/* Sizes that are the teacher's. */
+static cab_status check_sizes(const cab_student_source *source)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_config *t = &source->teacher->config;
+    const struct {
+        const char *key;
+        int64_t given;
+        int own;
+    } sizes[] = {
+        {"n_layer", s->n_layer, t->n_layer}, {"d_model", s->d_model, t->d_model}, {"d_mlp", s->d_mlp, t->d_mlp}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].given > 0 && sizes[i].given != sizes[i].own)
+            return cab_fail(CAB_EARG, "student.%s is %d; an in-place student has its teacher's, %d", sizes[i].key,
+                            (int)sizes[i].given, sizes[i].own);
+    if (s->n_head > 0)
+        return cab_fail(CAB_EARG, "student.n_head: the heads of an in-place student follow from student.head_dim");
+    return CAB_OK;
+}
+
+static bool any_bias(const cab_network *n, bool mlp)
+{
+    bool any = false;
+    for (int l = 0; l < n->n_layer; l++) {
+        const cab_attention_mixer *a = &n->blocks[l].attention;
+        const cab_mlp *m = &n->blocks[l].mlp;
+        any = any || (mlp ? m->gate_up.b != NULL || m->gate.b != NULL || m->up.b != NULL || m->down.b != NULL
+                          : a->qkv.b != NULL || a->q.b != NULL || a->k.b != NULL || a->v.b != NULL || a->out.b != NULL);
+    }
+    return any;
+}
+
+static cab_status derive(const cab_student_source *source, const cab_arch **arch, cab_config *c)
+{
+    const cab_config *t = &source->teacher->config;
+    const cab_student_layout *layout = NULL;
+    CAB_TRY(check_sizes(source));
+    CAB_TRY(choose_layout(source, &layout));
+    *arch = layout->arch;
+    *c = (cab_config){.vocab_size = t->vocab_size,
+                      .d_model = t->d_model,
+                      .n_layer = t->n_layer,
+                      .d_mlp = t->d_mlp,
+                      .n_head = t->n_head,
+                      .n_kv_head = t->n_kv_head,
+                      .head_dim = t->head_dim,
+                      .max_length = t->max_length,
+                      .rope = t->rope,
+                      .norm_eps = t->norm_eps,
+                      .activation = CAB_SILU,
+                      .tied = t->tied,
+                      .embedding_scale = (double)source->teacher->network.embedding_scale,
+                      .branch_scale = (double)source->teacher->network.blocks[0].branch_scale,
+                      .head_scale = (double)source->teacher->network.head_scale,
+                      .attention_bias = any_bias(&source->teacher->network, false),
+                      .mlp_bias = any_bias(&source->teacher->network, true),
+                      .bos_token = t->bos_token,
+                      .eos_token = t->eos_token};
+    CAB_TRY(derive_mixer(source, layout, c));
+    return layout->beside ? derive_heads(source, c) : derive_layers(source, c);
+}
+
+static cab_status initialise(cab_model *student, const cab_student_source *source)
+{
+    return cab_initialise_in_place(student, source);
+}
+
+/* ---- recipes ---------------------------------------------------------------------------------------------------------- */
+
+/* Where all methods but vanilla and soft start: as lead measurements have it (docs/method.md). */
+#define FROM_ATTENTION                                                                                                 \
+    "init.weights=teacher", "init.qk_scale=0.4", "init.decay=0.905", "init.conv_identity=true", "init.skip=0"
+
+static const char *const vanilla[] = {"init.conv_identity=true", "init.decay=0.905", "stages[0].name=train",
+                                      "stages[0].ce=1", NULL};
+
+static const char *const soft[] = {"init.conv_identity=true", "init.decay=0.905", "stages[0].name=distil",
+                                   "stages[0].ce=1",          "stages[0].kl=1",   NULL};
+
+static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=align",  "stages[0].share=0.2", "stages[0].align=1",
+                                  "stages[1].ce=1", "stages[1].name=distil", "stages[1].kl=1",      NULL};
+
+static const char *const cab_joint[] = {FROM_ATTENTION,
+                                        "stages[0].name=joint",
+                                        "stages[0].ce=1",
+                                        "stages[0].kl=1",
+                                        "stages[0].align=1",
+                                        "stages[0].align_end=0",
+                                        NULL};
+
+static const char *const weight_reuse[] = {FROM_ATTENTION,   "stages[0].name=distil",   "stages[0].ce=1",
+                                           "stages[0].kl=1", "stages[0].temperature=2", NULL};
+
+static const char *const cab_best[] = {FROM_ATTENTION,      "stages[0].name=layers",   "stages[0].share=0.4",
+                                       "stages[0].layer=1", "stages[1].name=distil",   "stages[1].kl=1",
+                                       "stages[1].ce=0.3",  "stages[1].temperature=2", NULL};
+
+static const cab_preset presets[] = {
+    /* rates at width 128 */
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 4e-3},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 4e-3},
+    [CAB_METHOD_SOFT] = {soft, 1, 4e-3},
+    [CAB_METHOD_CAB] = {cab, 2, 4e-3},
+    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 4e-3},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 4e-3},
+};
+
+static const cab_student_default defaults[] = {{NULL, NULL}};
+static const char *const keys[] = {"student.expand",   "student.layout",  "student.keep", "student.keep_list",
+                                   "student.head_dim", "student.n_group", "init.skip",    NULL};
+static const char *const fresh[] = {"*.mamba.*", NULL};
+
+const cab_student cab_student_in_place = {
+    .name = "in-place",
+    .domain = &cab_recipe_text,
+    .defaults = defaults,
+    .keys = keys,
+    .presets = presets,
+    .fresh = fresh,
+    .keeps = keeps,
+    .is = is,
+    .derive = derive,
+    .initialise = initialise,
+};
