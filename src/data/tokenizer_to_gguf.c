@@ -384,7 +384,7 @@ static cab_status write_pieces(const cab_json *json, json_object *model, vocabul
 static bool puts_token(json_object *processor, bool at_end)
 {
     json_object *items = NULL, *special = NULL;
-    if (json_object_object_get_ex(processor, "processors", &items))
+    if (json_object_object_get_ex(processor, "processors", &items) && json_object_is_type(items, json_type_array))
         for (size_t i = 0; i < json_object_array_length(items); i++)
             if (puts_token(json_object_array_get_idx(items, i), at_end))
                 return true;

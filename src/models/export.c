@@ -4,10 +4,12 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "data/tokenizer.h"
 #include "data/tokenizer_gguf.h"
 #include "models/export_internal.h"
 #include "tensor/blocks.h"
 
+#include <ctype.h>
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
@@ -281,6 +283,28 @@ static uint32_t file_type(cab_dtype dtype)
     }
 }
 
+/* llama.cpp takes a model for a Phi 3 if its name says so, and does not load it without these tokens. */
+static bool may_be_named(const cab_exporter *x, const char *name)
+{
+    static const char *const tokens[] = {"</s>", "<unk>", "<s>", "<|endoftext|>"};
+    cab_tokenizer *tokenizer = NULL;
+    char lower[CAB_PATH_MAX];
+    int32_t id;
+    size_t i = 0;
+    for (; name[i] != '\0'; i++)
+        lower[i] = (char)tolower((unsigned char)name[i]);
+    lower[i] = '\0';
+    if (strstr(lower, "phi3") == NULL && strstr(lower, "phi-3") == NULL)
+        return true;
+    if (cab_tokenizer_open(x->what->tokenizer != NULL ? x->what->tokenizer : x->what->model, &tokenizer) != CAB_OK)
+        return false;
+    bool all = true;
+    for (i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        all = all && cab_tokenizer_find(tokenizer, tokens[i], &id);
+    cab_tokenizer_free(tokenizer);
+    return all;
+}
+
 static cab_status put_general(const cab_exporter *x)
 {
     char name[CAB_PATH_MAX], *slash;
@@ -288,7 +312,8 @@ static cab_status put_general(const cab_exporter *x)
     while ((slash = strrchr(name, '/')) != NULL && slash[1] == '\0' && slash != name)
         *slash = '\0';
     CAB_TRY(cab_gguf_writer_text(x->file, "general.type", "model"));
-    CAB_TRY(cab_gguf_writer_text(x->file, "general.name", cab_path_name(name)));
+    if (may_be_named(x, cab_path_name(name)))
+        CAB_TRY(cab_gguf_writer_text(x->file, "general.name", cab_path_name(name)));
     CAB_TRY(cab_gguf_writer_u32(x->file, "general.file_type", file_type(x->what->dtype)));
     return cab_gguf_writer_u32(x->file, "general.quantization_version", 2);
 }

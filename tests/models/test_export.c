@@ -53,6 +53,30 @@ static void a_llama_computes_what_it_did(void **state)
     }
 }
 
+/* A name with "phi3" in it makes llama.cpp look for tokens; a model that has none of them is not called so. */
+static void a_name_that_llama_cpp_takes_at_its_word(void **state)
+{
+    static const char *const names[] = {"my-Phi3", "my-Phi-3-mini", "my-llama"};
+    tiny t = tiny_llama(CAB_F32);
+    tiny_write(state, &t, 1);
+    for (int i = 0; i < 3; i++) {
+        cab_exported done;
+        cab_gguf *g = NULL;
+        char directory[CAB_PATH_MAX], file[CAB_PATH_MAX];
+        snprintf(directory, sizeof directory, "%s", temp_path(state, names[i]));
+        assert_ok(cab_directory_make(directory));
+        for (int k = 0; k < 2; k++) {
+            const char *name = k == 0 ? "config.json" : "model.safetensors";
+            assert_ok(cab_path_join(file, directory, name));
+            assert_ok(cab_file_copy(temp_path(state, name), file));
+        }
+        assert_ok(export_to(state, directory, CAB_F32, &done));
+        assert_ok(cab_gguf_open(temp_path(state, "out.gguf"), &g));
+        assert_true(json_object_object_get_ex(cab_gguf_metadata(g)->root, "general.name", NULL) == (i == 2));
+        cab_gguf_close(g);
+    }
+}
+
 static float *values_of(const cab_gguf *g, const char *name, int n_dim, const int64_t *shape)
 {
     size_t n = 1;
@@ -308,6 +332,7 @@ static void golden_models_compute_what_they_did(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEMP_TEST(a_llama_computes_what_it_did),
+                                       TEMP_TEST(a_name_that_llama_cpp_takes_at_its_word),
                                        TEMP_TEST(a_falcon_h1),
                                        TEMP_TEST(a_granite_hybrid),
                                        TEMP_TEST(a_mamba2),
