@@ -51,6 +51,13 @@ awk '{loss[$1] = $2} END {
     exit !(NR == 5 && loss["f32"] == m && loss["bf16"] == m && (loss["q8_0"] - m) ^ 2 < 0.01 ^ 2 && (loss["q4_0"] - m) ^ 2 < 0.2 ^ 2)
 }' "$TMP/losses" || fail "losses: $(cat "$TMP/losses")"
 
+# a run means its student
+mkdir "$TMP/run"
+cp -r $books "$TMP/run/student"
+expect 0 "$CAB" export "$TMP/run" -o "$TMP/run.gguf" --type bf16
+says out "$TMP/run.gguf: 56 tensors, bf16"
+rm -rf "$TMP/run" "$TMP/run.gguf"
+
 # and back to a directory: names, rows and tokenizer as they were
 expect 0 "$CAB" export $books -o "$TMP/exact.gguf" --type f32
 expect 0 "$CAB" export "$TMP/exact.gguf" --to "$TMP/back" --type bf16

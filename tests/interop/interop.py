@@ -77,13 +77,9 @@ class Llama:
 
 class Transformers:
     def __init__(self, path):
-        where = {"gguf_file": os.path.basename(path)} if path.endswith(".gguf") else {}
-        directory = os.path.dirname(path) if where else path
-        self.model = tf.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager",
-                                                             **where).eval()
-        file = os.path.join(directory, "tokenizer.json")
-        self.tokenizer = (tf.AutoTokenizer.from_pretrained(directory, **where) if where else
-                          tf.PreTrainedTokenizerFast(tokenizer_file=file) if os.path.exists(file) else None)
+        self.model = tf.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+        file = os.path.join(path, "tokenizer.json")
+        self.tokenizer = tf.PreTrainedTokenizerFast(tokenizer_file=file) if os.path.exists(file) else None
 
     def logits(self, ids):
         with torch.no_grad():
@@ -188,8 +184,11 @@ def all_models():
             models.make(name, path, f"{SHARED}/teachers/books-llama")
         yield f"random {name}", path
     files = os.environ.get("CAB_GGUF", "build/teachers")
-    for name in ("smollm2",):
-        yield f"{name}.gguf", f"{files}/{name}.gguf"
+    for name in ("smollm2",):  # a real model that comes as a GGUF file
+        path = f"{WORK}/models/{name}"
+        if not os.path.exists(f"{path}/config.json") and os.path.exists(f"{files}/{name}.gguf"):
+            cab("export", f"{files}/{name}.gguf", "--to", path, "--type", "f32")
+        yield name, path
 
 
 HEADINGS = ["model", "model_type", "tokens", "cab", "llama.cpp", "ids", "greedy text", "perplexity, F32", "Q8_0"]
@@ -203,7 +202,7 @@ def report(rows, out):
              f"{BOUND:g}. llama.cpp reads the F32 file of `cab export`; it takes GELU from a table of fp16, so models with GELU have "
              f"{GELU_BOUND:g}. Ids: those of {len(TEXTS) + 40} texts, in all three. Greedy text: {GREEDY} tokens after a prompt, in all three. "
              "Perplexity: llama.cpp, of the F32 file, and how far that of the Q8_0 file is from it; at most 1 %. Golden models have no "
-             "tokenizer, and 64 positions at most; random ones have that of books-llama.", "",
+             "tokenizer, and 64 positions at most; random ones have that of books-llama. SmolLM2 came out of a GGUF file by `cab export --to`.", "",
              "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
     with open(out, "w", encoding="utf-8") as file:
