@@ -35,6 +35,7 @@
 #include "ops/cuda/ssd_tiles.cuh"
 
 enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
+enum { MAKER = 3, FINISHER = 7 }; /* warps with the least else to do, which share a scheduler: of steps, of ddt */
 
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
 
@@ -376,10 +377,29 @@ __device__ __forceinline__ float2 sum_columns(float (&v)[8][2], const place &p)
     return make_float2(v[0][0], v[0][1]);
 }
 
+/* This lane's part of the trace of 16 x 16 sums. */
+__device__ __forceinline__ float trace(const float (&left)[4], const float (&right)[4], const place &p)
+{
+    return (p.g == 2 * p.q ? left[0] + right[2] : 0.0f) + (p.g == 2 * p.q + 1 ? left[1] + right[3] : 0.0f);
+}
+
+/* The warp's part of <x, dy>, which stands on the diagonal of x dy^T. */
+__device__ __forceinline__ void leave_trace(float &to, const tile_sums &product, bool add, const place &p)
+{
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++)
+        if (w == p.warp)
+            sum = trace(product[2 * w], product[2 * w + 1], p);
+    sum = warp_sum(sum);
+    if (p.lane == 0)
+        leave(to, sum, add);
+}
+
 /* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. */
 template <int NT>
 __device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, bool add, const ssd_decays &d,
-                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, bool steps,
+                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, bool docs, bool steps,
                                           const place &p)
 {
     const int j = 16 * p.warp + p.g;
@@ -396,11 +416,18 @@ __device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, 
         }
         const int i = 8 * n + 2 * p.q;
         const float2 at = *(const float2 *)(d.s + i);
-        const int2 first = *(const int2 *)(d.first + i);
-        const float decay[4] = {i >= j && first.x <= j ? exp2_fast(at.x - upper) : 0.0f,
-                                i + 1 >= j && first.y <= j ? exp2_fast(at.y - upper) : 0.0f,
-                                i >= j + 8 && first.x <= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
-                                i + 1 >= j + 8 && first.y <= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
+        float decay[4] = {at.x - upper, at.y - upper, at.x - lower, at.y - lower};
+        if (docs || n < 2 * p.warp + 2) {
+            const int2 first = *(const int2 *)(d.first + i);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                const int token = i + e % 2, of = e % 2 ? first.y : first.x, by = j + e / 2 * 8;
+                decay[e] = token >= by && of <= by ? decay[e] : -INFINITY;
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            decay[e] = exp2_fast(decay[e]);
         float z[4];
 #pragma unroll
         for (int e = 0; e < 4; e++) {
@@ -439,7 +466,8 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_ca
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
     clear(sums);
     multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
-    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, steps, p);
+    leave_trace(of_head.D[p.warp], sums, v.first > 0, p);
+    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, c.starts != NULL, steps, p);
     clear(sums);
     if (!k.last) {
 #pragma unroll
@@ -468,23 +496,23 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_ca
 __device__ __forceinline__ float2 through_state(tile_sums &sum, const tile_rows &left, uint32_t state, const float *scale,
                                                 uint32_t with, int m, const place &p)
 {
+    const float upper = scale[m + p.g], lower = scale[m + p.g + 8];
     tile_sums one;
     tile_rows rows;
     float2 products;
     clear(one);
     multiply(one, left, state, p.lanes, 0, 4);
-    scale_rows(one, scale[m + p.g], scale[m + p.g + 8]);
     load_rows(rows, with, p.lanes, m / 16);
     row_products(one, rows, products.x, products.y);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-            sum[n][e] += one[n][e];
-    return products;
+            sum[n][e] += (e < 2 ? upper : lower) * one[n][e];
+    return make_float2(upper * products.x, lower * products.y);
 }
 
-/* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states; <x, dy>. Returns this lane's part of
+/* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states. Returns this lane's part of
  * the sum of delta W <x dh, B>. */
 template <int NT>
 __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const ssd_call<bf16> &c,
@@ -500,14 +528,6 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const 
     tile_rows x, dy;
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
     load_rows(dy, shared_address(stage.dy), p.lanes, p.warp);
-    float product = 0.0f;
-#pragma unroll
-    for (int e = 0; e < 16; e++)
-        product += low_half(x[e / 4][e % 4]) * low_half(dy[e / 4][e % 4]) +
-                   high_half(x[e / 4][e % 4]) * high_half(dy[e / 4][e % 4]);
-    product = warp_sum(product);
-    if (p.lane == 0)
-        leave(sums.D[p.warp], product, add);
 #pragma unroll
     for (int t = 0; t < NT; t++) {
         if (!k.last) {
@@ -526,20 +546,23 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const 
     return from_B.x + from_B.y;
 }
 
-/* This thread's part of <h, dh>. */
+/* This lane's part of <h, dh>: the trace of h dh^T, of which a warp has 16 rows and half the depth. */
 template <int NT>
-__device__ __forceinline__ float state_product(const typename group_tiles<NT>::stage &stage)
+__device__ __forceinline__ float state_product(const typename group_tiles<NT>::stage &stage, int warp, const place &p)
 {
-    float sum = 0.0f;
+    const uint32_t h = shared_address(stage.state), dh = shared_address(stage.dstate);
+    float left[4] = {}, right[4] = {};
 #pragma unroll
-    for (int i = threadIdx.x; i < NT * TILE_BYTES / 16; i += GROUP_THREADS) {
-        const uint4 h = ((const uint4 *)stage.state)[i], dh = ((const uint4 *)stage.dstate)[i];
-        const uint32_t left[4] = {h.x, h.y, h.z, h.w}, right[4] = {dh.x, dh.y, dh.z, dh.w};
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            sum += low_half(left[e]) * low_half(right[e]) + high_half(left[e]) * high_half(right[e]);
+    for (int i = 0; i < 2 * NT; i++) {
+        const int step = warp / WARPS * 2 * NT + i;
+        uint32_t a[4], b[4];
+        load_left(a, h + step / 4 * TILE_BYTES, p.lanes, p.warp, step % 4);
+        load_matrices(b, dh + step / 4 * TILE_BYTES + p.warp * 16 * TILE_ROW_BYTES + p.lanes.columns_first +
+                             ((uint32_t)(step % 4 * 32) ^ p.lanes.columns_piece));
+        mma(left, a, b[0], b[1]);
+        mma(right, a, b[2], b[3]);
     }
-    return sum;
+    return trace(left, right, p);
 }
 
 /* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp; v: the head's
@@ -633,10 +656,10 @@ __device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ss
     __syncthreads();
     if (v.at + 1 < k.end) {
         load_piece(shared, c, k, states, dstates, piece_at(c, k, v.at + 1));
-        if (warp == v.at % GROUP_WARPS)
+        if (warp == MAKER)
             raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
     }
-    if (v.turn > 0 && v.first == 0 && warp == (v.at + GROUP_WARPS / 2) % GROUP_WARPS)
+    if (v.turn > 0 && v.first == 0 && warp == FINISHER)
         finish_head(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
     return raw;
 }
@@ -645,18 +668,18 @@ __device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ss
 template <int NT>
 __device__ __forceinline__ void leave_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                             const piece_of &v, float through_dh, const ssd_raw &next, bool steps, int warp,
-                                            int lane)
+                                            const place &p)
 {
     if (steps) {
         float end = through_dh;
         if (!k.first && !k.last)
-            end += shared.decays[v.turn % 3].from_start[Q - 1] * state_product<NT>(shared.stages[v.turn & 1]);
+            end += shared.decays[v.turn % 3].from_start[Q - 1] * state_product<NT>(shared.stages[v.turn & 1], warp, p);
         end = warp_sum(end);
-        if (lane == 0)
+        if (p.lane == 0)
             leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
     }
-    if (v.at + 1 < k.end && warp == v.at % GROUP_WARPS)
-        make_steps(&shared.decays[(v.turn + 1) % 3], c, piece_at(c, k, v.at + 1), next, lane);
+    if (v.at + 1 < k.end && warp == MAKER)
+        make_steps(&shared.decays[(v.turn + 1) % 3], c, piece_at(c, k, v.at + 1), next, p.lane);
 }
 
 /* Warps 0 to 3; leave the sum of dG in `tile`. */
@@ -678,7 +701,7 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, c
                 multiply_transposed(keep.G, B, shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp, 4);
             }
         x_gradient(shared, c, k, v, keep, steps, p);
-        leave_piece(shared, c, k, v, 0.0f, next, steps, p.warp, p.lane);
+        leave_piece(shared, c, k, v, 0.0f, next, steps, p.warp, p);
     }
     __syncthreads();
 #pragma unroll
@@ -709,7 +732,7 @@ __device__ __forceinline__ void walk_through_states(group_tiles<NT> &shared, con
         const piece_of v = piece_at(c, k, at);
         const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
         const float end = state_gradients(shared, c, k, v, dB, dC, p);
-        leave_piece(shared, c, k, v, end, next, steps, warp, p.lane);
+        leave_piece(shared, c, k, v, end, next, steps, warp, p);
     }
     __syncthreads();
     __syncthreads();
