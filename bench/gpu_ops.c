@@ -261,7 +261,7 @@ static cab_tensor *attention_of(bench *b, const shape *s, bool causal)
     cab_tensor *parts[3];
     const int head_dim = (int)(s->E / s->n);
     cab_split(b->graph, tokens(b, s, 3 * s->E), 3, (int64_t[]){s->E, s->E, s->E}, parts);
-    return cab_attention(b->graph, parts[0], parts[1], parts[2],
+    return cab_attention(b->graph, parts[0], parts[1], parts[2], NULL,
                          &(cab_attention_shape){.n_head = (int)s->n,
                                                 .n_kv_head = (int)s->n,
                                                 .head_dim = head_dim,

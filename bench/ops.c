@@ -91,7 +91,7 @@ static cab_tensor *attention(bench *b)
 {
     int head_dim = (int)b->s.width / b->s.n_head;
     cab_attention_shape a = {b->s.n_head, b->s.n_head, head_dim, 0.125f, true, 0, 0};
-    return cab_attention(b->graph, tokens(b, b->s.width), tokens(b, b->s.width), tokens(b, b->s.width), &a);
+    return cab_attention(b->graph, tokens(b, b->s.width), tokens(b, b->s.width), tokens(b, b->s.width), NULL, &a);
 }
 
 static cab_tensor *rotary(bench *b)
@@ -140,7 +140,7 @@ static cab_tensor *embedding(bench *b)
     for (int64_t i = 0; ids != NULL && i < cab_elements(ids); i++)
         ((int32_t *)ids->data)[i] = (int32_t)cab_random_below(&random, VOCABULARY);
     return cab_embedding(b->graph, ids, weights(b, 2, VOCABULARY, b->s.width), weights(b, 2, b->s.length, b->s.width),
-                         NULL, b->dtype);
+                         NULL, NULL, b->dtype);
 }
 
 static cab_tensor *conv1d(bench *b)

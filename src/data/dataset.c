@@ -326,6 +326,20 @@ static void copy_stream(const cab_dataset *d, const uint64_t *order, const uint6
     }
 }
 
+/* starts, and labels, of `count` tokens of the stream from `at`; tokens past the end are of the last document. */
+static void fill_documents(const cab_dataset *d, const uint64_t *starts, uint64_t at, uint64_t count, int32_t *out,
+                           int32_t *labels)
+{
+    uint64_t i = bisect(starts, d->documents_count, at);
+    for (uint64_t k = 0; k < count; k++) {
+        while (i + 1 < d->documents_count && starts[i + 1] <= at + k)
+            i++;
+        out[k] = starts[i] > at ? (int32_t)(starts[i] - at) : 0;
+        if (starts[i + 1] == at + k + 1)
+            labels[k] = -1;
+    }
+}
+
 /* ---- training --------------------------------------------------------------------------------------------------------- */
 
 cab_status cab_dataset_set_sequence(cab_dataset *d, uint64_t seq_len)
@@ -384,6 +398,11 @@ cab_status cab_dataset_train_sequence(cab_dataset *d, uint64_t index, int32_t *i
     return CAB_OK;
 }
 
+void cab_dataset_train_starts(const cab_dataset *d, uint64_t index, int32_t *starts, int32_t *labels)
+{
+    fill_documents(d, d->epoch_starts, d->windows[index % d->sequences] * d->seq_len, d->seq_len, starts, labels);
+}
+
 /* ---- evaluation ------------------------------------------------------------------------------------------------------- */
 
 uint64_t cab_dataset_eval_windows(const cab_dataset *d, uint64_t seq_len)
@@ -418,4 +437,9 @@ void cab_dataset_document_copy(const cab_dataset *d, uint64_t i, uint64_t begin,
 void cab_dataset_document_labels(const cab_dataset *d, uint64_t i, uint64_t begin, uint64_t count, int32_t *labels)
 {
     copy_labels(&d->documents[i], begin, count, labels);
+}
+
+void cab_dataset_eval_starts(const cab_dataset *d, uint64_t seq_len, uint64_t window, int32_t *starts, int32_t *labels)
+{
+    fill_documents(d, d->starts, window * seq_len, seq_len, starts, labels);
 }

@@ -64,11 +64,18 @@ uint64_t cab_dataset_sequences(const cab_dataset *dataset);
 /* ids, labels: seq_len each. Fast for indices that rise; each change of epoch draws its order anew. */
 cab_status cab_dataset_train_sequence(cab_dataset *dataset, uint64_t index, int32_t *ids, int32_t *labels);
 
+/* Of the same sequence, after it: starts[k], the first token in it of token k's document, its separator included. Labels that begin
+ * another document become -1, so that every document is as if it were alone. */
+void cab_dataset_train_starts(const cab_dataset *dataset, uint64_t index, int32_t *starts, int32_t *labels);
+
 /* Windows of seq_len; a corpus of a single token has none. */
 uint64_t cab_dataset_eval_windows(const cab_dataset *dataset, uint64_t seq_len);
 /* ids, labels: seq_len each; the last window is padded with id 0 and label -1. Returns the number of labels. */
 uint64_t cab_dataset_eval_window(const cab_dataset *dataset, uint64_t seq_len, uint64_t window, int32_t *ids,
                                  int32_t *labels);
+/* As cab_dataset_train_starts(), of seq_len tokens; those past the end are of the last document. */
+void cab_dataset_eval_starts(const cab_dataset *dataset, uint64_t seq_len, uint64_t window, int32_t *starts,
+                             int32_t *labels);
 
 /* One kept document, in file order, without its separator. */
 uint64_t cab_dataset_document_tokens(const cab_dataset *dataset, uint64_t document);

@@ -63,7 +63,7 @@ static cab_status record_layer(ranking *r, int l)
     other.blocks[l].attention.out.w = r->out;
     r->input = cab_model_input(r->graph, t, shape[0], shape[1]);
     cab_tensor *labels = cab_graph_input(r->graph, "labels", CAB_I32, 2, shape);
-    sides[0].hidden = cab_network_record(r->graph, &other, cab_model_dtype(t), r->input, 0, NULL);
+    sides[0].hidden = cab_network_record(r->graph, &other, cab_model_dtype(t), r->input, NULL, 0, NULL);
     sides[1].hidden = cab_model_record(r->graph, t, r->input, 0, NULL);
     r->kl = cab_head_loss(r->graph, &sides[0], &sides[1], labels, NULL, 1).kl;
     cab_graph_keep(r->graph, r->kl);

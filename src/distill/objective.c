@@ -11,7 +11,7 @@ enum { RESULT_AGREEMENT, RESULT_COUNT, RESULT_TERMS };
 struct cab_objective {
     cab_objective_options options;
     cab_graph *graph;
-    cab_tensor *input, *labels, *valid, *targets;
+    cab_tensor *input, *labels, *valid, *targets, *starts;
     cab_head_losses losses;
     cab_term_output terms[CAB_TERM_COUNT];
     cab_tensor *weights[CAB_TERM_COUNT]; /* of the stage's terms, divided by `over` and by the share */
@@ -123,6 +123,8 @@ static void record_inputs(cab_objective *o, const cab_model *student)
     o->input = cab_model_input(g, student, shape[0], shape[1]);
     o->labels = cab_graph_input(g, "labels", CAB_I32, 2, shape);
     o->valid = cab_graph_input(g, "valid", CAB_I32, 2, shape);
+    if (o->options.documents)
+        o->starts = cab_graph_input(g, "starts", CAB_I32, 2, shape);
     for (int t = 0; t < CAB_TERM_COUNT; t++) {
         snprintf(name, sizeof name, "%s weight", cab_term_name((cab_term_id)t));
         o->weights[t] = cab_graph_scalar(g, name, 0);
@@ -178,11 +180,12 @@ static cab_status objective_record(cab_objective *o, const cab_model *student, c
     if (teacher != NULL) {
         CAB_GOTO(taps_new(&teacher_taps, want.teacher_taps, teacher->config.n_layer));
         in.teacher_taps = &teacher_taps.taps;
-        in.teacher_hidden = cab_model_record(o->graph, teacher, o->input, false, in.teacher_taps);
+        in.teacher_hidden = cab_model_record_documents(o->graph, teacher, o->input, o->starts, false, in.teacher_taps);
     }
     CAB_GOTO(taps_new(&student_taps, want.student_taps, student->config.n_layer));
     in.student_taps = &student_taps.taps;
-    in.student_hidden = cab_model_record(o->graph, student, o->input, o->options.recompute, in.student_taps);
+    in.student_hidden =
+        cab_model_record_documents(o->graph, student, o->input, o->starts, o->options.recompute, in.student_taps);
     CAB_GOTO(record_terms(o, &in, set, false));
     if (want.head) {
         record_head(o, &in, want.teacher_head);
@@ -262,6 +265,8 @@ cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const c
     if (batch->input != NULL && o->targets != NULL)
         CAB_TRY(cab_tensor_write(g, o->targets, batch->targets));
     CAB_TRY(cab_tensor_write(g, o->labels, batch->labels));
+    if (o->starts != NULL)
+        CAB_TRY(cab_tensor_write(g, o->starts, batch->starts));
     CAB_TRY(cab_tensor_write(g, o->valid, batch->valid != NULL ? batch->valid : o->all_valid));
     for (int t = 0; t < CAB_TERM_COUNT; t++) {
         const int over = o->terms[t].over;

@@ -16,6 +16,7 @@ typedef struct cab_objective_options {
 
     cab_head_side
         teacher_head; /* stands for the teacher's own where its w is not NULL: the rows of the data's classes */
+    bool documents;   /* sequences hold several, which know nothing of each other */
     bool targets;     /* cross-entropy is against a distribution per row */
 } cab_objective_options;
 
@@ -24,6 +25,7 @@ typedef struct cab_batch {
     const void *input;     /* what the student reads: ids (batch, seq_len) I32, or pixels (batch, 3, S, S) F32 */
     const int32_t *labels; /* (batch, seq_len); -1: none */
     const float *targets;  /* (batch, seq_len, classes), where the options say targets */
+    const int32_t *starts; /* (batch, seq_len), where the options say documents: the first token of each token's */
     const int32_t *valid;  /* (batch, seq_len); 0: the row takes no part in KL; NULL: all do */
 } cab_batch;
 

@@ -73,6 +73,9 @@
         "MiB that a packed file may expand to in all; 0: 256 times its size, small ones 64")                           \
     REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     ENUM(loss_on, 0, "assistant|all", "conversations: whether the assistant's tokens alone are learnt, or all")        \
+    BOOL(reset, false,                                                                                                 \
+         "documents of one sequence know nothing of each other: attention, state, convolution and positions begin "    \
+         "anew with each")                                                                                             \
     INT(seq_len, 0, 0, 1048576, "tokens per sequence; 0: the teacher's context")                                       \
     TEXT(cache, "", "directory of caches; empty: $XDG_CACHE_HOME/cab, or <out>/../cache where that is not set")        \
     TEXT(classes, "",                                                                                                  \

@@ -72,6 +72,8 @@ static double images_lr(const cab_recipe *recipe, const cab_preset *preset, int6
 static cab_status images_check(const cab_recipe *recipe)
 {
     cab_augment augment;
+    if (recipe->data.reset)
+        return cab_fail(CAB_EARG, "data.reset is of documents of text, the student reads images");
     return cab_recipe_augment(recipe, &augment);
 }
 

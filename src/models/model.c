@@ -226,7 +226,13 @@ int64_t cab_model_tokens(const cab_model *model, int64_t length)
 
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute, const cab_taps *taps)
 {
-    return cab_network_record(g, &model->network, cab_model_dtype(model), ids, recompute, taps);
+    return cab_model_record_documents(g, model, ids, NULL, recompute, taps);
+}
+
+cab_tensor *cab_model_record_documents(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *starts,
+                                       int recompute, const cab_taps *taps)
+{
+    return cab_network_record(g, &model->network, cab_model_dtype(model), ids, starts, recompute, taps);
 }
 
 cab_tensor *cab_model_record_step(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position)

@@ -163,6 +163,10 @@ cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch,
 int64_t cab_model_tokens(const cab_model *model, int64_t length);
 cab_tensor *cab_model_record(cab_graph *g, const cab_model *model, cab_tensor *ids, int recompute,
                              const cab_taps *taps);
+/* The same of sequences of several documents, each as if it were alone: starts (B, L) I32, the index of the first token of each token's
+ * document; NULL: every sequence is one. */
+cab_tensor *cab_model_record_documents(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *starts,
+                                       int recompute, const cab_taps *taps);
 /* One token, as cab_network_record_step(). */
 cab_tensor *cab_model_record_step(cab_graph *g, const cab_model *model, cab_tensor *ids, cab_tensor *position);
 /* The head's weights; hidden is left NULL. */

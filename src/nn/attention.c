@@ -49,7 +49,8 @@ cab_tensor *cab_attention_mixer_record(cab_graph *g, cab_context *context, const
     cab_context_tap(context, CAB_TAP_QUERY, qkv[0]);
     cab_context_tap(context, CAB_TAP_KEY, qkv[1]);
     cab_context_tap(context, CAB_TAP_VALUE, qkv[2]);
-    cab_tensor *mixed = context->position != NULL ? attend_step(g, context, &m->shape, qkv)
-                                                  : cab_attention(g, qkv[0], qkv[1], qkv[2], &m->shape);
+    cab_tensor *mixed = context->position != NULL
+                            ? attend_step(g, context, &m->shape, qkv)
+                            : cab_attention(g, qkv[0], qkv[1], qkv[2], context->starts, &m->shape);
     return cab_dense_record(g, &m->out, mixed);
 }

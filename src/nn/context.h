@@ -68,6 +68,7 @@ enum { CAB_ROPES_MAX = 4 }; /* different ones within a model */
 typedef struct cab_context {
     cab_dtype dtype;      /* of activations */
     cab_tensor *position; /* one decoding step: an I32 scalar, where the token stands. NULL: whole sequences */
+    cab_tensor *starts;   /* whole sequences: (B, L) I32, the first token of each token's document; NULL: one each */
     int64_t max_length;   /* tokens that a cache of keys and values holds */
     const cab_taps *taps; /* NULL: none are wanted */
     int layer;            /* being recorded */

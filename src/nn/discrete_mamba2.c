@@ -31,7 +31,7 @@ cab_tensor *cab_discrete_mamba2_record(cab_graph *g, const cab_context *context,
     split_xbc(g, m, cab_short_conv_record(g, context, m->conv_w, m->conv_b, p[0], false), xbc);
     cab_context_tap_state(context, xbc[2], xbc[1], xbc[0]);
     cab_context_tap(context, CAB_TAP_DECAY, p[2]);
-    const cab_ssd_inputs in = {.x = xbc[0], .B = xbc[1], .C = xbc[2], .dt = p[2], .D = m->D};
+    const cab_ssd_inputs in = {.x = xbc[0], .B = xbc[1], .C = xbc[2], .dt = p[2], .D = m->D, .starts = context->starts};
     cab_tensor *y = step ? cab_ssd_step(g, &in, h, m->n_head, m->n_group) : cab_ssd(g, &in, m->n_head, m->n_group);
     return cab_dense_record(g, &m->out_proj, cab_gate(g, y, p[1], m->z_bias));
 }

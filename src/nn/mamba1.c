@@ -33,6 +33,8 @@ cab_tensor *cab_mamba1_mixer_record(cab_graph *g, const cab_context *context, co
     cab_split(g, cab_dense_record(g, &m->in_proj, u), 2, sizes, xz);
     cab_tensor *x = cab_short_conv_record(g, context, m->inner.conv_w, m->inner.conv_b, xz[0], true);
     const cab_scan_inputs in = cab_mamba1_record(g, context, &m->inner, x, xz[1], false);
+    if (context->starts != NULL)
+        return cab_graph_fail(g, CAB_EUNSUPPORTED, "Mamba: its state is not reset where a document begins");
     if (context->position == NULL || x == NULL)
         return cab_dense_record(g, &m->out_proj, cab_scan(g, &in, false));
     const int64_t state[3] = {x->shape[0], m->d_inner, m->inner.d_state};

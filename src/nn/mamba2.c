@@ -40,8 +40,14 @@ cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const ca
     cab_tensor *p[3], *xBC[3];
     project(g, m, u, p);
     convolve(g, context, m, p[1], xBC);
-    const cab_ssd_inputs in = {
-        .x = xBC[0], .B = xBC[1], .C = xBC[2], .dt = p[2], .dt_bias = m->dt_bias, .A_log = m->A_log, .D = m->D};
+    const cab_ssd_inputs in = {.x = xBC[0],
+                               .B = xBC[1],
+                               .C = xBC[2],
+                               .dt = p[2],
+                               .dt_bias = m->dt_bias,
+                               .A_log = m->A_log,
+                               .D = m->D,
+                               .starts = context->starts};
     cab_context_tap_state(context, in.C, in.B, in.x);
     cab_context_tap(context, CAB_TAP_DECAY, in.dt);
     return cab_dense_record(g, &m->out_proj, gate(g, m, scan(g, context, m, &in), p[0]));

@@ -4,7 +4,7 @@ static cab_tensor *record_input(cab_graph *g, const cab_network *n, const cab_co
 {
     if (n->embedding != NULL) {
         cab_tensor *x = cab_embedding(g, input, n->embedding, n->positions,
-                                      n->positions != NULL ? context->position : NULL, context->dtype);
+                                      n->positions != NULL ? context->position : NULL, context->starts, context->dtype);
         return n->embedding_scale > 0 ? cab_scale(g, x, n->embedding_scale) : x;
     }
     cab_tensor *x = cab_dense_record(g, &n->patches, cab_patches(g, input, n->patch_size, context->dtype));
@@ -48,9 +48,9 @@ static cab_tensor *record(cab_graph *g, const cab_network *n, cab_context *conte
 }
 
 cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input,
-                               int recompute, const cab_taps *taps)
+                               cab_tensor *starts, int recompute, const cab_taps *taps)
 {
-    cab_context context = {.dtype = dtype, .max_length = network->max_length, .taps = taps};
+    cab_context context = {.dtype = dtype, .max_length = network->max_length, .taps = taps, .starts = starts};
     return record(g, network, &context, input, recompute);
 }
 

@@ -35,9 +35,10 @@ typedef struct cab_network {
 } cab_network;
 
 /* ids (B, L) I32, or pixels (B, 3, H, W) F32 -> what the head reads, (B, L, D) or (B, 1, read_count * D). The first `recompute`
- * layers are computed again in the backward pass instead of kept. taps may be NULL. */
+ * layers are computed again in the backward pass instead of kept. taps may be NULL. starts (B, L) I32, as of cab_ssd(): documents that
+ * know nothing of each other; or NULL. */
 cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input,
-                               int recompute, const cab_taps *taps);
+                               cab_tensor *starts, int recompute, const cab_taps *taps);
 /* One token of text: ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
 cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
                                     cab_tensor *position);

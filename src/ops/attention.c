@@ -18,6 +18,13 @@ static const cab_attention_shape *shape_of(const cab_node *node)
     return node->attributes;
 }
 
+int64_t cab_attention_first(const cab_node *node, int64_t b, int64_t row, int64_t first)
+{
+    const cab_tensor *starts = node->in[CAB_ATTENTION_STARTS];
+    const int64_t start = starts ? ((const int32_t *)starts->data)[b * starts->ld + row] : 0;
+    return start > first ? start : first;
+}
+
 void cab_attention_range(const cab_attention_shape *shape, int64_t length, int64_t row, int64_t *first, int64_t *end)
 {
     *first = shape->window > 0 && row >= shape->window ? row - shape->window + 1 : 0;
@@ -40,8 +47,9 @@ static double attention_flops(const cab_node *node)
 }
 
 const cab_op cab_op_attention = {
-    .name = "attention", /* in: q k v   out: y, log-sum-exp */
-    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_OUT(0) | CAB_SAVE_OUT(1),
+    .name = "attention", /* in: q k v starts   out: y, log-sum-exp */
+    .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2) | CAB_SAVE_IN(CAB_ATTENTION_STARTS) | CAB_SAVE_OUT(0) |
+             CAB_SAVE_OUT(1),
     .flops = attention_flops,
 };
 
@@ -61,15 +69,19 @@ static bool fits(cab_graph *g, const char *op, const cab_tensor *q, const cab_te
     return false;
 }
 
-cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, const cab_attention_shape *shape)
+cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *starts,
+                          const cab_attention_shape *shape)
 {
-    if (cab_graph_failed(g) || !q || !k || !v || !fits(g, "attention", q, k, v, shape))
+    if (cab_graph_failed(g) || !q || !k || !v || !fits(g, "attention", q, k, v, shape) ||
+        !cab_expect_starts(g, "attention", starts, q))
         return NULL;
+    if (starts && !shape->causal)
+        return cab_graph_fail(g, CAB_EARG, "attention: starts of documents where tokens see those behind them");
     int64_t rows[] = {q->shape[0], shape->n_head, q->shape[1]};
     cab_tensor *y = cab_graph_activation(g, "attention", q->dtype, 3, q->shape);
     cab_tensor *lse = cab_graph_activation(g, "log-sum-exp", CAB_F32, 3, rows);
     if (y && lse)
-        cab_graph_append(g, &cab_op_attention, 3, (cab_tensor *[]){q, k, v}, 2, (cab_tensor *[]){y, lse}, shape,
+        cab_graph_append(g, &cab_op_attention, 4, (cab_tensor *[]){q, k, v, starts}, 2, (cab_tensor *[]){y, lse}, shape,
                          sizeof *shape);
     return cab_graph_failed(g) ? NULL : y;
 }

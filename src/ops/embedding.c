@@ -1,7 +1,7 @@
 /* embedding.c - rows of a table by token id, plus rows of a second one by position.
  *
- *   y[b, l] = table[ids[b, l]] + positions[first + l]
- *   dtable[v] += sum of dy[b, l] over ids[b, l] = v        dpositions[first + l] += sum over b of dy[b, l]
+ *   y[b, l] = table[ids[b, l]] + positions[first + l - starts[b, l]]
+ *   dtable[v] += sum of dy[b, l] over ids[b, l] = v        without starts: dpositions[first + l] += sum over b of dy[b, l]
  *
  * ids: (B, L) I32   table: (V, D)   positions: (max, D) or NULL   first: I32 or NULL   y: (B, L, D) */
 #include "ops/embedding.h"
@@ -9,7 +9,7 @@
 #include "ops/record.h"
 
 const cab_op cab_op_embedding = {
-    .name = "embedding", /* in: ids table positions first   out: y */
+    .name = "embedding", /* in: ids table positions first starts   out: y */
     .saves = CAB_SAVE_IN(CAB_EMBEDDING_IDS) | CAB_SAVE_IN(CAB_EMBEDDING_FIRST),
 };
 
@@ -33,14 +33,16 @@ static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, c
 }
 
 cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
-                          cab_dtype dtype)
+                          cab_tensor *starts, cab_dtype dtype)
 {
     if (cab_graph_failed(g) || !ids || !table || !fits(g, ids, table, positions) ||
-        !cab_expect_index(g, "embedding", first))
+        !cab_expect_index(g, "embedding", first) || !cab_expect_starts(g, "embedding", starts, ids))
         return NULL;
+    if (starts && positions && positions->trainable)
+        return cab_graph_fail(g, CAB_EUNSUPPORTED, "embedding: positions that are trained, within documents");
     int64_t shape[] = {ids->shape[0], ids->shape[1], cab_columns(table)};
     cab_tensor *y = cab_graph_activation(g, "embedding", dtype, 3, shape);
-    cab_tensor *in[CAB_EMBEDDING_INPUTS] = {ids, table, positions, first};
+    cab_tensor *in[CAB_EMBEDDING_INPUTS] = {ids, table, positions, first, starts};
     if (y)
         cab_graph_append(g, &cab_op_embedding, CAB_EMBEDDING_INPUTS, in, 1, &y, NULL, 0);
     return cab_graph_failed(g) ? NULL : y;

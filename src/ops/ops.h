@@ -36,11 +36,12 @@ cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_te
 
 /* ---- embedding.c ------------------------------------------------------------------------------------------------- */
 
-/* y[b, l] = table[ids[b, l]] + positions[first + l] -> (B, L, D) in `dtype`. ids (B, L) I32, table (V, D), positions
- * (max, D) or NULL for none; `first` is an I32 scalar input, or NULL for 0. An id outside the table, or a position
+/* y[b, l] = table[ids[b, l]] + positions[first + l - starts[b, l]] -> (B, L, D) in `dtype`. ids (B, L) I32, table (V, D), positions
+ * (max, D) or NULL for none; `first` is an I32 scalar input, or NULL for 0. starts (B, L) I32 as of cab_ssd(), or NULL
+ * for zeros; with it positions get no gradient. An id outside the table, or a position
  * outside `positions`, makes the run fail (CAB_EARG). */
 cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
-                          cab_dtype dtype);
+                          cab_tensor *starts, cab_dtype dtype);
 
 /* ---- tokens.c: images as tokens ---------------------------------------------------------------------------------- */
 
@@ -113,9 +114,11 @@ typedef struct cab_attention_shape {
 cab_tensor *cab_rotary(cab_graph *g, cab_tensor *x, cab_tensor *inv_freq, cab_tensor *first, int n_head, float scale);
 
 /* softmax(scale * q k^T) v, head by head. q (B, L, n_head * head_dim), k and v (B, L, n_kv_head * head_dim) -> like q.
- * Head h of q reads head h / (n_head / n_kv_head) of k and v. Kernels work in blocks of rows: the whole L x L matrix of
+ * Head h of q reads head h / (n_head / n_kv_head) of k and v. starts (B, L) I32 or NULL, as of cab_ssd(): a token sees none
+ * before its document; only where it is causal. Kernels work in blocks of rows: the whole L x L matrix of
  * scores is never in memory. */
-cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, const cab_attention_shape *shape);
+cab_tensor *cab_attention(cab_graph *g, cab_tensor *q, cab_tensor *k, cab_tensor *v, cab_tensor *starts,
+                          const cab_attention_shape *shape);
 
 /* One decoding step: writes k and v to the caches at `position`, then attends to positions 0 .. position (fewer with a
  * window). q, k, v (B, 1, ...) as above; k_cache and v_cache (B, max, n_kv_head * head_dim) are states; `position` is

@@ -71,6 +71,7 @@ static void text_close(void *data)
     cab_free(d->ids);
     cab_free(d->labels);
     cab_free(d->valid);
+    cab_free(d->starts);
     cab_kept_close(&d->kept);
     cab_free(d);
 }
@@ -186,13 +187,15 @@ static cab_status text_start(void *data, const cab_model *student, int64_t batch
     d->micro_batch = micro_batch;
     CAB_TRY(CAB_NEW(&d->ids, n, "a batch"));
     CAB_TRY(CAB_NEW(&d->valid, n, "a batch"));
+    if (d->setup.recipe->data.reset)
+        CAB_TRY(CAB_NEW(&d->starts, n, "a batch"));
     return CAB_NEW(&d->labels, n, "a batch");
 }
 
 static void text_objective(const void *data, cab_objective_options *options)
 {
-    (void)data;
-    (void)options;
+    const cab_text_data *d = data;
+    options->documents = d->setup.recipe->data.reset;
 }
 
 static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *batch)
@@ -202,9 +205,11 @@ static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *ba
     for (int64_t i = 0; i < d->micro_batch; i++)
         CAB_TRY(cab_dataset_train_sequence(d->train, first + (uint64_t)i, d->ids + i * d->seq_len,
                                            d->labels + i * d->seq_len));
+    for (int64_t i = 0; d->starts != NULL && i < d->micro_batch; i++)
+        cab_dataset_train_starts(d->train, first + (uint64_t)i, d->starts + i * d->seq_len, d->labels + i * d->seq_len);
     for (int64_t i = 0; i < d->micro_batch * d->seq_len; i++)
         d->valid[i] = d->labels[i] >= 0;
-    *batch = (cab_batch){.input = d->ids, .labels = d->labels, .valid = d->valid};
+    *batch = (cab_batch){.input = d->ids, .labels = d->labels, .valid = d->valid, .starts = d->starts};
     return CAB_OK;
 }
 
@@ -213,7 +218,7 @@ static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *ba
 struct cab_evaluator {
     const cab_text_data *data;
     cab_objective *objective;
-    int32_t *ids, *labels, *valid; /* one batch */
+    int32_t *ids, *labels, *valid, *starts; /* one batch; starts: NULL without reset */
 };
 
 static void text_evaluator_free(cab_evaluator *e)
@@ -224,6 +229,7 @@ static void text_evaluator_free(cab_evaluator *e)
     cab_free(e->ids);
     cab_free(e->labels);
     cab_free(e->valid);
+    cab_free(e->starts);
     cab_free(e);
 }
 
@@ -231,7 +237,8 @@ static cab_status text_evaluator(void *data, const cab_model *model, const cab_m
 {
     const cab_text_data *d = data;
     const size_t n = (size_t)(d->micro_batch * d->seq_len);
-    const cab_objective_options options = {.batch = d->micro_batch, .seq_len = d->seq_len, .temperature = 1};
+    const cab_objective_options options = {
+        .batch = d->micro_batch, .seq_len = d->seq_len, .documents = d->setup.recipe->data.reset, .temperature = 1};
     cab_evaluator *e = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&e, 1, "an evaluator"));
@@ -239,6 +246,8 @@ static cab_status text_evaluator(void *data, const cab_model *model, const cab_m
     CAB_GOTO(CAB_NEW(&e->ids, n, "a batch"));
     CAB_GOTO(CAB_NEW(&e->labels, n, "a batch"));
     CAB_GOTO(CAB_NEW(&e->valid, n, "a batch"));
+    if (options.documents)
+        CAB_GOTO(CAB_NEW(&e->starts, n, "a batch"));
     CAB_GOTO(cab_objective_new(d->setup.backend, model, teacher, NULL, &options, &e->objective));
     CAB_GOTO(cab_objective_plan(e->objective, NULL));
     *out = e;
@@ -258,11 +267,16 @@ static void load_windows(cab_evaluator *e, uint64_t first, uint64_t windows)
         bool real = first + (uint64_t)i < windows;
         if (real)
             cab_dataset_eval_window(d->eval, (uint64_t)d->seq_len, first + (uint64_t)i, ids, labels);
+        if (real && e->starts != NULL)
+            cab_dataset_eval_starts(d->eval, (uint64_t)d->seq_len, first + (uint64_t)i, e->starts + i * d->seq_len,
+                                    labels);
         for (int64_t t = 0; t < d->seq_len; t++) {
             if (!real) {
                 ids[t] = 0;
                 labels[t] = -1;
             }
+            if (!real && e->starts != NULL)
+                e->starts[i * d->seq_len + t] = 0;
             valid[t] = labels[t] >= 0;
         }
     }
@@ -273,7 +287,7 @@ static cab_status text_evaluate(cab_evaluator *e, uint64_t most, cab_run_evaluat
     const cab_text_data *d = e->data;
     const uint64_t length = (uint64_t)d->seq_len, limit = (most + length - 1) / length;
     const cab_term_weights none = {{0}};
-    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid};
+    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid, .starts = e->starts};
     uint64_t windows = cab_dataset_eval_windows(d->eval, length), tokens = 0;
     double ce = 0, kl = 0, agreement = 0;
     cab_progress progress;

@@ -439,14 +439,43 @@ static void test_bad_options(void **state)
     world_close(&w);
 }
 
+/* Where documents begin in a window, and which labels begin another. */
+static void starts_of_documents(void **state)
+{
+    world w = world_open(state);
+    cab_dataset *d = open_one(&w, scratch_text(state, "a.txt", "123\n<|endoftext|>\n4\n<|endoftext|>\n5678\n"));
+    int32_t ids[4], labels[4], starts[4];
+    static const int32_t expected[2][2][4] = {{{0, 0, 0, 0}, {2, 3, END, -1}}, {{0, 0, 2, 2}, {END, -1, 6, 7}}};
+    for (uint64_t i = 0; i < 3; i++) { /* 1 2 3 . | 4 . 5 6 | 7 8 . */
+        cab_dataset_eval_window(d, 4, i, ids, labels);
+        cab_dataset_eval_starts(d, 4, i, starts, labels);
+        if (i < 2) {
+            assert_memory_equal(starts, expected[i][0], sizeof starts);
+            assert_memory_equal(labels, expected[i][1], sizeof labels);
+        } else {
+            assert_true(starts[0] == 0 && starts[1] == 0 && labels[0] == 8 && labels[1] == END);
+        }
+    }
+    cab_dataset_free(d);
+    world_close(&w);
+}
+
 int main(void)
 {
     cab_log_quiet(true);
     const struct CMUnitTest tests[] = {
-        scratch_test(test_cache),        scratch_test(test_damaged_cache), scratch_test(test_cache_threads),
-        scratch_test(test_fraction),     scratch_test(test_purity),        scratch_test(test_epoch_covers),
-        scratch_test(test_evaluation),   scratch_test(test_known_count),   scratch_test(test_bad_corpora),
-        scratch_test(test_short_corpus), scratch_test(test_bad_options),
+        cmocka_unit_test_setup_teardown(starts_of_documents, scratch_setup, scratch_teardown),
+        scratch_test(test_cache),
+        scratch_test(test_damaged_cache),
+        scratch_test(test_cache_threads),
+        scratch_test(test_fraction),
+        scratch_test(test_purity),
+        scratch_test(test_epoch_covers),
+        scratch_test(test_evaluation),
+        scratch_test(test_known_count),
+        scratch_test(test_bad_corpora),
+        scratch_test(test_short_corpus),
+        scratch_test(test_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

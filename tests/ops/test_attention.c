@@ -5,7 +5,7 @@
 
 static void record_attention(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
-    out[0] = cab_attention(g, in[0], in[1], in[2], argument);
+    out[0] = cab_attention(g, in[0], in[1], in[2], NULL, argument);
 }
 
 static double capped(double s, double cap)
@@ -172,7 +172,7 @@ static void compare_long(cab_dtype dtype, const cab_attention_shape *s)
         expected[i] = check_doubles(LONG * columns[i]);
         cab_graph_want_gradient(g, in[i]);
     }
-    cab_tensor *y = cab_attention(g, in[0], in[1], in[2], s);
+    cab_tensor *y = cab_attention(g, in[0], in[1], in[2], NULL, s);
     cab_graph_backward(g, 1, &y, &in[3]);
     check_ok(cab_graph_run(g));
     pass p = {values[0], values[1], values[2], values[3], expected[0], expected[1], expected[2]};
@@ -205,6 +205,84 @@ static void test_attention_gradient_blocks(void **state)
                                  &(cab_attention_shape){HEADS, 1, WIDE, 0.5f, causal, window, (float)cap});
 }
 
+/* ---- documents: each as if it were alone ---------------------------------------------------------------------------------- */
+
+enum { PACKED = 200 };
+
+/* y, and the gradients of q, k and v, of `length` tokens from `first` on, into rows of `to`; starts NULL: one document. */
+static void run_documents(const cab_attention_shape *s, cab_dtype dtype, double *const values[4], int64_t first,
+                          int64_t length, const int32_t *starts, double *to[4])
+{
+    const int64_t columns[4] = {s->n_head * s->head_dim, s->n_kv_head * s->head_dim, s->n_kv_head * s->head_dim,
+                                s->n_head * s->head_dim};
+    cab_backend *backend;
+    cab_graph *g;
+    cab_tensor *in[4], *documents = NULL;
+    check_ok(cab_backend_open(check_device(), &backend));
+    check_ok(cab_graph_new(backend, &g));
+    for (int i = 0; i < 4; i++) {
+        in[i] = cab_graph_input(g, "in", dtype, 3, (int64_t[]){1, length, columns[i]});
+        check_write(g, in[i], values[i] + first * columns[i], columns[i], 0);
+        if (i < 3)
+            cab_graph_want_gradient(g, in[i]);
+    }
+    if (starts != NULL) {
+        documents = cab_graph_input(g, "starts", CAB_I32, 2, (int64_t[]){1, length});
+        check_ok(cab_tensor_write(g, documents, starts));
+    }
+    cab_tensor *y = cab_attention(g, in[0], in[1], in[2], documents, s);
+    cab_graph_keep(g, y);
+    cab_graph_backward(g, 1, &y, &in[3]);
+    check_ok(cab_graph_run(g));
+    for (int i = 0; i < 4; i++) {
+        double *got = check_read(g, i < 3 ? cab_graph_gradient(g, in[i]) : y, columns[i], 0);
+        memcpy(to[i] + first * columns[i], got, (size_t)(length * columns[i]) * sizeof *got);
+        free(got);
+    }
+    cab_graph_free(g);
+    cab_backend_close(backend);
+}
+
+static void compare_documents(cab_dtype dtype, cab_attention_shape s)
+{
+    static const int64_t edges[] = {0, 37, 38, 64, 130, PACKED};
+    int32_t starts[PACKED];
+    double *values[4], *packed[4], *alone[4];
+    for (int i = 0; i < 4; i++) {
+        const int64_t n = PACKED * (int64_t)s.head_dim * (i == 0 || i == 3 ? s.n_head : s.n_kv_head);
+        values[i] = check_draw("documents", i, n, -1, 1, false);
+        packed[i] = check_doubles(n);
+        alone[i] = check_doubles(n);
+    }
+    for (int e = 0; e < 5; e++) {
+        for (int64_t l = edges[e]; l < edges[e + 1]; l++)
+            starts[l] = (int32_t)edges[e];
+        run_documents(&s, dtype, values, edges[e], edges[e + 1] - edges[e], NULL, alone);
+    }
+    run_documents(&s, dtype, values, 0, PACKED, starts, packed);
+    for (int i = 0; i < 4; i++) {
+        const int64_t n = PACKED * (int64_t)s.head_dim * (i == 0 || i == 3 ? s.n_head : s.n_kv_head);
+        const double distance = check_distance(packed[i], alone[i], n);
+        if (!(distance < (dtype == CAB_F32 ? 1e-5 : 1e-2)))
+            fail_msg("%s, heads of %d, window %d: result %d differs by %g", cab_dtype_name(dtype), s.head_dim, s.window,
+                     i, distance);
+        free(values[i]);
+        free(packed[i]);
+        free(alone[i]);
+    }
+}
+
+static void test_attention_documents(void **state)
+{
+    (void)state;
+    for (int low = 0; low < 2; low++) {
+        const cab_dtype dtype = low ? CAB_BF16 : CAB_F32;
+        compare_documents(dtype, (cab_attention_shape){2, 1, 32, 0.25f, true, 0, 0});
+        compare_documents(dtype, (cab_attention_shape){2, 2, 16, 0.25f, true, 50, 2});
+        compare_documents(dtype, (cab_attention_shape){1, 1, 80, 0.15f, true, 0, 0});
+    }
+}
+
 /* ---- the decoding step: token by token it must give what the whole sequence gives ------------------------------------------ */
 
 static void compare_steps(cab_dtype dtype, int window, float cap)
@@ -225,7 +303,7 @@ static void compare_steps(cab_dtype dtype, int window, float cap)
         check_write(whole, in[i], values[i], columns[i], 0);
         token[i] = cab_graph_input(step, "token", dtype, 3, (int64_t[]){BATCH, 1, columns[i]});
     }
-    cab_tensor *y = cab_attention(whole, in[0], in[1], in[2], &s);
+    cab_tensor *y = cab_attention(whole, in[0], in[1], in[2], NULL, &s);
     cab_graph_keep(whole, y);
     check_ok(cab_graph_run(whole));
     double *expected = check_read(whole, y, Q, 0);
@@ -460,6 +538,7 @@ int main(void)
                                        cmocka_unit_test(test_attention_gpu),
                                        cmocka_unit_test(test_attention_gpu_tiles),
                                        cmocka_unit_test(test_attention_gradient_blocks),
+                                       cmocka_unit_test(test_attention_documents),
                                        cmocka_unit_test(test_attention_step),
                                        cmocka_unit_test(test_attention_step_gpu),
                                        cmocka_unit_test(test_attention_threads),

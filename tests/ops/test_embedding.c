@@ -6,7 +6,7 @@ static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *
 {
     int have = *(const int *)argument;
     cab_dtype dtype = in[4]->dtype;
-    out[0] = cab_embedding(g, in[0], in[1], have & 1 ? in[2] : NULL, have & 2 ? in[3] : NULL, dtype);
+    out[0] = cab_embedding(g, in[0], in[1], have & 1 ? in[2] : NULL, have & 2 ? in[3] : NULL, NULL, dtype);
 }
 
 static void reference(const check_case *c, double *const *in, double **out)
@@ -98,7 +98,7 @@ static void expect_failure(int32_t id, int32_t first, const char *text, const ch
     check_ok(cab_params_add(params, "positions", CAB_F32, 2, (int64_t[]){4, 3}, CAB_DECAY, &positions));
     cab_tensor *ids = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){1, 2});
     cab_tensor *start = cab_graph_input(g, "first", CAB_I32, 1, (int64_t[]){1});
-    cab_tensor *out = cab_embedding(g, ids, table, positions, start, CAB_F32);
+    cab_tensor *out = cab_embedding(g, ids, table, positions, start, NULL, CAB_F32);
     cab_graph_keep(g, out);
     check_ok(cab_tensor_write(g, ids, (int32_t[]){1, id}));
     check_ok(cab_tensor_write(g, start, &first));

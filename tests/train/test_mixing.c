@@ -162,7 +162,8 @@ static void check_attention(bool causal, int window)
     cab_graph *g = NULL;
     assert_ok(cab_backend_open("cpu", &backend));
     assert_ok(cab_graph_new(backend, &g));
-    float *y = output(g, cab_attention(g, tokens(g, q, H * P), tokens(g, k, KV * P), tokens(g, v, KV * P), &shape));
+    float *y =
+        output(g, cab_attention(g, tokens(g, q, H * P), tokens(g, k, KV * P), tokens(g, v, KV * P), NULL, &shape));
     for (int i = 0; i < L * H * P; i++) /* the values as each head reads them */
         spread[i] = v[i / (H * P) * KV * P + i % (H * P) / P / (H / KV) * P + i % P];
     for (int h = 0; h < H; h++) {

@@ -173,6 +173,7 @@ static cab_status forward_block(const worker *w, int64_t b, int64_t head, const 
         int64_t first, end, row = block->first + i;
         float *s = w->scores + i * block->keys;
         cab_attention_range(w->shape, w->length, row, &first, &end);
+        first = cab_attention_first(node, b, row, first);
         lse[row] = softmax_row(s, first - block->first_key, end - block->first_key, block->keys, w->shape);
         lower(w, w->p, s, i * block->keys, block->keys);
     }
@@ -241,6 +242,7 @@ static cab_status backward_block(const worker *w, int64_t b, int64_t head, int64
         int64_t first, end, row = block->first + i;
         float *s = w->scores + i * block->keys, *dp = w->dp + i * block->keys;
         cab_attention_range(w->shape, w->length, row, &first, &end);
+        first = cab_attention_first(node, b, row, first);
         backward_row(w, s, dp, lse[row], first - block->first_key, end - block->first_key, block->keys);
         lower(w, w->p, s, i * block->keys, block->keys);
         lower(w, w->ds, dp, i * block->keys, block->keys);

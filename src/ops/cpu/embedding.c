@@ -38,7 +38,8 @@ cab_status CAB_ISA(cab_embedding_forward)(const cab_node *node, cab_backend *bac
 {
     const cab_tensor *ids = node->in[CAB_EMBEDDING_IDS], *table = node->in[CAB_EMBEDDING_TABLE];
     const cab_tensor *positions = node->in[CAB_EMBEDDING_POSITIONS], *y = node->out[0];
-    const int32_t *id = ids->data;
+    const cab_tensor *starts = node->in[CAB_EMBEDDING_STARTS];
+    const int32_t *id = ids->data, *start = starts ? starts->data : NULL;
     int64_t n = cab_elements(ids), length = cab_columns(ids), columns = cab_columns(y), first = first_of(node);
     CAB_TRY(check_ids(node, first));
 #pragma omp parallel for num_threads(cab_threads_for(backend, n *columns)) schedule(static)
@@ -50,7 +51,8 @@ cab_status CAB_ISA(cab_embedding_forward)(const cab_node *node, cab_backend *bac
             float *out = cab_row_out(y, i, c, sum);
             memcpy(out, row, (size_t)width * sizeof *out);
             if (positions)
-                cab_axpy(out, 1.0f, cab_row_in(positions, first + i % length, c, width, b), width);
+                cab_axpy(out, 1.0f, cab_row_in(positions, first + i % length - (start ? start[i] : 0), c, width, b),
+                         width);
             cab_row_done(y, i, c, width, out);
         }
     }

@@ -48,6 +48,7 @@ struct problem {
     int n_head, group, width;      /* group: heads that share keys */
     float scale, cap; /* cap 0: none */
     bool causal, wide; /* wide: 16-byte accesses fit everywhere */
+    const int32_t *starts; /* (B, L), in a kernel of its sequence; NULL: none */
 
     /* A product of query and key as the softmax sees it. */
     __device__ __forceinline__ float score(float s) const
@@ -61,7 +62,8 @@ struct problem {
     }
     __device__ __forceinline__ bool seen(int64_t i, int64_t j) const
     {
-        return i < length && j < length && (!causal || j <= i) && (window <= 0 || j > i - window);
+        return i < length && j < length && (!causal || j <= i) && (window <= 0 || j > i - window) &&
+               (starts == NULL || j >= starts[i]);
     }
     /* Keys begin .. end seen by any of queries first .. first + rows, begin on a tile's boundary; and the reverse. */
     __device__ __forceinline__ void keys_of(int64_t first, int rows, int64_t *begin, int64_t *end) const
@@ -267,8 +269,9 @@ static __global__ void __launch_bounds__(THREADS) attention_forward(const forwar
     constexpr int M = tile<W>::M, ROWS = tile<W>::ROWS;
     extern __shared__ float4 dynamic[];
     float *q = (float *)dynamic, *k = q + tile<W>::SIZE, *v = k + tile<W>::SIZE, *shared = v + tile<W>::SIZE;
-    const problem p = a.p;
+    problem p = a.p;
     const place at = place_of(p, ROWS, p.n_head);
+    p.starts = p.starts ? p.starts + at.b * p.length : NULL;
     const int64_t column = at.head * p.width, from = at.head / p.group * p.width;
     float largest[M], sum[M], y[M][tile<W>::C] = {};
     int64_t begin, end;
@@ -335,8 +338,9 @@ static __global__ void __launch_bounds__(THREADS) attention_dq(const backward_ar
     extern __shared__ float4 dynamic[];
     float *q = (float *)dynamic, *dy = q + tile<W>::SIZE, *k = dy + tile<W>::SIZE, *v = k + tile<W>::SIZE;
     float *shared = v + tile<W>::SIZE, sum[M][tile<W>::C] = {}, lse[M], mean[M], factor[M];
-    const problem p = a.p;
+    problem p = a.p;
     const place at = place_of(p, ROWS, p.n_head);
+    p.starts = p.starts ? p.starts + at.b * p.length : NULL;
     const int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     const int64_t column = at.head * p.width, from = at.head / p.group * p.width;
     int64_t begin, end;
@@ -403,8 +407,9 @@ static __global__ void __launch_bounds__(THREADS) attention_dk_dv(const backward
     extern __shared__ float4 dynamic[];
     float *q = (float *)dynamic, *dy = q + tile<W>::SIZE, *k = dy + tile<W>::SIZE, *v = k + tile<W>::SIZE;
     float *shared = v + tile<W>::SIZE, dk[M][tile<W>::C] = {}, dv[M][tile<W>::C] = {}, scale[M], one[M];
-    const problem p = a.p;
+    problem p = a.p;
     const place at = place_of(p, ROWS, p.n_head / p.group);
+    p.starts = p.starts ? p.starts + at.b * p.length : NULL;
     const int64_t column = at.head * p.width;
     int64_t begin, end;
 #pragma unroll
@@ -471,6 +476,7 @@ static problem problem_of(const cab_node *node, int rows)
     p.scale = s->scale;
     p.cap = s->cap;
     p.causal = s->causal;
+    p.starts = node->in[CAB_ATTENTION_STARTS] ? (const int32_t *)node->in[CAB_ATTENTION_STARTS]->data : NULL;
     const int packet = 16 / (int)cab_dtype_size(node->in[0]->dtype);
     p.wide = s->head_dim % packet == 0 && fits_packets(node->gout[0], packet);
     for (int i = 0; i < 3; i++)

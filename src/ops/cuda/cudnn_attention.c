@@ -333,8 +333,9 @@ static bool takes_backward(const cab_node *node, const cab_backend *backend)
 static cab_cudnn_graph *graph_of(const cab_node *node, const cab_backend *backend)
 {
     const cab_attention_shape *a = node->attributes;
-    if (a->cap > 0 || node->in[0]->dtype != CAB_BF16 || node->in[0]->shape[1] < 2 || a->head_dim % 8 != 0 ||
-        a->head_dim > HEAD_MAX || (node->backward && !takes_backward(node, backend)) || !aligned_node(node))
+    if (a->cap > 0 || node->in[CAB_ATTENTION_STARTS] != NULL || node->in[0]->dtype != CAB_BF16 ||
+        node->in[0]->shape[1] < 2 || a->head_dim % 8 != 0 || a->head_dim > HEAD_MAX ||
+        (node->backward && !takes_backward(node, backend)) || !aligned_node(node))
         return NULL;
     const cab_sdpa_shape shape = shape_of(node);
     return find(backend, &shape);

@@ -27,7 +27,7 @@ enum { CHUNK = 512, DIGITS = 256, SCAN_THREADS = 1024, PIECE = 32, THREADS = 128
 /* ---- forward ---------------------------------------------------------------------------------------------------------- */
 
 template <typename T> struct gather_rows {
-    const int32_t *ids, *first; /* first: NULL for 0 */
+    const int32_t *ids, *first, *starts; /* first and starts: NULL for 0 */
     parameter_of table, positions;
     int64_t n_id, n_position, length, width;
     rows_of<T> y;
@@ -46,7 +46,8 @@ template <typename T> struct gather_rows {
         table.load(checked(ids[row], n_id, CAB_CUDA_FAULT_ID) * width + column, v);
         if (positions.data) {
             float p[N];
-            const int64_t l = (int64_t)((uint32_t)row % (uint32_t)length) + (first ? *first : 0);
+            const int64_t l = (int64_t)((uint32_t)row % (uint32_t)length) + (first ? *first : 0) -
+                              (starts ? starts[row] : 0);
             positions.load(checked(l, n_position, CAB_CUDA_FAULT_POSITION) * width + column, p);
 #pragma unroll
             for (int i = 0; i < N; i++)
@@ -69,6 +70,7 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     gather_rows<T> f = {};
     f.ids = (const int32_t *)ids->data;
     f.first = first_of(node);
+    f.starts = node->in[CAB_EMBEDDING_STARTS] ? (const int32_t *)node->in[CAB_EMBEDDING_STARTS]->data : NULL;
     f.table = parameter(table);
     f.positions = parameter(positions);
     f.n_id = cab_rows(table);

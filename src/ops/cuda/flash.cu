@@ -241,7 +241,7 @@ template <int W, bool CAPPED> static cab_status run(const cab_node *node, cab_ba
 {
     const size_t bytes = 2 * shape<W>::STAGE;
     arguments a;
-    a.p = flash_problem_of(node, shape<W>::ROWS);
+    a.p = flash_problem_of(node, shape<W>::ROWS, ((const cab_attention_shape *)node->attributes)->n_head);
     a.q = rows<const bf16>(node->in[0]);
     a.k = rows<const bf16>(node->in[1]);
     a.v = rows<const bf16>(node->in[2]);

@@ -14,6 +14,7 @@
 #include "ops/cuda/soft_cap.cuh"
 
 extern "C" {
+#include "ops/attention.h"
 #include "ops/cuda/flash.h"
 }
 
@@ -24,13 +25,17 @@ struct flash_problem {
     int length, window; /* window 0: none; less than the length */
     int n_head, group;  /* group: heads that share keys */
     int width, tiles;   /* tiles: blocks of a sequence and head */
+    int blocks;         /* of a sequence and all heads */
     float scale, cap;   /* cap 0: none */
     bool causal, wide; /* wide: 16-byte accesses fit everywhere */
+    const int32_t *starts; /* (B, L), the first token of each token's document; NULL: none */
 
     /* Keys begin .. end that query i sees. */
     __device__ __forceinline__ int begin_of(int i) const
     {
-        return window > 0 && i >= window ? i - window + 1 : 0;
+        const int begin = window > 0 && i >= window ? i - window + 1 : 0;
+        return starts != NULL ? max(begin, starts[(int64_t)(blockIdx.x / (unsigned)blocks) * length + min(i, length - 1)])
+                              : begin;
     }
     __device__ __forceinline__ int end_of(int i) const
     {
@@ -249,8 +254,8 @@ __device__ __forceinline__ float flash_exp2(float x)
         }                                                                                                              \
     } while (0)
 
-/* The op cut into blocks of `rows` tokens. */
-static inline flash_problem flash_problem_of(const cab_node *node, int rows)
+/* The op cut into blocks of `rows` tokens of one of `heads` heads. */
+static inline flash_problem flash_problem_of(const cab_node *node, int rows, int heads)
 {
     const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
     flash_problem p;
@@ -260,9 +265,11 @@ static inline flash_problem flash_problem_of(const cab_node *node, int rows)
     p.group = s->n_head / s->n_kv_head;
     p.width = s->head_dim;
     p.tiles = (p.length + rows - 1) / rows;
+    p.blocks = p.tiles * heads;
     p.scale = s->scale;
     p.cap = s->cap;
     p.causal = s->causal;
+    p.starts = node->in[CAB_ATTENTION_STARTS] ? (const int32_t *)node->in[CAB_ATTENTION_STARTS]->data : NULL;
     p.wide = s->head_dim % 8 == 0 && fits_packets(node->out[0], 8) && fits_packets(node->gout[0], 8);
     for (int i = 0; i < 3; i++)
         p.wide = p.wide && fits_packets(node->in[i], 8) && fits_packets(node->gin[i], 8);

@@ -262,7 +262,7 @@ static __device__ __forceinline__ void walk_queries(flash_sums<W, 1> &dk, flash_
         if (query >= warp_end || query + FLASH_TILE <= warp_begin)
             continue;
         const char *here = shared + stage * QUERY_STAGE<W>;
-        if (query >= all_begin && query + FLASH_TILE <= all_end)
+        if (query >= all_begin && query + FLASH_TILE <= all_end && p.starts == NULL)
             add_queries<W, CAPPED, false>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
         else
             add_queries<W, CAPPED, true>(dk, dv, of, here, lanes, p, key, query, warp_begin, warp_end);
@@ -305,10 +305,11 @@ static __global__ void __launch_bounds__(FLASH_THREADS, W <= 64 ? 3 : 2) flash_d
 
 template <int W, bool CAPPED> static cab_status run(gradients a, const cab_node *node, cab_backend *backend)
 {
+    const cab_attention_shape *s = (const cab_attention_shape *)node->attributes;
     const int64_t batch = node->in[0]->shape[0];
     if (a.dq.data) {
         const size_t bytes = 2 * STAGE<W>;
-        a.p = flash_problem_of(node, dq_shape<W>::ROWS);
+        a.p = flash_problem_of(node, dq_shape<W>::ROWS, s->n_head);
         const unsigned blocks = (unsigned)(batch * a.p.n_head * a.p.tiles);
         CAB_TRY(cab_cuda_shared((const void *)flash_dq<W, CAPPED>, bytes, "attention: dq"));
         flash_dq<W, CAPPED><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
@@ -317,7 +318,7 @@ template <int W, bool CAPPED> static cab_status run(gradients a, const cab_node 
     if (!a.dk.data && !a.dv.data)
         return CAB_OK;
     const size_t bytes = 2 * QUERY_STAGE<W>;
-    a.p = flash_problem_of(node, FLASH_TILE);
+    a.p = flash_problem_of(node, FLASH_TILE, s->n_kv_head);
     const unsigned blocks = (unsigned)(batch * (a.p.n_head / a.p.group) * a.p.tiles);
     CAB_TRY(cab_cuda_shared((const void *)flash_dk_dv<W, CAPPED>, bytes, "attention: dk, dv"));
     flash_dk_dv<W, CAPPED><<<blocks, FLASH_THREADS, bytes, stream_of(backend)>>>(a);
