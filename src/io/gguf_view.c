@@ -47,6 +47,8 @@ static const key_pair keys[] = {
     {"vocab_size", NULL}, /* the embedding's rows say it */
 };
 
+enum { WIDTH_MAX = 1 << 16 };
+
 /* Vectors of factors for the frequencies of the rotary embedding: no tensors to transformers. */
 static const char *const factor_tensors[] = {"rope_freqs.weight", "rope_factors_short.weight",
                                              "rope_factors_long.weight"};
@@ -395,6 +397,9 @@ static cab_status add_zero_biases(const cab_gguf *gguf, const cab_gguf_family *f
     char name[CAB_GGUF_NAME_MAX];
     if (strcmp(f->name, "falcon-h1") != 0 || cab_gguf_find(gguf, "blk.0.attn_q.bias") == NULL)
         return CAB_OK;
+    if (width < 1 || width > WIDTH_MAX) /* a tensor of no rows has any width and no bytes */
+        return cab_fail(CAB_ESHAPE, "%s: tensor \"token_embd.weight\" has %lld columns, expected 1 to %d",
+                        cab_gguf_metadata(gguf)->name, (long long)width, WIDTH_MAX);
     CAB_TRY(CAB_NEW(&view->zeros, (size_t)width, "a bias"));
     for (int64_t l = 0; l < layers; l++) {
         const size_t i = view->count;

@@ -444,6 +444,35 @@ static void refuses_mixers(void **state)
     }
 }
 
+/* An embedding of no rows has any width without a byte of data: nothing of that width may be allocated. */
+static void refuses_a_width_without_rows(void **state)
+{
+    static image f;
+    char path[CAB_PATH_MAX];
+    cab_checkpoint *ck = NULL;
+    static const char *const keys[] = {"block_count",    "embedding_length", "attention.head_count", "ssm.conv_kernel",
+                                       "ssm.inner_size", "ssm.state_size",   "ssm.time_step_rank",   "ssm.group_count"};
+    begin(&f, 2, 9);
+    pair_text(&f, "general.architecture", "falcon-h1");
+    for (int i = 0; i < 8; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "falcon-h1.%s", keys[i]);
+        pair_u32(&f, key, 2);
+    }
+    put_text(&f, "token_embd.weight");
+    put_u32(&f, 2);
+    put_u64(&f, UINT64_C(1) << 40);
+    put_u64(&f, 0);
+    put_u32(&f, TENSOR_F32);
+    put_u64(&f, 0);
+    tensor(&f, "blk.0.attn_q.bias", 0, 2, TENSOR_F32, 0);
+    pad(&f);
+    put(&f, (float[]){1, 2}, 8);
+    write_image(&f, *state, path);
+    assert_int_equal(cab_checkpoint_open(path, &ck), CAB_ESHAPE);
+    assert_non_null(strstr(cab_error_text(), "\"token_embd.weight\" has 1099511627776 columns, expected 1 to 65536"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -455,6 +484,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_what_it_does_not_know, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(reads_mixers, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(refuses_mixers, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(refuses_a_width_without_rows, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);
 }
