@@ -246,12 +246,10 @@ static cab_status put_mixer(cab_exporter *x, int rank)
     return c->n_state_head > 0 ? put_int(x, "ssm.group_count", c->n_group) : CAB_OK;
 }
 
-/* transformers norms all of E at once in these families, llama.cpp each group; and llama.cpp asserts that E is 2 D. */
+/* llama.cpp asserts that E is 2 D in these families. */
 static cab_status check_width(const cab_exporter *x)
 {
     const cab_config *c = &x->config;
-    if (c->n_state_head > 0 && c->n_group != 1)
-        return refuse(x, "several groups under one norm");
     return c->d_inner == 2 * c->d_model ? CAB_OK : refuse(x, "an inner width that is not twice hidden_size");
 }
 
