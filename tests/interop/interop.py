@@ -171,6 +171,21 @@ def cells(row):
             f"{row['llama']:.1e}", word("ids"), word("greedy"), f"{row['f32']:,.2f}", f"{row['q8_0'] / row['f32'] - 1:+.2%}"]
 
 
+def distil(path, layout, keep):
+    """A student of books-llama after a few steps; what is compared is its arithmetic."""
+    with lzma.open(f"{SHARED}/data/books/val.txt.xz", "rt", encoding="utf-8") as file:
+        text = file.read(400000)
+    for name, part in (("train", text[:300000]), ("val", text[380000:])):
+        with open(f"{path}-{name}.txt", "w", encoding="utf-8") as file:
+            file.write(part)
+    settings = [f"student.layout={layout}", f"student.keep_list={','.join(str(i) for i in range(keep))}", "data.seq_len=256",
+                "train.batch=2", "train.tokens=4096", "student.architecture=in-place", f"data.cache={path}-cache"]
+    with open(f"{path}.yaml", "w", encoding="utf-8") as file:
+        file.write(f"method: cab-best\nteacher: {{path: {SHARED}/teachers/books-llama}}\n"
+                   f"data: {{train: [{path}-train.txt], eval: [{path}-val.txt]}}\n")
+    cab("distill", "-q", f"{path}.yaml", "--out", path, *(part for setting in settings for part in ("--set", setting)))
+
+
 def all_models():
     """(name, path)"""
     for name in ("books-llama", "stories260k-llama"):
@@ -183,6 +198,11 @@ def all_models():
         if not os.path.exists(f"{path}/config.json") and os.path.exists(f"{SHARED}/teachers/books-llama"):
             models.make(name, path, f"{SHARED}/teachers/books-llama")
         yield f"random {name}", path
+    for layout, keep in (("falcon-h1", 1), ("falcon-h1", 0), ("granite-hybrid", 1)):
+        path = f"{WORK}/models/{layout}-{keep}"
+        if not os.path.exists(f"{path}/student/config.json") and os.path.exists(f"{SHARED}/teachers/books-llama"):
+            distil(path, layout, keep)
+        yield f"student of books-llama, {layout}, {keep} kept", f"{path}/student"
     files = os.environ.get("CAB_GGUF", "build/teachers")
     for name in ("smollm2",):  # a real model that comes as a GGUF file
         path = f"{WORK}/models/{name}"
