@@ -17,10 +17,10 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "ops/attention.h"
 #include "ops/cuda/cudnn.h"
 #include "ops/cuda/device.h"
 #include "ops/cuda/kernels.h"
-#include "ops/ops.h"
 
 #include <inttypes.h>
 #include <math.h>
