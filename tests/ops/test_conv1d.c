@@ -67,31 +67,34 @@ static void test_shapes(void **state)
 static void test_blocks(void **state)
 {
     (void)state;
-    shape s = {2, 300, 517, 4, true, true, 0};
-    check_case c = {.name = "conv1d blocks",
-                    .n_in = 3,
-                    .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, -2, 2},
-                           {CHECK_PARAMETER, 3, {s.E, 1, s.K}, 0, 0},
-                           {CHECK_PARAMETER, 1, {s.E}, 0, 0}},
-                    .n_out = 1,
-                    .record = record,
-                    .reference = reference,
-                    .argument = &s};
-    check_run(&c);
+    for (int documents = 0; documents <= 90; documents += 90) {
+        shape s = {2, 300, 517, 4, true, true, documents};
+        check_case c = {.name = "conv1d blocks",
+                        .n_in = documents ? 4 : 3,
+                        .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.E}, -2, 2},
+                               {CHECK_PARAMETER, 3, {s.E, 1, s.K}, 0, 0},
+                               {CHECK_PARAMETER, 1, {s.E}, 0, 0},
+                               {CHECK_STARTS, 2, {s.B, s.L}, 1, s.documents}},
+                        .n_out = 1,
+                        .record = record,
+                        .reference = reference,
+                        .argument = &s};
+        check_run(&c);
+    }
 }
 
 /* dw, dbias and dx over many blocks, from the formula in fp64 for a random dy. */
-static void test_block_gradients(void **state)
+static void block_gradients(int documents)
 {
-    (void)state;
     enum { B = 2, L = 261, E = 515, K = 4 };
     check_graph k;
-    shape s = {B, L, E, K, true, true, 0};
+    shape s = {B, L, E, K, true, true, documents};
     check_case c = {.name = "conv1d gradients",
-                    .n_in = 3,
+                    .n_in = documents ? 4 : 3,
                     .in = {{CHECK_ACTIVATION, 3, {B, L, E}, -2, 2},
                            {CHECK_PARAMETER, 3, {E, 1, K}, 0, 0},
-                           {CHECK_PARAMETER, 1, {E}, 0, 0}},
+                           {CHECK_PARAMETER, 1, {E}, 0, 0},
+                           {CHECK_STARTS, 2, {B, L}, 1, documents}},
                     .n_out = 1,
                     .n_seeded = 1,
                     .record = record,
@@ -103,19 +106,22 @@ static void test_block_gradients(void **state)
         r.in[i] = check_draw(c.name, i, counts[i], -1, 1, false);
         r.gradient[i] = check_doubles(counts[i]);
     }
+    if (documents)
+        r.in[3] = check_values(&c, 3);
     r.seed[0] = check_draw(c.name, 100, counts[0], -1, 1, false);
     r.out_count[0] = counts[0];
     for (int64_t b = 0; b < B; b++)
         for (int64_t e = 0; e < E; e++)
             for (int64_t l = 0; l < L; l++) {
+                const int64_t first = documents ? (int64_t)r.in[3][b * L + l] : 0;
                 double u = r.in[2][e];
                 for (int64_t i = 0; i < K; i++)
-                    u += l - 3 + i < 0 ? 0 : r.in[1][e * K + i] * r.in[0][(b * L + l - 3 + i) * E + e];
+                    u += l - 3 + i < first ? 0 : r.in[1][e * K + i] * r.in[0][(b * L + l - 3 + i) * E + e];
                 double sigmoid = 1 / (1 + exp(-u)),
                        p = r.seed[0][(b * L + l) * E + e] * (sigmoid + u * sigmoid * (1 - sigmoid));
                 r.gradient[2][e] += p;
                 for (int64_t i = 0; i < K; i++)
-                    if (l - 3 + i >= 0) {
+                    if (l - 3 + i >= first) {
                         r.gradient[1][e * K + i] += p * r.in[0][(b * L + l - 3 + i) * E + e];
                         r.gradient[0][(b * L + l - 3 + i) * E + e] += p * r.in[1][e * K + i];
                     }
@@ -134,6 +140,13 @@ static void test_block_gradients(void **state)
         check_close(&k);
     }
     check_release(&r);
+}
+
+static void test_block_gradients(void **state)
+{
+    (void)state;
+    block_gradients(0);
+    block_gradients(40);
 }
 
 /* Token by token, the step gives what the whole sequence gives. */
