@@ -508,10 +508,11 @@ static bool on_tensor_cores(const cab_node *node, const cab_ssd_shape *s)
     return node->in[0]->dtype == CAB_BF16 && s->N <= 4 * SIDE;
 }
 
-/* Which of the two forms for tensor cores. */
-static bool by_groups(const cab_ssd_shape *s)
+/* Which of the two forms for tensor cores. Forward, that of chunks in their order is the faster where it fits: 0.195 ms beside 0.208 on an
+ * H200 (B 8, L 2048, H 32, P 64, N 128, G 1). */
+static bool by_groups(const cab_ssd_shape *s, bool backward)
 {
-    return s->H > s->G || s->P > SIDE || s->N > 2 * SIDE;
+    return (backward && s->H > s->G) || s->P > SIDE || s->N > 2 * SIDE;
 }
 
 static int pieces_of(const cab_ssd_shape *s)
@@ -546,7 +547,7 @@ static size_t state_bytes(const cab_node *node, const cab_ssd_shape *s, bool bac
     const size_t chunks = (size_t)(s->B * s->H) * (size_t)s->chunks, tile = SIDE * SIDE * sizeof(bf16);
     if (!on_tensor_cores(node, s))
         return chunks * (size_t)s->P * (size_t)s->N * sizeof(float);
-    if (by_groups(s))
+    if (by_groups(s, backward))
         return chunks * (size_t)pieces_of(s) * (size_t)ssd_group_tiles(s->N, backward) * tile;
     return backward ? chunks * (s->N <= SIDE ? 1 : 2) * tile : 0;
 }
@@ -554,7 +555,7 @@ static size_t state_bytes(const cab_node *node, const cab_ssd_shape *s, bool bac
 static workspace workspace_of(const cab_node *node, bool backward, const cab_backend *backend)
 {
     const cab_ssd_shape s = cab_ssd_shape_of(node);
-    const bool tiles = on_tensor_cores(node, &s), walk = tiles && !by_groups(&s);
+    const bool tiles = on_tensor_cores(node, &s), walk = tiles && !by_groups(&s, backward);
     workspace w = {};
     w.states = take(&w.total, state_bytes(node, &s, backward));
     w.parts = tiles ? slices_of(&s, backward, backend) : s.H / s.G;
@@ -703,7 +704,7 @@ template <typename T> static cab_status forward(const cab_node *node, const cab_
     c.y = rows<T>(node->out[0]);
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s))
-            return by_groups(s) ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
+            return by_groups(s, false) ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
                                : ssd_tiles_forward(c, backend);
     }
     return general_forward(c, node->scratch, backend);
@@ -727,7 +728,7 @@ template <typename T> static cab_status backward(const cab_node *node, const cab
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s)) {
             const ssd_group_scratch groups = {scratch + w.states, scratch + w.dstates, w.parts};
-            CAB_TRY(by_groups(s) ? ssd_groups_backward(c, groups, backend)
+            CAB_TRY(by_groups(s, true) ? ssd_groups_backward(c, groups, backend)
                                 : ssd_tiles_backward(c, scratch + w.states, backend));
             return finish(node, c, w, backend);
         }

@@ -170,7 +170,7 @@ template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_
     return c.ddt.data || c.dA_log || c.ddt_bias;
 }
 
-/* ssd_tiles.cu: P up to 64, N up to 128, where no two heads share B and C. states: (B H chunks) tiles. */
+/* ssd_tiles.cu: P up to 64, N up to 128. states: (B H chunks) tiles. Backward, no two heads share B and C. */
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend);
 cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend);
 

@@ -19,19 +19,20 @@
  *   dC = (sum of dG over heads)   B + sum over heads of E (dy h)
  *
  * in fp32, the sum of dG rounded once. The products of a head are forward 1 + 2 NT, where ssd_tiles.cu has 1 + 3 NT, and
- * backward 2 + 5 NT, where it has 3 + 7 NT. Of the sums
- * that dlog a comes from,
+ * backward 2 + 5 NT, where it has 3 + 7 NT. Of the sums that dlog a comes from,
  *
  *   C . dC = row sums of dG * G, and E <dy h, C>       B . dB = column sums of dG * G, and delta W <x dh, B>
  *
  * row and column sums hold the same fp32 numbers, so that their differences cancel; and <h_end, dh> is exp(S) <h, dh> plus
  * the sum of the last term.
  *
- * Layout of group_outputs: four warps with 16 tokens each, G in registers. Of group_gradients: eight warps, 16 tokens each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers;
- * dx. Warps 4 to 7 have dB and dC in registers. The next head's x, dy, h, dh are copied to shared memory meanwhile.
+ * Layout of group_outputs: four warps with 16 tokens each, G in registers. Of group_gradients: eight warps, 16 tokens
+ * each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers; dx. Warps 4 to 7 have dB and dC in
+ * registers. The next piece's x, dy, h, dh are copied to shared memory meanwhile.
  *
- * Bytes per head and chunk, in tiles of 8 KiB: forward 1 + NT for the walk and 2 + NT for the outputs; backward 2 + 2 NT and
- * 3 + 2 NT. Memory is the limit. */
+ * Bytes per piece and chunk, in tiles of 8 KiB: forward 1 + NT for the walk and 2 + NT for the outputs; backward 2 + 2 NT
+ * and 3 + 2 NT. They are not the limit: instructions that wait for one another are, with two warps to a scheduler
+ * (dev/log.md). */
 #include "ops/cuda/ssd_tiles.cuh"
 
 enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
