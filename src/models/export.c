@@ -134,10 +134,19 @@ static size_t find_rows(const cab_exporter *x, const char *name, const cab_gguf_
     return 0;
 }
 
-/* Whether two tensors hold the same bytes. */
+/* Whether two tensors hold the same bytes. The pages that are compared are let go of. */
 static bool same_bytes(const cab_safetensors_entry *a, const cab_safetensors_entry *b)
 {
-    return a->dtype == b->dtype && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+    enum { AT_ONCE = 1 << 24 };
+    bool same = a->dtype == b->dtype && a->bytes == b->bytes;
+    for (size_t at = 0; same && at < a->bytes; at += AT_ONCE) {
+        const size_t size = a->bytes - at < AT_ONCE ? a->bytes - at : AT_ONCE;
+        const uint8_t *x = (const uint8_t *)a->data + at, *y = (const uint8_t *)b->data + at;
+        same = memcmp(x, y, size) == 0;
+        cab_pages_forget(x, size);
+        cab_pages_forget(y, size);
+    }
+    return same;
 }
 
 static cab_status leave_zeros(cab_exporter *x, const cab_safetensors_entry *e)
@@ -156,19 +165,30 @@ static cab_status leave_zeros(cab_exporter *x, const cab_safetensors_entry *e)
     return status;
 }
 
+/* The embedding, under its own name; NULL: it is stored as the head alone, or not at all. */
+static const cab_safetensors_entry *find_embedding(const cab_exporter *x)
+{
+    const cab_gguf_name *rows[2];
+    char names[2][CAB_GGUF_NAME_MAX];
+    for (size_t i = 0; i < cab_checkpoint_count(x->source); i++) {
+        const cab_safetensors_entry *e = cab_checkpoint_at(x->source, i);
+        if (find_rows(x, e->name, rows, names) > 0 && strcmp(names[0], "token_embd.weight") == 0)
+            return e;
+    }
+    return NULL;
+}
+
+static bool is_tied_head(const cab_exporter *x, const cab_safetensors_entry *e)
+{
+    return x->config.tied && strcmp(e->name, "lm_head.weight") == 0;
+}
+
 /* What is left out: a copy of the embedding, functions of the configuration, a bias that llama.cpp does not add. */
 static cab_status is_left_out(cab_exporter *x, const cab_safetensors_entry *e, bool *left_out)
 {
-    const cab_safetensors_entry *embedding = NULL;
-    *left_out = x->config.tied && strcmp(e->name, "lm_head.weight") == 0;
-    for (size_t i = 0; *left_out && embedding == NULL && i < cab_checkpoint_count(x->source); i++) {
-        const cab_gguf_name *rows[2];
-        char names[2][CAB_GGUF_NAME_MAX];
-        const cab_safetensors_entry *other = cab_checkpoint_at(x->source, i);
-        if (find_rows(x, other->name, rows, names) > 0 && strcmp(names[0], "token_embd.weight") == 0)
-            embedding = other;
-    }
-    if (*left_out && embedding != NULL && !same_bytes(e, embedding))
+    const cab_safetensors_entry *embedding = is_tied_head(x, e) ? find_embedding(x) : NULL;
+    *left_out = embedding != NULL;
+    if (embedding != NULL && !same_bytes(e, embedding))
         return cab_fail(CAB_EFORMAT,
                         "%s: tensors \"%s\" and \"%s\" differ, expected equal ones: tie_word_embeddings is true",
                         e->file, embedding->name, e->name);
@@ -193,6 +213,8 @@ static cab_status add_entry(cab_exporter *x, const cab_safetensors_entry *e, pla
     if (n == 0)
         return cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%s\" has no place in llama.cpp's architecture \"%s\"", e->file,
                         e->name, x->family->name);
+    if (is_tied_head(x, e)) /* the embedding, under the head's name */
+        snprintf(names[0], sizeof names[0], "token_embd.weight");
     for (size_t i = 0; i < n; i++) {
         plan *p = &plans[(*count)++];
         int64_t shape[2] = {0};

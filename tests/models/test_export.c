@@ -53,6 +53,27 @@ static void a_llama_computes_what_it_did(void **state)
     }
 }
 
+/* A tied embedding may be stored under its own name, under the head's, or under both, if they are equal. */
+static void a_tied_head(void **state)
+{
+    cab_exported done;
+    char directory[CAB_PATH_MAX], file[CAB_PATH_MAX];
+    snprintf(directory, sizeof directory, "%s", (const char *)*state);
+    snprintf(file, sizeof file, "%s", temp_path(state, "out.gguf"));
+    tiny t = tiny_llama(CAB_F32);
+    snprintf(tiny_find(&t, "model.embed_tokens.weight")->name, CAB_NAME_MAX, "lm_head.weight");
+    tiny_write(state, &t, 1);
+    assert_ok(export_to(state, directory, CAB_F32, &done));
+    compare_logits(directory, file, 0);
+    TINY_MATRIX(&t, 23, 16, "model.embed_tokens.weight"); /* other values: a function of the name */
+    tiny_write(state, &t, 1);
+    assert_fails(export_to(state, directory, CAB_F32, &done), CAB_EFORMAT, "differ, expected equal ones");
+    tiny_find(&t, "model.embed_tokens.weight")->scale = tiny_find(&t, "lm_head.weight")->scale = 0;
+    tiny_write(state, &t, 1);
+    assert_ok(export_to(state, directory, CAB_F32, &done));
+    assert_int_equal(done.tensors, t.count - 1);
+}
+
 /* A name with "phi3" in it makes llama.cpp look for tokens; a model that has none of them is not called so. */
 static void a_name_that_llama_cpp_takes_at_its_word(void **state)
 {
@@ -332,6 +353,7 @@ static void golden_models_compute_what_they_did(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEMP_TEST(a_llama_computes_what_it_did),
+                                       TEMP_TEST(a_tied_head),
                                        TEMP_TEST(a_name_that_llama_cpp_takes_at_its_word),
                                        TEMP_TEST(a_falcon_h1),
                                        TEMP_TEST(a_granite_hybrid),
