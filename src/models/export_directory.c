@@ -114,6 +114,10 @@ cab_status cab_export_directory(const cab_export *what, const char *directory, c
     CAB_GOTO(cab_architecture_of(cab_checkpoint_config(source), &arch));
     CAB_GOTO(CAB_NEW(&config, 1, "a configuration"));
     CAB_GOTO(cab_architecture_configure(arch, cab_checkpoint_config(source), config));
+    if (config->image_size > 0 || arch->measure != NULL) { /* more than weights and a tokenizer belongs to it */
+        status = cab_fail(CAB_EUNSUPPORTED, "%s: a model of images; supported are models of text", what->model);
+        goto done;
+    }
     CAB_GOTO(cab_directory_make(directory));
     CAB_GOTO(write_weights(source, what->dtype, directory, out));
     CAB_GOTO(write_config(source, what->dtype, directory));

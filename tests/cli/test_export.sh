@@ -13,6 +13,13 @@ says err 'directories hold F32, F16 or BF16, not Q8_0'
 expect 2 "$CAB" export examples/tales/teacher --to examples/tales/../tales/teacher
 says err 'is the model itself'
 
+mkdir "$TMP/vit"
+printf '{"model_type": "vit", "image_size": 32, "patch_size": 16, "hidden_size": 12, "num_attention_heads": 3, "num_hidden_layers": 1, "intermediate_size": 24, "num_labels": 3}' >"$TMP/vit/config.json"
+cp examples/tales/teacher/model.safetensors "$TMP/vit"
+expect 5 "$CAB" export "$TMP/vit" --to "$TMP/images"
+says err 'a model of images; supported are models of text'
+[ ! -e "$TMP/images" ] || fail 'a directory was made'
+
 # a directory from a directory writes the same text
 expect 0 "$CAB" export examples/tales/teacher --to "$TMP/copy" --type bf16
 expect 0 "$CAB" generate examples/tales/teacher -p 'Tom ran' -n 20 -t 0 -q --threads 1
