@@ -157,11 +157,21 @@ static cab_status copy_whole(start *s, account_row row, cab_part part, int layer
     return CAB_OK;
 }
 
+/* The teacher multiplies by `factor` (0: 1) what the student has no factor for. */
+static void multiply(start *s, account_row row, const cab_tensor *t, float factor)
+{
+    float *v = of(s, t);
+    for (int64_t i = 0; s->accounts[row].copied > 0 && factor > 0 && i < cab_elements(t); i++)
+        v[i] *= factor;
+}
+
 static cab_status reuse_ends(start *s)
 {
     const cab_network *m = &s->student->network;
     CAB_TRY(copy_whole(s, ROW_EMBEDDING, CAB_PART_EMBEDDING, 0, m->embedding));
+    multiply(s, ROW_EMBEDDING, m->embedding, s->teacher->network.embedding_scale);
     CAB_TRY(copy_whole(s, ROW_HEAD, CAB_PART_HEAD_W, 0, m->head.w));
+    multiply(s, ROW_HEAD, m->head.w, s->teacher->network.head_scale);
     CAB_TRY(copy_whole(s, ROW_HEAD, CAB_PART_HEAD_B, 0, m->head.b));
     CAB_TRY(copy_whole(s, ROW_FINAL_NORM, CAB_PART_FINAL_NORM_W, 0, m->final_norm.w));
     return copy_whole(s, ROW_FINAL_NORM, CAB_PART_FINAL_NORM_B, 0, m->final_norm.b);
@@ -330,10 +340,27 @@ static cab_status reuse_layer(start *s, int l, int layer)
     return reuse_mlp(s, y, layer);
 }
 
+static void note_lost(bool there, const char *name, const char *why)
+{
+    if (there)
+        cab_log_info("reuse    %-28s not taken: %s", name, why);
+}
+
+/* What was copied, and what the student has no place for. */
 static void report(const start *s)
 {
+    const cab_network *n = &s->teacher->network;
+    const cab_block *b = &n->blocks[0];
+    const cab_attention_mixer *a = &b->attention;
+    const double scale =
+        (double)a->shape.scale * (a->query_scale > 0 ? (double)a->query_scale : 1) * sqrt(a->shape.head_dim);
     cab_account_print(s->accounts, ROWS);
-    cab_log_info("reuse    %-28s not taken: the student has no positions", "position embedding");
+    note_lost(n->positions != NULL, "position embedding", "the student has no positions");
+    note_lost(a->rope.dim > 0, "rotary positions", "the student has no positions");
+    note_lost(a->q_norm.w != NULL || a->k_norm.w != NULL, "norms of Q and K", "the student has none");
+    note_lost(fabs(scale - 1) > 1e-6, "scale of attention's logits", "init.qk_scale stands for it");
+    note_lost(b->mixed_norm.w != NULL || b->fed_norm.w != NULL, "norms behind the branches", "the student has none");
+    note_lost(b->branch_scale > 0 && b->branch_scale != 1, "factor on the branches", "the student has none");
 }
 
 /* a_log = -logit(decay) at the start, by the norm's bias direction. */

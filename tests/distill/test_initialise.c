@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "distill/initialise_phi_mamba.h"
+#include "distill/students.h"
 #include "pair.h"
 
 enum { LENGTH = 6 };
@@ -342,6 +343,34 @@ static void test_parts_that_do_not_fit(void **state)
     pair_close(&p);
 }
 
+/* What a teacher multiplies its embedding and its logits by becomes part of the student's matrices. */
+static void test_multipliers(void **state)
+{
+    tiny teacher = tiny_llama(CAB_F32);
+    tiny_configure(&teacher, "\"model_type\": \"llama\"",
+                   "\"model_type\": \"granite\", \"embedding_multiplier\": 3.0, \"logits_scaling\": 2.0");
+    pair p = {0};
+    cab_recipe *recipe = recipe_with((const char *const[]){"init.weights=teacher", NULL});
+    const int map[] = {0, 1};
+    size_t n;
+    assert_ok(cab_backend_open(test_device(), &p.backend));
+    tiny_write(state, &teacher, 1);
+    assert_ok(cab_model_open(*state, p.backend, CAB_PRECISION_FP32, false, &p.teacher));
+    const cab_student_source source = {.teacher = p.teacher, .recipe = recipe, .seq_len = 8, .layer_map = map};
+    assert_ok(cab_student_create(&source, p.backend, CAB_PRECISION_FP32, &p.student));
+    assert_ok(cab_student_initialise(p.student, &source));
+    float *from = read_parameter(p.teacher, "model.embed_tokens.weight", &n);
+    float *embedding = read_parameter(p.student, "backbone.embedding.weight", &n);
+    float *head = read_parameter(p.student, "lm_head.weight", &n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(embedding[i] == 3 * from[i] && head[i] == from[i] / 2);
+    free(from);
+    free(embedding);
+    free(head);
+    cab_recipe_free(recipe);
+    pair_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +378,7 @@ int main(void)
         TEMP_TEST(test_seeds),         TEMP_TEST(test_identities),
         TEMP_TEST(test_exact_reuse),   TEMP_TEST(test_groups_and_wider_states),
         TEMP_TEST(test_near_identity), TEMP_TEST(test_parts_that_do_not_fit),
+        TEMP_TEST(test_multipliers),
     };
     cab_log_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
