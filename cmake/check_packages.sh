@@ -5,8 +5,11 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# The directory as an absolute path: of a checkout in /src, "../../src/base" is no trace.
+pattern="(^|[^[:alnum:]._/-])$(printf '%s/' "$here" | sed 's/[][\\.*^$+?(){}|]/\\&/g')"
+
 check() { # check NAME ROOT
-    traces=$(grep -rlaF "$here" "$2" || true)
+    traces=$(LC_ALL=C grep -rlaE "$pattern" "$2" || true)
     [ -z "$traces" ] || { echo "$1: these files say where they were built:" $traces >&2; exit 1; }
     echo "$1: $(du -h "$1" | cut -f 1), $("$(find "$2" -path '*bin/cab')" version -q), no build paths"
 }
