@@ -58,7 +58,7 @@ tsan: ## the tests under ThreadSanitizer
 	@$(PACKAGES) build clang
 	@$(CONFIGURE) tsan
 	@$(BUILD) tsan
-	@ctest --preset tsan
+	@ctest --preset tsan -j $(JOBS)
 
 interop: ## the same models in cab, transformers and llama.cpp (installs both in build/interop): bench/results/interop.md
 	@$(PACKAGES) build
