@@ -205,6 +205,20 @@ static void test_refused(void **state)
 
 /* ---- the layer-wise error --------------------------------------------------------------------------------------------- */
 
+/* A stage of this term alone; terms and objective are the caller's. */
+static cab_objective *layer_objective(const fixture *f, cab_term_set *terms)
+{
+    const int map[] = {0, 1};
+    const cab_term_setup setup = {.recipe = f->recipe, .student = f->student, .teacher = f->teacher, .layer_map = map};
+    cab_objective_options options = {.batch = BATCH, .seq_len = LENGTH, .temperature = 1, .train = true};
+    cab_objective *o = NULL;
+    options.terms[CAB_TERM_LAYER] = true;
+    assert_ok(cab_term_set_open(&setup, terms));
+    assert_ok(cab_objective_new(f->backend, f->student, f->teacher, terms, &options, &o));
+    assert_ok(cab_objective_plan(o, NULL));
+    return o;
+}
+
 static double layer_error(const fixture *f, cab_objective *o)
 {
     const cab_batch batch = {.input = f->ids, .labels = f->labels};
@@ -247,15 +261,8 @@ static void test_layer_error(void **state)
     fixture f = open_fixture(state, &teacher);
     set(&f, "student.keep_list", "0");
     assert_ok(make(&f));
-    const int map[] = {0, 1};
     cab_term_set terms = {0};
-    const cab_term_setup setup = {.recipe = f.recipe, .student = f.student, .teacher = f.teacher, .layer_map = map};
-    cab_objective_options options = {.batch = BATCH, .seq_len = LENGTH, .temperature = 1, .train = true};
-    cab_objective *o = NULL;
-    options.terms[CAB_TERM_LAYER] = true;
-    assert_ok(cab_term_set_open(&setup, &terms));
-    assert_ok(cab_objective_new(f.backend, f.student, f.teacher, &terms, &options, &o));
-    assert_ok(cab_objective_plan(o, NULL));
+    cab_objective *o = layer_objective(&f, &terms);
     static const char *const trained[] = {"model.layers.1.mamba.in_proj.weight", "model.layers.0.mamba.out_proj.weight",
                                           "model.layers.0.mamba.A_log", "model.layers.1.mamba.conv1d.weight",
                                           "model.layers.1.self_attn.o_proj.weight"};
@@ -280,15 +287,8 @@ static void test_no_error(void **state)
     fixture f = open_fixture(state, &teacher);
     set(&f, "student.keep", "4");
     assert_ok(make(&f));
-    const int map[] = {0, 1};
     cab_term_set terms = {0};
-    const cab_term_setup setup = {.recipe = f.recipe, .student = f.student, .teacher = f.teacher, .layer_map = map};
-    cab_objective_options options = {.batch = BATCH, .seq_len = LENGTH, .temperature = 1, .train = true};
-    cab_objective *o = NULL;
-    options.terms[CAB_TERM_LAYER] = true;
-    assert_ok(cab_term_set_open(&setup, &terms));
-    assert_ok(cab_objective_new(f.backend, f.student, f.teacher, &terms, &options, &o));
-    assert_ok(cab_objective_plan(o, NULL));
+    cab_objective *o = layer_objective(&f, &terms);
     assert_true(layer_error(&f, o) < 1e-9);
     cab_objective_free(o);
     cab_term_set_close(&terms);
