@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "models/architectures.h"
 #include "models/part.h"
 
 #include <math.h>
@@ -98,17 +99,74 @@ static cab_status copy_block(const start *s, int l, const cab_block *b)
     return copy_one(s, CAB_PART_FC2_B, l, b->mlp.down.b);
 }
 
+/* Places of the parameters of a part of a network. */
+enum { PLACES_MAX = 160 };
+
+typedef struct places {
+    cab_tensor *found[PLACES_MAX];
+    int count;
+} places;
+
+static cab_status note_place(void *user, cab_tensor **place)
+{
+    places *p = user;
+    if (p->count == PLACES_MAX)
+        return cab_fail(CAB_ESHAPE, "a block has more than %d parameters", PLACES_MAX);
+    p->found[p->count++] = *place;
+    return CAB_OK;
+}
+
+/* Parameters of the student that stand where the teacher has its own: they are of one family. */
+static cab_status copy_places(const start *s, const places *to, const places *from)
+{
+    for (int i = 0; i < to->count; i++) {
+        const cab_tensor *t = from->found[i];
+        float *values = NULL;
+        if (to->found[i] == NULL)
+            continue;
+        if (t == NULL || cab_elements(t) != cab_elements(to->found[i]))
+            return cab_fail(CAB_ESHAPE, "\"%s\" does not fit the teacher's", to->found[i]->name);
+        CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+        cab_status status = cab_params_read(s->teacher->params, t, values);
+        if (status == CAB_OK)
+            status = put(s, to->found[i], values);
+        cab_free(values);
+        CAB_TRY(status);
+    }
+    return CAB_OK;
+}
+
+static cab_status copy_own_ends(const start *s)
+{
+    cab_network to = s->student->network, from = s->teacher->network;
+    places into = {.count = 0}, out = {.count = 0};
+    CAB_TRY(cab_network_ends(&to, note_place, &into));
+    CAB_TRY(cab_network_ends(&from, note_place, &out));
+    return copy_places(s, &into, &out);
+}
+
+/* All of a block but its mixers. */
+static cab_status copy_own_block(const start *s, int l)
+{
+    cab_block to = s->student->network.blocks[l], from = s->teacher->network.blocks[l];
+    places into = {.count = 0}, out = {.count = 0};
+    to.attention = from.attention = (cab_attention_mixer){0};
+    to.mamba2 = (cab_mamba2){0};
+    CAB_TRY(cab_block_parameters(&to, note_place, &into));
+    CAB_TRY(cab_block_parameters(&from, note_place, &out));
+    return copy_places(s, &into, &out);
+}
+
 /* ---- kept attention --------------------------------------------------------------------------------------------------- */
 
-/* The teacher's head that head i of the student's Q, or K and V, is. */
-static int source_head(const start *s, int l, int i, bool of_kv)
+/* The teacher's head that head i of the student's Q, or of its n K and V, is. */
+static int source_head(const start *s, int l, int i, int n, bool of_kv)
 {
-    const cab_config *t = &s->teacher->config, *c = &s->student->config;
-    const int share = t->n_head / t->n_kv_head;
+    const cab_config *t = &s->teacher->config;
     if (s->kept->layers)
         return i;
-    const int head = cab_kept_head(s->kept, l, of_kv && c->n_kv_head == 1 ? 0 : i);
-    return of_kv ? head / share : head;
+    const int head = cab_kept_head(s->kept, l, of_kv ? i * (s->kept->count / n) : i);
+    return of_kv ? head / (t->n_head / t->n_kv_head) : head;
 }
 
 /* What queries are multiplied by here, where the teacher scales its logits otherwise than the student does. */
@@ -116,66 +174,103 @@ static float query_factor(const start *s, int l)
 {
     const cab_attention_mixer *from = &s->teacher->network.blocks[l].attention;
     const cab_attention_mixer *to = &s->student->network.blocks[l].attention;
-    const float factor = from->query_scale > 0 ? from->query_scale : 1;
+    const float factor = from->query_scale > 0 && to->query_scale == 0 ? from->query_scale : 1;
     return factor * from->shape.scale / to->shape.scale;
 }
 
-/* Rows of heads of a projection, or of its bias (columns 1), times a factor. */
-static cab_status copy_heads(const start *s, cab_part part, int l, cab_tensor *t, bool of_kv, float factor)
+/* Writes (rows, columns) to a matrix that may be stored the other way round, or to a vector. */
+static cab_status put_rows(const start *s, cab_tensor *t, cab_layout layout, const float *rows)
 {
-    const int64_t width = s->teacher->config.head_dim, heads = t == NULL ? 0 : t->shape[0] / width;
+    float *turned = NULL;
+    if (t->n_dim != 2 || layout != CAB_IN_OUT)
+        return put(s, t, rows);
+    CAB_TRY(CAB_NEW(&turned, (size_t)cab_elements(t), t->name));
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        turned[i] = rows[i % t->shape[1] * t->shape[0] + i / t->shape[1]];
+    const cab_status status = put(s, t, turned);
+    cab_free(turned);
+    return status;
+}
+
+/* Heads of one of the teacher's projections, or of its bias (columns 1), in the order of the student's, n of them, times a factor. */
+static cab_status pick_heads(const start *s, cab_part part, int l, int n, bool of_kv, float factor, float *rows)
+{
+    const int64_t width = s->teacher->config.head_dim;
     cab_part_values p;
-    float *values = NULL;
+    CAB_TRY(take(s, part, l, &p));
+    for (int64_t i = 0; p.values != NULL && i < n * width * p.columns; i++) {
+        const int64_t head = i / (width * p.columns), rest = i % (width * p.columns);
+        rows[i] = factor * p.values[source_head(s, l, (int)head, n, of_kv) * width * p.columns + rest];
+    }
+    cab_free(p.values);
+    return CAB_OK;
+}
+
+/* A projection of the student, of Q, K or V, or of all three, from the teacher's weights or biases. */
+static cab_status copy_heads(const start *s, int l, cab_tensor *t, cab_layout layout, int n_part, const cab_part *parts)
+{
+    const cab_attention_shape *shape = &s->student->network.blocks[l].attention.shape;
+    const int64_t columns = t == NULL || t->n_dim == 1 ? 1 : s->student->config.d_model;
+    float *values = NULL, *at;
     cab_status status;
     if (t == NULL)
         return CAB_OK;
-    CAB_TRY(take(s, part, l, &p));
-    const int64_t columns = t->n_dim == 2 ? t->shape[1] : 1;
-    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
-    for (int64_t i = 0; p.values != NULL && i < heads * width * columns; i++) {
-        const int64_t head = i / (width * columns), rest = i % (width * columns);
-        values[i] = factor * p.values[source_head(s, l, (int)head, of_kv) * width * columns + rest];
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    at = values;
+    for (int i = 0; i < n_part; i++) {
+        const bool query = parts[i] == CAB_PART_Q_W || parts[i] == CAB_PART_Q_B;
+        const int n = query ? shape->n_head : shape->n_kv_head;
+        CAB_GOTO(pick_heads(s, parts[i], l, n, !query, query ? query_factor(s, l) : 1, at));
+        at += (int64_t)n * shape->head_dim * columns;
     }
-    status = put(s, t, values);
+    status = put_rows(s, t, layout, values);
 done:
     cab_free(values);
-    cab_free(p.values);
     return status;
 }
 
 /* Columns of heads of the output projection. */
-static cab_status copy_output(const start *s, int l, cab_tensor *t)
+static cab_status copy_output(const start *s, int l, const cab_dense *out)
 {
-    const int64_t width = s->teacher->config.head_dim, columns = t->shape[1];
+    const int n = s->student->network.blocks[l].attention.shape.n_head;
+    const int64_t width = s->teacher->config.head_dim, columns = n * width;
     cab_part_values p;
     float *values = NULL;
     cab_status status;
     CAB_TRY(take(s, CAB_PART_OUT_W, l, &p));
-    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(out->w), out->w->name));
     for (int64_t r = 0; r < p.rows; r++)
         for (int64_t c = 0; c < columns; c++)
             values[r * columns + c] =
-                p.values[r * p.columns + source_head(s, l, (int)(c / width), false) * width + c % width];
-    status = put(s, t, values);
+                p.values[r * p.columns + source_head(s, l, (int)(c / width), n, false) * width + c % width];
+    status = put_rows(s, out->w, out->layout, values);
 done:
     cab_free(values);
     cab_free(p.values);
     return status;
+}
+
+static cab_status copy_projection(const start *s, int l, const cab_dense *d, int n, const cab_part *w,
+                                  const cab_part *b)
+{
+    CAB_TRY(copy_heads(s, l, d->w, d->layout, n, w));
+    return copy_heads(s, l, d->b, d->layout, n, b);
 }
 
 /* A layer without kept heads leaves its idle head at zero. */
 static cab_status copy_attention(const start *s, int l, const cab_attention_mixer *a)
 {
-    const float factor = query_factor(s, l);
+    static const cab_part weights[] = {CAB_PART_Q_W, CAB_PART_K_W, CAB_PART_V_W},
+                          biases[] = {CAB_PART_Q_B, CAB_PART_K_B, CAB_PART_V_B};
+    const cab_dense *const each[] = {&a->q, &a->k, &a->v};
     if (s->kept->count == 0 || a->out.w == NULL)
         return CAB_OK;
-    CAB_TRY(copy_heads(s, CAB_PART_Q_W, l, a->q.w, false, factor));
-    CAB_TRY(copy_heads(s, CAB_PART_Q_B, l, a->q.b, false, factor));
-    CAB_TRY(copy_heads(s, CAB_PART_K_W, l, a->k.w, true, 1));
-    CAB_TRY(copy_heads(s, CAB_PART_K_B, l, a->k.b, true, 1));
-    CAB_TRY(copy_heads(s, CAB_PART_V_W, l, a->v.w, true, 1));
-    CAB_TRY(copy_heads(s, CAB_PART_V_B, l, a->v.b, true, 1));
-    CAB_TRY(copy_output(s, l, a->out.w));
+    CAB_TRY(copy_projection(s, l, &a->qkv, 3, weights, biases));
+    for (int i = 0; i < 3; i++)
+        CAB_TRY(copy_projection(s, l, each[i], 1, &weights[i], &biases[i]));
+    CAB_TRY(copy_one(s, CAB_PART_Q_NORM, l, a->q_norm.w));
+    CAB_TRY(copy_one(s, CAB_PART_K_NORM, l, a->k_norm.w));
+    CAB_TRY(copy_output(s, l, &a->out));
     return copy_one(s, CAB_PART_OUT_B, l, a->out.b);
 }
 
@@ -369,13 +464,16 @@ static void report(const start *s)
 cab_status cab_initialise_in_place(cab_model *student, const cab_student_source *source)
 {
     const start s = {.student = student, .teacher = source->teacher, .recipe = source->recipe, .kept = source->kept};
-    CAB_TRY(copy_ends(&s));
+    const bool own = student->arch == &cab_arch_in_place;
+    CAB_TRY(own ? copy_own_ends(&s) : copy_ends(&s));
     for (int l = 0; l < student->config.n_layer; l++) {
         const cab_block *b = &student->network.blocks[l];
-        CAB_TRY(copy_block(&s, l, b));
+        CAB_TRY(own ? copy_own_block(&s, l) : copy_block(&s, l, b));
         CAB_TRY(copy_attention(&s, l, &b->attention));
         if (b->mamba2.out_proj.w != NULL)
             CAB_TRY(start_mixer(&s, l, &b->mamba2));
+        if (b->mamba2.out_proj.b != NULL && !cab_block_attends(b)) /* else attention adds it */
+            CAB_TRY(copy_one(&s, CAB_PART_OUT_B, l, b->mamba2.out_proj.b));
     }
     report(&s);
     return CAB_OK;

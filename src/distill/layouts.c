@@ -5,13 +5,19 @@
 #include <stdio.h>
 
 static const cab_student_layout layouts[] = {
-    {.name = "falcon-h1", .arch = &cab_arch_falcon_h1, .beside = true, .mlp_biases = true},
+    {.name = "falcon-h1", .arch = &cab_arch_falcon_h1, .keeps = CAB_KEEP_HEADS, .automatic = true, .mlp_biases = true},
     {.name = "granite-hybrid",
      .arch = &cab_arch_granitemoehybrid,
+     .keeps = CAB_KEEP_LAYERS,
      .groups = 1,
      .expand = 2,
      .gated_norm = true,
      .multipliers = true},
+    {.name = "own",
+     .arch = &cab_arch_in_place,
+     .keeps = CAB_KEEP_HEADS | CAB_KEEP_LAYERS,
+     .automatic = true,
+     .own = true},
 };
 
 const cab_student_layout *cab_student_layout_at(unsigned index)
@@ -45,28 +51,48 @@ static const char *other_attention(const cab_student_layout *layout, const cab_c
         return "norms of Q and K";
     if (a->shape.window > 0 && a->shape.window < c->max_length)
         return "sliding windows";
+    if (a->shape.cap > 0)
+        return "soft caps of the attention's logits";
     if (a->rope.dim != a->shape.head_dim)
         return "rotary positions of a part of the features, or of none";
     if (a->rope.kind != CAB_ROPE_DEFAULT && a->rope.kind != CAB_ROPE_LLAMA3)
         return "rotary positions scaled otherwise than Llama 3's";
-    if (!layout->beside && c->n_head * c->head_dim != c->d_model)
+    if (!cab_student_layout_beside(layout) && c->n_head * c->head_dim != c->d_model)
         return "heads that are not width / heads wide";
     return NULL;
 }
 
-bool cab_student_layout_holds(const cab_student_layout *layout, const cab_model *teacher, bool keeps,
+/* What stands between a Llama's blocks and the logits, or before them. */
+static const char *other_ends(const cab_network *n)
+{
+    if (n->embedding == NULL || n->positions != NULL)
+        return "learned positions";
+    if (n->final_norm.b != NULL || n->head.b != NULL)
+        return "a layer norm or a bias before the logits";
+    return n->logit_cap > 0 ? "a soft cap of the logits" : NULL;
+}
+
+/* A norm over the features of all heads is another one over those of some. */
+static const char *other_norms(const cab_config *c, const cab_attention_mixer *a)
+{
+    const bool together = (a->q_norm.w != NULL && a->q_norm.w->shape[0] != c->head_dim) ||
+                          (a->k_norm.w != NULL && a->k_norm.w->shape[0] != c->head_dim);
+    return together ? "norms of Q and K over all heads together, of which some are kept" : NULL;
+}
+
+bool cab_student_layout_holds(const cab_student_layout *layout, const cab_model *teacher, int keeps,
                               char why[CAB_WHY_MAX])
 {
     const cab_network *n = &teacher->network;
-    const char *found = NULL;
-    if (n->embedding == NULL || n->positions != NULL)
-        found = "learned positions";
-    else if (n->final_norm.b != NULL || n->head.b != NULL)
-        found = "a layer norm or a bias before the logits";
+    const char *found = layout->own ? NULL : other_ends(n);
     for (int l = 0; found == NULL && l < n->n_layer; l++) {
-        found = other_block(layout, &n->blocks[l]);
-        if (found == NULL && keeps)
-            found = other_attention(layout, &teacher->config, &n->blocks[l].attention);
+        const cab_attention_mixer *a = &n->blocks[l].attention;
+        if (!layout->own)
+            found = other_block(layout, &n->blocks[l]);
+        if (found == NULL && keeps != 0 && !layout->own)
+            found = other_attention(layout, &teacher->config, a);
+        if (found == NULL && keeps == CAB_KEEP_HEADS)
+            found = other_norms(&teacher->config, a);
     }
     snprintf(why, CAB_WHY_MAX, "%s", found != NULL ? found : "");
     return found == NULL;

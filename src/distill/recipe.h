@@ -51,9 +51,11 @@
     BOOL(tied_decay, false,                                                                                            \
          "a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "       \
          "as products of matrices")                                                                                    \
-    ENUM(layout, 0, "auto|falcon-h1|granite-hybrid",                                                                   \
-         "format that the student must fit; auto: the first of them that can hold the teacher's blocks")               \
-    INT(keep, 0, 0, 1024, "heads of every layer that stay attention; granite-hybrid: layers that do")                  \
+    ENUM(layout, 0, "auto|falcon-h1|granite-hybrid|own",                                                               \
+         "format that the student must fit; auto: falcon-h1 if it can hold the teacher's blocks, else own, which can " \
+         "hold any and opens here alone")                                                                              \
+    INT(keep, 0, 0, 1024, "heads of every layer that stay attention, or layers that do (keep_unit)")                   \
+    ENUM(keep_unit, 0, "auto|heads|layers", "what keep counts; auto: heads, with granite-hybrid layers")               \
     INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \
     INT(head_dim, 0, 0, 4096, "width of a head of the mixer; 0: 64, or the teacher's where that does not divide")      \
     INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \

@@ -4,16 +4,19 @@
  *   falcon-h1         x + attention of the kept heads (u) + mixer(u): since the output projection sums over heads, kept heads are
  *                     exact, and the mixer stands for the others
  *   granite-hybrid    a layer has either attention or the mixer
+ *   own               both, in the blocks of any family (models/in_place.h), which opens here
  *
  * E = expand * (heads * head width), heads of width P, groups as many as the teacher has heads of K and V. */
+#include "base/log.h"
 #include "distill/initialise_in_place.h"
 #include "distill/layouts.h"
 #include "distill/students.h"
+#include "models/in_place.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { HEAD_WIDTH = 64, IDLE_WIDTH = 32 };
+enum { HEAD_WIDTH = 64, IDLE_WIDTH = 32, STATE_MOST = 256 };
 
 static bool is(const cab_model *model)
 {
@@ -23,26 +26,44 @@ static bool is(const cab_model *model)
     return false;
 }
 
-/* The layout that the recipe names, or the first that holds the teacher. */
-static cab_status choose_layout(const cab_student_source *source, const cab_student_layout **out)
+/* What is kept in a layout: heads or layers, 0 if nothing is. */
+static int kept_unit(const struct cab_recipe_student *s, const cab_student_layout *layout)
 {
-    const struct cab_recipe_student *s = &source->recipe->student;
+    if (s->keep == 0 && s->keep_list.count == 0)
+        return 0;
+    return s->keep_unit > 0 ? 1 << (s->keep_unit - 1)
+                            : (cab_student_layout_beside(layout) ? CAB_KEEP_HEADS : CAB_KEEP_LAYERS);
+}
+
+static bool holds(const cab_student_source *source, const cab_student_layout *layout, char why[CAB_WHY_MAX])
+{
+    const int unit = kept_unit(&source->recipe->student, layout);
+    if (unit == 0 || (layout->keeps & unit) != 0)
+        return cab_student_layout_holds(layout, source->teacher, unit, why);
+    snprintf(why, CAB_WHY_MAX, "%s", unit == CAB_KEEP_HEADS ? "some heads of a layer" : "whole layers of attention");
+    return false;
+}
+
+/* The layout that the recipe names, or the first of those that are chosen by themselves that holds the teacher; `why` is then what the
+ * first of them cannot hold, "" if it is the one. */
+static cab_status choose_layout(const cab_student_source *source, const cab_student_layout **out, char why[CAB_WHY_MAX])
+{
+    const unsigned named = (unsigned)source->recipe->student.layout;
     const cab_student_layout *layout;
-    char why[CAB_WHY_MAX], others[CAB_WHY_MAX] = "", unused[CAB_WHY_MAX];
-    const unsigned named = (unsigned)s->layout;
-    const bool keeps_any = s->keep > 0 || s->keep_list.count > 0;
+    char others[CAB_WHY_MAX] = "", unused[CAB_WHY_MAX];
     for (unsigned i = 0; (layout = cab_student_layout_at(i)) != NULL; i++) {
-        const bool holds = cab_student_layout_holds(layout, source->teacher, keeps_any, unused);
-        if (holds && (named == CAB_LAYOUT_AUTO || named == i + 1)) {
+        const bool wanted = named == CAB_LAYOUT_AUTO ? layout->automatic : named == i + 1;
+        const size_t used = strlen(others);
+        if (!holds(source, layout, i == 0 ? why : unused))
+            continue;
+        if (wanted) {
             *out = layout;
             return CAB_OK;
         }
-        const size_t used = strlen(others);
-        if (holds)
-            snprintf(others + used, sizeof others - used, "%s%s", used > 0 ? ", " : "", layout->name);
+        snprintf(others + used, sizeof others - used, "%s%s", used > 0 ? ", " : "", layout->name);
     }
     layout = cab_student_layout_at(named == CAB_LAYOUT_AUTO ? 0 : named - 1);
-    (void)cab_student_layout_holds(layout, source->teacher, keeps_any, why);
+    (void)holds(source, layout, why);
     return cab_fail(CAB_EUNSUPPORTED, "%s: student.layout %s cannot hold %s; layouts that can: %s",
                     source->recipe->teacher.path, layout->name, why, others[0] != '\0' ? others : "none");
 }
@@ -63,7 +84,7 @@ static cab_status derive_mixer(const cab_student_source *source, const cab_stude
     const int attention = t->n_head * t->head_dim, expand = layout->expand > 0 ? layout->expand : (int)s->expand;
     const int width = cab_student_chosen(s->head_dim, attention % HEAD_WIDTH == 0 ? HEAD_WIDTH : t->head_dim);
     c->d_inner = layout->expand > 0 ? expand * c->d_model : expand * attention;
-    c->d_state = cab_student_chosen(s->d_state, 2 * t->head_dim);
+    c->d_state = cab_student_chosen(s->d_state, 2 * t->head_dim < STATE_MOST ? 2 * t->head_dim : STATE_MOST);
     c->d_conv = (int)s->d_conv;
     c->conv_bias = true;
     c->gated_norm = layout->gated_norm;
@@ -98,6 +119,7 @@ static cab_status derive_heads(const cab_student_source *source, cab_config *c)
     return CAB_OK;
 }
 
+/* Layers of either kind, for a format that has no layer of both. */
 static cab_status derive_layers(const cab_student_source *source, cab_config *c)
 {
     for (int l = 0; l < c->n_layer; l++)
@@ -105,11 +127,36 @@ static cab_status derive_layers(const cab_student_source *source, cab_config *c)
     return CAB_OK;
 }
 
+/* The heads that stay, layer by layer. */
+static json_object *list_kept(const cab_kept *kept)
+{
+    json_object *list = json_object_new_array();
+    for (int l = 0; l < kept->n_layer; l++) {
+        json_object *heads = json_object_new_array();
+        for (int h = 0; h < kept->n_head; h++)
+            if (kept->count > 0 && cab_kept_has(kept, l, h))
+                json_object_array_add(heads, json_object_new_int(h));
+        json_object_array_add(list, heads);
+    }
+    return list;
+}
+
+/* The teacher's own configuration with a mixer. What attention's output projection adds, the mixer's does where attention is gone. */
+static cab_status derive_own(const cab_student_source *source, const cab_student_layout *layout, cab_config *c)
+{
+    *c = source->teacher->config;
+    CAB_TRY(derive_mixer(source, layout, c));
+    c->out_bias = source->teacher->network.blocks[0].attention.out.b != NULL;
+    return cab_in_place_describe_teacher(source->teacher, list_kept(source->kept), c);
+}
+
 static cab_status keeps(const cab_student_source *source, const cab_windows *windows, cab_kept *kept)
 {
     const cab_student_layout *layout = NULL;
-    CAB_TRY(choose_layout(source, &layout));
-    return cab_kept_choose(source->teacher, source->recipe, !layout->beside, windows, kept);
+    char why[CAB_WHY_MAX];
+    CAB_TRY(choose_layout(source, &layout, why));
+    const int unit = kept_unit(&source->recipe->student, layout);
+    return cab_kept_choose(source->teacher, source->recipe, unit == CAB_KEEP_LAYERS, windows, kept);
 }
 
 /* Sizes that are the teacher's. */
@@ -148,9 +195,15 @@ static cab_status derive(const cab_student_source *source, const cab_arch **arch
 {
     const cab_config *t = &source->teacher->config;
     const cab_student_layout *layout = NULL;
+    char why[CAB_WHY_MAX];
     CAB_TRY(check_sizes(source));
-    CAB_TRY(choose_layout(source, &layout));
+    CAB_TRY(choose_layout(source, &layout, why));
     *arch = layout->arch;
+    if (source->recipe->student.layout == CAB_LAYOUT_AUTO && layout != cab_student_layout_at(0))
+        cab_log_info("layout   %s, which opens here alone: %s cannot hold %s", layout->name,
+                     cab_student_layout_at(0)->name, why);
+    if (layout->own)
+        return derive_own(source, layout, c);
     *c = (cab_config){.vocab_size = t->vocab_size,
                       .d_model = t->d_model,
                       .n_layer = t->n_layer,
@@ -171,7 +224,7 @@ static cab_status derive(const cab_student_source *source, const cab_arch **arch
                       .bos_token = t->bos_token,
                       .eos_token = t->eos_token};
     CAB_TRY(derive_mixer(source, layout, c));
-    return layout->beside ? derive_heads(source, c) : derive_layers(source, c);
+    return cab_student_layout_beside(layout) ? derive_heads(source, c) : derive_layers(source, c);
 }
 
 static cab_status initialise(cab_model *student, const cab_student_source *source)
@@ -221,8 +274,9 @@ static const cab_preset presets[] = {
 };
 
 static const cab_student_default defaults[] = {{NULL, NULL}};
-static const char *const keys[] = {"student.expand",   "student.layout",  "student.keep", "student.keep_list",
-                                   "student.head_dim", "student.n_group", "init.skip",    NULL};
+static const char *const keys[] = {"student.expand",    "student.layout",    "student.keep",
+                                   "student.keep_list", "student.keep_unit", "student.head_dim",
+                                   "student.n_group",   "init.skip",         NULL};
 static const char *const fresh[] = {"*.mamba.*", NULL};
 
 const cab_student cab_student_in_place = {

@@ -66,9 +66,13 @@ cab_status cab_student_create(const cab_student_source *source, cab_backend *bac
 {
     const cab_arch *arch = NULL;
     cab_config config = {0};
-    CAB_TRY(cab_student_of(source->recipe)->derive(source, &arch, &config));
-    CAB_TRY(check_fits(arch, &config, backend, precision));
-    return cab_model_create(arch, &config, backend, precision, student);
+    cab_status status;
+    CAB_GOTO(cab_student_of(source->recipe)->derive(source, &arch, &config));
+    CAB_GOTO(check_fits(arch, &config, backend, precision));
+    status = cab_model_create(arch, &config, backend, precision, student);
+done:
+    json_object_put(config.in_place);
+    return status;
 }
 
 cab_status cab_student_initialise(cab_model *student, const cab_student_source *source)
@@ -96,6 +100,7 @@ cab_status cab_student_synthetic(const cab_model *teacher, int n_layer, bool tra
         *student = NULL;
     }
 done:
+    json_object_put(config.in_place);
     cab_recipe_free(recipe);
     return status;
 }

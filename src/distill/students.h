@@ -34,7 +34,8 @@ typedef struct cab_student {
     cab_status (*keeps)(const cab_student_source *source, const cab_windows *windows, cab_kept *kept);
     /* Whether a model is of this kind. */
     bool (*is)(const cab_model *model);
-    /* Sets architecture and sizes of a new student. CAB_ESHAPE if recipe and teacher contradict one another. */
+    /* Sets architecture and sizes of a new student, of which the caller puts config->in_place. CAB_ESHAPE if recipe and teacher
+     * contradict one another. */
     cab_status (*derive)(const cab_student_source *source, const cab_arch **arch, cab_config *config);
     /* Fills all parameters of a new student as recipe->init says, and logs (cab_log_info()) what was copied of the
      * teacher. */

@@ -8,7 +8,7 @@
 #define CAB_ARCHITECTURES(X)                                                                                           \
     X(gpt2) X(phi) X(llama) X(mistral) X(qwen2) X(qwen3) X(phi3) X(stablelm) X(olmo2) X(smollm3) X(starcoder2)         \
     X(granite) X(gpt_neox) X(opt) X(gemma2) X(gemma3_text)                                                             \
-    X(phi_mamba) X(mamba) X(mamba2) X(falcon_h1) X(granitemoehybrid)                                                     \
+    X(phi_mamba) X(mamba) X(mamba2) X(falcon_h1) X(granitemoehybrid) X(in_place)                                                     \
     X(vit) X(deit) X(dinov2) X(dinov2_with_registers)                                                                  \
     X(vim)
 /* clang-format on */

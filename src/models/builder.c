@@ -2,6 +2,7 @@
 #include "models/builder.h"
 
 #include "base/memory.h"
+#include "models/outline.h"
 
 #include <fnmatch.h>
 #include <stdarg.h>
@@ -48,17 +49,8 @@ static cab_status check_finite_bf16(const cab_builder *b, const char *name, cons
     return CAB_OK;
 }
 
-/* A parameter to be added, under the shape it is computed with and the one it is stored with. */
-typedef struct declaration {
-    cab_dtype dtype;
-    cab_decay decay;
-    int n_dim, stored_dim;
-    const int64_t *shape, *stored_shape;
-    float offset; /* added to what is stored, of tensors that are converted */
-} declaration;
-
 /* A frozen tensor already stored in the wanted type is used where it lies. */
-static cab_status try_mapped(cab_builder *b, const char *name, const declaration *d, cab_tensor **out)
+static cab_status try_mapped(cab_builder *b, const char *name, const cab_declaration *d, cab_tensor **out)
 {
     const void *data = NULL;
     *out = NULL;
@@ -72,7 +64,7 @@ static cab_status try_mapped(cab_builder *b, const char *name, const declaration
 }
 
 /* Of a dry build. */
-static cab_status count(cab_builder *b, cab_tensor **out, const declaration *d, const char *name)
+static cab_status count(cab_builder *b, cab_tensor **out, const cab_declaration *d, const char *name)
 {
     uint64_t elements = 1;
     bool overflow = false;
@@ -86,11 +78,15 @@ static cab_status count(cab_builder *b, cab_tensor **out, const declaration *d, 
     return CAB_OK;
 }
 
-static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, const char *short_name)
+cab_status cab_builder_declare(cab_builder *b, cab_tensor **out, const cab_declaration *declared,
+                               const char *short_name)
 {
+    cab_declaration d = *declared;
     char name[CAB_NAME_MAX];
     cab_builder_name(b, short_name, name);
     cab_builder_used(b, name);
+    if (b->outline != NULL)
+        return cab_outline_note(b->outline, name, &d, out);
     if (b->count != NULL)
         return count(b, out, &d, name);
     if (b->trainable)
@@ -122,8 +118,8 @@ static cab_status add_declared(cab_builder *b, cab_tensor **out, declaration d, 
 static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtype, cab_decay decay, int n_dim,
                                 const int64_t *shape, const char *short_name)
 {
-    const declaration d = {dtype, decay, n_dim, n_dim, shape, shape, 0};
-    return add_declared(b, out, d, short_name);
+    const cab_declaration d = {dtype, decay, n_dim, n_dim, shape, shape, 0};
+    return cab_builder_declare(b, out, &d, short_name);
 }
 
 cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const int64_t *shape, const char *format,
@@ -137,8 +133,8 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
     int64_t matrix[2] = {shape[0], 1};
     for (int i = 1; i < n_dim; i++)
         matrix[1] *= shape[i];
-    const declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape, 0};
-    return add_declared(b, out, d, name);
+    const cab_declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape, 0};
+    return cab_builder_declare(b, out, &d, name);
 }
 
 void cab_builder_used(cab_builder *b, const char *name)
@@ -435,10 +431,10 @@ cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int
 
 cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name)
 {
-    const declaration d = {CAB_F32, CAB_NO_DECAY, 1, 1, &n, &n, b->norm_offset};
+    const cab_declaration d = {CAB_F32, CAB_NO_DECAY, 1, 1, &n, &n, b->norm_offset};
     char weight[CAB_NAME_MAX];
     snprintf(weight, sizeof weight, "%s.weight", name);
     norm->eps = (float)eps;
-    CAB_TRY(add_declared(b, &norm->w, d, weight));
+    CAB_TRY(cab_builder_declare(b, &norm->w, &d, weight));
     return biased ? cab_builder_vector(b, &norm->b, n, "%s.bias", name) : CAB_OK;
 }

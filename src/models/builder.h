@@ -5,6 +5,17 @@
 
 #include "models/model.h"
 
+/* A parameter to be added, under the shape it is computed with and the one it is stored with. */
+typedef struct cab_declaration {
+    cab_dtype dtype;
+    cab_decay decay;
+    int n_dim, stored_dim;
+    const int64_t *shape, *stored_shape;
+    float offset; /* added to what is stored, of tensors that are converted */
+} cab_declaration;
+
+struct cab_outline;
+
 struct cab_builder {
     cab_backend *backend;
     cab_params *params;
@@ -15,10 +26,11 @@ struct cab_builder {
     float
         norm_offset; /* 1 where norms multiply by 1 + w of the stored w, which becomes the parameter; else 0. Never saved back */
     bool trainable;
-    int image_size;         /* pixels of a side that the source states; the model's may be another */
-    cab_model_count *count; /* a dry build: parameters are counted, not made; NULL: they are made */
-    cab_tensor counted;     /* what stands for each of them in a dry build */
-    bool *used;             /* by the source's tensors, in its order: what has been read */
+    int image_size;              /* pixels of a side that the source states; the model's may be another */
+    cab_model_count *count;      /* a dry build: parameters are counted, not made; NULL: they are made */
+    cab_tensor counted;          /* what stands for each of them in a dry build */
+    struct cab_outline *outline; /* parameters are only noted there (outline.h); NULL: they are made */
+    bool *used;                  /* by the source's tensors, in its order: what has been read */
 };
 
 /* Names tried in front of every name, until one gives a tensor: "transformer.", "". */
@@ -46,6 +58,9 @@ cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay,
  * the checkpoint states; where the model was asked for with another, it is interpolated (bicubic). class_at is where the n_special
  * tokens stand, in both at the same part. */
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
+
+/* Adds what is declared; the others below come down to this. */
+cab_status cab_builder_declare(cab_builder *b, cab_tensor **out, const cab_declaration *declaration, const char *name);
 
 /* Marks a parameter, (rows, columns), as one of a number per row (tied_decay), which a checkpoint's must be. */
 cab_status cab_builder_tie(const cab_builder *b, cab_tensor *t);

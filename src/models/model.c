@@ -90,6 +90,7 @@ cab_status cab_model_sizes(const char *directory, cab_config *config)
     CAB_GOTO(cab_architecture_of(cab_checkpoint_config(source), &arch));
     *config = (cab_config){0};
     CAB_GOTO(configure(arch, source, config));
+    config->in_place = NULL;
 done:
     cab_checkpoint_close(source);
     return status;
@@ -107,6 +108,7 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     CAB_GOTO(model_new(arch, backend, precision, &model));
     CAB_GOTO(cab_strdup(&model->directory, directory));
     CAB_GOTO(configure(arch, source, &model->config));
+    json_object_get(model->config.in_place);
     if (arch->settings != NULL && !model->config.timm)
         cab_settings_warn(cab_checkpoint_config(source), arch->settings);
     if (cab_checkpoint_left_out(source) > 0)
@@ -139,6 +141,7 @@ cab_status cab_model_create_as(const cab_arch *arch, const cab_config *config, c
     cab_status status;
     CAB_GOTO(model_new(arch, backend, precision, &model));
     model->config = *config;
+    json_object_get(model->config.in_place);
     model->stated_size = config->image_size;
     status = model_build(model, trainable);
 done:
@@ -180,6 +183,7 @@ void cab_model_free(cab_model *model)
     cab_checkpoint_close(model->source);
     cab_free(model->directory);
     cab_free(model->network.blocks);
+    json_object_put(model->config.in_place);
     if (model->owns_backend)
         cab_backend_close(model->backend);
     cab_free(model);

@@ -62,6 +62,9 @@ typedef struct cab_config {
     bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */
     bool timm;                /* names of timm, not of transformers */
     int bos_token, eos_token; /* -1: none */
+    const cab_arch *base;     /* in-place (in_place.h): the family whose blocks these are, */
+    json_object
+        *in_place; /* and what its config.json says of teacher and kept heads. Borrowed; a model has a reference */
 } cab_config;
 
 /* Tokens that decoding one by one takes. */
@@ -120,7 +123,7 @@ cab_status cab_architecture_of(const cab_json *json, const cab_arch **arch);
 /* arch->configure() after arch->settings: what a config.json says, or CAB_EUNSUPPORTED naming the setting that is not computed with. */
 cab_status cab_architecture_configure(const cab_arch *arch, const cab_json *json, cab_config *config);
 
-/* The sizes of the model in a directory, without loading it: image_size is 0 for a model of text. */
+/* The sizes of the model in a directory, without loading it: image_size is 0 for a model of text; in_place is NULL. */
 cab_status cab_model_sizes(const char *directory, cab_config *config);
 /* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
  * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. */

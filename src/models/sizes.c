@@ -141,13 +141,18 @@ static json_object *token_json(int id)
     return id < 0 ? NULL : json_object_new_int(id);
 }
 
+void cab_tokens_describe(const cab_config *config, json_object *json)
+{
+    json_object_object_add(json, "bos_token_id", token_json(config->bos_token));
+    json_object_object_add(json, "eos_token_id", token_json(config->eos_token));
+}
+
 void cab_model_describe(const char *model_type, const char *class_name, const cab_config *config, json_object *json)
 {
     json_object *architectures = json_object_new_array();
     json_object_array_add(architectures, json_object_new_string(class_name));
     json_object_object_add(json, "architectures", architectures);
     json_object_object_add(json, "model_type", json_object_new_string(model_type));
-    json_object_object_add(json, "bos_token_id", token_json(config->bos_token));
-    json_object_object_add(json, "eos_token_id", token_json(config->eos_token));
+    cab_tokens_describe(config, json);
     json_object_object_add(json, "pad_token_id", NULL);
 }

@@ -57,6 +57,8 @@ const char *cab_activation_name(cab_activation_kind kind);
 /* bos_token and eos_token of vocab_size; of a list the first; -1 where a key is absent or outside the vocabulary, as in many small
  * models' files. */
 void cab_tokens_parse(const cab_json *json, cab_config *config);
+/* Writes them, null where there is none. */
+void cab_tokens_describe(const cab_config *config, json_object *json);
 /* Writes model_type, the class of transformers that reads it, and these tokens, null where there is none. */
 void cab_model_describe(const char *model_type, const char *class_name, const cab_config *config, json_object *json);
 

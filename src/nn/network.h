@@ -49,6 +49,15 @@ bool cab_network_steps(const cab_network *network);
 /* Whether its layers have a second direction, from the last token to the first, with taps of its own. */
 bool cab_network_bidirectional(const cab_network *network);
 
+/* Calls `visit` with the place of every parameter, in one order for all networks; the place holds NULL where there is none. A tensor that
+ * stands in two places, such as a tied head, is visited twice. Ends with the first failure. */
+typedef cab_status cab_parameter_visit(void *user, cab_tensor **place);
+cab_status cab_network_parameters(cab_network *network, cab_parameter_visit *visit, void *user);
+/* The same of one block. */
+cab_status cab_block_parameters(cab_block *block, cab_parameter_visit *visit, void *user);
+/* The same of what a network has beside its blocks. */
+cab_status cab_network_ends(cab_network *network, cab_parameter_visit *visit, void *user);
+
 /* Logits of the head, with the cap if there is one. */
 cab_tensor *cab_network_cap(cab_graph *g, const cab_network *network, cab_tensor *logits);
 

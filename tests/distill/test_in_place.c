@@ -184,8 +184,14 @@ static void test_refused(void **state)
 {
     const tiny gpt2 = tiny_gpt2(CAB_F32, ""), llama = tiny_llama(CAB_F32);
     fixture f = open_fixture(state, &gpt2);
-    assert_int_equal(make(&f), CAB_EUNSUPPORTED);
-    assert_non_null(strstr(cab_error_text(), "learned positions"));
+    set(&f, "student.layout", "falcon-h1");
+    assert_fails(make(&f), CAB_EUNSUPPORTED, "learned positions");
+    close_fixture(&f);
+    f = open_fixture(state, &llama);
+    set(&f, "student.keep", "1");
+    set(&f, "student.keep_unit", "layers");
+    set(&f, "student.layout", "falcon-h1");
+    assert_fails(make(&f), CAB_EUNSUPPORTED, "cannot hold whole layers of attention; layouts that can: own");
     close_fixture(&f);
     static const struct {
         const char *key, *value, *said;

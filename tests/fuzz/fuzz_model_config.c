@@ -34,6 +34,10 @@ static const char *const configs[] = {
     "{\"model_type\": \"granitemoehybrid\", \"vocab_size\": 23, \"hidden_size\": 16, \"num_hidden_layers\": 2, "
     "\"layer_types\": [\"mamba\", \"attention\"], \"num_local_experts\": 0, \"num_attention_heads\": 2, "
     "\"num_key_value_heads\": 1, \"shared_intermediate_size\": 20, \"mamba_n_heads\": 4, \"mamba_d_state\": 5}",
+    "{\"model_type\": \"in-place\", \"teacher\": {\"model_type\": \"qwen3\", \"vocab_size\": 23, \"hidden_size\": 16, "
+    "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 6, "
+    "\"intermediate_size\": 20}, \"mixer\": {\"kind\": \"mamba2\", \"mamba_d_ssm\": 24, \"mamba_n_heads\": 3, "
+    "\"mamba_d_state\": 5}, \"kept\": [[1], []]}",
 };
 enum { CONFIGS = sizeof configs / sizeof *configs };
 

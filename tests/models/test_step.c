@@ -1,38 +1,9 @@
 /* Decoding one token at a time equals the whole sequence at once: key and value caches of the teachers, the recurrent state
  * of the student. */
+#include "steps.h"
 #include "tiny_state_space.h"
 
 enum { LENGTH = 13, VOCABULARY = 23 };
-
-/* Logits (B, LENGTH, V) from steps. */
-static float *stepwise(const cab_model *model, const int32_t *ids, int64_t B)
-{
-    cab_graph *g = NULL;
-    const size_t row = (size_t)(B * VOCABULARY);
-    float *all = calloc(row * LENGTH, sizeof *all);
-    float raw[4 * VOCABULARY], values[4 * VOCABULARY];
-    assert_non_null(all);
-    assert_ok(cab_graph_new(model->backend, &g));
-    cab_tensor *token = cab_graph_input(g, "ids", CAB_I32, 2, (int64_t[]){B, 1});
-    cab_tensor *position = cab_graph_input(g, "position", CAB_I32, 1, (int64_t[]){1});
-    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record_step(g, model, token, position));
-    cab_graph_keep(g, logits);
-    assert_ok(cab_graph_plan(g, NULL));
-    for (int32_t l = 0; l < LENGTH; l++) {
-        int32_t column[4];
-        for (int64_t b = 0; b < B; b++)
-            column[b] = ids[b * LENGTH + l];
-        assert_ok(cab_tensor_write(g, token, column));
-        assert_ok(cab_tensor_write(g, position, &l));
-        assert_ok(cab_graph_run(g));
-        assert_ok(cab_tensor_read(g, logits, raw));
-        cab_convert(values, CAB_F32, raw, logits->dtype, row);
-        for (int64_t b = 0; b < B; b++)
-            memcpy(all + (b * LENGTH + l) * VOCABULARY, values + b * VOCABULARY, VOCABULARY * sizeof *all);
-    }
-    cab_graph_free(g);
-    return all;
-}
 
 static void compare(void **state, const tiny *t, const char *eager)
 {
@@ -47,7 +18,7 @@ static void compare(void **state, const tiny *t, const char *eager)
         assert_ok(cab_model_load_on(test_device(), directory, (cab_precision)precision, &model));
         float *whole = tiny_logits(model, ids, B, LENGTH);
         setenv("CAB_EAGER", eager, 1);
-        float *steps = stepwise(model, ids, B);
+        float *steps = tiny_steps(model, ids, B, LENGTH);
         unsetenv("CAB_EAGER");
         double distance = tiny_distance(steps, whole, (size_t)(B * LENGTH * VOCABULARY));
         if (!(distance <= tolerance[precision]))
