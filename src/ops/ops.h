@@ -166,6 +166,14 @@ typedef struct cab_ssd_inputs {
  * sequence. starts[b, t] is the index in the sequence of the first token of the document that token t belongs to,
  * 0 <= starts[b, t] <= t: h is zero before that token. */
 cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group);
+/* Both directions in one node, over the same B, C and x: forward as cab_ssd(), and from the last token to the first, where no token
+ * sees itself, so that each counts once:
+ *
+ *   y[t] = sum over s <= t of <C[t], B[s]> a[s+1] ... a[t] u[s]
+ *        + sum over s > t  of <C[t], B[s]> a'[t] ... a'[s-1] u'[s]  + D x[t]
+ *
+ * dt (B, L, 2 H), dt_bias and A_log (2 H): a and u of the H heads forward, then a' and u' of the H heads backward. starts NULL. */
+cab_tensor *cab_ssd_both(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group);
 /* One token, the recurrence itself: inputs with L = 1, starts NULL; state (B, H, P * N) F32 holds h and is brought up to
  * date. No backward. */
 cab_tensor *cab_ssd_step(cab_graph *g, const cab_ssd_inputs *in, cab_tensor *state, int n_head, int n_group);

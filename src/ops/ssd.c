@@ -17,7 +17,10 @@
  * different documents are zero: M[i, j] for j < starts[i], exp(S[i]) once a document began in the chunk, exp(S[Q] - S[j])
  * for all but the chunk's last document. S itself goes on across documents, so that it stays small and exact. The backward
  * pass computes the states again: keeping one per chunk and head would take P N / Q floats per token and head, more than x
- * itself. */
+ * itself.
+ *
+ * Two directions (cab_ssd_both) are that, and M[i, j] for j > i by the decays of the second direction. They share B, C and x; the
+ * lower and the upper half of C B^T together are one product. */
 #include "ops/ssd.h"
 
 #include "ops/cpu/ssd_workspace.h"
@@ -30,7 +33,8 @@ static double ssd_flops(const cab_node *node)
 {
     cab_ssd_shape s = cab_ssd_shape_of(node);
     double chunk = s.L < CAB_SSD_CHUNK ? (double)s.L : CAB_SSD_CHUNK;
-    double forward = (double)s.B * (double)s.L * s.H * (chunk * (s.P + s.N) + 4.0 * s.P * s.N);
+    const double directions = cab_ssd_attributes_of(node)->both ? 2 : 1;
+    double forward = directions * (double)s.B * (double)s.L * s.H * (chunk * (s.P + s.N) + 4.0 * s.P * s.N);
     return node->backward ? 2 * forward : forward;
 }
 
@@ -56,7 +60,8 @@ static bool same_tokens(const cab_tensor *t, const cab_tensor *x)
     return t->n_dim == 3 && t->dtype == x->dtype && t->shape[0] == x->shape[0] && t->shape[1] == x->shape[1];
 }
 
-static bool tokens_fit(cab_graph *g, const char *op, const cab_ssd_inputs *in, int n_head, int n_group)
+/* n_step: heads of dt, dt_bias and A_log. */
+static bool tokens_fit(cab_graph *g, const char *op, const cab_ssd_inputs *in, int n_head, int n_step, int n_group)
 {
     const cab_tensor *x = in->x, *Bm = in->B, *Cm = in->C, *dt = in->dt;
     char a[96], b[96];
@@ -76,9 +81,9 @@ static bool tokens_fit(cab_graph *g, const char *op, const cab_ssd_inputs *in, i
                        op, cab_shape_text(Bm, a), cab_shape_text(Cm, b), x->shape[0], x->shape[1], n_group);
         return false;
     }
-    if (!same_tokens(dt, x) || cab_columns(dt) != n_head) {
+    if (!same_tokens(dt, x) || cab_columns(dt) != n_step) {
         cab_graph_fail(g, CAB_ESHAPE, "%s: dt is %s, expected (%" PRId64 ", %" PRId64 ", %d)", op,
-                       cab_shape_text(dt, a), x->shape[0], x->shape[1], n_head);
+                       cab_shape_text(dt, a), x->shape[0], x->shape[1], n_step);
         return false;
     }
     return cab_expect_starts(g, op, in->starts, x);
@@ -94,13 +99,13 @@ static bool parameter_fits(cab_graph *g, const char *op, const char *what, const
 }
 
 /* Checks the inputs of a node and lists them. */
-static bool take_inputs(cab_graph *g, const cab_op *op, const cab_ssd_inputs *in, int n_head, int n_group,
+static bool take_inputs(cab_graph *g, const char *op, const cab_ssd_inputs *in, const cab_ssd_attributes *a,
                         cab_tensor *list[CAB_SSD_INPUTS])
 {
+    const int n_step = a->both ? 2 * a->n_head : a->n_head;
     if (cab_graph_failed(g) || !in->x || !in->B || !in->C || !in->dt || !in->D ||
-        !tokens_fit(g, op->name, in, n_head, n_group) || !parameter_fits(g, op->name, "D", in->D, n_head) ||
-        !parameter_fits(g, op->name, "dt_bias", in->dt_bias, n_head) ||
-        !parameter_fits(g, op->name, "A_log", in->A_log, n_head))
+        !tokens_fit(g, op, in, a->n_head, n_step, a->n_group) || !parameter_fits(g, op, "D", in->D, a->n_head) ||
+        !parameter_fits(g, op, "dt_bias", in->dt_bias, n_step) || !parameter_fits(g, op, "A_log", in->A_log, n_step))
         return false;
     list[CAB_SSD_X] = in->x;
     list[CAB_SSD_B] = in->B;
@@ -113,22 +118,79 @@ static bool take_inputs(cab_graph *g, const cab_op *op, const cab_ssd_inputs *in
     return true;
 }
 
-cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group)
+static cab_tensor *record(cab_graph *g, const char *name, const cab_ssd_inputs *in,
+                          const cab_ssd_attributes *attributes)
 {
     cab_tensor *list[CAB_SSD_INPUTS];
-    if (!take_inputs(g, &cab_op_ssd, in, n_head, n_group, list))
+    if (!take_inputs(g, name, in, attributes, list))
         return NULL;
-    cab_tensor *y = cab_graph_activation(g, "ssd", in->x->dtype, in->x->n_dim, in->x->shape);
-    const cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
-    cab_graph_append(g, &cab_op_ssd, CAB_SSD_INPUTS, list, 1, &y, &attributes, sizeof attributes);
+    cab_tensor *y = cab_graph_activation(g, name, in->x->dtype, in->x->n_dim, in->x->shape);
+    cab_graph_append(g, &cab_op_ssd, CAB_SSD_INPUTS, list, 1, &y, attributes, sizeof *attributes);
     return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group)
+{
+    return record(g, "ssd", in, &(cab_ssd_attributes){.n_head = n_head, .n_group = n_group});
+}
+
+cab_tensor *cab_ssd_both(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group)
+{
+    if (in->starts != NULL)
+        return cab_graph_fail(g, CAB_EARG, "ssd_both: starts are given; sequences of two directions are one document");
+    return record(g, "ssd_both", in, &(cab_ssd_attributes){.n_head = n_head, .n_group = n_group, .both = true});
+}
+
+static void reverse_rows(const cab_tensor *t, int64_t first_column, cab_tensor *reversed)
+{
+    *reversed = *t;
+    reversed->data = (char *)t->data + ((cab_rows(t) - 1) * t->ld + first_column) * (int64_t)cab_dtype_size(t->dtype);
+    reversed->ld = -t->ld;
+}
+
+/* An input, or its gradient. */
+static cab_tensor *reverse_input(int input, const cab_tensor *t, int n_head, cab_tensor *reversed)
+{
+    if (t == NULL)
+        return NULL;
+    if (input <= CAB_SSD_DT) {
+        reverse_rows(t, input == CAB_SSD_DT ? n_head : 0, reversed);
+        return reversed;
+    }
+    *reversed = *t; /* a parameter, the second half of it */
+    reversed->data = (float *)t->data + n_head;
+    return reversed;
+}
+
+void cab_ssd_reverse_of(const cab_node *node, cab_ssd_reverse *r)
+{
+    cab_node *n = &r->node;
+    *n = *node;
+    r->attributes = *cab_ssd_attributes_of(node);
+    r->attributes.reverse = true;
+    n->attributes = &r->attributes;
+    for (int i = 0; i < CAB_SSD_INPUTS; i++) {
+        n->in[i] = reverse_input(i, node->in[i], r->attributes.n_head, &r->in[i]);
+        n->gin[i] = reverse_input(i, node->gin[i], r->attributes.n_head, &r->gin[i]);
+    }
+    n->in[CAB_SSD_D] = n->gin[CAB_SSD_D] = NULL; /* the first direction has added D x */
+    n->accumulate |= CAB_SAVE_IN(CAB_SSD_X) | CAB_SAVE_IN(CAB_SSD_B) | CAB_SAVE_IN(CAB_SSD_C);
+    if (node->out[0] != NULL) {
+        reverse_rows(node->out[0], 0, &r->out);
+        n->out[0] = &r->out;
+    }
+    if (node->gout[0] != NULL) {
+        reverse_rows(node->gout[0], 0, &r->gout);
+        n->gout[0] = &r->gout;
+    }
 }
 
 cab_tensor *cab_ssd_step(cab_graph *g, const cab_ssd_inputs *in, cab_tensor *state, int n_head, int n_group)
 {
     cab_tensor *list[CAB_SSD_INPUTS + 1];
     char a[96];
-    if (state == NULL || !take_inputs(g, &cab_op_ssd_step, in, n_head, n_group, list))
+    const cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
+    if (state == NULL || !take_inputs(g, "ssd_step", in, &attributes, list))
         return NULL;
     const cab_tensor *x = in->x;
     if (x->shape[1] != 1 || in->starts != NULL)
@@ -141,7 +203,6 @@ cab_tensor *cab_ssd_step(cab_graph *g, const cab_ssd_inputs *in, cab_tensor *sta
                               cab_shape_text(state, a), x->shape[0], n_head, size);
     list[CAB_SSD_STATE] = state;
     cab_tensor *y = cab_graph_activation(g, "ssd_step", x->dtype, x->n_dim, x->shape);
-    const cab_ssd_attributes attributes = {.n_head = n_head, .n_group = n_group};
     cab_graph_append(g, &cab_op_ssd_step, CAB_SSD_STATE + 1, list, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -23,6 +23,8 @@ enum {
 
 typedef struct cab_ssd_attributes {
     int n_head, n_group;
+    bool both;    /* two directions; the kernels of one are given the node, then its reverse */
+    bool reverse; /* of a node made by cab_ssd_reverse_of(): no token sees itself, and y is added to what is there */
 } cab_ssd_attributes;
 
 typedef struct cab_ssd_shape {
@@ -42,6 +44,21 @@ static inline cab_ssd_shape cab_ssd_shape_of(const cab_node *node)
                            .P = (int)(cab_columns(x) / a->n_head),
                            .N = (int)(cab_columns(Bm) / a->n_group),
                            .chunks = (int)((x->shape[1] + CAB_SSD_CHUNK - 1) / CAB_SSD_CHUNK)};
+}
+
+/* The second direction of a node of two: the same node with its tokens in the order of memory from the end, so that the kernels
+ * of the first compute it. Rows lie -ld apart, and sequences come in reverse order as well, in all tensors alike. */
+typedef struct cab_ssd_reverse {
+    cab_node node;
+    cab_ssd_attributes attributes;
+    cab_tensor in[CAB_SSD_INPUTS], gin[CAB_SSD_INPUTS], out, gout;
+} cab_ssd_reverse;
+
+void cab_ssd_reverse_of(const cab_node *node, cab_ssd_reverse *reverse);
+
+static inline const cab_ssd_attributes *cab_ssd_attributes_of(const cab_node *node)
+{
+    return (const cab_ssd_attributes *)node->attributes;
 }
 
 #endif

@@ -64,35 +64,49 @@ cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const
 
 /* ---- Mamba-2 --------------------------------------------------------------------------------------------------------- */
 
-static double ssd_delta(const cab_mixing_ssd_inputs *in, int64_t i, int h)
+/* Of a column of dt: a head, or H + head in the second direction. */
+static double ssd_delta(const cab_mixing_ssd_inputs *in, int64_t i, int column)
 {
-    return softplus((double)in->dt[i * in->H + h] + (in->dt_bias != NULL ? (double)in->dt_bias[h] : 0));
+    const int64_t columns = in->both ? 2 * in->H : in->H;
+    return softplus((double)in->dt[i * columns + column] + (in->dt_bias != NULL ? (double)in->dt_bias[column] : 0));
 }
 
+/* decay: (directions, H, L). */
 static void add_ssd_row(const cab_mixing_ssd_inputs *in, int h, int64_t i, const double *decay, double weight,
                         float *out)
 {
     const int64_t width = (int64_t)in->G * in->N, at = (int64_t)(h / (in->H / in->G)) * in->N;
     const float *Ci = in->C + i * width + at;
-    for (int64_t j = 0; j <= i; j++) {
+    for (int64_t j = 0; j <= (in->both ? in->L - 1 : i); j++) {
         const float *Bj = in->B + j * width + at;
+        const int column = j > i ? in->H + h : h;
+        const double *sum = decay + column * in->L;
         double dot = 0;
         for (int n = 0; n < in->N; n++)
             dot += (double)Ci[n] * (double)Bj[n];
-        const double step = in->A_log != NULL ? ssd_delta(in, j, h) : 1;
-        out[j] += (float)(weight * dot * step * exp(decay[i * in->H + h] - decay[j * in->H + h]));
+        const double step = in->A_log != NULL ? ssd_delta(in, j, column) : 1;
+        out[j] += (float)(weight * dot * step * exp(sum[i] - sum[j]));
+    }
+}
+
+/* The sum of log a up to each token, in the order of the direction. */
+static void sum_decays(const cab_mixing_ssd_inputs *in, int column, double *sums)
+{
+    const double rate = in->A_log != NULL ? exp((double)in->A_log[column]) : 1;
+    double sum = 0;
+    for (int64_t i = 0; i < in->L; i++) {
+        const int64_t t = column >= in->H ? in->L - 1 - i : i;
+        sums[t] = sum -= rate * ssd_delta(in, t, column);
     }
 }
 
 cab_status cab_mixing_ssd(const cab_mixing_ssd_inputs *in, int first, int count, float *M)
 {
-    double *decay = NULL; /* (L, H): sum of log a up to each token */
-    CAB_TRY(CAB_NEW(&decay, (size_t)(in->L * in->H), "the decays of a layer"));
-    for (int64_t i = 0; i < in->L * in->H; i++) {
-        const int h = (int)(i % in->H);
-        const double rate = in->A_log != NULL ? exp((double)in->A_log[h]) : 1;
-        decay[i] = (i >= in->H ? decay[i - in->H] : 0) - rate * ssd_delta(in, i / in->H, h);
-    }
+    const int columns = in->both ? 2 * in->H : in->H;
+    double *decay = NULL;
+    CAB_TRY(CAB_NEW(&decay, (size_t)(in->L * columns), "the decays of a layer"));
+    for (int column = 0; column < columns; column++)
+        sum_decays(in, column, decay + column * in->L);
 #pragma omp parallel for schedule(dynamic, 8)
     for (int64_t i = 0; i < in->L; i++) {
         memset(M + i * in->L, 0, (size_t)in->L * sizeof *M);

@@ -3,6 +3,7 @@
  *
  *   attention    M[i, j] = softmax_j(scale q_i . k_j)
  *   Mamba-2      M[i, j] = (C_i . B_j) delta_j prod over j < t <= i of a_t,  a_t = exp(-delta_t exp(A_log))   per head
+ *     both ways  the same for j < i and j = i, and for j > i the product over i <= t < j of the second direction's a_t
  *   discrete     M[i, j] = (C_i . B_j) prod over j < t <= i of a_t,  a_t = exp(-delta_t)                  per head
  *   Mamba-1      M[i, j] = sum_n C_i[n] exp(A[n] sum over j < t <= i of delta_t) delta_j B_j[n]           per channel
  *
@@ -19,11 +20,12 @@ cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const
                                 int count, float *M);
 
 /* B, C: (L, G * N), head h in group h / (H / G); dt: (L, H), delta = softplus(dt + dt_bias). dt_bias: (H) or NULL for none, A_log: (H)
- * or NULL for the discrete form. */
+ * or NULL for the discrete form. Of both directions all three have 2 H columns, the second direction's last. */
 typedef struct cab_mixing_ssd_inputs {
     const float *B, *C, *dt, *dt_bias, *A_log;
     int64_t L;
     int H, G, N;
+    bool both;
 } cab_mixing_ssd_inputs;
 
 cab_status cab_mixing_ssd(const cab_mixing_ssd_inputs *in, int first, int count, float *M);

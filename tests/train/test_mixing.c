@@ -62,11 +62,13 @@ static void expect_product(const float *M, const float *x, const float *D, const
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
-static void compare_ssd(bool discrete)
+static void compare_ssd(bool discrete, bool both)
 {
     enum { H = 6, G = 3, N = 5, P = 4 };
-    float *x = draw(L * H * P, 1, 1), *B = draw(L * G * N, 1, 2), *C = draw(L * G * N, 1, 3), *a = draw(L * H, 2, 4),
-          *D = draw(H, 1, 5), *bias = draw(H, 1, 6), *A_log = draw(H, 1, 7), *M = calloc(L * L, sizeof *M), skip[H * P];
+    const int64_t columns = both ? 2 * H : H;
+    float *x = draw(L * H * P, 1, 1), *B = draw(L * G * N, 1, 2), *C = draw(L * G * N, 1, 3),
+          *a = draw(L * columns, 2, 4), *D = draw(H, 1, 5), *bias = draw(columns, 1, 6), *A_log = draw(columns, 1, 7),
+          *M = calloc(L * L, sizeof *M), skip[H * P];
     cab_backend *backend = NULL;
     cab_graph *g = NULL;
     assert_ok(cab_backend_open("cpu", &backend));
@@ -74,11 +76,11 @@ static void compare_ssd(bool discrete)
     const cab_ssd_inputs of_op = {.x = tokens(g, x, H * P),
                                   .B = tokens(g, B, G * N),
                                   .C = tokens(g, C, G * N),
-                                  .dt = tokens(g, a, H),
-                                  .dt_bias = discrete ? NULL : input(g, bias, 1, (int64_t[]){H}),
-                                  .A_log = discrete ? NULL : input(g, A_log, 1, (int64_t[]){H}),
+                                  .dt = tokens(g, a, columns),
+                                  .dt_bias = discrete ? NULL : input(g, bias, 1, &columns),
+                                  .A_log = discrete ? NULL : input(g, A_log, 1, &columns),
                                   .D = input(g, D, 1, (int64_t[]){H})};
-    float *y = output(g, cab_ssd(g, &of_op, H, G));
+    float *y = output(g, both ? cab_ssd_both(g, &of_op, H, G) : cab_ssd(g, &of_op, H, G));
     const cab_mixing_ssd_inputs in = {.B = B,
                                       .C = C,
                                       .dt = a,
@@ -87,7 +89,8 @@ static void compare_ssd(bool discrete)
                                       .L = L,
                                       .H = H,
                                       .G = G,
-                                      .N = N};
+                                      .N = N,
+                                      .both = both};
     for (int h = 0; h < H; h++) {
         for (int p = 0; p < P; p++)
             skip[h * P + p] = D[h];
@@ -104,8 +107,10 @@ static void compare_ssd(bool discrete)
 static void test_ssd(void **state)
 {
     (void)state;
-    compare_ssd(true);
-    compare_ssd(false);
+    compare_ssd(true, false);
+    compare_ssd(false, false);
+    compare_ssd(true, true);
+    compare_ssd(false, true);
 }
 
 static void check_scan(bool reverse)

@@ -16,7 +16,10 @@
  *   ddt = sigmoid(dt + dt_bias) ddelta       ddt_bias = sum of ddt     dA_log = - exp(A_log) sum of delta dlog a
  *   dh (for the chunk before) = exp(S[end]) dh + sum_i E[i] dy[i] C[i]^T
  *
- * dB and dC of a group are summed over its heads in order; dD, dA_log and ddt_bias over tokens, then sequences. */
+ * dB and dC of a group are summed over its heads in order; dD, dA_log and ddt_bias over tokens, then sequences.
+ *
+ * The second direction of a node of two is its reverse (ops/ssd.h), of which M and dG have no diagonal; it adds to y and to the
+ * gradients of x, B and C. */
 #include "ops/ssd.h"
 
 #include "ops/cpu/cpu.h"
@@ -36,6 +39,7 @@ typedef struct walk {
     int64_t token;  /* row of the chunk's first token */
     int rows, next; /* tokens in the chunk and in the one behind */
     int heads;      /* in the group */
+    bool reverse;   /* the second direction of two */
     /* Of the chunk's tokens: the first of the token's document, counted from the chunk's first; -1: it began earlier. */
     int first[Q];
 } walk;
@@ -112,8 +116,11 @@ static inline float element(const cab_tensor *t, int64_t row, int64_t column)
     return t->dtype == CAB_F32 ? *(const float *)from : cab_bf16_to_f32(*(const cab_bf16 *)from);
 }
 
+/* Zero where there is none: dt_bias that is not given, D of the second direction. */
 static inline float parameter(const cab_node *node, int input, int head)
 {
+    if (node->in[input] == NULL)
+        return 0.0f;
     return ((const float *)node->in[input]->data)[head];
 }
 
@@ -127,7 +134,7 @@ static inline float rate(const cab_node *node, int head)
 static void steps(const walk *k, int head)
 {
     float *raw = k->at + k->w.raw, *delta = k->at + k->w.delta;
-    const float bias = k->node->in[CAB_SSD_DT_BIAS] != NULL ? parameter(k->node, CAB_SSD_DT_BIAS, head) : 0.0f;
+    const float bias = parameter(k->node, CAB_SSD_DT_BIAS, head);
     for (int i = 0; i < Q; i++)
         raw[i] = i < k->rows ? element(k->node->in[CAB_SSD_DT], k->token + i, head) + bias : 0.0f;
 #pragma omp simd
@@ -200,6 +207,8 @@ static void mix(const walk *k)
                 decay[i * Q + j] = r;
             }
         memset(mixed + i * Q + n, 0, (size_t)(Q - n) * sizeof(float));
+        if (k->reverse)
+            mixed[i * Q + i] = decay[i * Q + i] = 0.0f;
         if (k->first[i] > 0) {
             memset(mixed + i * Q, 0, (size_t)k->first[i] * sizeof(float));
             memset(decay + i * Q, 0, (size_t)k->first[i] * sizeof(float));
@@ -241,7 +250,7 @@ static void forward_head(const walk *k, int head, float *state, bool first, bool
     if (!last)
         advance(k, end, state, state);
     store_rows(node->out[0], k->token, k->rows, (int64_t)head * P, P, y, parameter(k->node, CAB_SSD_D, head), x, w->ldp,
-               false);
+               k->reverse);
 }
 
 static void move_to(walk *k, int64_t b, int chunk)
@@ -280,6 +289,7 @@ static walk begin(const cab_node *node, bool backward)
     walk k = {.node = node, .s = cab_ssd_shape_of(node)};
     k.w = cab_ssd_workspace_of(&k.s, backward, node->in[CAB_SSD_A_LOG] == NULL);
     k.heads = k.s.H / k.s.G;
+    k.reverse = cab_ssd_attributes_of(node)->reverse;
     return k;
 }
 
@@ -290,7 +300,7 @@ static void enter(walk *k)
     memset(k->at, 0, k->w.total * sizeof(float));
 }
 
-cab_status CAB_ISA(cab_ssd_forward)(const cab_node *node, cab_backend *backend)
+static void forward_direction(const cab_node *node, const cab_backend *backend)
 {
     const walk shared = begin(node, false);
     const int64_t tasks = shared.s.B * shared.s.G;
@@ -301,6 +311,16 @@ cab_status CAB_ISA(cab_ssd_forward)(const cab_node *node, cab_backend *backend)
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < tasks; task++)
             forward_group(&k, task / k.s.G, (int)(task % k.s.G));
+    }
+}
+
+cab_status CAB_ISA(cab_ssd_forward)(const cab_node *node, cab_backend *backend)
+{
+    cab_ssd_reverse reverse;
+    forward_direction(node, backend);
+    if (cab_ssd_attributes_of(node)->both) {
+        cab_ssd_reverse_of(node, &reverse);
+        forward_direction(&reverse.node, backend);
     }
     return CAB_OK;
 }
@@ -525,7 +545,7 @@ static void sum_sequences(const cab_node *node, const walk *k, int which, int in
     }
 }
 
-cab_status CAB_ISA(cab_ssd_backward)(const cab_node *node, cab_backend *backend)
+static void backward_direction(const cab_node *node, const cab_backend *backend)
 {
     const walk shared = begin(node, true);
     const int64_t tasks = shared.s.B * shared.s.G;
@@ -540,6 +560,16 @@ cab_status CAB_ISA(cab_ssd_backward)(const cab_node *node, cab_backend *backend)
     sum_sequences(node, &shared, CAB_SSD_SUM_D, CAB_SSD_D);
     sum_sequences(node, &shared, CAB_SSD_SUM_A_LOG, CAB_SSD_A_LOG);
     sum_sequences(node, &shared, CAB_SSD_SUM_DT_BIAS, CAB_SSD_DT_BIAS);
+}
+
+cab_status CAB_ISA(cab_ssd_backward)(const cab_node *node, cab_backend *backend)
+{
+    cab_ssd_reverse reverse;
+    backward_direction(node, backend);
+    if (cab_ssd_attributes_of(node)->both) {
+        cab_ssd_reverse_of(node, &reverse);
+        backward_direction(&reverse.node, backend);
+    }
     return CAB_OK;
 }
 
@@ -548,7 +578,7 @@ static void step_head(const cab_node *node, const cab_ssd_shape *s, int64_t b, i
 {
     const int P = s->P, N = s->N;
     const int64_t group = head / (s->H / s->G);
-    const float bias = node->in[CAB_SSD_DT_BIAS] != NULL ? parameter(node, CAB_SSD_DT_BIAS, head) : 0.0f;
+    const float bias = parameter(node, CAB_SSD_DT_BIAS, head);
     const float delta = cab_softplus(element(node->in[CAB_SSD_DT], b, head) + bias);
     const float a = cab_exp(-delta * rate(node, head)), D = parameter(node, CAB_SSD_D, head);
     float *state = (float *)node->in[CAB_SSD_STATE]->data + (b * s->H + head) * P * N;

@@ -20,9 +20,13 @@
  * dA_log and ddt_bias are summed over chunks and sequences in the same way. A decoding step has a warp per four rows of the
  * state; h is read and written once.
  *
+ * Two directions are two calls of whichever form it is: the second is given the node in reverse (src/ops/ssd.h), with D zero; its y
+ * is then added to the first's.
+ *
  *   forward scratch   [ h: (B H chunks) x (P, N) fp32 ]   of ssd_groups.cu bf16 tiles, of ssd_tiles.cu none
+ *                     [ y and D of the second direction ]
  *   backward scratch  [ h, of the tensor cores bf16 tiles ] [ dh ] [ partials of dD, dA_log, ddt_bias ] [ parts of dB ]
- *                     [ parts of dC ] */
+ *                     [ parts of dC ] [ D of the second direction ] */
 #include "ops/cuda/ssd.cuh"
 
 enum { SIDE = 64, SLICE = 32, LD = SIDE + 4, THREADS = 256, STEP_ROWS = 4 };
@@ -184,9 +188,9 @@ __device__ __forceinline__ matrix<float> state_of(const float *states, int64_t i
 }
 
 /* exp(S[row] - S[column]), zero where the token `row` sees nothing of the token `column`. */
-__device__ __forceinline__ float decay_between(const ssd_decays &d, int row, int column)
+__device__ __forceinline__ float decay_between(const ssd_decays &d, int own, int row, int column)
 {
-    return column <= row && column >= d.first[row] ? exp2_fast(d.s[row] - d.s[column]) : 0.0f;
+    return column < row + own && column >= d.first[row] ? exp2_fast(d.s[row] - d.s[column]) : 0.0f;
 }
 
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
@@ -246,7 +250,7 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) output(s
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             const int row = at.row + i, column = at.column + j;
-            mixed[row * LD + column] = decay_between(d, row, column) * acc.v[i][j] * d.delta[column];
+            mixed[row * LD + column] = decay_between(d, c.own, row, column) * acc.v[i][j] * d.delta[column];
         }
     for (int p = 0; p < c.P; p += SIDE) {
         acc = {};
@@ -283,7 +287,7 @@ __device__ __forceinline__ void make_squares(gradient_tiles &shared, const ssd_c
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             const int row = at.row + i, column = at.column + j;
-            const float decay = decay_between(shared.d, row, column);
+            const float decay = decay_between(shared.d, c.own, row, column);
             shared.mixed[row * LD + column] = decay * product.v[i][j];
             shared.dG[row * LD + column] = decay * dproduct.v[i][j] * shared.d.delta[column];
         }
@@ -460,6 +464,30 @@ static __global__ void __launch_bounds__(THREADS) sum_rows_of(const float *from,
         to[blockIdx.x] = add ? to[blockIdx.x] + sum : sum;
 }
 
+/* ---- two directions ---------------------------------------------------------------------------------------------------- */
+
+/* to += from, N columns a thread; from: rows of `columns` elements */
+template <typename T, int N>
+static __global__ void __launch_bounds__(THREADS) add_to(rows_of<T> to, const T *from, int64_t n_row, int64_t columns)
+{
+    const int64_t i = (blockIdx.x * (int64_t)THREADS + threadIdx.x) * N;
+    float x[N];
+    if (i >= n_row * columns)
+        return;
+    load_floats(from + i, x);
+    put_floats(to.at(i / columns, i % columns), true, x);
+}
+
+template <typename T> static cab_status add_second(rows_of<T> to, const T *from, int64_t n_row, int64_t columns, cudaStream_t stream)
+{
+    constexpr int N = WIDE<T>;
+    if (fits_vec<T, N>(to.data, to.ld, columns))
+        add_to<T, N><<<(unsigned)ceil_div(n_row * columns / N, THREADS), THREADS, 0, stream>>>(to, from, n_row, columns);
+    else
+        add_to<T, 1><<<(unsigned)ceil_div(n_row * columns, THREADS), THREADS, 0, stream>>>(to, from, n_row, columns);
+    return cab_cuda_launched("ssd of two directions");
+}
+
 /* ---- one token --------------------------------------------------------------------------------------------------------- */
 
 /* A head of a sequence per block: h = a h + u B^T, y = h C + D x. state: (B, H, P N) */
@@ -522,7 +550,7 @@ static int pieces_of(const cab_ssd_shape *s)
 
 /* Offsets in bytes. */
 struct workspace {
-    size_t states, dstates, dD, dA_log, ddt_bias, dB_parts, dC_parts, total;
+    size_t states, dstates, dD, dA_log, ddt_bias, dB_parts, dC_parts, y, zeros, total;
     int64_t sum_rows; /* of the partial sums dD, dA_log, ddt_bias */
     int parts;        /* of a group's dB and dC; 1: there is nothing to add up */
 };
@@ -559,6 +587,11 @@ static workspace workspace_of(const cab_node *node, bool backward, const cab_bac
     workspace w = {};
     w.states = take(&w.total, state_bytes(node, &s, backward));
     w.parts = tiles ? slices_of(&s, backward, backend) : s.H / s.G;
+    if (cab_ssd_attributes_of(node)->both) {
+        const size_t y = (size_t)(s.B * s.L) * (size_t)(s.H * s.P) * cab_dtype_size(node->in[0]->dtype);
+        w.y = take(&w.total, backward ? 0 : y);
+        w.zeros = take(&w.total, (size_t)s.H * sizeof(float));
+    }
     if (!backward)
         return w;
     w.sum_rows = walk ? s.B : s.B * s.chunks;
@@ -613,6 +646,7 @@ template <typename T> static ssd_call<T> call_of(const cab_node *node, const cab
     c.N = s->N;
     c.chunks = s->chunks;
     c.pieces = pieces_of(s);
+    c.own = cab_ssd_attributes_of(node)->reverse ? 0 : 1;
     c.aligned = s->P % 8 == 0 && s->N % 8 == 0;
     for (int i = 0; i < 3; i++)
         c.aligned = c.aligned && aligned(node->in[i]) && aligned(node->gin[i]);
@@ -620,10 +654,9 @@ template <typename T> static ssd_call<T> call_of(const cab_node *node, const cab
     return c;
 }
 
-template <typename T>
-static ssd_call<T> gradient_call_of(const cab_node *node, const cab_ssd_shape *s, const workspace &w)
+template <typename T> static void take_gradients(ssd_call<T> *call, const cab_node *node, const workspace &w)
 {
-    ssd_call<T> c = call_of<T>(node, s);
+    ssd_call<T> &c = *call;
     char *scratch = (char *)node->scratch;
     c.dy = rows<const T>(node->gout[0]);
     c.dx = rows<T>(node->gin[0]);
@@ -641,7 +674,6 @@ static ssd_call<T> gradient_call_of(const cab_node *node, const cab_ssd_shape *s
         c.dB_parts = (float *)(scratch + w.dB_parts);
         c.dC_parts = (float *)(scratch + w.dC_parts);
     }
-    return c;
 }
 
 template <typename T, bool BACKWARD>
@@ -698,10 +730,24 @@ static bool empty(const cab_ssd_shape *s)
     return s->B * s->L * s->P * s->N == 0;
 }
 
-template <typename T> static cab_status forward(const cab_node *node, const cab_ssd_shape *s, cab_backend *backend)
+/* The call of a direction; of the second, D is zeros. */
+template <typename T>
+static cab_status begin(const cab_node *node, const cab_ssd_shape *s, const workspace &w, ssd_call<T> *c, cab_backend *backend)
 {
-    ssd_call<T> c = call_of<T>(node, s);
-    c.y = rows<T>(node->out[0]);
+    *c = call_of<T>(node, s);
+    if (!cab_ssd_attributes_of(node)->reverse)
+        return CAB_OK;
+    c->D = (float *)((char *)node->scratch + w.zeros);
+    return cab_cuda_check(cudaMemsetAsync((void *)c->D, 0, (size_t)s->H * sizeof(float), stream_of(backend)), "ssd");
+}
+
+/* y of one direction. */
+template <typename T>
+static cab_status forward(const cab_node *node, const cab_ssd_shape *s, const workspace &w, rows_of<T> y, cab_backend *backend)
+{
+    ssd_call<T> c;
+    CAB_TRY(begin(node, s, w, &c, backend));
+    c.y = y;
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s))
             return by_groups(s, false) ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
@@ -710,20 +756,37 @@ template <typename T> static cab_status forward(const cab_node *node, const cab_
     return general_forward(c, node->scratch, backend);
 }
 
+template <typename T> static cab_status directions(const cab_node *node, const cab_ssd_shape *s, cab_backend *backend)
+{
+    const workspace w = workspace_of(node, false, backend);
+    const rows_of<T> y = rows<T>(node->out[0]);
+    const int64_t n_row = s->B * s->L, columns = (int64_t)s->H * s->P;
+    T *second = (T *)((char *)node->scratch + w.y);
+    cab_ssd_reverse reverse;
+    CAB_TRY(forward(node, s, w, y, backend));
+    if (!cab_ssd_attributes_of(node)->both)
+        return CAB_OK;
+    cab_ssd_reverse_of(node, &reverse);
+    CAB_TRY(forward(&reverse.node, s, w, rows_of<T>{second + (n_row - 1) * columns, -columns}, backend));
+    return add_second(y, (const T *)second, n_row, columns, stream_of(backend));
+}
+
 extern "C" cab_status cab_ssd_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_ssd_shape s = cab_ssd_shape_of(node);
     if (empty(&s))
         return CAB_OK;
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = forward<T>(node, &s, backend));
+    BY_DTYPE(node->in[0]->dtype, status = directions<T>(node, &s, backend));
     return status;
 }
 
 template <typename T> static cab_status backward(const cab_node *node, const cab_ssd_shape *s, cab_backend *backend)
 {
     const workspace w = workspace_of(node, true, backend);
-    const ssd_call<T> c = gradient_call_of<T>(node, s, w);
+    ssd_call<T> c;
+    CAB_TRY(begin(node, s, w, &c, backend));
+    take_gradients(&c, node, w);
     char *scratch = (char *)node->scratch;
     if constexpr (sizeof(T) == sizeof(bf16)) {
         if (on_tensor_cores(node, s)) {
@@ -742,8 +805,13 @@ extern "C" cab_status cab_ssd_backward_cuda(const cab_node *node, cab_backend *b
     const cab_ssd_shape s = cab_ssd_shape_of(node);
     if (empty(&s))
         return CAB_OK;
+    cab_ssd_reverse reverse;
     cab_status status;
     BY_DTYPE(node->in[0]->dtype, status = backward<T>(node, &s, backend));
+    if (status != CAB_OK || !cab_ssd_attributes_of(node)->both)
+        return status;
+    cab_ssd_reverse_of(node, &reverse);
+    BY_DTYPE(node->in[0]->dtype, status = backward<T>(&reverse.node, &s, backend));
     return status;
 }
 

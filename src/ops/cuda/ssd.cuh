@@ -37,6 +37,7 @@ template <typename T> struct ssd_call {
     bool more;
     bool add_x, add_B, add_C, add_dt;
     bool aligned; /* every row and every head begins at 16 bytes */
+    int own;      /* 1; 0: no token sees itself (the second direction of two) */
 };
 
 /* Of the tokens of a chunk. Between documents exponentials are zero: exp(S) of tokens whose document began in the chunk,

@@ -256,7 +256,7 @@ __device__ __forceinline__ void output_rows(const output_tiles<NT> &shared, cons
 #pragma unroll
         for (int e = 0; e < 4; e++)
             product[n][e] = G[n][e];
-    mix(mixed, product, d, p.warp, p);
+    mix(mixed, product, d, c.own, p.warp, p);
     multiply(y, mixed, shared_address(stage.x), p.lanes, 0, p.warp + 1);
     add_rows(y, stage.x, c.D[v.head], m, p);
     if (c.aligned)
@@ -400,8 +400,8 @@ __device__ __forceinline__ void leave_trace(float &to, const tile_sums &product,
 /* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. */
 template <int NT>
 __device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, bool add, const ssd_decays &d,
-                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, bool docs, bool steps,
-                                          const place &p)
+                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, const ssd_call<bf16> &c,
+                                          bool steps, const place &p)
 {
     const int j = 16 * p.warp + p.g;
     const float upper = d.s[j], lower = d.s[j + 8], delta = d.delta[j], delta_lower = d.delta[j + 8];
@@ -418,12 +418,12 @@ __device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, 
         const int i = 8 * n + 2 * p.q;
         const float2 at = *(const float2 *)(d.s + i);
         float decay[4] = {at.x - upper, at.y - upper, at.x - lower, at.y - lower};
-        if (docs || n < 2 * p.warp + 2) {
+        if (c.starts || n < 2 * p.warp + 2) {
             const int2 first = *(const int2 *)(d.first + i);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 const int token = i + e % 2, of = e % 2 ? first.y : first.x, by = j + e / 2 * 8;
-                decay[e] = token >= by && of <= by ? decay[e] : -INFINITY;
+                decay[e] = token + c.own > by && of <= by ? decay[e] : -INFINITY;
             }
         }
 #pragma unroll
@@ -468,7 +468,7 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_ca
     clear(sums);
     multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
     leave_trace(of_head.D[p.warp], sums, v.first > 0, p);
-    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, c.starts != NULL, steps, p);
+    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, c, steps, p);
     clear(sums);
     if (!k.last) {
 #pragma unroll

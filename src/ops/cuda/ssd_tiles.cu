@@ -84,7 +84,7 @@ __device__ __forceinline__ void output_rows(forward_tiles<true, NT> &shared, con
     }
     if (chunk > 0)
         scale_rows(y, d.from_start[16 * r + p.g], d.from_start[16 * r + p.g + 8]);
-    mix(a, product, d, r, p);
+    mix(a, product, d, c.own, r, p);
     multiply(y, a, shared_address(stage.x), p.lanes, 0, r + 1);
     add_rows(y, stage.x, D, 16 * r, p);
     const int64_t row = h.first + (int64_t)chunk * Q, column = (int64_t)h.head * c.P;
@@ -190,7 +190,7 @@ __device__ __forceinline__ void load_chunk(backward_tiles<STAGES, NT> &shared, c
 
 /* M^T, without delta, and dG^T of rows j = 16 r .., from B C^T and x dy^T; columns before 16 r stay as they are. dG also to its tile. */
 template <int STAGES, int NT>
-__device__ __forceinline__ void mix_transposed(const chunk_of<STAGES, NT> &k, tile_rows &mixed, tile_rows &dG,
+__device__ __forceinline__ void mix_transposed(const chunk_of<STAGES, NT> &k, int own, tile_rows &mixed, tile_rows &dG,
                                                tile_sums &product, tile_sums &dproduct, const place &p)
 {
     const float *s = k.d.s;
@@ -203,10 +203,10 @@ __device__ __forceinline__ void mix_transposed(const chunk_of<STAGES, NT> &k, ti
         const int i = 8 * n + 2 * p.q;
         const float2 at = *(const float2 *)(s + i);
         const int2 first = *(const int2 *)(k.d.first + i);
-        const float decay[4] = {i >= j && first.x <= j ? exp2_fast(at.x - upper) : 0.0f,
-                                i + 1 >= j && first.y <= j ? exp2_fast(at.y - upper) : 0.0f,
-                                i >= j + 8 && first.x <= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
-                                i + 1 >= j + 8 && first.y <= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
+        const float decay[4] = {i + own > j && first.x <= j ? exp2_fast(at.x - upper) : 0.0f,
+                                i + 1 + own > j && first.y <= j ? exp2_fast(at.y - upper) : 0.0f,
+                                i + own > j + 8 && first.x <= j + 8 ? exp2_fast(at.x - lower) : 0.0f,
+                                i + 1 + own > j + 8 && first.y <= j + 8 ? exp2_fast(at.y - lower) : 0.0f};
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             product[n][e] *= decay[e];
@@ -319,7 +319,7 @@ __device__ __forceinline__ float column_gradients(const chunk_of<STAGES, NT> &k,
             multiply_transposed(product, B[t], shared_address(k.stage.C) + t * TILE_BYTES, p.lanes, k.r, 4);
         }
         multiply_transposed(dproduct, x, shared_address(k.stage.dy), p.lanes, k.r, 4);
-        mix_transposed(k, mixed, dG, product, dproduct, p);
+        mix_transposed(k, c.own, mixed, dG, product, dproduct, p);
     }
     if (c.dx.data || c.A_log)
         x_gradient(k, c, h, B, x, mixed, D, p);

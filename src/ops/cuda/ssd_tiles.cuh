@@ -232,7 +232,7 @@ __device__ __forceinline__ void load_states(char *tiles, rows_of<const bf16> fro
 }
 
 /* M of rows 16 r ..: what sums holds of C B^T times decay and delta, packed. Columns past 16 (r + 1) stay as they are. */
-__device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const ssd_decays &d, int r, const place &p)
+__device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const ssd_decays &d, int own, int r, const place &p)
 {
     const int i = 16 * r + p.g, first = d.first[i], first_lower = d.first[i + 8];
     const float upper = d.s[i], lower = d.s[i + 8];
@@ -242,8 +242,8 @@ __device__ __forceinline__ void mix(tile_rows &mixed, tile_sums &sums, const ssd
             continue;
         const int j = 8 * n + 2 * p.q;
         const float2 at = *(const float2 *)(d.s + j), delta = *(const float2 *)(d.delta + j);
-        const bool sees[4] = {j <= i && j >= first, j + 1 <= i && j + 1 >= first, j <= i + 8 && j >= first_lower,
-                              j + 1 <= i + 8 && j + 1 >= first_lower};
+        const bool sees[4] = {j < i + own && j >= first, j + 1 < i + own && j + 1 >= first,
+                              j < i + 8 + own && j >= first_lower, j + 1 < i + 8 + own && j + 1 >= first_lower};
         sums[n][0] = sees[0] ? sums[n][0] * exp2_fast(upper - at.x) * delta.x : 0.0f;
         sums[n][1] = sees[1] ? sums[n][1] * exp2_fast(upper - at.y) * delta.y : 0.0f;
         sums[n][2] = sees[2] ? sums[n][2] * exp2_fast(lower - at.x) * delta.x : 0.0f;
