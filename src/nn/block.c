@@ -60,7 +60,7 @@ cab_tensor *cab_block_record(cab_graph *g, cab_context *context, const cab_block
 
 bool cab_block_steps(const cab_block *block)
 {
-    return block->vim.out_proj.w == NULL;
+    return block->vim.out_proj.w == NULL && !(block->mamba2.out_proj.w != NULL && block->mamba2.both);
 }
 
 /* Widths of B (and of C), and of x. */

@@ -6,7 +6,7 @@
 static void project(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_tensor *parts[3])
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
-    const int64_t sizes[3] = {m->d_inner, m->d_inner + 2 * groups, m->n_head};
+    const int64_t sizes[3] = {m->d_inner, m->d_inner + 2 * groups, m->both ? 2 * m->n_head : m->n_head};
     cab_split(g, cab_linear_padded(g, u, m->in_proj.w, m->in_proj.b, m->in_proj.layout), 3, sizes, parts);
 }
 
@@ -15,7 +15,9 @@ static void convolve(cab_graph *g, const cab_context *context, const cab_mamba2 
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
     const int64_t sizes[3] = {m->d_inner, groups, groups};
-    cab_split(g, cab_short_conv_record(g, context, m->conv_w, m->conv_b, xBC, true), 3, sizes, parts);
+    xBC = m->conv_w != NULL ? cab_short_conv_record(g, context, m->conv_w, m->conv_b, xBC, true)
+                            : cab_activate(g, xBC, CAB_SILU);
+    cab_split(g, xBC, 3, sizes, parts);
 }
 
 static cab_tensor *scan(cab_graph *g, const cab_context *context, const cab_mamba2 *m, const cab_ssd_inputs *in)
@@ -24,6 +26,13 @@ static cab_tensor *scan(cab_graph *g, const cab_context *context, const cab_mamb
         return cab_ssd(g, in, m->n_head, m->n_group);
     const int64_t state[3] = {in->x->shape[0], m->n_head, (int64_t)(m->d_inner / m->n_head) * m->d_state};
     return cab_ssd_step(g, in, cab_graph_state(g, "ssd state", CAB_F32, 3, state), m->n_head, m->n_group);
+}
+
+/* Of both directions: the means over tokens. */
+static cab_tensor *scan_both(cab_graph *g, const cab_mamba2 *m, const cab_ssd_inputs *in)
+{
+    cab_tensor *y = cab_ssd_both(g, in, m->n_head, m->n_group);
+    return y != NULL && m->token_scale > 0 ? cab_scale(g, y, m->token_scale / (float)y->shape[1]) : y;
 }
 
 static cab_tensor *gate(cab_graph *g, const cab_mamba2 *m, cab_tensor *y, cab_tensor *z)
@@ -50,5 +59,6 @@ cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const ca
                                .starts = context->starts};
     cab_context_tap_state(context, in.C, in.B, in.x);
     cab_context_tap(context, CAB_TAP_DECAY, in.dt);
-    return cab_dense_record(g, &m->out_proj, gate(g, m, scan(g, context, m, &in), p[0]));
+    cab_tensor *y = m->both ? scan_both(g, m, &in) : scan(g, context, m, &in);
+    return cab_dense_record(g, &m->out_proj, gate(g, m, y, p[0]));
 }

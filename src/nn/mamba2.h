@@ -8,7 +8,10 @@
  *
  * or with an RMS norm over each of the G groups of E / G: out_proj(norm(y * silu(z))), or out_proj(norm(y) * silu(z)).
  *
- * H heads of width P = E / H; head h reads B and C of group h / (H / G). */
+ * H heads of width P = E / H; head h reads B and C of group h / (H / G).
+ *
+ * Of both directions at once, for images (`both`): in_proj gives two dt to a head, D -> E + (E + 2 G N) + 2 H, for the tokens before and
+ * behind, and y is multiplied by token_scale / L, so that it is a mean over as many tokens as there are. There is no convolution. */
 #ifndef CAB_NN_MAMBA2_H
 #define CAB_NN_MAMBA2_H
 
@@ -17,10 +20,13 @@
 
 typedef struct cab_mamba2 {
     cab_dense in_proj, out_proj;
-    cab_tensor *conv_w, *conv_b;     /* (E + 2 G N, 1, K), (E + 2 G N) or NULL */
-    cab_tensor *dt_bias, *A_log, *D; /* (H) */
-    cab_norm norm;                   /* (E); w NULL: none */
-    bool norm_first;                 /* the gate reads what the norm gives */
+    cab_tensor *conv_w, *conv_b; /* (E + 2 G N, 1, K), or NULL: none; (E + 2 G N) or NULL */
+    cab_tensor *dt_bias, *A_log,
+        *D;            /* (H); of both directions dt_bias and A_log (2 H), first those of the tokens before */
+    cab_norm norm;     /* (E); w NULL: none */
+    bool norm_first;   /* the gate reads what the norm gives */
+    bool both;         /* every token sees those behind it too */
+    float token_scale; /* of both directions: y is multiplied by it over the tokens of a sequence; 0: it is not */
     int d_inner, n_head, n_group, d_state;
 } cab_mamba2;
 
