@@ -223,7 +223,7 @@ static cab_tensor *align(bench *b, const shape *s)
     cab_tensor *target = cab_graph_input(b->graph, "target", b->dtype, 3, (int64_t[]){s->B, s->L, s->E});
     if (target == NULL || fill(b, target) != CAB_OK)
         return NULL;
-    return cab_align_loss(b->graph, tokens(b, s, s->E), target, (cab_feature_map)s->n);
+    return cab_align_loss(b->graph, tokens(b, s, s->E), target, &(cab_alignment){.map = (cab_feature_map)s->n});
 }
 
 /* A bridge from the last 16 of 44 columns, through 128, to E; n: the feature map. */
@@ -239,7 +239,7 @@ static cab_tensor *bridge(bench *b, const shape *s)
                                       .w2 = parameter(b, 2, (int64_t[]){s->E, HIDDEN}),
                                       .b2 = parameter(b, 1, (int64_t[]){s->E}),
                                       .activation = CAB_SILU};
-    return cab_bridge_loss(b->graph, parts[1], &layers, target, (cab_feature_map)s->n, NULL);
+    return cab_bridge_loss(b->graph, parts[1], &layers, target, &(cab_alignment){.map = (cab_feature_map)s->n});
 }
 
 /* KL against a teacher of the same width; n words. Every label is 0. */

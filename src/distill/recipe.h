@@ -132,6 +132,8 @@
     ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
     ENUM(feature_map, 0, "none|softmax|relu|exp",                                                                      \
          "map applied to the teacher's Q and K before comparison; softmax: of Q over features, of K over tokens")      \
+    ENUM(error, 0, "squared|relative",                                                                                 \
+         "what is compared: the squared error, or its share of the variance of the mapped Q or K")                     \
     ENUM(layer_map, 0, "proportional|uniform-last|first|list", "which teacher layer teaches which student layer")      \
     INTS(layers, "with layer_map: list, the teacher layer of each student layer (-1: none)")
 
@@ -243,6 +245,7 @@ enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };
 enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
 enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };
 enum { CAB_BRIDGE_MAP_NONE, CAB_BRIDGE_MAP_SOFTMAX, CAB_BRIDGE_MAP_RELU, CAB_BRIDGE_MAP_EXP };
+enum { CAB_BRIDGE_ERROR_SQUARED, CAB_BRIDGE_ERROR_RELATIVE };
 enum { CAB_LAYERS_PROPORTIONAL, CAB_LAYERS_UNIFORM_LAST, CAB_LAYERS_FIRST, CAB_LAYERS_LIST };
 enum { CAB_SCHEDULE_COSINE, CAB_SCHEDULE_LINEAR, CAB_SCHEDULE_WSD, CAB_SCHEDULE_CONSTANT };
 enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };

@@ -2,7 +2,8 @@
  *
  *   mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l)))
  *
- * and the same of the second direction where the student has two. The state is the cab_bridge. */
+ * and the same of the second direction where the student has two; with bridge.error: relative each error is divided by the
+ * variance of its target. The state is the cab_bridge. */
 #include "base/memory.h"
 #include "distill/term.h"
 #include "nn/bridge.h"
@@ -36,6 +37,7 @@ static cab_status align_open(const cab_term_setup *setup, void **state)
                                         .activation = activations[b->activation],
                                         .softmax = b->feature_map == CAB_BRIDGE_MAP_SOFTMAX,
                                         .map = maps[b->feature_map],
+                                        .relative = b->error == CAB_BRIDGE_ERROR_RELATIVE,
                                         .bidirectional = cab_network_bidirectional(&student->network)};
     const int n_layer = student->config.n_layer;
     int *map = NULL; /* a layer of attention alone has no B and C */

@@ -136,7 +136,7 @@ int cab_bridge_terms(const cab_bridge *bridge)
 }
 
 static cab_tensor *record_term(cab_graph *g, const cab_bridge *bridge, const mlp *m, cab_tensor *x, cab_tensor *target,
-                               cab_feature_map map, const cab_row_map *rows)
+                               const cab_alignment *how)
 {
     if (bridge->options.n_layer == 2) {
         const cab_bridge_layers layers = {.w1 = m->layers[0].w,
@@ -144,10 +144,9 @@ static cab_tensor *record_term(cab_graph *g, const cab_bridge *bridge, const mlp
                                           .w2 = m->layers[1].w,
                                           .b2 = m->layers[1].b,
                                           .activation = bridge->options.activation};
-        return cab_bridge_loss(g, x, &layers, target, map, rows);
+        return cab_bridge_loss(g, x, &layers, target, how);
     }
-    cab_tensor *pred = record_mlp(g, bridge, m, x);
-    return rows != NULL ? cab_align_loss_mapped(g, pred, target, map, rows) : cab_align_loss(g, pred, target, map);
+    return cab_align_loss(g, record_mlp(g, bridge, m, x), target, how);
 }
 
 /* rows NULL: the teacher's rows stand as the student's. */
@@ -164,7 +163,8 @@ static void record_terms(cab_graph *g, const cab_bridge *bridge, const cab_bridg
         for (int d = 0; d < directions(bridge) && bridge->layer_map[l] >= 0; d++)
             for (int i = 0; i < 2; i++) {
                 cab_tensor *target = targets[i][bridge->layer_map[l]];
-                terms[n++] = record_term(g, bridge, &bridge->phi[d][i][l], from[d][i][l], target, maps[i], rows);
+                const cab_alignment how = {.map = maps[i], .rows = rows, .relative = o->relative};
+                terms[n++] = record_term(g, bridge, &bridge->phi[d][i][l], from[d][i][l], target, &how);
             }
 }
 

@@ -3,6 +3,8 @@
  *
  *   L_align = mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l)))
  *
+ * or, relative, each error divided by the variance of psi(K) or psi(Q) in this batch: one weight then serves any width and map.
+ *
  * A student of two directions has two more per layer, for the B and C of its second direction, and two more terms. Both
  * directions keep their rows in the order of the tokens, so that both are compared with the same rows of K and Q: reversing
  * B and K alike changes no mean. */
@@ -19,6 +21,7 @@ typedef struct cab_bridge_options {
     cab_activation_kind activation;
     bool softmax;        /* psi: softmax over features for Q, over tokens for K */
     cab_feature_map map; /* otherwise: none, relu or exp for both */
+    bool relative;       /* each error is a share of its target's variance */
     bool bidirectional;
 } cab_bridge_options;
 
@@ -38,7 +41,7 @@ void cab_bridge_free(cab_bridge *bridge);
 /* The number of student layers that have a teacher. */
 int cab_bridge_aligned(const cab_bridge *bridge);
 
-/* Records the mean-squared errors: B[l], C[l] of the student, K[t], Q[t] of the teacher, all layers of each. terms receives
+/* Records the errors: B[l], C[l] of the student, K[t], Q[t] of the teacher, all layers of each. terms receives
  * 2 * cab_bridge_aligned() scalars F32; L_align is their sum over cab_bridge_aligned(). They are summed by the host, and each
  * is seeded with weight / aligned, because a fused loss has its value only once its backward has run. */
 void cab_bridge_record(cab_graph *g, const cab_bridge *bridge, cab_tensor *const *B, cab_tensor *const *C,

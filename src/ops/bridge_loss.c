@@ -17,19 +17,13 @@ static double bridge_flops(const cab_node *node)
 }
 
 const cab_op cab_op_bridge_loss = {
-    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target [stats]   out: loss */
+    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target stats (NULL: no softmax) scale (NULL: 1)   out: loss */
     .saves = CAB_SAVE_IN(CAB_BRIDGE_X) | CAB_SAVE_IN(CAB_BRIDGE_W1) | CAB_SAVE_IN(CAB_BRIDGE_B1) |
              CAB_SAVE_IN(CAB_BRIDGE_W2) | CAB_SAVE_IN(CAB_BRIDGE_B2) | CAB_SAVE_IN(CAB_BRIDGE_TARGET) |
-             CAB_SAVE_IN(CAB_BRIDGE_STATS),
+             CAB_SAVE_IN(CAB_BRIDGE_STATS) | CAB_SAVE_IN(CAB_BRIDGE_SCALE),
     .backward_computes_outputs = true,
     .flops = bridge_flops,
 };
-
-static bool same_softmax(const cab_align_attributes *a, const cab_align_attributes *b)
-{
-    return a->map == b->map && a->mapped == b->mapped && a->rows.class_at == b->rows.class_at &&
-           a->rows.skip == b->rows.skip;
-}
 
 /* Taken once for all terms with the same target: a teacher's layer serves several, of both directions. NULL: the map is no softmax. */
 static cab_tensor *stats_of(cab_graph *g, cab_tensor *target, const cab_align_attributes *align)
@@ -37,20 +31,17 @@ static cab_tensor *stats_of(cab_graph *g, cab_tensor *target, const cab_align_at
     const bool over_tokens = align->map == CAB_MAP_SOFTMAX_TOKENS;
     if (!over_tokens && align->map != CAB_MAP_SOFTMAX_FEATURES)
         return NULL;
-    for (int i = 0; i < cab_graph_nodes(g); i++) {
-        const cab_node *node = cab_graph_node(g, i);
-        if (node->op == &cab_op_align_stats && node->in[0] == target && same_softmax(node->attributes, align))
-            return node->out[0];
-    }
-    const int64_t L = target->shape[1] - align->rows.skip;
-    cab_tensor *stats = cab_graph_activation(g, "align_stats", CAB_F32, 3,
-                                             (int64_t[]){target->shape[0], over_tokens ? cab_columns(target) : L, 2});
+    cab_tensor *stats = cab_align_recorded(g, &cab_op_align_stats, target, align);
+    if (stats != NULL)
+        return stats;
+    const int64_t n = over_tokens ? cab_columns(target) : cab_align_length(align, target);
+    stats = cab_graph_activation(g, "align_stats", CAB_F32, 3, (int64_t[]){target->shape[0], n, 2});
     cab_graph_append(g, &cab_op_align_stats, 1, &target, 1, &stats, align, sizeof *align);
     return stats;
 }
 
 static cab_tensor *record_one(cab_graph *g, cab_tensor *x, const cab_bridge_layers *m, cab_tensor *target,
-                              const cab_align_attributes *align)
+                              const cab_align_attributes *align, cab_tensor *scale)
 {
     cab_tensor *in[CAB_BRIDGE_INPUTS] = {x,
                                          cab_graph_weight(g, m->w1, CAB_BF16),
@@ -58,7 +49,8 @@ static cab_tensor *record_one(cab_graph *g, cab_tensor *x, const cab_bridge_laye
                                          cab_graph_weight(g, m->w2, CAB_BF16),
                                          cab_graph_weight(g, m->b2, CAB_BF16),
                                          target,
-                                         stats_of(g, target, align)};
+                                         stats_of(g, target, align),
+                                         scale};
     const cab_bridge_attributes attributes = {.align = *align, .activation = m->activation};
     cab_tensor *loss = cab_graph_activation(g, "bridge_loss", CAB_F32, 1, (int64_t[]){1});
     cab_graph_append(g, &cab_op_bridge_loss, CAB_BRIDGE_INPUTS, in, 1, &loss, &attributes, sizeof attributes);
@@ -79,15 +71,14 @@ static bool supported(const cab_graph *g, cab_tensor *x, const cab_bridge_layers
 }
 
 cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *m, cab_tensor *target,
-                            cab_feature_map map, const cab_row_map *rows)
+                            const cab_alignment *how)
 {
     if (cab_graph_failed(g) || x == NULL || target == NULL)
         return NULL;
     const cab_align_attributes align = {
-        .map = map, .mapped = rows != NULL, .rows = rows != NULL ? *rows : (cab_row_map){0}};
+        .map = how->map, .mapped = how->rows != NULL, .rows = how->rows != NULL ? *how->rows : (cab_row_map){0}};
     if (supported(g, x, m, target, &align))
-        return record_one(g, x, m, target, &align);
+        return record_one(g, x, m, target, &align, how->relative ? cab_inverse_variance(g, target, how) : NULL);
     cab_tensor *hidden = cab_activate(g, cab_linear(g, x, m->w1, m->b1, CAB_OUT_IN), m->activation);
-    cab_tensor *pred = cab_linear(g, hidden, m->w2, m->b2, CAB_OUT_IN);
-    return rows != NULL ? cab_align_loss_mapped(g, pred, target, map, rows) : cab_align_loss(g, pred, target, map);
+    return cab_align_loss(g, cab_linear(g, hidden, m->w2, m->b2, CAB_OUT_IN), target, how);
 }

@@ -2,7 +2,7 @@
  *
  *   loss = 1 / (B L D) sum (pred - psi(target))^2     dpred = seed * 2 / (B L D) (pred - psi(target))
  *
- * times a scalar `scale`, where there is one. The relative error is the loss with scale = 1 / var(target).
+ * times a scalar `scale`, where there is one. A relative error is the loss with scale = 1 / var(psi(target)).
  *
  *   psi: identity;  exp(t[d]) / sum_d exp(t[d]) per token;  exp(t[l]) / sum_l exp(t[l]) per sequence and column;
  *        max(t, 0);  exp(t)
@@ -25,17 +25,39 @@ const cab_op cab_op_align_stats = {
 };
 
 const cab_op cab_op_inverse_variance = {
-    .name = "inverse_variance", /* in: x   out: 1 / var(x) */
+    .name = "inverse_variance", /* in: target   out: 1 / var(psi(target)) */
 };
 
-/* scale: of the loss, an F32 scalar; NULL: 1. */
-static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_tensor *scale,
-                              const cab_align_attributes *attributes)
+static cab_align_attributes attributes_of(const cab_alignment *how)
+{
+    return (cab_align_attributes){
+        .map = how->map, .mapped = how->rows != NULL, .rows = how->rows != NULL ? *how->rows : (cab_row_map){0}};
+}
+
+static bool same_target(const cab_align_attributes *a, const cab_align_attributes *b)
+{
+    return a->map == b->map && a->mapped == b->mapped && a->rows.class_at == b->rows.class_at &&
+           a->rows.skip == b->rows.skip;
+}
+
+cab_tensor *cab_align_recorded(const cab_graph *g, const cab_op *op, const cab_tensor *target,
+                               const cab_align_attributes *attributes)
+{
+    for (int i = 0; i < cab_graph_nodes(g); i++) {
+        const cab_node *node = cab_graph_node(g, i);
+        if (node->op == op && node->in[0] == target && same_target(node->attributes, attributes))
+            return node->out[0];
+    }
+    return NULL;
+}
+
+cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, const cab_alignment *how)
 {
     if (cab_graph_failed(g) || pred == NULL || target == NULL)
         return NULL;
     char a[96], b[96];
-    const int64_t skip = attributes->mapped ? attributes->rows.skip : 0;
+    const cab_align_attributes attributes = attributes_of(how);
+    const int64_t skip = attributes.rows.skip;
     bool same = pred->n_dim == 3 && target->n_dim == 3 && pred->dtype == target->dtype;
     for (int i = 0; same && i < 3; i++)
         same = pred->shape[i] + (i == 1 ? skip : 0) == target->shape[i];
@@ -44,42 +66,31 @@ static cab_tensor *align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target
                               "align_loss: pred is %s and target %s, expected (B, L, D) F32 or BF16 both, %" PRId64
                               " more rows in the target",
                               cab_shape_text(pred, a), cab_shape_text(target, b), skip);
-    if (attributes->mapped &&
-        (skip < 0 || attributes->rows.class_at < 0 || attributes->rows.class_at >= pred->shape[1]))
+    if (attributes.mapped && (skip < 0 || attributes.rows.class_at < 0 || attributes.rows.class_at >= pred->shape[1]))
         return cab_graph_fail(g, CAB_EARG,
                               "align_loss: the class token stands at %" PRId64 " of %s, %" PRId64 " rows are skipped",
-                              attributes->rows.class_at, cab_shape_text(pred, a), skip);
+                              attributes.rows.class_at, cab_shape_text(pred, a), skip);
+    cab_tensor *scale = how->relative ? cab_inverse_variance(g, target, how) : NULL;
     cab_tensor *loss = cab_graph_activation(g, "align_loss", CAB_F32, 1, (int64_t[]){1});
-    cab_graph_append(g, &cab_op_align_loss, 3, (cab_tensor *[]){pred, target, scale}, 1, &loss, attributes,
-                     sizeof *attributes);
+    cab_graph_append(g, &cab_op_align_loss, 3, (cab_tensor *[]){pred, target, scale}, 1, &loss, &attributes,
+                     sizeof attributes);
     return cab_graph_failed(g) ? NULL : loss;
 }
 
-cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map)
+cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_alignment *how)
 {
-    const cab_align_attributes attributes = {.map = map};
-    return align_loss(g, pred, target, NULL, &attributes);
-}
-
-cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
-                                  const cab_row_map *rows)
-{
-    const cab_align_attributes attributes = {.map = map, .mapped = true, .rows = *rows};
-    return align_loss(g, pred, target, NULL, &attributes);
-}
-
-cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *x)
-{
-    if (cab_graph_failed(g) || x == NULL || !cab_expect_dtype(g, "inverse_variance", x, CAB_DTYPES))
+    if (cab_graph_failed(g) || target == NULL || !cab_expect_dtype(g, "inverse_variance", target, CAB_DTYPES))
         return NULL;
-    cab_tensor *y = cab_graph_activation(g, "inverse_variance", CAB_F32, 1, (int64_t[]){1});
-    cab_graph_append(g, &cab_op_inverse_variance, 1, &x, 1, &y, NULL, 0);
+    const cab_align_attributes attributes = attributes_of(how);
+    cab_tensor *y = cab_align_recorded(g, &cab_op_inverse_variance, target, &attributes);
+    if (y != NULL)
+        return y;
+    y = cab_graph_activation(g, "inverse_variance", CAB_F32, 1, (int64_t[]){1});
+    cab_graph_append(g, &cab_op_inverse_variance, 1, &target, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
 
 cab_tensor *cab_relative_error(cab_graph *g, cab_tensor *pred, cab_tensor *target)
 {
-    const cab_align_attributes attributes = {.map = CAB_MAP_NONE};
-    cab_tensor *scale = cab_inverse_variance(g, target);
-    return scale == NULL ? NULL : align_loss(g, pred, target, scale, &attributes);
+    return cab_align_loss(g, pred, target, &(cab_alignment){.relative = true});
 }

@@ -17,6 +17,22 @@ typedef struct cab_align_attributes {
     cab_row_map rows;
 } cab_align_attributes;
 
+/* What a node of this op gives for a target and these attributes, if it is recorded already; else NULL. */
+cab_tensor *cab_align_recorded(const cab_graph *g, const cab_op *op, const cab_tensor *target,
+                               const cab_align_attributes *attributes);
+
+/* Tokens of a sequence that are compared. */
+static inline int64_t cab_align_length(const cab_align_attributes *a, const cab_tensor *target)
+{
+    return target->shape[1] - (a->mapped ? a->rows.skip : 0);
+}
+
+/* Under a softmax the mean of psi is known: 1 / D over features, 1 / L over tokens. */
+static inline double cab_align_softmax_mean(const cab_align_attributes *a, const cab_tensor *target)
+{
+    return 1.0 / (double)(a->map == CAB_MAP_SOFTMAX_TOKENS ? cab_align_length(a, target) : cab_columns(target));
+}
+
 /* The token of the target that token l of pred is compared with. */
 static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l)
 {
@@ -27,13 +43,13 @@ static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l)
     return 1 + a->rows.skip + (l < a->rows.class_at ? l : l - 1);
 }
 
-/* A variance below this share of the mean square may be nothing but rounding. */
+/* A variance below this share of the mean square of psi may be nothing but rounding; its inverse is 0 then. */
 #define CAB_VARIANCE_ROUNDING 1e-14
 
 /* Blocks of CAB_ALIGN_ROWS rows. */
-static inline int64_t cab_align_blocks(const cab_tensor *pred)
+static inline int64_t cab_align_blocks(int64_t rows)
 {
-    return (cab_rows(pred) + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;
+    return (rows + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;
 }
 
 #endif

@@ -213,10 +213,6 @@ typedef enum cab_feature_map {
     CAB_MAP_EXP
 } cab_feature_map;
 
-/* mean over all elements of (pred - psi(target))^2 -> scalar F32; psi is `map`. pred and target (B, L, D). The target
- * gets no gradient and is not copied. Value and gradient come from one pass (backward_computes_outputs). */
-cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map);
-
 /* Which row of an image teacher's Q or K each row of pred is compared with. The teacher's tokens are the class token,
  * then `skip` others (DeiT's distillation token), then the patches. pred's tokens are the patches, with the class token
  * at row class_at among them. */
@@ -225,16 +221,24 @@ typedef struct cab_row_map {
     int64_t skip;     /* rows of the target behind its first that nothing is compared with */
 } cab_row_map;
 
-/* cab_align_loss() with target (B, L + rows->skip, D), whose rows are found by `rows`. A softmax over tokens leaves the
- * skipped rows out. */
-cab_tensor *cab_align_loss_mapped(cab_graph *g, cab_tensor *pred, cab_tensor *target, cab_feature_map map,
-                                  const cab_row_map *rows);
+/* How a prediction is compared with its target. */
+typedef struct cab_alignment {
+    cab_feature_map map;     /* psi */
+    const cab_row_map *rows; /* NULL: row by row */
+    bool relative;           /* the error is a share of the variance of psi(target) */
+} cab_alignment;
 
-/* 1 / var(x), the variance over all elements -> scalar F32; 0 if all of them are equal. No backward. */
-cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *x);
+/* mean over all elements of (pred - psi(target))^2 -> scalar F32, divided by the variance of psi(target) over all elements if it
+ * is relative; 0 if they are all equal. pred (B, L, D), target (B, L, D) or, with rows, (B, L + rows->skip, D), of one dtype. A
+ * softmax over tokens leaves the skipped rows out. The target gets no gradient and is not copied. Value and gradient come
+ * from one pass (backward_computes_outputs). */
+cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, const cab_alignment *how);
 
-/* mean of (pred - target)^2 / var(target), over all elements -> scalar F32: the share of the target's variance that pred does
- * not explain. pred and target (B, L, D) of one dtype. The target gets no gradient. */
+/* 1 / var(psi(target)), over all elements that are compared -> scalar F32; 0 if all of them are equal. No backward. Recorded
+ * once for every target and map. */
+cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_alignment *how);
+
+/* cab_align_loss() of the identity map, relative: the share of the target's variance that pred does not explain. */
 cab_tensor *cab_relative_error(cab_graph *g, cab_tensor *pred, cab_tensor *target);
 
 /* ---- bridge_loss.c ----------------------------------------------------------------------------------------------- */
@@ -245,11 +249,10 @@ typedef struct cab_bridge_layers {
     cab_activation_kind activation;
 } cab_bridge_layers;
 
-/* The alignment loss of a bridge: pred = f(x w1^T + b1) w2^T + b2, then cab_align_loss(), or cab_align_loss_mapped() if
- * rows is not NULL. x (B, L, in), target (B, L, out) -> scalar F32. One node where the backend has a kernel for it,
- * else four. */
+/* The alignment loss of a bridge: pred = f(x w1^T + b1) w2^T + b2, then cab_align_loss(). x (B, L, in) -> scalar F32. One
+ * node where the backend has a kernel for it, else four. */
 cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *layers, cab_tensor *target,
-                            cab_feature_map map, const cab_row_map *rows);
+                            const cab_alignment *how);
 
 /* ---- next_token.c: the end of a decoding step -------------------------------------------------------------------- */
 

@@ -5,12 +5,13 @@ typedef struct shape {
     int64_t B, L, D;
     cab_feature_map map;
     cab_row_map rows;
+    bool relative;
 } shape;
 
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    out[0] = cab_align_loss_mapped(g, in[0], in[1], s->map, &s->rows);
+    out[0] = cab_align_loss(g, in[0], in[1], &(cab_alignment){s->map, &s->rows, s->relative});
 }
 
 /* The target as the student's tokens stand. */
@@ -49,13 +50,16 @@ static double mapped_value(const shape *s, const double *t, int64_t i)
 static void reference(const check_case *c, double *const *in, double **out)
 {
     const shape *s = c->argument;
-    double *t = moved(s, in[1]), sum = 0;
+    double *t = moved(s, in[1]), sum = 0, total = 0, squares = 0;
     const int64_t n = s->B * s->L * s->D;
     for (int64_t i = 0; i < n; i++) {
-        const double difference = in[0][i] - mapped_value(s, t, i);
+        const double psi = mapped_value(s, t, i), difference = in[0][i] - psi;
         sum += difference * difference;
+        total += psi / (double)n;
+        squares += psi * psi / (double)n;
     }
-    out[0][0] = sum / (double)n;
+    const double variance = squares - total * total;
+    out[0][0] = sum / (double)n / (!s->relative ? 1 : variance > 1e-12 ? variance : INFINITY);
     free(t);
 }
 
@@ -71,9 +75,9 @@ static void test_rows(void **state)
                  {1, 17, 2, {.class_at = 8, .skip = 1}},
                  {2, 4, 3, {.class_at = 0, .skip = 2}},
                  {1, 1, 3, {.class_at = 0}}};
-    for (size_t m = 0; m < sizeof maps / sizeof *maps; m++)
+    for (size_t m = 0; m < 2 * sizeof maps / sizeof *maps; m++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-            const shape s = {sizes[i].B, sizes[i].L, sizes[i].D, maps[m], sizes[i].rows};
+            const shape s = {sizes[i].B, sizes[i].L, sizes[i].D, maps[m / 2], sizes[i].rows, m % 2 > 0};
             check_case c = {.name = "align rows",
                             .n_in = 2,
                             .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, 0, 0},
@@ -92,8 +96,8 @@ static void test_rows_gpu(void **state)
 {
     (void)state;
     const cab_feature_map maps[] = {CAB_MAP_NONE, CAB_MAP_SOFTMAX_FEATURES, CAB_MAP_SOFTMAX_TOKENS};
-    for (size_t m = 0; m < sizeof maps / sizeof *maps; m++) {
-        const shape s = {3, 197, 192, maps[m], {.class_at = 98, .skip = 1}};
+    for (size_t m = 0; m < 2 * sizeof maps / sizeof *maps; m++) {
+        const shape s = {3, 197, 192, maps[m / 2], {.class_at = 98, .skip = 1}, m % 2 > 0};
         const check_case c = {.name = "align rows on a GPU",
                               .n_in = 2,
                               .in = {{CHECK_ACTIVATION, 3, {s.B, s.L, s.D}, 0, 0},
@@ -117,7 +121,7 @@ static void test_shape_errors(void **state)
         cab_tensor *pred = cab_graph_input(g, "pred", CAB_F32, 3, (int64_t[]){1, 5, 4});
         cab_tensor *target = cab_graph_input(g, "target", CAB_F32, 3, (int64_t[]){1, 6, 4});
         const cab_row_map rows = {.class_at = wrong ? 5 : 2, .skip = wrong ? 1 : 0};
-        assert_null(cab_align_loss_mapped(g, pred, target, CAB_MAP_NONE, &rows));
+        assert_null(cab_align_loss(g, pred, target, &(cab_alignment){.rows = &rows}));
         assert_int_equal(cab_graph_plan(g, NULL), wrong ? CAB_EARG : CAB_ESHAPE);
         assert_non_null(strstr(cab_error_text(), wrong ? "stands at 5 of (1, 5, 4)" : "target (1, 6, 4)"));
         cab_graph_free(g);

@@ -11,17 +11,18 @@ typedef struct shape {
 static void record(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     const shape *s = argument;
-    out[0] = s->relative ? cab_relative_error(g, in[0], in[1]) : cab_align_loss(g, in[0], in[1], s->map);
+    out[0] = cab_align_loss(g, in[0], in[1], &(cab_alignment){.map = s->map, .relative = s->relative});
 }
 
-static double variance(const double *x, int64_t n)
+/* 0 where all elements are equal. */
+static double inverse_variance(const double *x, int64_t n)
 {
     double sum = 0, squares = 0;
     for (int64_t i = 0; i < n; i++)
         sum += x[i] / (double)n;
     for (int64_t i = 0; i < n; i++)
         squares += (x[i] - sum) * (x[i] - sum) / (double)n;
-    return squares;
+    return squares > 1e-20 ? 1 / squares : 0;
 }
 
 /* sum of exp over n elements, `stride` apart. */
@@ -59,7 +60,7 @@ static void reference(const check_case *c, double *const *in, double **out)
     map_target(s, in[1], psi);
     for (int64_t i = 0; i < n; i++)
         sum += (in[0][i] - psi[i]) * (in[0][i] - psi[i]);
-    out[0][0] = sum / (double)n / (s->relative ? variance(psi, n) : 1);
+    out[0][0] = sum / (double)n * (s->relative ? inverse_variance(psi, n) : 1);
     free(psi);
 }
 
@@ -72,7 +73,11 @@ static const struct {
             {"softmax tokens", CAB_MAP_SOFTMAX_TOKENS, false},
             {"relu", CAB_MAP_RELU, false},
             {"exp", CAB_MAP_EXP, false},
-            {"relative error", CAB_MAP_NONE, true}};
+            {"none, relative", CAB_MAP_NONE, true},
+            {"softmax features, relative", CAB_MAP_SOFTMAX_FEATURES, true},
+            {"softmax tokens, relative", CAB_MAP_SOFTMAX_TOKENS, true},
+            {"relu, relative", CAB_MAP_RELU, true},
+            {"exp, relative", CAB_MAP_EXP, true}};
 
 /* The target is a frozen teacher's: given as a constant, so that any gradient to it would be a failure to record. */
 static check_case make_case(const char *name, const shape *s, check_kind target)
@@ -120,7 +125,7 @@ static void test_pieces(void **state)
         r.gradient[0] = check_doubles(n);
         reference(&c, r.in, r.out);
         map_target(&s, r.in[1], r.gradient[0]);
-        const double factor = 600.0 / (double)n / (s.relative ? variance(r.in[1], n) : 1);
+        const double factor = 600.0 / (double)n * (s.relative ? inverse_variance(r.gradient[0], n) : 1);
         for (int64_t j = 0; j < n; j++)
             r.gradient[0][j] = factor * (r.in[0][j] - r.gradient[0][j]);
         for (int low = 0; low < 2; low++) {
@@ -256,7 +261,7 @@ static void test_golden(void **state)
         snprintf(target, sizeof target, "teacher.%d.%s", i / PARTS, i % PARTS ? "q" : "k");
         cab_tensor *x = golden_input(g, &gold, source, NARROW);
         cab_tensor *pred = record_bridge(g, params, &gold, i % PARTS ? "C" : "B", i / PARTS, x);
-        losses[i] = cab_align_loss(g, pred, golden_input(g, &gold, target, WIDE), CAB_MAP_NONE);
+        losses[i] = cab_align_loss(g, pred, golden_input(g, &gold, target, WIDE), &(cab_alignment){0});
         cab_graph_keep(g, losses[i]);
         seeds[i] = weight;
     }

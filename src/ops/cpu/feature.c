@@ -8,6 +8,7 @@
 
 typedef struct loss {
     const cab_tensor *pred, *target, *gradient; /* gradient NULL: the value only */
+    int64_t B, L, D;                            /* what is compared */
     bool add;
     const cab_align_attributes *attributes;
     cab_feature_map map;
@@ -17,18 +18,27 @@ typedef struct loss {
     float *maximum, *inverse; /* softmax over tokens: per sequence and column */
 } loss;
 
-static loss loss_of(const cab_node *node)
+/* Scratch: `sums` numbers of a block of rows, then what a softmax over tokens needs. */
+static loss loss_of_target(const cab_node *node, const cab_tensor *target, int sums)
 {
     const cab_align_attributes *attributes = node->attributes;
-    const cab_tensor *pred = node->in[0];
-    loss l = {.pred = pred,
-              .target = node->in[1],
+    loss l = {.target = target,
+              .B = target->shape[0],
+              .L = cab_align_length(attributes, target),
+              .D = cab_columns(target),
               .attributes = attributes,
               .map = attributes->map,
-              .scale = node->in[2] != NULL ? (double)*(const float *)node->in[2]->data : 1.0,
               .partial = node->scratch};
-    l.maximum = (float *)(l.partial + cab_align_blocks(pred));
-    l.inverse = l.maximum + pred->shape[0] * cab_columns(pred);
+    l.maximum = (float *)(l.partial + sums * cab_align_blocks(l.B * l.L));
+    l.inverse = l.maximum + l.B * l.D;
+    return l;
+}
+
+static loss loss_of(const cab_node *node)
+{
+    loss l = loss_of_target(node, node->in[1], 1);
+    l.pred = node->in[0];
+    l.scale = node->in[2] != NULL ? (double)*(const float *)node->in[2]->data : 1.0;
     return l;
 }
 
@@ -41,7 +51,7 @@ static int64_t target_row(const loss *l, int64_t b, int64_t t)
 /* Maximum and inverse of the sum of exponentials over the tokens of one sequence, for a piece of the columns. */
 static void token_softmax(const loss *l, int64_t b, int64_t column, int64_t n)
 {
-    const int64_t L = l->pred->shape[1], at = b * cab_columns(l->pred) + column;
+    const int64_t L = l->L, at = b * l->D + column;
     float *restrict maximum = l->maximum + at, *restrict sum = l->inverse + at, buffer[CAB_PIECE];
     for (int64_t i = 0; i < n; i++) {
         maximum[i] = -INFINITY;
@@ -89,7 +99,7 @@ static void feature_softmax(const loss *l, int64_t row, float *maximum, float *i
 static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, float maximum, float inverse,
                       float *restrict psi)
 {
-    const int64_t at = row / l->target->shape[1] * cab_columns(l->pred) + column;
+    const int64_t at = row / l->target->shape[1] * l->D + column;
     float buffer[CAB_PIECE];
     const float *target = cab_row_in(l->target, row, column, n, buffer);
     switch (l->map) {
@@ -122,7 +132,7 @@ static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, flo
 /* Sum of squares of one token; writes its gradient if there is one. */
 static double token_loss(const loss *l, int64_t row)
 {
-    const int64_t D = cab_columns(l->pred), L = l->pred->shape[1], target = target_row(l, row / L, row % L);
+    const int64_t D = l->D, target = target_row(l, row / l->L, row % l->L);
     float maximum = 0.0f, inverse = 0.0f;
     double sum = 0.0;
     if (l->map == CAB_MAP_SOFTMAX_FEATURES)
@@ -145,17 +155,21 @@ static double token_loss(const loss *l, int64_t row)
     return sum;
 }
 
+static void token_softmaxes(const loss *l, int threads)
+{
+    const int64_t pieces = (l->D + CAB_PIECE - 1) / CAB_PIECE;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t task = 0; task < l->B * pieces; task++) {
+        const int64_t column = task % pieces * CAB_PIECE;
+        token_softmax(l, task / pieces, column, l->D - column < CAB_PIECE ? l->D - column : CAB_PIECE);
+    }
+}
+
 static void compute(const loss *l, float *out, int threads)
 {
-    const int64_t rows = cab_rows(l->pred), D = cab_columns(l->pred), blocks = cab_align_blocks(l->pred);
-    const int64_t pieces = (D + CAB_PIECE - 1) / CAB_PIECE;
-    if (l->map == CAB_MAP_SOFTMAX_TOKENS) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t task = 0; task < l->pred->shape[0] * pieces; task++) {
-            int64_t column = task % pieces * CAB_PIECE;
-            token_softmax(l, task / pieces, column, D - column < CAB_PIECE ? D - column : CAB_PIECE);
-        }
-    }
+    const int64_t rows = l->B * l->L, blocks = cab_align_blocks(rows);
+    if (l->map == CAB_MAP_SOFTMAX_TOKENS)
+        token_softmaxes(l, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t end = (block + 1) * CAB_ALIGN_ROWS;
@@ -167,7 +181,7 @@ static void compute(const loss *l, float *out, int threads)
     double total = 0.0;
     for (int64_t block = 0; block < blocks; block++)
         total += l->partial[block];
-    *out = (float)(l->scale * (total / ((double)rows * (double)D)));
+    *out = (float)(l->scale * (total / ((double)rows * (double)l->D)));
 }
 
 cab_status CAB_ISA(cab_align_loss_forward)(const cab_node *node, cab_backend *backend)
@@ -183,46 +197,55 @@ cab_status CAB_ISA(cab_align_loss_backward)(const cab_node *node, cab_backend *b
     const float seed = node->gout[0] != NULL ? *(const float *)node->gout[0]->data : 0.0f;
     l.gradient = node->gin[0];
     l.add = node->accumulate & 1;
-    l.factor = (float)(2.0 * (double)seed * l.scale / ((double)cab_rows(l.pred) * (double)cab_columns(l.pred)));
+    l.factor = (float)(2.0 * (double)seed * l.scale / ((double)(l.B * l.L) * (double)l.D));
     compute(&l, node->out[0]->data, backend->threads);
     return CAB_OK;
 }
 
-/* Sum and sum of squares of a block of rows. */
-static void block_moments(const cab_tensor *x, int64_t block, double moments[2])
+/* Sum and sum of squares of psi - center over a token. */
+static void token_moments(const loss *l, int64_t row, double center, double moments[2])
 {
-    const int64_t D = cab_columns(x), end = (block + 1) * CAB_ALIGN_ROWS, rows = cab_rows(x);
-    moments[0] = moments[1] = 0.0;
-    for (int64_t row = block * CAB_ALIGN_ROWS; row < end && row < rows; row++)
-        for (int64_t at = 0; at < D; at += CAB_PIECE) {
-            const int64_t n = D - at < CAB_PIECE ? D - at : CAB_PIECE;
-            float buffer[CAB_PIECE];
-            const float *values = cab_row_in(x, row, at, n, buffer);
-            double sum = 0.0, squares = 0.0;
+    const int64_t target = target_row(l, row / l->L, row % l->L);
+    float maximum = 0.0f, inverse = 0.0f;
+    if (l->map == CAB_MAP_SOFTMAX_FEATURES)
+        feature_softmax(l, target, &maximum, &inverse);
+    for (int64_t at = 0; at < l->D; at += CAB_PIECE) {
+        const int64_t n = l->D - at < CAB_PIECE ? l->D - at : CAB_PIECE;
+        float psi[CAB_PIECE];
+        double sum = 0.0, squares = 0.0;
+        map_piece(l, target, at, n, maximum, inverse, psi);
 #pragma omp simd reduction(+ : sum, squares)
-            for (int64_t i = 0; i < n; i++) {
-                sum += (double)values[i];
-                squares += (double)values[i] * (double)values[i];
-            }
-            moments[0] += sum;
-            moments[1] += squares;
+        for (int64_t i = 0; i < n; i++) {
+            const double value = (double)psi[i] - center;
+            sum += value;
+            squares += value * value;
         }
+        moments[0] += sum;
+        moments[1] += squares;
+    }
 }
 
 cab_status CAB_ISA(cab_inverse_variance_forward)(const cab_node *node, cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0];
-    const int64_t blocks = cab_align_blocks(x);
-    const double n = (double)cab_elements(x);
+    const loss l = loss_of_target(node, node->in[0], 2);
+    const int64_t rows = l.B * l.L, blocks = cab_align_blocks(rows);
+    const bool softmax = l.map == CAB_MAP_SOFTMAX_FEATURES || l.map == CAB_MAP_SOFTMAX_TOKENS;
+    const double n = (double)rows * (double)l.D, center = softmax ? cab_align_softmax_mean(l.attributes, l.target) : 0;
     double(*moments)[2] = node->scratch, sum = 0.0, squares = 0.0;
+    if (l.map == CAB_MAP_SOFTMAX_TOKENS)
+        token_softmaxes(&l, backend->threads);
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
-    for (int64_t block = 0; block < blocks; block++)
-        block_moments(x, block, moments[block]);
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t end = (block + 1) * CAB_ALIGN_ROWS;
+        moments[block][0] = moments[block][1] = 0.0;
+        for (int64_t row = block * CAB_ALIGN_ROWS; row < end && row < rows; row++)
+            token_moments(&l, row, center, moments[block]);
+    }
     for (int64_t block = 0; block < blocks; block++) {
         sum += moments[block][0];
         squares += moments[block][1];
     }
-    const double variance = squares / n - sum / n * (sum / n);
-    *(float *)node->out[0]->data = variance > CAB_VARIANCE_ROUNDING * squares / n ? (float)(1.0 / variance) : 0.0f;
+    const double variance = squares / n - sum / n * (sum / n), least = squares / n + center * center;
+    *(float *)node->out[0]->data = variance > CAB_VARIANCE_ROUNDING * least ? (float)(1.0 / variance) : 0.0f;
     return CAB_OK;
 }

@@ -105,21 +105,27 @@ size_t cab_scan_backward_scratch(const cab_node *node, const cab_backend *backen
 }
 
 /* One partial sum per block of rows; per sequence and column a maximum and the inverse of a sum. */
+/* `sums` numbers of every block of rows, and what a softmax over tokens needs of every column. */
+static size_t align_scratch(const cab_node *node, const cab_tensor *target, int sums)
+{
+    const cab_align_attributes *attributes = node->attributes;
+    const int64_t rows = target->shape[0] * cab_align_length(attributes, target);
+    size_t bytes = (size_t)(sums * cab_align_blocks(rows)) * sizeof(double);
+    if (attributes->map == CAB_MAP_SOFTMAX_TOKENS)
+        bytes += 2 * (size_t)(target->shape[0] * cab_columns(target)) * sizeof(float);
+    return bytes;
+}
+
 size_t cab_align_loss_scratch(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    const cab_tensor *pred = node->in[0];
-    const cab_align_attributes *attributes = node->attributes;
-    size_t bytes = (size_t)cab_align_blocks(pred) * sizeof(double);
-    if (attributes->map == CAB_MAP_SOFTMAX_TOKENS)
-        bytes += 2 * (size_t)(pred->shape[0] * cab_columns(pred)) * sizeof(float);
-    return bytes;
+    return align_scratch(node, node->in[1], 1);
 }
 
 size_t cab_inverse_variance_scratch(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    return (size_t)cab_align_blocks(node->in[0]) * 2 * sizeof(double);
+    return align_scratch(node, node->in[0], 2);
 }
 
 size_t cab_head_loss_scratch(const cab_node *node, const cab_backend *backend)

@@ -49,6 +49,8 @@ struct align_term {
     bool mapped;
     const float *seed; /* NULL: zero */
     const float *scale; /* of the loss; NULL: 1 */
+    double center;      /* what is compared where there is no prediction; the inverse of the loss is given then */
+    bool inverse;
     double *partial;   /* per block */
     int64_t earlier;   /* blocks of launches before this one that left theirs in front of it */
     float *out;
@@ -72,6 +74,8 @@ struct align_term {
         describe_target(target, attributes);
         earlier = 0;
         scale = NULL;
+        center = 0.0;
+        inverse = false;
         seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
         out = (float *)node->out[0]->data;
         ticket = cab_cuda_of(backend)->ticket;
@@ -91,6 +95,12 @@ struct align_term {
         return (float)(2.0 * weight / ((double)(B * L) * (double)D));
     }
 
+    /* 0 where the variance may be rounding alone. */
+    static __device__ __forceinline__ float inverse_of(double variance, double square)
+    {
+        return variance > CAB_VARIANCE_ROUNDING * (variance + square) ? (float)(1.0 / variance) : 0.0f;
+    }
+
     /* Leaves this block's squares; the last block of the last launch makes the loss of them. */
     template <int THREADS>
     __device__ __forceinline__ void finish(float squares, bool last_launch, align_end<THREADS> &shared) const
@@ -106,8 +116,9 @@ struct align_term {
         for (int64_t i = threadIdx.x; i < blocks; i += THREADS)
             sum += __ldcg(partial + i);
         const double total = block_total(sum, shared.sums);
+        const double mean = total / ((double)(B * L) * (double)D);
         if (threadIdx.x == 0)
-            *out = (float)((scale != NULL ? (double)*scale : 1.0) * (total / ((double)(B * L) * (double)D)));
+            *out = !inverse ? (float)((scale != NULL ? (double)*scale : 1.0) * mean) : inverse_of(mean, center * center);
     }
 
     __device__ __forceinline__ void finish(float squares, bool last_launch = true) const

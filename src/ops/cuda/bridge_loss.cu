@@ -418,11 +418,12 @@ extern "C" cab_status cab_bridge_loss_cuda(const cab_node *node, cab_backend *ba
 {
     const cab_bridge_attributes *attributes = (const cab_bridge_attributes *)node->attributes;
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
-    const cab_tensor *stats = node->in[CAB_BRIDGE_STATS];
+    const cab_tensor *stats = node->in[CAB_BRIDGE_STATS], *scale = node->in[CAB_BRIDGE_SCALE];
     const scratch s = scratch_of(node, backend);
     char *memory = (char *)node->scratch;
     bridge b = {};
     b.term.describe(node, target, &attributes->align, backend);
+    b.term.scale = scale != NULL ? (const float *)scale->data : NULL;
     b.term.partial = (double *)memory;
     b.x = rows<const bf16>(x);
     b.target = rows<const bf16>(target);

@@ -44,7 +44,11 @@ __device__ __forceinline__ float compare(const align<T> &a, float factor, int64_
                                          const float (&psi)[N])
 {
     float difference[N], sum = 0.0f;
-    load_floats(a.pred.at(row, column), difference);
+    if (a.pred.data != NULL)
+        load_floats(a.pred.at(row, column), difference);
+#pragma unroll
+    for (int i = 0; i < N && a.pred.data == NULL; i++)
+        difference[i] = (float)a.center;
 #pragma unroll
     for (int i = 0; i < N; i++) {
         difference[i] -= psi[i];
@@ -293,7 +297,7 @@ extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_bac
 extern "C" size_t cab_align_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    const cab_tensor *pred = node->in[0];
+    const cab_tensor *pred = node->in[0]; /* of cab_inverse_variance() the target */
     const cab_feature_map map = ((const cab_align_attributes *)node->attributes)->map;
     const int64_t L = pred->shape[1], D = cab_columns(pred);
     if (map == CAB_MAP_SOFTMAX_FEATURES)
@@ -360,12 +364,9 @@ extern "C" cab_status cab_align_loss_backward_cuda(const cab_node *node, cab_bac
 
 /* ---- 1 / var(x) ------------------------------------------------------------------------------------------------------- */
 
-template <typename T> struct moments_of {
-    rows_of<const T> x;
-    int64_t rows, columns;
-    double2 *partial; /* per block: sum and sum of squares */
-    float *out;
-    unsigned *ticket;
+template <typename T> struct moments_of : align_term {
+    rows_of<const T> target;
+    double2 *sums; /* per block: sum and sum of squares */
 };
 
 /* Adds up over the block; thread 0 gets it. Shared memory may be used again behind it. */
@@ -379,15 +380,17 @@ __device__ __forceinline__ double2 block_moments(double2 mine, double (&shared)[
 }
 
 /* A block takes every gridDim.x-th row; the block that arrives last adds the sums of all in order. */
-template <typename T, int N> static __global__ void __launch_bounds__(ALIGN_THREADS) inverse_variance(moments_of<T> m)
+template <typename T, int N, cab_feature_map MAP>
+static __global__ void __launch_bounds__(ALIGN_THREADS) inverse_variance(moments_of<T> m)
 {
     __shared__ double shared[ALIGN_WARPS];
     __shared__ bool last;
     double2 mine = make_double2(0.0, 0.0);
-    for (int64_t row = blockIdx.x; row < m.rows; row += gridDim.x)
-        for (int64_t at = threadIdx.x * (int64_t)N; at < m.columns; at += ALIGN_THREADS * N) {
+    for (int64_t row = blockIdx.x; row < m.B * m.L; row += gridDim.x)
+        for (int64_t at = threadIdx.x * (int64_t)N; at < m.D; at += ALIGN_THREADS * N) {
             float values[N];
-            load_floats(m.x.at(row, at), values);
+            load_floats(m.target.at(m.target_row(row / m.L, row % m.L), at), values);
+            apply<MAP>(values, values, values);
 #pragma unroll
             for (int i = 0; i < N; i++) {
                 mine.x += (double)values[i];
@@ -396,20 +399,20 @@ template <typename T, int N> static __global__ void __launch_bounds__(ALIGN_THRE
         }
     mine = block_moments(mine, shared);
     if (threadIdx.x == 0)
-        m.partial[blockIdx.x] = mine;
+        m.sums[blockIdx.x] = mine;
     if (!arrives_last(m.ticket, last))
         return;
     double2 sum = make_double2(0.0, 0.0);
     for (int64_t i = threadIdx.x; i < gridDim.x; i += ALIGN_THREADS) {
-        const double2 other = __ldcg(m.partial + i);
+        const double2 other = __ldcg(m.sums + i);
         sum.x += other.x;
         sum.y += other.y;
     }
     sum = block_moments(sum, shared);
     if (threadIdx.x > 0)
         return;
-    const double n = (double)m.rows * (double)m.columns, variance = sum.y / n - sum.x / n * (sum.x / n);
-    *m.out = variance > CAB_VARIANCE_ROUNDING * sum.y / n ? (float)(1.0 / variance) : 0.0f;
+    const double n = (double)(m.B * m.L) * (double)m.D, variance = sum.y / n - sum.x / n * (sum.x / n);
+    *m.out = align_term::inverse_of(variance, sum.y / n - variance);
 }
 
 static int64_t moment_blocks(const cab_tensor *x)
@@ -420,30 +423,58 @@ static int64_t moment_blocks(const cab_tensor *x)
 
 extern "C" size_t cab_inverse_variance_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    (void)backend;
-    return (size_t)moment_blocks(node->in[0]) * sizeof(double2);
+    const size_t squares = cab_align_scratch_cuda(node, backend);
+    const size_t moments = (size_t)moment_blocks(node->in[0]) * sizeof(double2);
+    return squares > moments ? squares : moments;
+}
+
+/* Under a softmax the mean is known: the loss of a prediction that is the mean everywhere. */
+template <typename T> static cab_status run_softmax(const cab_node *node, cab_backend *backend)
+{
+    const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
+    align<T> a = {};
+    a.target = rows<const T>(node->in[0]);
+    a.describe(node, node->in[0], attributes, backend);
+    a.center = cab_align_softmax_mean(attributes, node->in[0]);
+    a.inverse = true;
+    a.partial = (double *)node->scratch;
+    return fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D)
+               ? launch<T, WIDE<T>>(a, attributes->map, stream_of(backend))
+               : launch<T, 1>(a, attributes->map, stream_of(backend));
+}
+
+template <typename T, int N>
+static void launch_moments(const moments_of<T> &m, unsigned blocks, cab_feature_map map, cudaStream_t stream)
+{
+    if (map == CAB_MAP_RELU)
+        inverse_variance<T, N, CAB_MAP_RELU><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+    else if (map == CAB_MAP_EXP)
+        inverse_variance<T, N, CAB_MAP_EXP><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+    else
+        inverse_variance<T, N, CAB_MAP_NONE><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
 }
 
 template <typename T> static cab_status run_moments(const cab_node *node, cab_backend *backend)
 {
-    const cab_tensor *x = node->in[0];
-    const moments_of<T> m = {rows<const T>(x),
-                             cab_rows(x),
-                             cab_columns(x),
-                             (double2 *)node->scratch,
-                             (float *)node->out[0]->data,
-                             cab_cuda_of(backend)->ticket};
-    const unsigned blocks = (unsigned)moment_blocks(x);
-    if (fits_vec<T, WIDE<T>>(m.x.data, m.x.ld, m.columns))
-        inverse_variance<T, WIDE<T>><<<blocks, ALIGN_THREADS, 0, stream_of(backend)>>>(m);
+    const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
+    const unsigned blocks = (unsigned)moment_blocks(node->in[0]);
+    moments_of<T> m = {};
+    m.describe(node, node->in[0], attributes, backend);
+    m.target = rows<const T>(node->in[0]);
+    m.sums = (double2 *)node->scratch;
+    if (fits_vec<T, WIDE<T>>(m.target.data, m.target.ld, m.D))
+        launch_moments<T, WIDE<T>>(m, blocks, attributes->map, stream_of(backend));
     else
-        inverse_variance<T, 1><<<blocks, ALIGN_THREADS, 0, stream_of(backend)>>>(m);
+        launch_moments<T, 1>(m, blocks, attributes->map, stream_of(backend));
     return cab_cuda_launched("inverse_variance");
 }
 
 extern "C" cab_status cab_inverse_variance_forward_cuda(const cab_node *node, cab_backend *backend)
 {
+    const cab_feature_map map = ((const cab_align_attributes *)node->attributes)->map;
+    const bool softmax = map == CAB_MAP_SOFTMAX_TOKENS || map == CAB_MAP_SOFTMAX_FEATURES;
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = run_moments<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype,
+             status = softmax ? run_softmax<T>(node, backend) : run_moments<T>(node, backend));
     return status;
 }
