@@ -4,7 +4,8 @@
  * what an initialisation can know of attention, with P-wide heads in pairs, N = 2 head widths, s = init.qk_scale:
  *
  *   x = silu((V, -V)), out = (O, -O)     silu(v) - silu(-v) = v: the way of the values is linear. Columns of O of kept heads are 0
- *   B = silu((s k, -s k))                k, q: the mean over the heads of the group, before rotation
+ *   B = silu((s k, -s k))                k, q: the mean over the heads of the group, before rotation; where they are normed, scaled as the
+ *                                        norm does on average
  *   C = silu((s q, -s q))                <silu(q), silu(k)> + <silu(-q), silu(-k)> leans to what softmax favours
  *   delta = 1, exp(-delta exp(A_log)) = init.decay, D = init.skip, the convolution passes the current token; z is random
  *
@@ -342,6 +343,41 @@ static cab_status start_values(const start *s, int l, const cab_mamba2 *m, float
     return status;
 }
 
+/* The mean square of row r's outputs on inputs as the norm before the mixer gives them, of mean square g^2 each. */
+static double mean_square(const projection *p, int64_t r, const float *g)
+{
+    const double b = p->b.values != NULL ? (double)p->b.values[r] : 0;
+    double sum = b * b;
+    for (int64_t i = 0; i < p->w.columns; i++) {
+        const double y = (double)p->w.values[r * p->w.columns + i] * (g != NULL ? (double)g[i] : 1);
+        sum += y * y;
+    }
+    return sum;
+}
+
+/* Where Q and K are normed: what their norm multiplies each row of the projection by, on average. factors is left NULL where they are not. */
+static cab_status norm_factors(const start *s, int l, bool query, const projection *p, float **factors)
+{
+    cab_part_values norm = {0}, before = {0};
+    cab_status status;
+    CAB_GOTO(take(s, query ? CAB_PART_Q_NORM : CAB_PART_K_NORM, l, &norm));
+    if (norm.values == NULL)
+        goto done;
+    CAB_GOTO(take(s, CAB_PART_NORM_W, l, &before));
+    CAB_GOTO(CAB_NEW(factors, (size_t)p->w.rows, "a norm"));
+    for (int64_t first = 0; first < p->w.rows; first += norm.rows) {
+        double mean = 0;
+        for (int64_t r = first; r < first + norm.rows; r++)
+            mean += mean_square(p, r, before.values) / (double)norm.rows;
+        for (int64_t r = first; r < first + norm.rows; r++)
+            (*factors)[r] = norm.values[r - first] / (float)sqrt(mean > 0 ? mean : 1);
+    }
+done:
+    cab_free(norm.values);
+    cab_free(before.values);
+    return status;
+}
+
 /* Rows of B or C: for group g the mean of the heads whose values its mixer heads carry, as (k, -k). */
 static cab_status start_states(const start *s, int l, const cab_mamba2 *m, bool query, float *in, float *conv)
 {
@@ -350,8 +386,11 @@ static cab_status start_states(const start *s, int l, const cab_mamba2 *m, bool 
     const int64_t span = (int64_t)t->n_head / m->n_group > 0 ? t->n_head / m->n_group : 1;
     const int share = t->n_head / t->n_kv_head;
     projection p;
-    const cab_status status =
+    float *normed = NULL;
+    cab_status status =
         projection_take(s, l, query ? CAB_PART_Q_W : CAB_PART_K_W, query ? CAB_PART_Q_B : CAB_PART_K_B, &p);
+    if (status == CAB_OK)
+        status = norm_factors(s, l, query, &p, &normed);
     for (int64_t g = 0; status == CAB_OK && g < m->n_group; g++)
         for (int64_t i = 0; i < span * 2 * half; i++) {
             const int64_t head = (g * t->n_head / m->n_group + i / (2 * half)) % t->n_head, feature = i % (2 * half);
@@ -359,8 +398,9 @@ static cab_status start_states(const start *s, int l, const cab_mamba2 *m, bool 
                           n = feature / half * (N / 2);
             const float sign = feature < half ? 1 : -1, factor = (float)s->recipe->init.qk_scale / (float)span;
             const int64_t to = g * N + n + feature % half;
-            add_row(&p, row, sign * factor, in + to * D, conv + to);
+            add_row(&p, row, sign * factor * (normed != NULL ? normed[row] : 1), in + to * D, conv + to);
         }
+    cab_free(normed);
     projection_free(&p);
     return status;
 }

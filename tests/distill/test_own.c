@@ -24,6 +24,7 @@ static fixture open_fixture(void **state, const family *kind, const char *const 
     assert_ok(cab_recipe_new(&f.recipe));
     assert_ok(cab_recipe_set(f.recipe, "student.architecture", "in-place"));
     assert_ok(cab_recipe_set(f.recipe, "student.layout", "own"));
+    assert_ok(cab_recipe_set(f.recipe, "init.weights", "teacher"));
     for (; *settings != NULL; settings += 2)
         assert_ok(cab_recipe_set(f.recipe, settings[0], settings[1]));
     for (int i = 0; i < TOKENS; i++)
@@ -152,6 +153,41 @@ static void test_saved(void **state)
     }
 }
 
+static float *values_of(const cab_model *model, const cab_tensor *t)
+{
+    float *values = calloc((size_t)cab_elements(t), sizeof *values);
+    assert_non_null(values);
+    assert_ok(cab_params_read(model->params, t, values));
+    return values;
+}
+
+/* Where K is normed, B starts with rows as long as the norm makes keys on average: w, for inputs that the layer's own norm gives. */
+static void test_normed_keys(void **state)
+{
+    enum { D = 32, N = 2 * P, GROUPS = 2, E = 2 * FAMILY_HEADS * P };
+    static const char *const settings[] = {"student.n_group", "2", "init.qk_scale", "0.5", NULL};
+    fixture f = open_fixture(state, &families[5], settings); /* qwen3 */
+    assert_ok(make(&f));
+    const cab_block *t = &f.teacher->network.blocks[1];
+    float *in = values_of(f.student, f.student->network.blocks[1].mamba2.in_proj.w),
+          *k = values_of(f.teacher, t->attention.k.w), *w = values_of(f.teacher, t->attention.k_norm.w),
+          *g = values_of(f.teacher, t->norm.w);
+    for (int group = 0; group < GROUPS; group++) {
+        double mean = 0;
+        for (int i = 0; i < P * D; i++)
+            mean += pow((double)k[group * P * D + i] * (double)g[i % D], 2) / P;
+        for (int i = 0; i < P * D; i++) {
+            const double key = 0.5 * (double)w[i / D] / sqrt(mean) * (double)k[group * P * D + i];
+            assert_true(fabs((double)in[(2 * E + group * N) * D + i] - key) < 1e-6);
+            assert_true(fabs((double)in[(2 * E + group * N + P) * D + i] + key) < 1e-6);
+        }
+    }
+    float *all[] = {in, k, w, g};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    close_fixture(&f);
+}
+
 /* ---- what is refused -------------------------------------------------------------------------------------------------- */
 
 static void test_refused(void **state)
@@ -233,8 +269,9 @@ static void test_damaged(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads), TEMP_TEST(test_kept_heads), TEMP_TEST(test_saved),
-                                       TEMP_TEST(test_refused), TEMP_TEST(test_damaged)};
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads), TEMP_TEST(test_kept_heads),
+                                       TEMP_TEST(test_saved),     TEMP_TEST(test_normed_keys),
+                                       TEMP_TEST(test_refused),   TEMP_TEST(test_damaged)};
     cab_log_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
