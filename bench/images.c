@@ -29,7 +29,7 @@ typedef struct bench {
     double seconds;
     cab_image_set *set;
     cab_image_transform transform;
-    float *pixels, *targets;
+    uint8_t *pixels;
 } bench;
 
 static double processor_seconds(void)
@@ -120,7 +120,7 @@ done:
 
 /* One image, by the step's number; what the steps before it need is done outside of the measured time. */
 typedef enum step { STEP_DECODE, STEP_EVALUATE, STEP_AUGMENT, STEPS } step;
-static const char *const step_names[STEPS] = {"decode", "resize, crop, normalise", "augment (DeiT)"};
+static const char *const step_names[STEPS] = {"decode", "resize, crop", "augment (DeiT)"};
 
 static cab_status measure_step(bench *b, step which)
 {
@@ -128,6 +128,7 @@ static cab_status measure_step(bench *b, step which)
     const cab_augment augment = cab_augment_deit();
     cab_image image = {0};
     cab_image_scratch scratch = {0};
+    cab_erasure erasure;
     double spent = 0.0;
     uint64_t n = 0;
     for (; spent < b->seconds || n < 8; n++) {
@@ -138,8 +139,8 @@ static cab_status measure_step(bench *b, step which)
             cab_random random = {1, CAB_STREAM_AUGMENT, (uint32_t)n, 0};
             start = processor_seconds();
             CAB_GOTO(which == STEP_EVALUATE
-                         ? cab_image_transform_apply(&b->transform, &scratch, &image, b->pixels)
-                         : cab_augment_apply(&augment, &b->transform, &random, &scratch, &image, b->pixels));
+                         ? cab_image_transform_crop(&b->transform, &scratch, &image, &scratch.image)
+                         : cab_augment_apply(&augment, &b->transform, &random, &scratch, &image, b->pixels, &erasure));
         }
         spent += processor_seconds() - start;
     }
@@ -154,14 +155,19 @@ static cab_status measure_loader(bench *b, const char *name, const cab_augment *
 {
     cab_status status = CAB_OK;
     cab_image_loader *loader = NULL;
-    const cab_image_loader_options options = {
-        .transform = b->transform, .augment = augment, .batch = b->batch, .seed = 1, .threads = b->threads};
+    const cab_image_loader_options options = {.transform = b->transform,
+                                              .augment = augment,
+                                              .batch = b->batch,
+                                              .seed = 1,
+                                              .threads = b->threads,
+                                              .targets = true};
+    cab_image_batch batch;
     CAB_TRY(cab_image_loader_open(b->set, &options, &loader));
     uint64_t batches = cab_image_loader_batches(loader), n = 1;
-    CAB_GOTO(cab_image_loader_batch(loader, 0, b->pixels, b->targets, NULL)); /* threads and memory are there now */
+    CAB_GOTO(cab_image_loader_batch(loader, 0, &batch)); /* threads and memory are there now */
     double start = cab_seconds(), processor = processor_seconds();
     for (; cab_seconds() - start < b->seconds; n++)
-        CAB_GOTO(cab_image_loader_batch(loader, augment == NULL ? n % batches : n, b->pixels, b->targets, NULL));
+        CAB_GOTO(cab_image_loader_batch(loader, augment == NULL ? n % batches : n, &batch));
     double images = (double)(n - 1) * b->batch;
     printf("  %-34s %8.0f images/s per core, %.0f by the clock\n", name, images / (processor_seconds() - processor),
            images / (cab_seconds() - start));
@@ -176,8 +182,7 @@ static cab_status measure(bench *b)
     const cab_augment augment = cab_augment_deit();
     CAB_TRY(cab_image_set_open(&b->data, 1, &options, &b->set));
     size_t classes = cab_image_set_classes(b->set)->count;
-    CAB_TRY(CAB_NEW(&b->pixels, (size_t)b->batch * 3 * (size_t)b->size * (size_t)b->size, "pixels"));
-    CAB_TRY(CAB_NEW(&b->targets, (size_t)b->batch * classes, "targets"));
+    CAB_TRY(CAB_NEW(&b->pixels, 3 * (size_t)b->size * (size_t)b->size, "pixels"));
     b->transform = cab_image_transform_default();
     b->transform.size = b->size;
     printf("%s: %llu images, %zu classes; to %d x %d, batch %d, %d threads\n", b->data,
@@ -221,6 +226,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_images: %s\n", cab_error_text());
     cab_image_set_free(b.set);
     cab_free(b.pixels);
-    cab_free(b.targets);
     return status;
 }

@@ -6,6 +6,7 @@
 #include "base/random.h"
 
 #include <math.h>
+#include <string.h>
 
 #define PHILOX_M0 0xD2511F53u
 #define PHILOX_M1 0xCD9E8D57u
@@ -74,6 +75,23 @@ float cab_random_normal(cab_random *random)
     double u = ((double)words[0] + 1.0) * 0x1p-32;
     double v = (double)words[1] * 0x1p-32;
     return (float)(sqrt(-2.0 * log(u)) * cos(two_pi * v));
+}
+
+void cab_random_normals(cab_random *random, float *out, size_t count)
+{
+    const double two_pi = 6.283185307179586;
+    for (size_t i = 0; i < count; i += 4) {
+        uint32_t words[4];
+        float values[4];
+        next(random, words);
+        for (int k = 0; k < 4; k += 2) {
+            double radius = sqrt(-2.0 * log(((double)words[k] + 1.0) * 0x1p-32));
+            double angle = two_pi * ((double)words[k + 1] * 0x1p-32);
+            values[k] = (float)(radius * cos(angle));
+            values[k + 1] = (float)(radius * sin(angle));
+        }
+        memcpy(out + i, values, (count - i < 4 ? count - i : 4) * sizeof *values);
+    }
 }
 
 void cab_random_permutation(cab_random *random, uint64_t *order, uint64_t n)

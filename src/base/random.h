@@ -4,6 +4,7 @@
 #ifndef CAB_BASE_RANDOM_H
 #define CAB_BASE_RANDOM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* Names of streams, so that two uses of one seed never share numbers. */
@@ -36,6 +37,8 @@ uint64_t cab_random_below(cab_random *random, uint64_t n);
 float cab_random_uniform(cab_random *random);
 /* Standard normal (Box-Muller). */
 float cab_random_normal(cab_random *random);
+/* `count` of them, four from each step of the counter: number i is one of step i / 4. */
+void cab_random_normals(cab_random *random, float *out, size_t count);
 /* A uniformly drawn permutation of 0..n-1 (Fisher-Yates). */
 void cab_random_permutation(cab_random *random, uint64_t *order, uint64_t n);
 

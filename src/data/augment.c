@@ -104,24 +104,6 @@ static double beta_draw(cab_random *random, double shape)
     return a + b > 0.0 ? a / (a + b) : 0.5; /* both underflow for tiny shapes only */
 }
 
-/* count normal numbers; Box-Muller, four from each four words. */
-static void fill_normal(cab_random *random, float *out, size_t count)
-{
-    const double two_pi = 6.283185307179586;
-    for (size_t i = 0; i < count; i += 4) {
-        uint32_t words[4];
-        float values[4];
-        cab_philox(random->seed, random->stream, random->sub, random->index++, words);
-        for (int k = 0; k < 4; k += 2) {
-            double radius = sqrt(-2.0 * log(((double)words[k] + 1.0) * 0x1p-32));
-            double angle = two_pi * ((double)words[k + 1] * 0x1p-32);
-            values[k] = (float)(radius * cos(angle));
-            values[k + 1] = (float)(radius * sin(angle));
-        }
-        memcpy(out + i, values, (count - i < 4 ? count - i : 4) * sizeof *values);
-    }
-}
-
 /* ---- one image -------------------------------------------------------------------------------------------------------- */
 
 /* Ten tries at an area and a shape that fit; then the largest middle part of an allowed shape. */
@@ -160,25 +142,24 @@ void cab_augment_jitter(float strength, cab_random *random, cab_image *image)
     }
 }
 
-static void fill_box(cab_erase mode, cab_random *random, cab_box box, int size, float *pixels)
+int cab_augment_erasures(const cab_augment *a)
 {
-    for (int c = 0; c < CHANNELS; c++) {
-        float colour = 0.0f;
-        if (mode == CAB_ERASE_RAND)
-            fill_normal(random, &colour, 1);
-        for (int y = box.y; y < box.y + box.height; y++) {
-            float *row = pixels + ((size_t)c * (size_t)size + (size_t)y) * (size_t)size + box.x;
-            if (mode == CAB_ERASE_PIXEL)
-                fill_normal(random, row, (size_t)box.width);
-            for (int x = 0; mode != CAB_ERASE_PIXEL && x < box.width; x++)
-                row[x] = colour;
-        }
-    }
+    return a->erase <= 0.0f ? 0 : a->erase_count > 1 ? a->erase_count : 1;
 }
 
-void cab_augment_erase(const cab_augment *a, cab_random *random, int size, float *pixels)
+/* The numbers of its noise lie between those drawn before and those drawn behind. */
+static cab_erasure erasure_of(cab_erase fill, cab_random *random, int x, int y, int width, int height)
+{
+    const cab_erasure e = {.x = x, .y = y, .width = width, .height = height, .fill = (int32_t)fill, .random = *random};
+    const uint64_t steps = ((uint64_t)width + 3) / 4 * (uint64_t)height;
+    random->index += (uint64_t)CHANNELS * (fill == CAB_ERASE_PIXEL ? steps : fill == CAB_ERASE_RAND ? 1 : 0);
+    return e;
+}
+
+void cab_augment_erase(const cab_augment *a, cab_random *random, int size, cab_erasure *erasures)
 {
     const double area_min = 0.02, area_max = 1.0 / 3.0, ratio_min = 0.3;
+    memset(erasures, 0, (size_t)cab_augment_erasures(a) * sizeof *erasures);
     if ((double)cab_random_uniform(random) >= (double)a->erase)
         return;
     int count = a->erase_count > 1 ? 1 + below(random, a->erase_count - 1) : 1;
@@ -189,14 +170,14 @@ void cab_augment_erase(const cab_augment *a, cab_random *random, int size, float
             int h = (int)rint(sqrt(target * ratio)), w = (int)rint(sqrt(target / ratio));
             if (w < size && h < size) {
                 int top = below(random, size - h), left = below(random, size - w);
-                fill_box(a->erase_mode, random, (cab_box){left, top, w, h}, size, pixels);
+                erasures[i] = erasure_of(a->erase_mode, random, left, top, w, h);
                 break;
             }
         }
 }
 
 cab_status cab_augment_apply(const cab_augment *a, const cab_image_transform *t, cab_random *random,
-                             cab_image_scratch *s, const cab_image *image, float *pixels)
+                             cab_image_scratch *s, const cab_image *image, uint8_t *pixels, cab_erasure *erasures)
 {
     if (a->scale_max > 0.0f)
         CAB_TRY(cab_resample(&s->resampler, image, cab_augment_crop(a, random, image->width, image->height), t->filter,
@@ -213,9 +194,9 @@ cab_status cab_augment_apply(const cab_augment *a, const cab_image_transform *t,
     } else if (a->jitter > 0.0f) {
         cab_augment_jitter(a->jitter, random, &s->image);
     }
-    cab_image_normalise(t, &s->image, pixels);
+    memcpy(pixels, s->image.pixels, (size_t)t->size * (size_t)t->size * CHANNELS);
     if (a->erase > 0.0f)
-        cab_augment_erase(a, random, t->size, pixels);
+        cab_augment_erase(a, random, t->size, erasures);
     return CAB_OK;
 }
 
@@ -243,37 +224,17 @@ cab_mix cab_mix_draw(const cab_augment *a, cab_random *random, int size)
     return (cab_mix){.share = (float)beta_draw(random, (double)a->mixup)};
 }
 
-static void exchange(cab_box box, int size, float *a, float *b)
+cab_blend cab_mix_blend(const cab_mix *mix, int64_t batch, int64_t first, int64_t count)
 {
-    for (int c = 0; c < CHANNELS; c++)
-        for (int y = box.y; y < box.y + box.height; y++) {
-            size_t row = ((size_t)c * (size_t)size + (size_t)y) * (size_t)size + (size_t)box.x;
-            for (size_t i = row; i < row + (size_t)box.width; i++) {
-                float kept = a[i];
-                a[i] = b[i];
-                b[i] = kept;
-            }
-        }
-}
-
-void cab_mix_pixels(const cab_mix *mix, int batch, int size, float *pixels)
-{
-    const size_t count = (size_t)CHANNELS * (size_t)size * (size_t)size;
-    const float share = mix->share, rest = 1.0f - share;
-    if (share == 1.0f)
-        return;
-    for (int i = 0; i < batch / 2; i++) { /* the middle one of an odd batch is its own partner */
-        float *a = pixels + (size_t)i * count, *b = pixels + (size_t)(batch - 1 - i) * count;
-        if (mix->cut) {
-            exchange(mix->box, size, a, b);
-            continue;
-        }
-        for (size_t k = 0; k < count; k++) {
-            float first = a[k], second = b[k];
-            a[k] = first * share + second * rest;
-            b[k] = second * share + first * rest;
-        }
-    }
+    const int64_t middle = (batch - 1) / 2; /* of an odd batch: its own partner */
+    const bool inside = batch % 2 == 1 && middle >= first && middle < first + count;
+    return (cab_blend){.share = mix->share,
+                       .cut = mix->cut,
+                       .x = mix->box.x,
+                       .y = mix->box.y,
+                       .width = mix->box.width,
+                       .height = mix->box.height,
+                       .alone = inside ? (int32_t)(middle - first) : -1};
 }
 
 void cab_mix_targets(const cab_mix *mix, float smoothing, const int32_t *labels, int batch, int32_t classes,

@@ -5,12 +5,14 @@
  *   random resized crop, flip, RandAugment (or colour jitter where that is off), normalise, random erasing,
  *   then, per batch, mixup or cutmix, and label smoothing
  *
- * Everything drawn comes from the cab_random that is passed in, so equal counters give equal pixels. */
+ * All up to RandAugment is computed here, in bytes. Of what follows only the numbers are drawn here; the device that trains computes
+ * it (ops/pixels.h). Everything drawn comes from the cab_random that is passed in, so equal counters give equal pixels. */
 #ifndef CAB_DATA_AUGMENT_H
 #define CAB_DATA_AUGMENT_H
 
 #include "base/random.h"
 #include "data/image_transform.h"
+#include "ops/pixels.h"
 
 /* RandAugment (Cubuk et al. 2020): `operations` drawn with repetition, each applied with `probability`, at a magnitude drawn
  * from a normal distribution and cut to 0 .. max, where 10 is the full range of the operation. */
@@ -23,12 +25,6 @@ typedef struct cab_randaugment {
 
 /* timm's words: "rand-m9-mstd0.5-inc1" and the keys n, p, mmax; "" or "none" is off. */
 cab_status cab_randaugment_parse(const char *text, cab_randaugment *out);
-
-typedef enum cab_erase {
-    CAB_ERASE_CONST, /* 0, the mean */
-    CAB_ERASE_RAND,  /* a normally distributed colour */
-    CAB_ERASE_PIXEL  /* normally distributed pixels */
-} cab_erase;
 
 typedef struct cab_augment {
     float scale_min, scale_max; /* share of the picture's area that is cropped; 0, 0: the crop of evaluation */
@@ -54,16 +50,19 @@ cab_augment cab_augment_deit(void);
 /* Probabilities within 0 .. 1, ranges that are ranges. */
 cab_status cab_augment_check(const cab_augment *augment);
 
-/* One image: pixels (3, S, S), normalised. */
+/* Rectangles that one image may lose. */
+int cab_augment_erasures(const cab_augment *augment);
+/* One image: pixels (S, S, 3) in bytes, and the cab_augment_erasures() rectangles that it loses; those of height 0 are none. */
 cab_status cab_augment_apply(const cab_augment *augment, const cab_image_transform *transform, cab_random *random,
-                             cab_image_scratch *scratch, const cab_image *image, float *pixels);
+                             cab_image_scratch *scratch, const cab_image *image, uint8_t *pixels,
+                             cab_erasure *erasures);
 
 /* The steps one by one. */
 cab_box cab_augment_crop(const cab_augment *augment, cab_random *random, int width, int height);
 cab_status cab_randaugment_apply(const cab_randaugment *rand, cab_random *random, cab_filter filter,
                                  const uint8_t fill[3], cab_image *image, cab_image *spare);
 void cab_augment_jitter(float strength, cab_random *random, cab_image *image);
-void cab_augment_erase(const cab_augment *augment, cab_random *random, int size, float *pixels);
+void cab_augment_erase(const cab_augment *augment, cab_random *random, int size, cab_erasure *erasures);
 
 /* How a batch is mixed with itself in reverse: image i keeps `share`, image B - 1 - i gives the rest. */
 typedef struct cab_mix {
@@ -73,8 +72,8 @@ typedef struct cab_mix {
 } cab_mix;
 
 cab_mix cab_mix_draw(const cab_augment *augment, cab_random *random, int size);
-/* pixels: (B, 3, S, S), in place. */
-void cab_mix_pixels(const cab_mix *mix, int batch, int size, float *pixels);
+/* The same for rows first .. first + count of a batch of `batch`. */
+cab_blend cab_mix_blend(const cab_mix *mix, int64_t batch, int64_t first, int64_t count);
 /* targets: (B, classes): share on the image's smoothed label, the rest on its partner's. A label of -1 gives zeros. */
 void cab_mix_targets(const cab_mix *mix, float smoothing, const int32_t *labels, int batch, int32_t classes,
                      float *targets);

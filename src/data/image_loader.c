@@ -1,9 +1,9 @@
 /* image_loader.c - a ring of batches, filled by threads in the order in which they will be asked for.
  *
- *   slot:  free -> filling (samples are taken one by one, oldest batch first) -> ready -> free
+ *   slot:  free -> filling (samples are taken one by one, oldest batch first) -> ready -> lent -> free
  *
  * The caller's thread schedules: it draws the order of an epoch and writes into the slot which image each sample is. Workers
- * take samples under the lock and work outside of it; whoever finishes the last sample of a batch mixes it. */
+ * take samples under the lock and work outside of it; whoever finishes the last sample of a batch mixes its labels. */
 #include "data/image_loader.h"
 
 #include "base/file.h"
@@ -21,12 +21,14 @@ enum { PREFETCH = 2, PREFETCH_MAX = 64, THREADS_MAX = 256, BATCH_MAX = 1 << 16, 
 
 static const uint64_t ABSENT = UINT64_MAX;
 
-typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY } slot_state;
+typedef enum slot_state { SLOT_FREE, SLOT_FILLING, SLOT_READY, SLOT_LENT } slot_state;
 
 typedef struct slot {
     slot_state state;
     uint64_t batch;
-    float *pixels;
+    uint8_t *pixels; /* of the backend's host memory */
+    cab_erasure *erasures;
+    float *targets;
     int32_t *labels;
     uint64_t *images; /* by sample; or ABSENT */
     int samples;      /* to fill: B, or fewer when the batch is no longer wanted */
@@ -42,7 +44,9 @@ struct cab_image_loader {
     cab_augment augment;
     bool training;
     int batch;
-    size_t image_floats; /* 3 S S */
+    size_t image_bytes; /* S S 3 */
+    size_t erasures;    /* of an image */
+    cab_backend *backend;
     uint64_t seed, images, batches;
     int32_t *target_map, classes;
     uint64_t *order; /* of `epoch` */
@@ -75,28 +79,30 @@ static cab_status named(const cab_image_loader *l, uint64_t i, cab_status status
     return cab_fail(status, "%s: %s", name, cab_error_text());
 }
 
-/* Fills sample j; an absent image keeps the label -1 and is all zeros. */
+/* Fills sample j; an absent image keeps the label -1 and is black. */
 static cab_status make_sample(cab_image_loader *l, slot *s, int j, cab_image_scratch *scratch, cab_image *image)
 {
-    float *pixels = s->pixels + (size_t)j * l->image_floats;
+    uint8_t *pixels = s->pixels + (size_t)j * l->image_bytes;
     const uint64_t i = s->images[j];
     s->labels[j] = -1;
     if (i == ABSENT) {
-        memset(pixels, 0, l->image_floats * sizeof *pixels);
+        memset(pixels, 0, l->image_bytes);
         return CAB_OK;
     }
     if (l->training) {
         cab_random random = random_of(l, CAB_STREAM_AUGMENT, s->batch * (uint64_t)l->batch + (uint64_t)j);
         CAB_TRY(cab_image_set_load_training(l->set, i, image));
-        CAB_TRY(named(l, i, cab_augment_apply(&l->augment, &l->transform, &random, scratch, image, pixels)));
+        cab_erasure *erasures = s->erasures + (size_t)j * l->erasures;
+        CAB_TRY(named(l, i, cab_augment_apply(&l->augment, &l->transform, &random, scratch, image, pixels, erasures)));
     } else {
         cab_status status = cab_image_set_load(l->set, i, image);
         if (status != CAB_OK && cab_image_set_is_bad(l->set, i)) {
-            memset(pixels, 0, l->image_floats * sizeof *pixels);
+            memset(pixels, 0, l->image_bytes);
             return CAB_OK;
         }
         CAB_TRY(status);
-        CAB_TRY(named(l, i, cab_image_transform_apply(&l->transform, scratch, image, pixels)));
+        CAB_TRY(named(l, i, cab_image_transform_crop(&l->transform, scratch, image, &scratch->image)));
+        memcpy(pixels, scratch->image.pixels, l->image_bytes);
     }
     int32_t label = cab_image_set_label(l->set, i);
     s->labels[j] = l->target_map == NULL ? label : l->target_map[label];
@@ -107,6 +113,13 @@ static cab_mix mix_of(const cab_image_loader *l, uint64_t batch)
 {
     cab_random random = random_of(l, CAB_STREAM_MIX, batch);
     return l->training ? cab_mix_draw(&l->augment, &random, l->transform.size) : (cab_mix){.share = 1.0f};
+}
+
+static void mix_targets(const cab_image_loader *l, slot *s)
+{
+    cab_mix mix = mix_of(l, s->batch);
+    if (s->targets != NULL)
+        cab_mix_targets(&mix, l->training ? l->augment.smoothing : 0.0f, s->labels, l->batch, l->classes, s->targets);
 }
 
 /* The oldest batch that still has samples to take; NULL: none. */
@@ -134,9 +147,8 @@ static void work_on(cab_image_loader *l, slot *s, cab_image_scratch *scratch, ca
         snprintf(s->text, sizeof s->text, "%s", cab_error_text());
     }
     if (s->done + 1 == s->samples && s->samples == l->batch) { /* nobody else looks at the slot until it is ready */
-        cab_mix mix = mix_of(l, s->batch);
         pthread_mutex_unlock(&l->lock);
-        cab_mix_pixels(&mix, l->batch, l->transform.size, s->pixels);
+        mix_targets(l, s);
         pthread_mutex_lock(&l->lock);
     }
     if (++s->done >= s->samples && s->done == s->taken) {
@@ -219,41 +231,48 @@ static void drop_all(cab_image_loader *l)
     }
 }
 
-static void hand_over(const cab_image_loader *l, const slot *s, float *pixels, float *targets, int32_t *labels)
+/* What was lent before may be filled anew. The lock is held, and the device has read it. */
+static void take_back(cab_image_loader *l)
 {
-    memcpy(pixels, s->pixels, (size_t)l->batch * l->image_floats * sizeof *pixels);
-    if (labels != NULL)
-        memcpy(labels, s->labels, (size_t)l->batch * sizeof *labels);
-    if (targets != NULL) {
-        cab_mix mix = mix_of(l, s->batch);
-        cab_mix_targets(&mix, l->training ? l->augment.smoothing : 0.0f, s->labels, l->batch, l->classes, targets);
-    }
+    for (int k = 0; k < l->slots_count; k++)
+        if (l->slots[k].state == SLOT_LENT)
+            l->slots[k].state = SLOT_FREE;
 }
 
-cab_status cab_image_loader_batch(cab_image_loader *l, uint64_t index, float *pixels, float *targets, int32_t *labels)
+/* The slot of a batch, ready. The lock is held. */
+static slot *await_slot(cab_image_loader *l, uint64_t index)
 {
-    if (l->training ? index > UINT64_MAX / (uint64_t)l->batch - 1 : index >= l->batches)
-        return cab_fail(CAB_EARG, "batch %" PRIu64 " of %" PRIu64, index, l->batches);
-    pthread_mutex_lock(&l->lock);
     slot *s = find_slot(l, index);
     if (s == NULL) {
         drop_all(l);
         l->next = index;
-        schedule(l);
-        s = find_slot(l, index);
     }
+    schedule(l);
+    s = find_slot(l, index);
     while (s->state != SLOT_READY)
         pthread_cond_wait(&l->progress, &l->lock);
-    pthread_mutex_unlock(&l->lock);
-    cab_status status = s->status;
-    if (status == CAB_OK)
-        hand_over(l, s, pixels, targets, labels);
-    else
-        cab_error_set_text(s->text);
+    return s;
+}
+
+cab_status cab_image_loader_batch(cab_image_loader *l, uint64_t index, cab_image_batch *batch)
+{
+    if (l->training ? index > UINT64_MAX / (uint64_t)l->batch - 1 : index >= l->batches)
+        return cab_fail(CAB_EARG, "batch %" PRIu64 " of %" PRIu64, index, l->batches);
+    if (l->backend != NULL && l->backend->sent != NULL)
+        CAB_TRY(l->backend->sent(l->backend));
     pthread_mutex_lock(&l->lock);
-    s->state = SLOT_FREE;
-    schedule(l);
+    take_back(l);
+    slot *s = await_slot(l, index);
+    const cab_status status = s->status;
+    s->state = status == CAB_OK ? SLOT_LENT : SLOT_FREE;
+    if (status != CAB_OK)
+        cab_error_set_text(s->text);
     pthread_mutex_unlock(&l->lock);
+    *batch = (cab_image_batch){.pixels = s->pixels,
+                               .erasures = l->erasures > 0 ? s->erasures : NULL,
+                               .mix = mix_of(l, index),
+                               .targets = s->targets,
+                               .labels = s->labels};
     return status;
 }
 
@@ -280,11 +299,14 @@ static cab_status check_options(const cab_image_set *set, const cab_image_loader
 static cab_status reserve(cab_image_loader *l, const cab_image_loader_options *o)
 {
     const size_t classes = cab_image_set_classes(l->set)->count, batch = (size_t)l->batch;
-    l->slots_count = 1 + (o->prefetch == 0 ? PREFETCH : o->prefetch);
+    l->slots_count = 2 + (o->prefetch == 0 ? PREFETCH : o->prefetch); /* one lent, one awaited */
     CAB_TRY(CAB_NEW(&l->slots, (size_t)l->slots_count, "batches of images"));
     for (int k = 0; k < l->slots_count; k++) {
         slot *s = &l->slots[k];
-        CAB_TRY(cab_alloc((void **)&s->pixels, batch * l->image_floats, sizeof *s->pixels, "batches of images"));
+        CAB_TRY(cab_host_allocate(l->backend, batch * l->image_bytes, "batches of images", (void **)&s->pixels));
+        CAB_TRY(CAB_NEW(&s->erasures, batch * l->erasures, "erased rectangles"));
+        if (o->targets)
+            CAB_TRY(CAB_NEW(&s->targets, batch * (size_t)l->classes, "targets"));
         CAB_TRY(CAB_NEW(&s->labels, batch, "labels"));
         CAB_TRY(CAB_NEW(&s->images, batch, "labels"));
     }
@@ -327,7 +349,9 @@ cab_status cab_image_loader_open(cab_image_set *set, const cab_image_loader_opti
     l->training = o->augment != NULL;
     l->augment = l->training ? *o->augment : (cab_augment){0};
     l->batch = o->batch;
-    l->image_floats = (size_t)CHANNELS * (size_t)o->transform.size * (size_t)o->transform.size;
+    l->image_bytes = (size_t)CHANNELS * (size_t)o->transform.size * (size_t)o->transform.size;
+    l->erasures = l->training ? (size_t)cab_augment_erasures(&l->augment) : 0;
+    l->backend = o->backend;
     l->seed = o->seed;
     l->images = cab_image_set_count(set);
     l->classes = o->classes == 0 ? (int32_t)cab_image_set_classes(set)->count : o->classes;
@@ -354,7 +378,9 @@ void cab_image_loader_free(cab_image_loader *l)
     for (int i = 0; i < l->threads_count; i++)
         pthread_join(l->threads[i], NULL);
     for (int k = 0; l->slots != NULL && k < l->slots_count; k++) {
-        cab_free(l->slots[k].pixels);
+        cab_host_release(l->backend, l->slots[k].pixels);
+        cab_free(l->slots[k].erasures);
+        cab_free(l->slots[k].targets);
         cab_free(l->slots[k].labels);
         cab_free(l->slots[k].images);
     }

@@ -12,6 +12,7 @@ struct cab_objective {
     cab_objective_options options;
     cab_graph *graph;
     cab_tensor *input, *labels, *valid, *targets, *starts;
+    cab_image_feed feed; /* makes `input`, where pictures come as bytes */
     cab_head_losses losses;
     cab_term_output terms[CAB_TERM_COUNT];
     cab_tensor *weights[CAB_TERM_COUNT]; /* of the stage's terms, divided by `over` and by the share */
@@ -120,7 +121,9 @@ static void record_inputs(cab_objective *o, const cab_model *student)
     const int64_t shape[2] = {o->options.batch, o->options.seq_len};
     char name[CAB_NAME_MAX];
     cab_graph *g = o->graph;
-    o->input = cab_model_input(g, student, shape[0], shape[1]);
+    if (o->options.pictures != NULL)
+        cab_image_feed_record(g, o->options.pictures, &o->feed);
+    o->input = o->options.pictures != NULL ? o->feed.image : cab_model_input(g, student, shape[0], shape[1]);
     o->labels = cab_graph_input(g, "labels", CAB_I32, 2, shape);
     o->valid = cab_graph_input(g, "valid", CAB_I32, 2, shape);
     if (o->options.documents)
@@ -254,15 +257,19 @@ cab_status cab_objective_next(cab_objective *o, const cab_batch *batch)
 {
     if (o->targets != NULL)
         CAB_TRY(cab_tensor_write_ahead(o->graph, o->targets, batch->targets));
+    if (batch->pictures != NULL)
+        return cab_image_feed_write(o->graph, &o->feed, batch->pictures);
     return cab_tensor_write_ahead(o->graph, o->input, batch->input);
 }
 
 cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const cab_term_weights *weights, int share)
 {
     cab_graph *g = o->graph;
+    if (batch->pictures != NULL)
+        CAB_TRY(cab_image_feed_write(g, &o->feed, batch->pictures));
     if (batch->input != NULL)
         CAB_TRY(cab_tensor_write(g, o->input, batch->input));
-    if (batch->input != NULL && o->targets != NULL)
+    if ((batch->input != NULL || batch->pictures != NULL) && o->targets != NULL)
         CAB_TRY(cab_tensor_write(g, o->targets, batch->targets));
     CAB_TRY(cab_tensor_write(g, o->labels, batch->labels));
     if (o->starts != NULL)

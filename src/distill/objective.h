@@ -5,6 +5,7 @@
 #ifndef CAB_DISTILL_OBJECTIVE_H
 #define CAB_DISTILL_OBJECTIVE_H
 
+#include "data/image_feed.h"
 #include "distill/term.h"
 
 typedef struct cab_objective_options {
@@ -18,13 +19,15 @@ typedef struct cab_objective_options {
         teacher_head; /* stands for the teacher's own where its w is not NULL: the rows of the data's classes */
     bool documents;   /* sequences hold several, which know nothing of each other */
     bool targets;     /* cross-entropy is against a distribution per row */
+    const cab_image_feed_options *pictures; /* images come as bytes; NULL: as models read them */
 } cab_objective_options;
 
 /* One micro-batch, on the host. */
 typedef struct cab_batch {
-    const void *input;     /* what the student reads: ids (batch, seq_len) I32, or pixels (batch, 3, S, S) F32 */
-    const int32_t *labels; /* (batch, seq_len); -1: none */
-    const float *targets;  /* (batch, seq_len, classes), where the options say targets */
+    const void *input; /* what the student reads: ids (batch, seq_len) I32, or pixels (batch, 3, S, S) F32 */
+    const cab_image_rows *pictures; /* in place of input, where the options say pictures */
+    const int32_t *labels;          /* (batch, seq_len); -1: none */
+    const float *targets;           /* (batch, seq_len, classes), where the options say targets */
     const int32_t *starts; /* (batch, seq_len), where the options say documents: the first token of each token's */
     const int32_t *valid;  /* (batch, seq_len); 0: the row takes no part in KL; NULL: all do */
 } cab_batch;
@@ -44,7 +47,7 @@ cab_graph *cab_objective_graph(cab_objective *objective);
 /* One micro-batch, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the
  * device computes. Adds the gradients of (weights . terms) / `share` to the parameters; share is the number of
  * micro-batches per step. Input and targets of a batch that cab_objective_next() was called with need not be given
- * again (batch->input NULL). */
+ * again (batch->input and batch->pictures NULL). */
 cab_status cab_objective_start(cab_objective *objective, const cab_batch *batch, const cab_term_weights *weights,
                                int share);
 cab_status cab_objective_next(cab_objective *objective, const cab_batch *batch);

@@ -43,6 +43,25 @@ cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_te
 cab_tensor *cab_embedding(cab_graph *g, cab_tensor *ids, cab_tensor *table, cab_tensor *positions, cab_tensor *first,
                           cab_tensor *starts, cab_dtype dtype);
 
+/* ---- pixels.c: pictures as images ----------------------------------------------------------------------------------- */
+
+typedef struct cab_pixels_inputs {
+    cab_tensor *bytes;    /* (B, H, W, 3) U8 */
+    cab_tensor *erasures; /* (B, n, 12) I32: n of ops/pixels.h's cab_erasure for each picture, in order; NULL: none */
+    cab_tensor *partners; /* what row b of the batch is mixed with stands in row B - 1 - b; NULL: the batch itself */
+    cab_tensor *partner_erasures; /* of the partners; NULL: none */
+    cab_tensor *blend;            /* (8) I32, a cab_blend; NULL: nothing is mixed */
+} cab_pixels_inputs;
+
+/* Of the bytes 0..255; red, green, blue. */
+typedef struct cab_pixels_scale {
+    float divisor, mean[3], std[3];
+} cab_pixels_scale;
+
+/* The image that a model reads: (v / divisor - mean) / std of every byte, then rectangles erased, then each picture mixed with its
+ * partner -> (B, 3, H, W) F32. No backward: pictures are inputs. */
+cab_tensor *cab_pixels(cab_graph *g, const cab_pixels_inputs *inputs, const cab_pixels_scale *scale);
+
 /* ---- tokens.c: images as tokens ---------------------------------------------------------------------------------- */
 
 /* The square patches of images, p = `patch` pixels a side: image (B, C, H, W) F32 -> (B, H/p * W/p, C * p * p) in

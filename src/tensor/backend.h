@@ -32,6 +32,13 @@ struct cab_backend {
      * device, from there to the place of use. NULL on a backend whose calls return when their work is done. */
     cab_status (*upload_ahead)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*take)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    /* upload_lent does as upload_ahead does, but from host_allocate()'s memory, which it reads while it runs: nothing is copied on the
+     * host. sent waits on the host until every upload ahead has read its memory. NULL where upload_ahead is. */
+    cab_status (*upload_lent)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    cab_status (*sent)(cab_backend *backend);
+    /* Host memory that the device can copy by itself, zeroed; host_release() frees it. NULL: any memory will do. */
+    cab_status (*host_allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);
+    void (*host_release)(cab_backend *backend, void *block);
     /* Within the device: copy copies bytes; narrow rounds n fp32 numbers to bf16, to nearest even. */
     cab_status (*copy)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*narrow)(cab_backend *backend, void *to, const void *from, size_t n);
@@ -54,5 +61,9 @@ struct cab_backend {
     /* The backend's own. */
     void *context;
 };
+
+/* Host memory for what a backend is to be lent; `backend` may be NULL. Zeroed, 64-byte aligned. */
+cab_status cab_host_allocate(cab_backend *backend, size_t bytes, const char *what, void **out);
+void cab_host_release(cab_backend *backend, void *block);
 
 #endif

@@ -31,6 +31,11 @@ void cab_graph_free(cab_graph *g)
         return;
     if (g->captured != NULL)
         g->backend->capture_free(g->backend, g->captured);
+    for (size_t i = 0; i < g->n_ahead; i++) {
+        if (g->backend->host) /* what was lent is not the graph's */
+            g->ahead[i].tensor->data = NULL;
+        g->backend->release(g->backend, g->ahead[i].buffer);
+    }
     for (size_t i = 0; i < g->n_tensors; i++) {
         if (owns_memory(g, g->tensors[i]))
             g->backend->release(g->backend, g->tensors[i]->data);
@@ -43,8 +48,6 @@ void cab_graph_free(cab_graph *g)
         cab_free((void *)g->nodes[i]->attributes);
         cab_free(g->nodes[i]);
     }
-    for (size_t i = 0; i < g->n_ahead; i++)
-        g->backend->release(g->backend, g->ahead[i].buffer);
     g->backend->release(g->backend, g->arena);
     cab_free(g->ahead);
     cab_free(g->tensors);

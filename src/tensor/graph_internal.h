@@ -13,10 +13,10 @@ typedef struct cab_place {
     bool live;
 } cab_place;
 
-/* An input's next content, on the device already. */
+/* An input's next content, on the device already; or, on the processor, an input whose content the host has lent. */
 typedef struct cab_ahead {
     cab_tensor *tensor;
-    void *buffer;
+    void *buffer; /* on the processor: the tensor's own memory */
     bool pending;
 } cab_ahead;
 

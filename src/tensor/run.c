@@ -114,24 +114,49 @@ static cab_status check_host_access(const cab_tensor *t)
     return CAB_OK;
 }
 
-cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from)
+/* The entry of t, which is made on first use. */
+static cab_status ahead_of(cab_graph *g, cab_tensor *t, cab_ahead **out)
 {
-    if (g->backend->upload_ahead == NULL)
-        return cab_tensor_write(g, t, from);
-    cab_ahead *a = NULL;
     CAB_TRY(check_host_access(t));
     for (size_t i = 0; i < g->n_ahead; i++)
-        if (g->ahead[i].tensor == t)
-            a = &g->ahead[i];
-    if (a == NULL) {
-        CAB_TRY(CAB_GROW(&g->ahead, &g->ahead_capacity, g->n_ahead + 1, "inputs"));
-        a = &g->ahead[g->n_ahead];
-        *a = (cab_ahead){.tensor = t};
+        if (g->ahead[i].tensor == t) {
+            *out = &g->ahead[i];
+            return CAB_OK;
+        }
+    CAB_TRY(CAB_GROW(&g->ahead, &g->ahead_capacity, g->n_ahead + 1, "inputs"));
+    cab_ahead *a = &g->ahead[g->n_ahead];
+    *a = (cab_ahead){.tensor = t};
+    if (g->backend->host) {
+        a->buffer = t->data;
+    } else {
         CAB_TRY(g->backend->allocate(g->backend, cab_tensor_bytes(t), t->name, &a->buffer));
-        g->n_ahead++;
         CAB_TRY(g->backend->wait(g->backend)); /* until it is zeroed, which is not beside what runs */
     }
+    g->n_ahead++;
+    *out = a;
+    return CAB_OK;
+}
+
+cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from)
+{
+    cab_ahead *a = NULL;
+    if (g->backend->upload_ahead == NULL)
+        return cab_tensor_write(g, t, from);
+    CAB_TRY(ahead_of(g, t, &a));
     CAB_TRY(g->backend->upload_ahead(g->backend, a->buffer, from, cab_tensor_bytes(t)));
+    a->pending = true;
+    return CAB_OK;
+}
+
+cab_status cab_tensor_lend(cab_graph *g, cab_tensor *t, const void *from)
+{
+    cab_ahead *a = NULL;
+    CAB_TRY(ahead_of(g, t, &a));
+    if (g->backend->host) {
+        t->data = (void *)from; /* kernels do not write inputs */
+        return CAB_OK;
+    }
+    CAB_TRY(g->backend->upload_lent(g->backend, a->buffer, from, cab_tensor_bytes(t)));
     a->pending = true;
     return CAB_OK;
 }

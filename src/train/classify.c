@@ -24,14 +24,14 @@ typedef struct classifier {
     cab_image_transform transform;
     cab_image_scorer *scorer;
     int batch;
-    size_t image_floats, top;
-    float *pixels;
+    size_t image_bytes, top;
+    uint8_t *pixels;
     outcome *outcomes;
     cab_class_share *shares;
 } classifier;
 
 static cab_status decode(const classifier *c, const char *path, cab_image_scratch *scratch, cab_image *image,
-                         float *pixels)
+                         uint8_t *pixels)
 {
     const cab_decode_options options = {0};
     char *data = NULL;
@@ -40,8 +40,11 @@ static cab_status decode(const classifier *c, const char *path, cab_image_scratc
     cab_status status = cab_image_decode(data, size, path, &options, image);
     cab_free(data);
     CAB_TRY(status);
-    status = cab_image_transform_apply(&c->transform, scratch, image, pixels);
-    return status == CAB_OK ? CAB_OK : cab_fail(status, "%s: %s", path, cab_error_text());
+    status = cab_image_transform_crop(&c->transform, scratch, image, &scratch->image);
+    if (status != CAB_OK)
+        return cab_fail(status, "%s: %s", path, cab_error_text());
+    memcpy(pixels, scratch->image.pixels, c->image_bytes);
+    return CAB_OK;
 }
 
 /* Fills the first `count` places of the batch; what could not be read is left black. */
@@ -53,12 +56,12 @@ static void decode_batch(classifier *c, const char *const *paths, int count)
         cab_image image = {0};
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < count; i++) {
-            float *pixels = c->pixels + (size_t)i * c->image_floats;
+            uint8_t *pixels = c->pixels + (size_t)i * c->image_bytes;
             outcome *o = &c->outcomes[i];
             o->status = decode(c, paths[i], &scratch, &image, pixels);
             if (o->status != CAB_OK) {
                 snprintf(o->text, sizeof o->text, "%s", cab_error_text());
-                memset(pixels, 0, c->image_floats * sizeof *pixels);
+                memset(pixels, 0, c->image_bytes);
             }
         }
         cab_image_scratch_free(&scratch);
@@ -112,11 +115,12 @@ static cab_status run_batch(classifier *c, const char *const *paths, int count, 
 static cab_status open_classifier(classifier *c)
 {
     CAB_TRY(cab_image_transform_of(c->model, &c->transform));
-    c->image_floats = (size_t)3 * (size_t)c->transform.size * (size_t)c->transform.size;
-    CAB_TRY(cab_alloc((void **)&c->pixels, (size_t)c->batch * c->image_floats, sizeof *c->pixels, "a batch of images"));
+    c->image_bytes = (size_t)3 * (size_t)c->transform.size * (size_t)c->transform.size;
+    CAB_TRY(cab_host_allocate(c->model->backend, (size_t)c->batch * c->image_bytes, "a batch of images",
+                              (void **)&c->pixels));
     CAB_TRY(CAB_NEW(&c->outcomes, (size_t)c->batch, "a batch of images"));
     CAB_TRY(CAB_NEW(&c->shares, c->top, "the likeliest classes"));
-    return cab_image_scorer_new(c->model, c->batch, &c->scorer);
+    return cab_image_scorer_new(c->model, &c->transform, c->batch, &c->scorer);
 }
 
 cab_status cab_classify(const cab_model *model, const char *const *paths, size_t count, size_t top, int batch,
@@ -137,7 +141,7 @@ cab_status cab_classify(const cab_model *model, const char *const *paths, size_t
     }
 done:
     cab_image_scorer_free(c.scorer);
-    cab_free(c.pixels);
+    cab_host_release(model->backend, c.pixels);
     cab_free(c.outcomes);
     cab_free(c.shares);
     return status;

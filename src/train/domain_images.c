@@ -167,9 +167,6 @@ static void images_close(void *data)
     cab_image_set_free(i->part);
     cab_params_free(i->head);
     cab_free(i->map);
-    cab_free(i->pixels);
-    cab_free(i->labels);
-    cab_free(i->targets);
     cab_free(i);
 }
 
@@ -257,22 +254,24 @@ static cab_status images_start(void *data, const cab_model *student, int64_t bat
 {
     cab_image_data *i = data;
     const cab_recipe *r = i->setup.recipe;
-    const size_t n = (size_t)batch, size = (size_t)i->transform.size;
     cab_augment augment;
     i->batch = batch;
     i->micro_batch = micro_batch;
     i->classes = (size_t)student->config.n_classes;
     CAB_TRY(cab_recipe_augment(r, &augment));
+    i->feed = (cab_image_feed_options){.transform = &i->transform,
+                                       .batch = micro_batch,
+                                       .erasures = cab_augment_erasures(&augment),
+                                       .mixed = augment.mixup > 0 || augment.cutmix > 0,
+                                       .apart = micro_batch != batch};
     const cab_image_loader_options options = {.transform = i->transform,
                                               .augment = &augment,
                                               .batch = (int)batch,
                                               .seed = (uint64_t)r->seed,
                                               .target_map = r->student.classes == CAB_CLASSES_TEACHER ? i->map : NULL,
-                                              .classes = student->config.n_classes};
-    CAB_TRY(CAB_NEW(&i->pixels, n * 3 * size * size, "a batch of images"));
-    CAB_TRY(CAB_NEW(&i->labels, n, "a batch of labels"));
-    if (i->mixed)
-        CAB_TRY(CAB_NEW(&i->targets, n * i->classes, "a batch of labels"));
+                                              .classes = student->config.n_classes,
+                                              .targets = i->mixed,
+                                              .backend = i->setup.backend};
     return cab_image_loader_open(i->train, &options, &i->loader);
 }
 
@@ -281,6 +280,7 @@ static void images_objective(const void *data, cab_objective_options *options)
     const cab_image_data *i = data;
     options->teacher_head = i->side;
     options->targets = i->mixed;
+    options->pictures = &i->feed;
 }
 
 static cab_status load_step(cab_image_data *i, uint64_t step)
@@ -288,7 +288,7 @@ static cab_status load_step(cab_image_data *i, uint64_t step)
     if (i->loaded == step + 1)
         return CAB_OK;
     i->loaded = 0;
-    CAB_TRY(cab_image_loader_batch(i->loader, step, i->pixels, i->targets, i->labels));
+    CAB_TRY(cab_image_loader_batch(i->loader, step, &i->lent));
     i->loaded = step + 1;
     return CAB_OK;
 }
@@ -296,11 +296,12 @@ static cab_status load_step(cab_image_data *i, uint64_t step)
 static cab_status images_batch(void *data, uint64_t step, int index, cab_batch *batch)
 {
     cab_image_data *i = data;
-    const size_t first = (size_t)(index * i->micro_batch), size = (size_t)i->transform.size;
+    const int64_t first = index * i->micro_batch;
     CAB_TRY(load_step(i, step));
-    *batch = (cab_batch){.input = i->pixels + first * 3 * size * size, .labels = i->labels + first};
+    i->rows = cab_image_feed_rows(&i->feed, &i->lent, i->batch, first);
+    *batch = (cab_batch){.pictures = &i->rows, .labels = i->lent.labels + first};
     if (i->mixed)
-        batch->targets = i->targets + first * i->classes;
+        batch->targets = i->lent.targets + (size_t)first * i->classes;
     return CAB_OK;
 }
 

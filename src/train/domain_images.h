@@ -2,7 +2,7 @@
 #ifndef CAB_TRAIN_DOMAIN_IMAGES_H
 #define CAB_TRAIN_DOMAIN_IMAGES_H
 
-#include "data/image_loader.h"
+#include "data/image_feed.h"
 #include "train/domain.h"
 
 typedef struct cab_image_data {
@@ -15,11 +15,12 @@ typedef struct cab_image_data {
     cab_head_side side; /* of these */
     cab_image_loader *loader;
     int64_t batch, micro_batch;
-    size_t classes;          /* of the student */
-    bool mixed;              /* labels are distributions: mixing or smoothing is on */
-    float *pixels, *targets; /* of one optimizer step; targets where they are mixed */
-    int32_t *labels;
-    uint64_t loaded; /* 1 + the step whose batch these hold; 0: none */
+    size_t classes;              /* of the student */
+    bool mixed;                  /* labels are distributions: mixing or smoothing is on */
+    cab_image_feed_options feed; /* of a micro-batch */
+    cab_image_batch lent;        /* by the loader: the images of one optimizer step */
+    uint64_t loaded;             /* 1 + that step; 0: none */
+    cab_image_rows rows;         /* of a micro-batch */
 } cab_image_data;
 
 #endif

@@ -34,8 +34,6 @@ struct cab_image_evaluator {
     cab_image_evaluator_options options;
     size_t classes; /* n */
     side model, teacher;
-    float *pixels;
-    int32_t *labels; /* of a batch */
 };
 
 /* What one model makes of one picture. */
@@ -46,12 +44,6 @@ typedef struct verdict {
 } verdict;
 
 /* ---- opening ------------------------------------------------------------------------------------------------------ */
-
-static size_t pixel_floats(const side *s, int batch)
-{
-    const size_t size = (size_t)s->judge.transform.size;
-    return (size_t)batch * 3 * size * size;
-}
 
 static cab_status open_side(const cab_image_evaluator *e, const cab_image_judge *judge, side *s)
 {
@@ -67,7 +59,7 @@ static cab_status open_side(const cab_image_evaluator *e, const cab_image_judge 
                             class, c->n_classes - 1);
     }
     CAB_TRY(CAB_NEW(&s->z, e->classes, "logits"));
-    return cab_image_scorer_new(judge->model, e->options.batch, &s->scorer);
+    return cab_image_scorer_new(judge->model, &s->judge.transform, e->options.batch, &s->scorer);
 }
 
 cab_status cab_image_evaluator_new(const cab_image_judge *model, const cab_image_judge *teacher, cab_image_set *set,
@@ -82,14 +74,8 @@ cab_status cab_image_evaluator_new(const cab_image_judge *model, const cab_image
     e->options.batch = options->batch == 0 ? BATCH : options->batch;
     e->classes = cab_image_set_classes(set)->count;
     CAB_GOTO(open_side(e, model, &e->model));
-    size_t floats = pixel_floats(&e->model, e->options.batch);
-    if (teacher != NULL) {
+    if (teacher != NULL)
         CAB_GOTO(open_side(e, teacher, &e->teacher));
-        size_t more = pixel_floats(&e->teacher, e->options.batch);
-        floats = more > floats ? more : floats;
-    }
-    CAB_GOTO(CAB_NEW(&e->pixels, floats, "a batch of images"));
-    CAB_GOTO(CAB_NEW(&e->labels, (size_t)e->options.batch, "a batch of labels"));
     *out = e;
     e = NULL;
 done:
@@ -105,8 +91,6 @@ void cab_image_evaluator_free(cab_image_evaluator *e)
     cab_image_scorer_free(e->teacher.scorer);
     cab_free(e->model.z);
     cab_free(e->teacher.z);
-    cab_free(e->pixels);
-    cab_free(e->labels);
     cab_free(e);
 }
 
@@ -187,15 +171,17 @@ typedef struct pass {
 
 static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_image_loader **loader)
 {
-    const cab_image_loader_options options = {
-        .transform = s->judge.transform, .batch = e->options.batch, .threads = e->options.threads};
+    const cab_image_loader_options options = {.transform = s->judge.transform,
+                                              .batch = e->options.batch,
+                                              .threads = e->options.threads,
+                                              .backend = s->judge.model->backend};
     return cab_image_loader_open(e->set, &options, loader);
 }
 
-static cab_status evaluator_load(pass *p, cab_image_loader *loader, uint64_t batch, int32_t *labels)
+static cab_status evaluator_load(pass *p, cab_image_loader *loader, uint64_t batch, cab_image_batch *lent)
 {
     double started = cab_seconds();
-    cab_status status = cab_image_loader_batch(loader, batch, p->e->pixels, NULL, labels);
+    cab_status status = cab_image_loader_batch(loader, batch, lent);
     p->result->waited += cab_seconds() - started;
     return status;
 }
@@ -207,15 +193,17 @@ static cab_status evaluator_run_batch(pass *p, uint64_t batch)
     const size_t width = (size_t)e->model.judge.model->config.n_classes;
     const size_t teacher_width = e->teacher.scorer == NULL ? 0 : (size_t)e->teacher.judge.model->config.n_classes;
     const uint64_t first = batch * (uint64_t)e->options.batch;
-    CAB_TRY(evaluator_load(p, p->loader, batch, e->labels));
-    CAB_TRY(cab_image_scorer_run(e->model.scorer, e->pixels, &logits));
+    cab_image_batch own, other;
+    CAB_TRY(evaluator_load(p, p->loader, batch, &own));
+    CAB_TRY(cab_image_scorer_run(e->model.scorer, own.pixels, &logits));
     if (e->teacher.scorer != NULL) {
+        other = own;
         if (p->teacher_loader != NULL)
-            CAB_TRY(evaluator_load(p, p->teacher_loader, batch, NULL));
-        CAB_TRY(cab_image_scorer_run(e->teacher.scorer, e->pixels, &teacher_logits));
+            CAB_TRY(evaluator_load(p, p->teacher_loader, batch, &other));
+        CAB_TRY(cab_image_scorer_run(e->teacher.scorer, other.pixels, &teacher_logits));
     }
     for (int j = 0; j < e->options.batch; j++)
-        if (e->labels[j] >= 0)
+        if (own.labels[j] >= 0)
             CAB_TRY(count(e, first + (uint64_t)j, logits + (size_t)j * width,
                           teacher_logits == NULL ? NULL : teacher_logits + (size_t)j * teacher_width, p->result));
     return CAB_OK;

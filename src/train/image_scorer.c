@@ -1,17 +1,21 @@
-/* image_scorer.c - pixels (B, 3, S, S) -> the model -> its head -> logits (B, classes), read back as fp32. */
+/* image_scorer.c - pixels (B, S, S, 3) -> the model -> its head -> logits (B, classes), read back as fp32. */
 #include "train/image_scorer.h"
 
 #include "base/memory.h"
+#include "data/image_feed.h"
 
 struct cab_image_scorer {
     cab_graph *graph;
-    cab_tensor *pixels, *logits;
+    cab_image_feed feed;
+    cab_tensor *logits;
     void *raw;     /* the logits in the model's dtype */
     float *values; /* and as fp32 */
 };
 
-cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_scorer **out)
+cab_status cab_image_scorer_new(const cab_model *model, const cab_image_transform *transform, int batch,
+                                cab_image_scorer **out)
 {
+    const cab_image_feed_options options = {.transform = transform, .batch = batch};
     const size_t count = (size_t)batch * (size_t)model->config.n_classes;
     cab_image_scorer *s = NULL;
     cab_status status;
@@ -20,8 +24,8 @@ cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_sco
     CAB_GOTO(CAB_NEW(&s->values, count, "logits"));
     CAB_GOTO(cab_alloc(&s->raw, count, cab_dtype_size(cab_model_dtype(model)), "logits"));
     CAB_GOTO(cab_graph_new(model->backend, &s->graph));
-    s->pixels = cab_model_input(s->graph, model, batch, 1);
-    s->logits = cab_model_record_logits(s->graph, model, cab_model_record(s->graph, model, s->pixels, false, NULL));
+    cab_image_feed_record(s->graph, &options, &s->feed);
+    s->logits = cab_model_record_logits(s->graph, model, cab_model_record(s->graph, model, s->feed.image, false, NULL));
     cab_graph_keep(s->graph, s->logits);
     CAB_GOTO(cab_graph_plan(s->graph, NULL));
     *out = s;
@@ -41,9 +45,10 @@ void cab_image_scorer_free(cab_image_scorer *s)
     cab_free(s);
 }
 
-cab_status cab_image_scorer_run(cab_image_scorer *s, const float *pixels, const float **logits)
+cab_status cab_image_scorer_run(cab_image_scorer *s, const uint8_t *pixels, const float **logits)
 {
-    CAB_TRY(cab_tensor_write(s->graph, s->pixels, pixels));
+    const cab_image_rows rows = {.bytes = pixels};
+    CAB_TRY(cab_image_feed_write(s->graph, &s->feed, &rows));
     CAB_TRY(cab_graph_run(s->graph));
     CAB_TRY(cab_tensor_read(s->graph, s->logits, s->raw));
     cab_convert(s->values, CAB_F32, s->raw, s->logits->dtype, (size_t)cab_elements(s->logits));

@@ -7,12 +7,13 @@
 
 typedef struct cab_image_scorer cab_image_scorer;
 
-/* Plans the graph; nothing runs. The model must outlive the scorer and read images. */
-cab_status cab_image_scorer_new(const cab_model *model, int batch, cab_image_scorer **out);
+/* Plans the graph; nothing runs. The model must outlive the scorer and read images. Of the transform only the scale counts. */
+cab_status cab_image_scorer_new(const cab_model *model, const cab_image_transform *transform, int batch,
+                                cab_image_scorer **out);
 void cab_image_scorer_free(cab_image_scorer *scorer);
 
-/* pixels: (batch, 3, S, S) fp32, normalised. *logits: (batch, classes) fp32 of the scorer's, until its next run. */
-cab_status cab_image_scorer_run(cab_image_scorer *scorer, const float *pixels, const float **logits);
+/* pixels: (batch, S, S, 3), the cropped pictures. *logits: (batch, classes) fp32 of the scorer's, until its next run. */
+cab_status cab_image_scorer_run(cab_image_scorer *scorer, const uint8_t *pixels, const float **logits);
 
 /* How a model wants its pictures: what its directory states, at the size that the model reads. */
 cab_status cab_image_transform_of(const cab_model *model, cab_image_transform *transform);

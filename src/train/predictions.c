@@ -20,7 +20,6 @@ enum { THUMBNAIL = 128, ITEMS_MAX = 10000, FILE_MAX = 1 << 28 };
 typedef struct voice {
     const cab_image_judge *judge; /* NULL: there is none */
     cab_image_scorer *scorer;
-    float *pixels;
     double *shares; /* by label */
 } voice;
 
@@ -36,16 +35,13 @@ static cab_status open_voice(const cab_image_judge *judge, size_t classes, voice
     v->judge = judge;
     if (judge == NULL)
         return CAB_OK;
-    const size_t side = (size_t)judge->transform.size;
-    CAB_TRY(CAB_NEW(&v->pixels, 3 * side * side, "an image"));
     CAB_TRY(CAB_NEW(&v->shares, classes, "probabilities"));
-    return cab_image_scorer_new(judge->model, 1, &v->scorer);
+    return cab_image_scorer_new(judge->model, &judge->transform, 1, &v->scorer);
 }
 
 static void close_voice(voice *v)
 {
     cab_image_scorer_free(v->scorer);
-    cab_free(v->pixels);
     cab_free(v->shares);
 }
 
@@ -56,8 +52,8 @@ static cab_status ask(asker *a, voice *v)
     const int32_t *map = v->judge->classes;
     const float *logits;
     double most = -INFINITY, sum = 0;
-    CAB_TRY(cab_image_transform_apply(&v->judge->transform, &a->scratch, &a->image, v->pixels));
-    CAB_TRY(cab_image_scorer_run(v->scorer, v->pixels, &logits));
+    CAB_TRY(cab_image_transform_crop(&v->judge->transform, &a->scratch, &a->image, &a->scratch.image));
+    CAB_TRY(cab_image_scorer_run(v->scorer, a->scratch.image.pixels, &logits));
     for (size_t c = 0; c < classes; c++) {
         v->shares[c] = (double)logits[map != NULL ? (size_t)map[c] : c];
         most = fmax(most, v->shares[c]);

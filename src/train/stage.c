@@ -126,7 +126,7 @@ static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weight
     cab_batch batch;
     CAB_TRY(run->domain->batch(run->data, run->step, index, &batch));
     if (run->ahead)
-        batch.input = NULL;
+        batch.input = NULL, batch.pictures = NULL;
     run->ahead = false;
     CAB_TRY(cab_objective_start(run->objective, &batch, weights, share));
     send_next(run, index, share);

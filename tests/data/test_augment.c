@@ -1,8 +1,8 @@
 /* test_augment.c - each random step against its definition: what it may draw, how often, and what it does with it. The
  * operations themselves are compared with Pillow in test_image.c. */
 #include "data/augment.h"
+#include "data/finished.h"
 #include "data/image_adjust.h"
-#include "data/scratch.h"
 
 #include <math.h>
 
@@ -76,7 +76,12 @@ static void augment(const cab_augment *a, const cab_image_transform *t, uint64_t
 {
     cab_random random = numbers(index);
     cab_image_scratch work = {0};
-    assert_ok(cab_augment_apply(a, t, &random, &work, image, pixels));
+    const cab_image_feed_options feed = feed_of(t, a, 1);
+    uint8_t bytes[FLOATS];
+    cab_erasure erasures[1];
+    assert_true(feed.erasures <= 1);
+    assert_ok(cab_augment_apply(a, t, &random, &work, image, bytes, erasures));
+    finish(&feed, &(cab_image_batch){.pixels = bytes, .erasures = erasures, .mix = {.share = 1.0f}}, 1, pixels);
     cab_image_scratch_free(&work);
 }
 
@@ -310,72 +315,90 @@ static void test_jitter(void **state)
 
 static void test_erase(void **state)
 {
-    enum { DRAWS = 1500, SIDE = 40, PLANE = SIDE * SIDE };
-    static float pixels[3 * PLANE];
-    cab_augment a = {.erase = 0.25f, .erase_mode = CAB_ERASE_CONST, .erase_count = 1};
+    enum { DRAWS = 1500, SIDE = 40 };
+    const cab_augment a = {.erase = 0.25f, .erase_mode = CAB_ERASE_CONST, .erase_count = 1};
     int erased = 0;
     double areas = 0.0;
     (void)state;
+    assert_int_equal(cab_augment_erasures(&a), 1);
     for (int i = 0; i < DRAWS; i++) {
         cab_random random = numbers((uint64_t)i << 30);
-        int x0 = SIDE, y0 = SIDE, x1 = -1, y1 = -1, count = 0;
-        for (int k = 0; k < 3 * PLANE; k++)
-            pixels[k] = 9.0f;
-        cab_augment_erase(&a, &random, SIDE, pixels);
-        for (int k = 0; k < PLANE; k++)
-            if (pixels[k] != 9.0f) {
-                assert_true(pixels[k] == 0.0f && pixels[PLANE + k] == 0.0f && pixels[2 * PLANE + k] == 0.0f);
-                x0 = k % SIDE < x0 ? k % SIDE : x0;
-                x1 = k % SIDE > x1 ? k % SIDE : x1;
-                y0 = k / SIDE < y0 ? k / SIDE : y0;
-                y1 = k / SIDE;
-                count++;
-            }
-        if (count == 0)
+        cab_erasure e = {.height = 9};
+        cab_augment_erase(&a, &random, SIDE, &e);
+        if (e.height == 0)
             continue;
-        int w = x1 - x0 + 1, h = y1 - y0 + 1;
-        assert_int_equal(count, w * h); /* a rectangle */
-        assert_true(count > 0.012 * PLANE && count < 0.37 * PLANE && w < SIDE && h < SIDE);
-        areas += (double)count / PLANE;
+        const double area = (double)e.width * e.height / (SIDE * SIDE);
+        assert_true(e.x >= 0 && e.y >= 0 && e.x + e.width <= SIDE && e.y + e.height <= SIDE &&
+                    e.fill == CAB_ERASE_CONST);
+        assert_true(area > 0.012 && area < 0.37 && e.width < SIDE && e.height < SIDE);
+        areas += area;
         erased++;
     }
     check_mean("erased images", erased, DRAWS, 0.25, sqrt(0.25 * 0.75));
     check_mean("erased area", areas, erased, 0.17, 0.12);
 }
 
+enum { ERASED_SIDE = 64, ERASED_PLANE = ERASED_SIDE * ERASED_SIDE, ERASED_MOST = 3 };
+
+/* What erasing makes of a picture of zeros. */
+static void erase_black(const cab_augment *a, uint64_t index, float *pixels)
+{
+    static uint8_t black[3 * ERASED_PLANE];
+    const cab_image_transform t = {.size = ERASED_SIDE, .divisor = 255.0f, .std = {1.0f, 1.0f, 1.0f}};
+    const cab_image_feed_options feed = feed_of(&t, a, 1);
+    cab_random random = numbers(index);
+    cab_erasure erasures[ERASED_MOST];
+    cab_augment_erase(a, &random, ERASED_SIDE, erasures);
+    finish(&feed, &(cab_image_batch){.pixels = black, .erasures = erasures, .mix = {.share = 1.0f}}, 1, pixels);
+}
+
 static void test_erase_modes(void **state)
 {
-    enum { SIDE = 64, PLANE = SIDE * SIDE, DRAWS = 60 };
-    static float pixels[3 * PLANE];
-    cab_augment a = {.erase = 1.0f, .erase_mode = CAB_ERASE_PIXEL, .erase_count = 3};
+    enum { DRAWS = 60 };
+    static float pixels[3 * ERASED_PLANE];
+    cab_augment a = {.erase = 1.0f, .erase_mode = CAB_ERASE_PIXEL, .erase_count = ERASED_MOST};
     double sum = 0.0, squares = 0.0, n = 0.0;
     (void)state;
     for (int i = 0; i < DRAWS; i++) {
-        cab_random random = numbers((uint64_t)i << 30);
-        memset(pixels, 0, sizeof pixels);
-        cab_augment_erase(&a, &random, SIDE, pixels);
-        for (int k = 0; k < 3 * PLANE; k++)
+        erase_black(&a, (uint64_t)i << 30, pixels);
+        for (int k = 0; k < 3 * ERASED_PLANE; k++)
             if (pixels[k] != 0.0f) {
                 sum += (double)pixels[k];
                 squares += (double)pixels[k] * (double)pixels[k];
                 n++;
             }
     }
-    assert_true(n > 0.05 * DRAWS * 3 * PLANE && n < 0.34 * DRAWS * 3 * PLANE);
+    assert_true(n > 0.05 * DRAWS * 3 * ERASED_PLANE && n < 0.34 * DRAWS * 3 * ERASED_PLANE);
     check_mean("erased pixels", sum, n, 0.0, 1.0);
     check_mean("their squares", squares, n, 1.0, sqrt(2.0));
     a.erase_mode = CAB_ERASE_RAND;
     a.erase_count = 1;
-    cab_random random = numbers(1);
-    memset(pixels, 0, sizeof pixels);
-    cab_augment_erase(&a, &random, SIDE, pixels);
+    erase_black(&a, 1, pixels);
     for (int c = 0; c < 3; c++) { /* one colour */
         float colour = 0.0f;
-        for (int k = 0; k < PLANE; k++) {
-            colour = colour == 0.0f ? pixels[c * PLANE + k] : colour;
-            assert_true(pixels[c * PLANE + k] == 0.0f || pixels[c * PLANE + k] == colour);
+        for (int k = 0; k < ERASED_PLANE; k++) {
+            const float value = pixels[c * ERASED_PLANE + k];
+            colour = colour == 0.0f ? value : colour;
+            assert_true(value == 0.0f || value == colour);
         }
         assert_true(colour != 0.0f);
+    }
+}
+
+/* Draws behind a rectangle are those that came behind its noise when that was drawn in its place. */
+static void test_erase_counts(void **state)
+{
+    static const int steps[] = {[CAB_ERASE_CONST] = 0, [CAB_ERASE_RAND] = 1, [CAB_ERASE_PIXEL] = -1};
+    (void)state;
+    for (int mode = CAB_ERASE_CONST; mode <= CAB_ERASE_PIXEL; mode++) {
+        const cab_augment a = {.erase = 1.0f, .erase_mode = (cab_erase)mode, .erase_count = 1};
+        cab_random random = numbers(9);
+        cab_erasure e;
+        cab_augment_erase(&a, &random, ERASED_SIDE, &e);
+        assert_true(e.height > 0 && e.width > 0);
+        const int per_channel = steps[mode] >= 0 ? steps[mode] : (e.width + 3) / 4 * e.height;
+        assert_true(random.index == e.random.index + 3 * (uint64_t)per_channel);
+        assert_true(random.seed == e.random.seed && random.stream == e.random.stream && random.sub == e.random.sub);
     }
 }
 
@@ -436,28 +459,34 @@ static void test_cut_shape(void **state)
     assert_true(inside > DRAWS / 20);
 }
 
+/* An odd batch at once, and one picture at a time: the middle one meets itself. */
 static void test_mix_pixels(void **state)
 {
-    enum { B = 3, SIDE = 4, COUNT = 3 * SIDE * SIDE };
+    enum { B = 3, SIDE = 4, COUNT = 3 * SIDE * SIDE, PLANE = SIDE * SIDE };
+    uint8_t bytes[B * COUNT];
     float pixels[B * COUNT];
+    const cab_image_transform t = {.size = SIDE, .divisor = 1.0f, .std = {1.0f, 1.0f, 1.0f}};
     const cab_mix average = {.share = 0.25f}, cut = {.share = 0.75f, .cut = true, .box = {1, 2, 2, 1}};
     (void)state;
     for (int i = 0; i < B * COUNT; i++)
-        pixels[i] = (float)i;
-    cab_mix_pixels(&average, B, SIDE, pixels);
-    for (int i = 0; i < COUNT; i++) {
-        assert_true(pixels[i] == (float)i * 0.25f + (float)(i + 2 * COUNT) * 0.75f);
-        assert_true(pixels[COUNT + i] == (float)(COUNT + i)); /* the middle one meets itself */
-        assert_true(pixels[2 * COUNT + i] == (float)(i + 2 * COUNT) * 0.25f + (float)i * 0.75f);
-    }
-    for (int i = 0; i < B * COUNT; i++)
-        pixels[i] = (float)i;
-    cab_mix_pixels(&cut, B, SIDE, pixels);
-    for (int i = 0; i < COUNT; i++) {
-        int x = i % SIDE, y = i / SIDE % SIDE;
-        bool pasted = x >= 1 && x < 3 && y == 2;
-        assert_true(pixels[i] == (float)(pasted ? i + 2 * COUNT : i));
-        assert_true(pixels[2 * COUNT + i] == (float)(pasted ? i : i + 2 * COUNT));
+        bytes[i] = (uint8_t)i;
+    for (int many = 0; many < 2; many++) {
+        const cab_image_feed_options feed = {.transform = &t, .batch = many ? 1 : B, .mixed = true, .apart = many};
+        finish(&feed, &(cab_image_batch){.pixels = bytes, .mix = average}, B, pixels);
+        for (int i = 0; i < COUNT; i++) {
+            const int from = i % PLANE * 3 + i / PLANE; /* channels are neighbours in the bytes */
+            assert_true(pixels[i] == (float)from * 0.25f + (float)(from + 2 * COUNT) * 0.75f);
+            assert_true(pixels[COUNT + i] == (float)(COUNT + from));
+            assert_true(pixels[2 * COUNT + i] == (float)(from + 2 * COUNT) * 0.25f + (float)from * 0.75f);
+        }
+        finish(&feed, &(cab_image_batch){.pixels = bytes, .mix = cut}, B, pixels);
+        for (int i = 0; i < COUNT; i++) {
+            const int x = i % SIDE, y = i / SIDE % SIDE, from = i % PLANE * 3 + i / PLANE;
+            const bool pasted = x >= 1 && x < 3 && y == 2;
+            assert_true(pixels[i] == (float)(pasted ? from + 2 * COUNT : from));
+            assert_true(pixels[COUNT + i] == (float)(COUNT + from));
+            assert_true(pixels[2 * COUNT + i] == (float)(pasted ? from : from + 2 * COUNT));
+        }
     }
 }
 
@@ -517,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_jitter),
         cmocka_unit_test(test_erase),
         cmocka_unit_test(test_erase_modes),
+        cmocka_unit_test(test_erase_counts),
         cmocka_unit_test(test_mix_draw),
         cmocka_unit_test(test_cut_shape),
         cmocka_unit_test(test_mix_pixels),

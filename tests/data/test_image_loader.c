@@ -1,10 +1,11 @@
 /* test_image_loader.c - batches: the same whatever the threads, the order of asking or the cache; every image once an epoch;
  * evaluation in order; bad images. */
 #include "base/memory.h"
+#include "data/finished.h"
 #include "data/image_loader.h"
-#include "data/scratch.h"
 
 #include <math.h>
+#include <time.h>
 
 #define CORPUS "tests/corpora/images/"
 #define TINY "../shared/data/tiny-imagenet"
@@ -41,8 +42,12 @@ static cab_image_set *open_data(const char *path, cab_on_error on_error)
 
 static cab_image_loader_options options_of(const cab_augment *augment, int batch, int threads)
 {
-    cab_image_loader_options o = {
-        .transform = cab_image_transform_default(), .augment = augment, .batch = batch, .seed = 5, .threads = threads};
+    cab_image_loader_options o = {.transform = cab_image_transform_default(),
+                                  .augment = augment,
+                                  .batch = batch,
+                                  .seed = 5,
+                                  .threads = threads,
+                                  .targets = true};
     o.transform.size = S;
     return o;
 }
@@ -54,22 +59,32 @@ static cab_image_loader *open_loader(cab_image_set *set, const cab_image_loader_
     return loader;
 }
 
-/* A hash of everything in a batch. */
-static uint64_t batch_hash(cab_image_loader *loader, uint64_t index, int batch)
+/* A batch as a model reads it, with its labels. targets may be NULL. */
+static void read_batch(cab_image_loader *loader, const cab_image_loader_options *o, uint64_t index, float *pixels,
+                       float *targets, int32_t *labels)
 {
-    float *pixels = NULL, *targets = NULL;
-    int32_t *labels = NULL;
-    assert_ok(CAB_NEW(&pixels, (size_t)batch * IMAGE, "pixels"));
-    assert_ok(CAB_NEW(&targets, (size_t)batch * CLASSES, "targets"));
-    assert_ok(CAB_NEW(&labels, (size_t)batch, "labels"));
-    assert_ok(cab_image_loader_batch(loader, index, pixels, targets, labels));
-    uint64_t hash = cab_hash(CAB_HASH_START, pixels, (size_t)batch * IMAGE * sizeof *pixels);
-    hash = cab_hash(hash, targets, (size_t)batch * CLASSES * sizeof *targets);
-    hash = cab_hash(hash, labels, (size_t)batch * sizeof *labels);
-    cab_free(pixels);
-    cab_free(targets);
-    cab_free(labels);
-    return hash;
+    const cab_image_feed_options feed = feed_of(&o->transform, o->augment, o->batch);
+    const size_t width = (size_t)cab_image_loader_classes(loader);
+    cab_image_batch batch;
+    assert_ok(cab_image_loader_batch(loader, index, &batch));
+    finish(&feed, &batch, o->batch, pixels);
+    if (targets != NULL)
+        memcpy(targets, batch.targets, (size_t)o->batch * width * sizeof *targets);
+    memcpy(labels, batch.labels, (size_t)o->batch * sizeof *labels);
+}
+
+/* A hash of everything in a batch. */
+static uint64_t batch_hash(cab_image_loader *loader, uint64_t index, int size)
+{
+    cab_image_batch batch;
+    const size_t n = (size_t)size;
+    assert_ok(cab_image_loader_batch(loader, index, &batch));
+    uint64_t hash = cab_hash(CAB_HASH_START, batch.pixels, n * IMAGE);
+    hash = cab_hash(hash, batch.targets, n * CLASSES * sizeof *batch.targets);
+    hash = cab_hash(hash, batch.labels, n * sizeof *batch.labels);
+    hash = cab_hash(hash, &batch.mix.share, sizeof batch.mix.share);
+    hash = cab_hash(hash, &batch.mix.box, sizeof batch.mix.box);
+    return batch.erasures == NULL ? hash : cab_hash(hash, batch.erasures, n * sizeof *batch.erasures);
 }
 
 /* ---- training --------------------------------------------------------------------------------------------------------- */
@@ -114,8 +129,8 @@ static void read_labels(cab_image_set *set, const cab_image_loader_options *opti
 {
     cab_image_loader *loader = open_loader(set, options);
     for (int b = 0; b < batches; b++)
-        assert_ok(cab_image_loader_batch(loader, (uint64_t)b, pixels + b * options->batch * IMAGE, NULL,
-                                         labels + b * options->batch));
+        read_batch(loader, options, (uint64_t)b, pixels + b * options->batch * IMAGE, NULL,
+                   labels + b * options->batch);
     cab_image_loader_free(loader);
 }
 
@@ -185,7 +200,7 @@ static void test_mixed(void **state)
     int32_t labels[B];
     cab_image_loader_options options = options_of(&augment, B, 3);
     cab_image_loader *loader = open_loader(set, &options);
-    assert_ok(cab_image_loader_batch(loader, 3, plain, targets, labels));
+    read_batch(loader, &options, 3, plain, targets, labels);
     for (int i = 0; i < B; i++)
         for (int c = 0; c < CLASSES; c++)
             assert_true(targets[i * CLASSES + c] == (c == labels[i] ? 1.0f : 0.0f));
@@ -193,7 +208,7 @@ static void test_mixed(void **state)
     augment = (cab_augment){.mixup = 1.0f, .mix_probability = 1.0f, .smoothing = 0.3f};
     loader = open_loader(set, &options);
     assert_int_equal(cab_image_loader_classes(loader), CLASSES);
-    assert_ok(cab_image_loader_batch(loader, 3, mixed, targets, labels));
+    read_batch(loader, &options, 3, mixed, targets, labels);
     float share = -1.0f; /* what the pixels say */
     for (int k = 0; k < IMAGE; k++) {
         float own = plain[k], other = plain[(B - 1) * IMAGE + k];
@@ -210,6 +225,94 @@ static void test_mixed(void **state)
     cab_image_set_free(set);
 }
 
+/* Micro-batches, whose partners are in others, are the whole batch in pieces. */
+static void test_micro_batches(void **state)
+{
+    enum { B = 6 };
+    const cab_augment augments[] = {
+        {.mixup = 1.0f, .mix_probability = 1.0f, .erase = 0.9f, .erase_count = 2, .erase_mode = CAB_ERASE_PIXEL},
+        {.cutmix = 1.0f, .mix_probability = 1.0f, .erase = 0.9f, .erase_mode = CAB_ERASE_RAND}};
+    cab_image_set *set = open_data(make_data(state), CAB_ON_ERROR_STOP);
+    static float whole[B * IMAGE], parts[B * IMAGE];
+    for (size_t i = 0; i < sizeof augments / sizeof *augments; i++) {
+        cab_image_loader_options options = options_of(&augments[i], B, 2);
+        cab_image_loader *loader = open_loader(set, &options);
+        cab_image_batch batch;
+        for (uint64_t b = 0; b < 3; b++) {
+            assert_ok(cab_image_loader_batch(loader, b, &batch));
+            cab_image_feed_options feed = feed_of(&options.transform, &augments[i], B);
+            finish(&feed, &batch, B, whole);
+            feed.apart = true;
+            for (feed.batch = 1; feed.batch <= 3; feed.batch++) {
+                finish(&feed, &batch, B, parts);
+                assert_memory_equal(whole, parts, sizeof whole);
+            }
+        }
+        cab_image_loader_free(loader);
+    }
+    cab_image_set_free(set);
+}
+
+/* ---- lending ---------------------------------------------------------------------------------------------------------- */
+
+/* A device whose copies end when sent() is asked for. */
+typedef struct device {
+    cab_backend backend;          /* first */
+    const cab_image_batch *reads; /* NULL: nothing is under way */
+    uint64_t hash;
+    int blocks, waits;
+} device;
+
+static cab_status device_sent(cab_backend *backend)
+{
+    device *d = (device *)backend;
+    if (d->reads != NULL)
+        assert_true(cab_hash(CAB_HASH_START, d->reads->pixels, 4 * IMAGE) ==
+                    d->hash); /* what was lent is still there */
+    d->reads = NULL;
+    d->waits++;
+    return CAB_OK;
+}
+
+static cab_status device_allocate(cab_backend *backend, size_t bytes, const char *what, void **out)
+{
+    ((device *)backend)->blocks++;
+    return cab_alloc(out, bytes, 1, what);
+}
+
+static void device_release(cab_backend *backend, void *block)
+{
+    ((device *)backend)->blocks -= block != NULL;
+    cab_free(block);
+}
+
+/* What is lent keeps its content until the device has read it, whatever the threads load beside it. */
+static void test_lent(void **state)
+{
+    enum { B = 4 };
+    const cab_augment augment = cab_augment_basic();
+    cab_image_set *set = open_data(make_data(state), CAB_ON_ERROR_STOP);
+    device d = {.backend = {.sent = device_sent, .host_allocate = device_allocate, .host_release = device_release}};
+    cab_image_loader_options options = options_of(&augment, B, 3);
+    options.prefetch = 1;
+    options.backend = &d.backend;
+    cab_image_loader *loader = open_loader(set, &options);
+    assert_int_equal(d.blocks, 3);
+    for (uint64_t b = 0; b < 40; b++) {
+        cab_image_batch batch;
+        assert_ok(cab_image_loader_batch(loader, b % 7 == 6 ? 3 : b, &batch));
+        d.hash = cab_hash(CAB_HASH_START, batch.pixels, B * IMAGE);
+        d.reads = &batch;
+        nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+        assert_int_equal(d.waits, b + 1);
+        assert_ok(device_sent(&d.backend));
+        d.waits--;
+    }
+    cab_image_loader_free(loader);
+    assert_int_equal(d.blocks, 0);
+    cab_image_set_free(set);
+}
+
 /* ---- evaluation ------------------------------------------------------------------------------------------------------- */
 
 static void test_evaluation(void **state)
@@ -220,6 +323,7 @@ static void test_evaluation(void **state)
     cab_image_loader_options options = options_of(NULL, B, 2);
     float pixels[B * IMAGE], targets[B * 10], expected[IMAGE];
     int32_t labels[B];
+    cab_image_batch batch;
     cab_image image = {0};
     cab_image_scratch work = {0};
     options.target_map = map;
@@ -227,7 +331,7 @@ static void test_evaluation(void **state)
     cab_image_loader *loader = open_loader(set, &options);
     assert_int_equal(cab_image_loader_batches(loader), 3);
     for (uint64_t b = 0; b < 3; b++) {
-        assert_ok(cab_image_loader_batch(loader, b, pixels, targets, labels));
+        read_batch(loader, &options, b, pixels, targets, labels);
         for (uint64_t j = 0; j < B; j++) {
             uint64_t i = b * B + j;
             const float *found = pixels + j * IMAGE;
@@ -236,7 +340,9 @@ static void test_evaluation(void **state)
                 sum += targets[j * 10 + (uint64_t)c];
             if (i >= IMAGES) {
                 assert_int_equal(labels[j], -1);
-                assert_true(sum == 0.0f && found[0] == 0.0f && found[IMAGE - 1] == 0.0f);
+                const cab_image_transform *t = &options.transform; /* black */
+                assert_true(sum == 0.0f && found[0] == -t->mean[0] / t->std[0] &&
+                            found[IMAGE - 1] == -t->mean[2] / t->std[2]);
                 continue;
             }
             assert_int_equal(labels[j], map[cab_image_set_label(set, i)]);
@@ -246,7 +352,7 @@ static void test_evaluation(void **state)
             assert_memory_equal(found, expected, sizeof expected);
         }
     }
-    check_error(cab_image_loader_batch(loader, 3, pixels, NULL, NULL), CAB_EARG, "", "batch 3 of 3");
+    check_error(cab_image_loader_batch(loader, 3, &batch), CAB_EARG, "", "batch 3 of 3");
     cab_image_loader_free(loader);
     cab_image_free(&image);
     cab_image_scratch_free(&work);
@@ -262,6 +368,7 @@ static void test_bad_images(void **state)
     const cab_augment plain = {0};
     static float pixels[2 * B * IMAGE], good[IMAGES * IMAGE];
     int32_t labels[2 * B], expected[IMAGES];
+    cab_image_batch batch;
     cab_image_loader_options options = options_of(NULL, IMAGES, 2);
     cab_image_set *set = open_data(path, CAB_ON_ERROR_STOP);
     read_labels(set, &options, 1, expected, good);
@@ -271,8 +378,8 @@ static void test_bad_images(void **state)
     options = options_of(NULL, B, 2);
     cab_image_loader *loader = open_loader(set, &options);
     for (int i = 0; i < 2; i++) /* told each time, by the thread that asks */
-        check_error(cab_image_loader_batch(loader, 0, pixels, NULL, labels), CAB_EFORMAT, "c/05.jpg", "truncated");
-    assert_ok(cab_image_loader_batch(loader, 1, pixels, NULL, labels));
+        check_error(cab_image_loader_batch(loader, 0, &batch), CAB_EFORMAT, "c/05.jpg", "truncated");
+    assert_ok(cab_image_loader_batch(loader, 1, &batch));
     cab_image_loader_free(loader);
     cab_image_set_free(set);
     set = open_data(path, CAB_ON_ERROR_SKIP);
@@ -349,7 +456,7 @@ static void test_tiny_imagenet(void **state)
     assert_int_equal(cab_image_loader_batches(loader), 4);
     double mean = 0.0;
     for (uint64_t b = 0; b < 4; b++) {
-        assert_ok(cab_image_loader_batch(loader, b, pixels, targets, labels));
+        read_batch(loader, &options, b, pixels, targets, labels);
         for (int i = 0; i < B * IMAGE; i++)
             mean += (double)pixels[i] / (4.0 * B * IMAGE);
         for (int i = 0; i < B; i++) {
@@ -367,9 +474,12 @@ static void test_tiny_imagenet(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        scratch_test(test_deterministic), scratch_test(test_epochs),     scratch_test(test_repeats),
-        scratch_test(test_mixed),         scratch_test(test_evaluation), scratch_test(test_bad_images),
-        scratch_test(test_options),       scratch_test(test_stop),       cmocka_unit_test(test_tiny_imagenet),
+        scratch_test(test_deterministic),     scratch_test(test_epochs),
+        scratch_test(test_repeats),           scratch_test(test_mixed),
+        scratch_test(test_micro_batches),     scratch_test(test_lent),
+        scratch_test(test_evaluation),        scratch_test(test_bad_images),
+        scratch_test(test_options),           scratch_test(test_stop),
+        cmocka_unit_test(test_tiny_imagenet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

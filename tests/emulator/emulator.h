@@ -207,12 +207,21 @@ static inline float emulator_float(uint32_t bits)
     memcpy(&x, &bits, sizeof x);
     return x;
 }
+/* A value that later arithmetic cannot be joined with in one rounding. */
+static inline float emulator_rounded(float x)
+{
+    asm("" : "+x"(x));
+    return x;
+}
 #define __float_as_uint emulator_bits
 #define __uint_as_float emulator_float
 #define __float_as_int(x) ((int)emulator_bits(x))
 #define __int_as_float(x) emulator_float((uint32_t)(x))
 #define __fdividef(a, b) ((a) / (b))
 #define __expf expf
+#define __fadd_rn(a, b) emulator_rounded((a) + (b))
+#define __fmul_rn(a, b) emulator_rounded((a) * (b))
+#define __fdiv_rn(a, b) emulator_rounded((a) / (b))
 #define __logf logf
 #define rsqrtf(x) (1.0f / sqrtf(x))
 #define __popc(x) __builtin_popcount(x)

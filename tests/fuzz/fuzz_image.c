@@ -16,9 +16,11 @@ static void use(const cab_image *image)
     cab_random random = {.seed = 1, .stream = CAB_STREAM_TEST, .index = (uint64_t)image->pixels[0] << 32};
     cab_image_scratch scratch = {0};
     float pixels[3 * SIZE * SIZE];
+    uint8_t bytes[3 * SIZE * SIZE];
+    cab_erasure erasures[1];
     transform.size = SIZE;
     if (cab_image_transform_apply(&transform, &scratch, image, pixels) == CAB_OK &&
-        cab_augment_apply(&augment, &transform, &random, &scratch, image, pixels) != CAB_OK)
+        cab_augment_apply(&augment, &transform, &random, &scratch, image, bytes, erasures) != CAB_OK)
         abort();
     cab_image_scratch_free(&scratch);
 }

@@ -177,6 +177,41 @@ static void test_uploads_ahead(void **state)
     cab_backend_close(b);
 }
 
+/* What is lent is read where it lies, and may change once it has been sent. */
+static void test_lent(void **state)
+{
+    (void)state;
+    enum { N = (9 << 20) + 5, ROUNDS = 6 };
+    cab_backend *b = open_gpu();
+    unsigned char *from = NULL, *to = malloc(N);
+    void *buffer = NULL, *place[ROUNDS] = {NULL};
+    assert_non_null(to);
+    check_ok(cab_host_allocate(b, N, "pictures", (void **)&from));
+    assert_true(from[0] == 0 && from[N - 1] == 0);
+    check_ok(b->allocate(b, N, "a buffer", &buffer));
+    for (int k = 0; k < ROUNDS; k++)
+        check_ok(b->allocate(b, N, "a place", &place[k]));
+    check_ok(b->wait(b));
+    for (int k = 0; k < ROUNDS; k++) {
+        check_ok(b->sent(b));
+        for (size_t i = 0; i < N; i++)
+            from[i] = (unsigned char)(i * 5 + (i >> 9) + (size_t)k * 43);
+        check_ok(b->upload_lent(b, buffer, from, N));
+        check_ok(b->take(b, place[k], buffer, N));
+    }
+    for (int k = 0; k < ROUNDS; k++) {
+        check_ok(b->download(b, to, place[k], N));
+        for (size_t i = 0; i < N; i++)
+            if (to[i] != (unsigned char)(i * 5 + (i >> 9) + (size_t)k * 43))
+                fail_msg("round %d, byte %zu is %d", k, i, to[i]);
+        b->release(b, place[k]);
+    }
+    b->release(b, buffer);
+    cab_host_release(b, from);
+    free(to);
+    cab_backend_close(b);
+}
+
 /* What is asked for between begin and end runs when it is replayed, as often as that is, and not before. */
 static void test_replay(void **state)
 {
@@ -227,7 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_open),          cmocka_unit_test(test_copies),
                                        cmocka_unit_test(test_fill),          cmocka_unit_test(test_copy_and_narrow),
-                                       cmocka_unit_test(test_uploads_ahead), cmocka_unit_test(test_replay),
-                                       cmocka_unit_test(test_out_of_memory)};
+                                       cmocka_unit_test(test_uploads_ahead), cmocka_unit_test(test_lent),
+                                       cmocka_unit_test(test_replay),        cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,19 +80,16 @@ static void expect_photo(cab_image_scorer *scorer, const cab_image_transform *tr
     cab_image image = {0};
     cab_image_scratch scratch = {0};
     const float *logits = NULL;
-    float *pixels = calloc(3 * (size_t)transform->size * (size_t)transform->size, sizeof *pixels);
-    assert_non_null(pixels);
     assert_ok(cab_map_open(path, &map));
     assert_ok(cab_image_decode(map.data, map.size, path, &options, &image));
-    assert_ok(cab_image_transform_apply(transform, &scratch, &image, pixels));
-    assert_ok(cab_image_scorer_run(scorer, pixels, &logits));
+    assert_ok(cab_image_transform_crop(transform, &scratch, &image, &scratch.image));
+    assert_ok(cab_image_scorer_run(scorer, scratch.image.pixels, &logits));
     for (int c = 0; c < classes; c++)
         if (!(fabsf(logits[c] - expected[c]) <= 2e-2f))
             fail_msg("%s: logit %d is %.5f, expected %.5f", path, c, (double)logits[c], (double)expected[c]);
     cab_map_close(&map);
     cab_image_free(&image);
     cab_image_scratch_free(&scratch);
-    free(pixels);
 }
 
 static int largest(const float *values, int n)
@@ -121,7 +118,7 @@ static void test_photos(void **state)
     const int classes = model->config.n_classes;
     float *expected = golden_logits((int64_t)count, classes);
     assert_ok(cab_image_transform_of(model, &transform));
-    assert_ok(cab_image_scorer_new(model, 1, &scorer));
+    assert_ok(cab_image_scorer_new(model, &transform, 1, &scorer));
     for (size_t i = 0; i < count; i++)
         expect_photo(scorer, &transform, paths[i], expected + i * (size_t)classes, classes);
     assert_ok(cab_classify(model, (const char *const *)paths, count, TOP, 0, collect, &c));

@@ -12,18 +12,15 @@ static const int32_t model_map[PICTURE_CLASSES] = {4, 0, 2, 8, 1, 5, 7},
 /* log softmax over the mapped classes of picture i, asked alone. */
 static void log_probabilities(const cab_image_judge *judge, cab_image_set *set, uint64_t i, double out[PICTURE_CLASSES])
 {
-    const size_t size = (size_t)judge->transform.size;
     cab_image_scratch scratch = {0};
     cab_image image = {0};
     cab_image_scorer *scorer = NULL;
     const float *logits = NULL;
     double sum = 0;
-    float *pixels = calloc(3 * size * size, sizeof *pixels);
-    assert_non_null(pixels);
     assert_ok(cab_image_set_load(set, i, &image));
-    assert_ok(cab_image_transform_apply(&judge->transform, &scratch, &image, pixels));
-    assert_ok(cab_image_scorer_new(judge->model, 1, &scorer));
-    assert_ok(cab_image_scorer_run(scorer, pixels, &logits));
+    assert_ok(cab_image_transform_crop(&judge->transform, &scratch, &image, &scratch.image));
+    assert_ok(cab_image_scorer_new(judge->model, &judge->transform, 1, &scorer));
+    assert_ok(cab_image_scorer_run(scorer, scratch.image.pixels, &logits));
     for (int c = 0; c < PICTURE_CLASSES; c++)
         sum += exp(logits[judge->classes[c]]);
     for (int c = 0; c < PICTURE_CLASSES; c++)
@@ -31,7 +28,6 @@ static void log_probabilities(const cab_image_judge *judge, cab_image_set *set, 
     cab_image_scorer_free(scorer);
     cab_image_scratch_free(&scratch);
     cab_image_free(&image);
-    free(pixels);
 }
 
 static int rank_of(const double *p, int class)

@@ -102,7 +102,7 @@ static cab_term_values first_step(cab_recipe *recipe, int32_t labels[16])
     assert_ok(cab_run_enter_stage(&run, 0));
     assert_ok(cab_run_advance(&run, &values, &weights, &lr, &norm));
     const cab_image_data *data = run.data;
-    memcpy(labels, data->labels, sizeof(int32_t[16]));
+    memcpy(labels, data->lent.labels, sizeof(int32_t[16]));
     cab_run_close(&run);
     cab_recipe_free(recipe);
     return values;

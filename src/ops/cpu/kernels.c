@@ -12,6 +12,7 @@
 #include "ops/next_token.h"
 #include "ops/norm.h"
 #include "ops/optimizer.h"
+#include "ops/pixels.h"
 #include "ops/scan.h"
 #include "ops/ssd.h"
 #include "ops/tokens.h"

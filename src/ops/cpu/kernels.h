@@ -13,6 +13,7 @@
     ROW(linear, BACKWARD, cab_linear_backward, cab_linear_backward_scratch)                                            \
     ROW(embedding, FORWARD, cab_embedding_forward, cab_no_scratch)                                                     \
     ROW(embedding, BACKWARD, cab_embedding_backward, cab_no_scratch)                                                   \
+    ROW(pixels, FORWARD, cab_pixels_forward, cab_pixels_scratch)                                                       \
     ROW(patches, FORWARD, cab_patches_forward, cab_no_scratch)                                                         \
     ROW(insert_tokens, FORWARD, cab_insert_tokens_forward, cab_no_scratch)                                             \
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward, cab_no_scratch)                                           \

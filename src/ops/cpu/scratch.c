@@ -12,6 +12,7 @@
 #include "ops/next_token.h"
 #include "ops/norm.h"
 #include "ops/optimizer.h"
+#include "ops/pixels.h"
 
 size_t cab_linear_forward_scratch(const cab_node *node, const cab_backend *backend)
 {
@@ -52,6 +53,14 @@ size_t cab_add_norm_backward_scratch(const cab_node *node, const cab_backend *ba
 {
     const size_t rows = CAB_NORM_ROWS * (size_t)backend->threads + CAB_BLOCKS;
     return (size_t)cab_columns(node->out[1]) * rows * sizeof(float);
+}
+
+/* Per thread a line of a partner's picture. */
+size_t cab_pixels_scratch(const cab_node *node, const cab_backend *backend)
+{
+    if (node->in[CAB_PIXELS_BLEND] == NULL)
+        return 0;
+    return (size_t)(node->out[0]->shape[1] * cab_columns(node->out[0])) * (size_t)backend->threads * sizeof(float);
 }
 
 /* The partial sums of z_bias's gradient. */

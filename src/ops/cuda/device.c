@@ -1,7 +1,8 @@
 /* device.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
  *
  * Uploads go through a ring of pinned buffers: the caller's memory is free on return, the copy itself runs in the stream,
- * behind whatever the GPU still computes. Uploads ahead have a ring and a stream of their own, so that they run beside it;
+ * behind whatever the GPU still computes. Uploads ahead have a ring and a stream of their own, so that they run beside it, and what is lent
+ * needs no ring;
  * two events keep one from overwriting what has not been taken, and the other from taking what has not arrived. A download
  * waits for the stream; that is also when a fault that a kernel raised is found. */
 #include "ops/cuda/device.h"
@@ -116,6 +117,43 @@ static cab_status cuda_upload_ahead(cab_backend *backend, void *to, const void *
     CAB_TRY(cab_cuda_check(cudaStreamWaitEvent(c->ahead.stream, c->taken, 0), "upload"));
     CAB_TRY(send(&c->ahead, to, from, bytes));
     return cab_cuda_check(cudaEventRecord(c->sent, c->ahead.stream), "upload");
+}
+
+static cab_status cuda_upload_lent(cab_backend *backend, void *to, const void *from, size_t bytes)
+{
+    context *c = backend->context;
+    cudaStream_t stream = c->ahead.stream;
+    CAB_TRY(cab_cuda_check(cudaStreamWaitEvent(stream, c->taken, 0), "upload"));
+    CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "upload"));
+    return cab_cuda_check(cudaEventRecord(c->sent, stream), "upload");
+}
+
+static cab_status cuda_sent(cab_backend *backend)
+{
+    const context *c = backend->context;
+    return cab_cuda_check(cudaEventSynchronize(c->sent), "upload");
+}
+
+static cab_status cuda_host_allocate(cab_backend *backend, size_t bytes, const char *what, void **out)
+{
+    *out = NULL;
+    cudaError_t error = cudaHostAlloc(out, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
+    if (error == cudaErrorMemoryAllocation) {
+        char need[CAB_FORMAT_MAX];
+        (void)cudaGetLastError(); /* it would be found by the next check */
+        return cab_fail(CAB_ENOMEM, "%s need %s of memory that %s can copy by itself", what,
+                        cab_format_bytes((double)bytes, need), backend->name);
+    }
+    CAB_TRY(cab_cuda_check(error, what));
+    memset(*out, 0, bytes);
+    return CAB_OK;
+}
+
+static void cuda_host_release(cab_backend *backend, void *block)
+{
+    context *c = backend->context;
+    (void)cudaStreamSynchronize(c->ahead.stream); /* it may still be read */
+    (void)cudaFreeHost(block);
 }
 
 static cab_status cuda_take(cab_backend *backend, void *to, const void *from, size_t bytes)
@@ -353,7 +391,11 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
                              .upload = cuda_upload,
                              .download = cuda_download,
                              .upload_ahead = cuda_upload_ahead,
+                             .upload_lent = cuda_upload_lent,
+                             .sent = cuda_sent,
                              .take = cuda_take,
+                             .host_allocate = cuda_host_allocate,
+                             .host_release = cuda_host_release,
                              .copy = cuda_copy,
                              .narrow = cuda_narrow,
                              .fill = cuda_fill,

@@ -18,6 +18,7 @@ extern "C" {
     ROW(linear_fp8, FORWARD, cab_linear_fp8_forward_cuda, cab_linear_fp8_fits_cuda, cab_no_scratch)                    \
     ROW(embedding, FORWARD, cab_embedding_forward_cuda, cab_fits_all, cab_no_scratch)                                  \
     ROW(embedding, BACKWARD, cab_embedding_backward_cuda, cab_fits_all, cab_embedding_scratch_cuda)                    \
+    ROW(pixels, FORWARD, cab_pixels_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
     ROW(patches, FORWARD, cab_patches_forward_cuda, cab_fits_all, cab_no_scratch)                                      \
     ROW(insert_tokens, FORWARD, cab_insert_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                          \
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                        \

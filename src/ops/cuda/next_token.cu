@@ -15,6 +15,7 @@
  *
  * Bytes: the logits, from the second-level cache, once for the likeliest and up to 12 times for a draw. */
 #include "ops/cuda/cuda.cuh"
+#include "ops/cuda/philox.cuh"
 
 extern "C" {
 #include "base/random.h"
@@ -272,25 +273,6 @@ template <typename T> static __device__ int nth_of(const row_of<T> &row, uint32_
     return shared.token;
 }
 
-/* Philox 4x32-10, the first word (base/random.c). */
-static __device__ uint32_t philox(uint64_t seed, uint32_t sub, uint64_t index)
-{
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = sub, c3 = CAB_STREAM_SAMPLE;
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        const uint32_t high0 = __umulhi(0xD2511F53u, c0), low0 = 0xD2511F53u * c0;
-        const uint32_t high1 = __umulhi(0xCD9E8D57u, c2), low1 = 0xCD9E8D57u * c2;
-        c0 = high1 ^ c1 ^ k0;
-        c1 = low1;
-        c2 = high0 ^ c3 ^ k1;
-        c3 = low0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return c0;
-}
-
 struct next_arguments {
     const int32_t *prompts, *lengths, *samples;
     int32_t *tokens, *position;
@@ -324,7 +306,7 @@ static __device__ int draw(row_of<T> &row, const next_arguments &a, int64_t inde
         const mass large = large_of(row, a.sampling.min_p, shared);
         total = large < total ? large : total;
     }
-    const mass u = philox(a.sampling.seed, (uint32_t)a.samples[blockIdx.x], (uint64_t)index) >> 8;
+    const mass u = philox(a.sampling.seed, CAB_STREAM_SAMPLE, (uint32_t)a.samples[blockIdx.x], (uint64_t)index).at[0] >> 8;
     const mass target = __umul64hi(total, u << 40); /* total * u / 2^24 */
     const found at = find<false>(row, target, shared);
     const mass each = mass_at(row, at);
