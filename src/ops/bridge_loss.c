@@ -17,7 +17,7 @@ static double bridge_flops(const cab_node *node)
 }
 
 const cab_op cab_op_bridge_loss = {
-    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target stats (NULL: no softmax) scale (NULL: 1)   out: loss */
+    .name = "bridge_loss", /* in: x W1 b1 W2 b2 target stats (NULL: no softmax) scale (B) (NULL: 1)   out: loss */
     .saves = CAB_SAVE_IN(CAB_BRIDGE_X) | CAB_SAVE_IN(CAB_BRIDGE_W1) | CAB_SAVE_IN(CAB_BRIDGE_B1) |
              CAB_SAVE_IN(CAB_BRIDGE_W2) | CAB_SAVE_IN(CAB_BRIDGE_B2) | CAB_SAVE_IN(CAB_BRIDGE_TARGET) |
              CAB_SAVE_IN(CAB_BRIDGE_STATS) | CAB_SAVE_IN(CAB_BRIDGE_SCALE),

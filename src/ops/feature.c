@@ -2,7 +2,8 @@
  *
  *   loss = 1 / (B L D) sum (pred - psi(target))^2     dpred = seed * 2 / (B L D) (pred - psi(target))
  *
- * times a scalar `scale`, where there is one. A relative error is the loss with scale = 1 / var(psi(target)).
+ * each square times the `scale` of its sequence, where there is one. A relative error is the loss with
+ * scale[b] = 1 / var(psi(target[b])): sequence by sequence, so that it does not depend on how a batch is cut.
  *
  *   psi: identity;  exp(t[d]) / sum_d exp(t[d]) per token;  exp(t[l]) / sum_l exp(t[l]) per sequence and column;
  *        max(t, 0);  exp(t)
@@ -15,7 +16,7 @@
 #include <inttypes.h>
 
 const cab_op cab_op_align_loss = {
-    .name = "align_loss", /* in: pred target scale (NULL: 1)   out: loss */
+    .name = "align_loss", /* in: pred target scale (B) (NULL: 1)   out: loss */
     .saves = CAB_SAVE_IN(0) | CAB_SAVE_IN(1) | CAB_SAVE_IN(2),
     .backward_computes_outputs = true,
 };
@@ -25,7 +26,7 @@ const cab_op cab_op_align_stats = {
 };
 
 const cab_op cab_op_inverse_variance = {
-    .name = "inverse_variance", /* in: target   out: 1 / var(psi(target)) */
+    .name = "inverse_variance", /* in: target   out: 1 / var(psi(target)) (B) */
 };
 
 static cab_align_attributes attributes_of(const cab_alignment *how)
@@ -81,11 +82,14 @@ cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_ali
 {
     if (cab_graph_failed(g) || target == NULL || !cab_expect_dtype(g, "inverse_variance", target, CAB_DTYPES))
         return NULL;
+    if (target->n_dim != 3)
+        return cab_graph_fail(g, CAB_ESHAPE, "inverse_variance: the target has %d dimensions, expected (B, L, D)",
+                              target->n_dim);
     const cab_align_attributes attributes = attributes_of(how);
     cab_tensor *y = cab_align_recorded(g, &cab_op_inverse_variance, target, &attributes);
     if (y != NULL)
         return y;
-    y = cab_graph_activation(g, "inverse_variance", CAB_F32, 1, (int64_t[]){1});
+    y = cab_graph_activation(g, "inverse_variance", CAB_F32, 1, (int64_t[]){target->shape[0]});
     cab_graph_append(g, &cab_op_inverse_variance, 1, &target, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

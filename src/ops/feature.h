@@ -27,10 +27,12 @@ static inline int64_t cab_align_length(const cab_align_attributes *a, const cab_
     return target->shape[1] - (a->mapped ? a->rows.skip : 0);
 }
 
-/* Under a softmax the mean of psi is known: 1 / D over features, 1 / L over tokens. */
-static inline double cab_align_softmax_mean(const cab_align_attributes *a, const cab_tensor *target)
+/* The mean of psi where it is known: under a softmax 1 / D over features, 1 / L over tokens; elsewhere 0. */
+static inline double cab_align_center(const cab_align_attributes *a, const cab_tensor *target)
 {
-    return 1.0 / (double)(a->map == CAB_MAP_SOFTMAX_TOKENS ? cab_align_length(a, target) : cab_columns(target));
+    return a->map == CAB_MAP_SOFTMAX_TOKENS     ? 1.0 / (double)cab_align_length(a, target)
+           : a->map == CAB_MAP_SOFTMAX_FEATURES ? 1.0 / (double)cab_columns(target)
+                                                : 0.0;
 }
 
 /* The token of the target that token l of pred is compared with. */
@@ -46,7 +48,7 @@ static inline int64_t cab_align_token(const cab_align_attributes *a, int64_t l)
 /* A variance below this share of the mean square of psi may be nothing but rounding; its inverse is 0 then. */
 #define CAB_VARIANCE_ROUNDING 1e-14
 
-/* Blocks of CAB_ALIGN_ROWS rows. */
+/* Blocks of CAB_ALIGN_ROWS rows; of a variance, of every sequence. */
 static inline int64_t cab_align_blocks(int64_t rows)
 {
     return (rows + CAB_ALIGN_ROWS - 1) / CAB_ALIGN_ROWS;

@@ -244,17 +244,17 @@ typedef struct cab_row_map {
 typedef struct cab_alignment {
     cab_feature_map map;     /* psi */
     const cab_row_map *rows; /* NULL: row by row */
-    bool relative;           /* the error is a share of the variance of psi(target) */
+    bool relative;           /* each sequence's error is a share of the variance of its psi(target) */
 } cab_alignment;
 
-/* mean over all elements of (pred - psi(target))^2 -> scalar F32, divided by the variance of psi(target) over all elements if it
- * is relative; 0 if they are all equal. pred (B, L, D), target (B, L, D) or, with rows, (B, L + rows->skip, D), of one dtype. A
+/* mean over all elements of (pred - psi(target))^2 -> scalar F32; if it is relative, each divided by the variance of psi(target)
+ * over its sequence, and 0 where that is 0. pred (B, L, D), target (B, L, D) or, with rows, (B, L + rows->skip, D), of one dtype. A
  * softmax over tokens leaves the skipped rows out. The target gets no gradient and is not copied. Value and gradient come
  * from one pass (backward_computes_outputs). */
 cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, const cab_alignment *how);
 
-/* 1 / var(psi(target)), over all elements that are compared -> scalar F32; 0 if all of them are equal. No backward. Recorded
- * once for every target and map. */
+/* 1 / var(psi(target)) of every sequence, over what is compared of it -> (B) F32; 0 if all elements are equal. No backward.
+ * Recorded once for every target and map. */
 cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_alignment *how);
 
 /* cab_align_loss() of the identity map, relative: the share of the target's variance that pred does not explain. */

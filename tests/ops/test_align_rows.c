@@ -50,16 +50,20 @@ static double mapped_value(const shape *s, const double *t, int64_t i)
 static void reference(const check_case *c, double *const *in, double **out)
 {
     const shape *s = c->argument;
-    double *t = moved(s, in[1]), sum = 0, total = 0, squares = 0;
-    const int64_t n = s->B * s->L * s->D;
-    for (int64_t i = 0; i < n; i++) {
-        const double psi = mapped_value(s, t, i), difference = in[0][i] - psi;
-        sum += difference * difference;
-        total += psi / (double)n;
-        squares += psi * psi / (double)n;
+    double *t = moved(s, in[1]);
+    const int64_t n = s->L * s->D;
+    out[0][0] = 0;
+    for (int64_t b = 0; b < s->B; b++) {
+        double sum = 0, total = 0, squares = 0;
+        for (int64_t i = b * n; i < (b + 1) * n; i++) {
+            const double psi = mapped_value(s, t, i), difference = in[0][i] - psi;
+            sum += difference * difference;
+            total += psi / (double)n;
+            squares += psi * psi / (double)n;
+        }
+        const double variance = squares - total * total;
+        out[0][0] += sum / (double)(s->B * n) / (!s->relative ? 1 : variance > 1e-12 ? variance : INFINITY);
     }
-    const double variance = squares - total * total;
-    out[0][0] = sum / (double)n / (!s->relative ? 1 : variance > 1e-12 ? variance : INFINITY);
     free(t);
 }
 

@@ -13,13 +13,13 @@ typedef struct loss {
     const cab_align_attributes *attributes;
     cab_feature_map map;
     float factor;             /* of pred - psi(target) in the gradient */
-    double scale;             /* of the loss */
+    const float *scale;       /* of every sequence; NULL: 1 */
     double *partial;          /* per block of rows */
     float *maximum, *inverse; /* softmax over tokens: per sequence and column */
 } loss;
 
-/* Scratch: `sums` numbers of a block of rows, then what a softmax over tokens needs. */
-static loss loss_of_target(const cab_node *node, const cab_tensor *target, int sums)
+/* Scratch: `partials` numbers, then what a softmax over tokens needs. */
+static loss loss_of_target(const cab_node *node, const cab_tensor *target, int64_t partials)
 {
     const cab_align_attributes *attributes = node->attributes;
     loss l = {.target = target,
@@ -29,16 +29,16 @@ static loss loss_of_target(const cab_node *node, const cab_tensor *target, int s
               .attributes = attributes,
               .map = attributes->map,
               .partial = node->scratch};
-    l.maximum = (float *)(l.partial + sums * cab_align_blocks(l.B * l.L));
+    l.maximum = (float *)(l.partial + partials);
     l.inverse = l.maximum + l.B * l.D;
     return l;
 }
 
 static loss loss_of(const cab_node *node)
 {
-    loss l = loss_of_target(node, node->in[1], 1);
+    loss l = loss_of_target(node, node->in[1], cab_align_blocks(cab_rows(node->in[0])));
     l.pred = node->in[0];
-    l.scale = node->in[2] != NULL ? (double)*(const float *)node->in[2]->data : 1.0;
+    l.scale = node->in[2] != NULL ? node->in[2]->data : NULL;
     return l;
 }
 
@@ -133,6 +133,7 @@ static void map_piece(const loss *l, int64_t row, int64_t column, int64_t n, flo
 static double token_loss(const loss *l, int64_t row)
 {
     const int64_t D = l->D, target = target_row(l, row / l->L, row % l->L);
+    const float scale = l->scale != NULL ? l->scale[row / l->L] : 1.0f;
     float maximum = 0.0f, inverse = 0.0f;
     double sum = 0.0;
     if (l->map == CAB_MAP_SOFTMAX_FEATURES)
@@ -149,10 +150,10 @@ static double token_loss(const loss *l, int64_t row)
         if (l->gradient == NULL)
             continue;
         float *gradient = cab_row_sum(l->gradient, row, at, n, l->add, gradient_buffer);
-        cab_axpy(gradient, l->factor, psi, n);
+        cab_axpy(gradient, l->factor * scale, psi, n);
         cab_row_done(l->gradient, row, at, n, gradient);
     }
-    return sum;
+    return (double)scale * sum;
 }
 
 static void token_softmaxes(const loss *l, int threads)
@@ -181,7 +182,7 @@ static void compute(const loss *l, float *out, int threads)
     double total = 0.0;
     for (int64_t block = 0; block < blocks; block++)
         total += l->partial[block];
-    *out = (float)(l->scale * (total / ((double)rows * (double)l->D)));
+    *out = (float)(total / ((double)rows * (double)l->D));
 }
 
 cab_status CAB_ISA(cab_align_loss_forward)(const cab_node *node, cab_backend *backend)
@@ -197,7 +198,7 @@ cab_status CAB_ISA(cab_align_loss_backward)(const cab_node *node, cab_backend *b
     const float seed = node->gout[0] != NULL ? *(const float *)node->gout[0]->data : 0.0f;
     l.gradient = node->gin[0];
     l.add = node->accumulate & 1;
-    l.factor = (float)(2.0 * (double)seed * l.scale / ((double)(l.B * l.L) * (double)l.D));
+    l.factor = (float)(2.0 * (double)seed / ((double)(l.B * l.L) * (double)l.D));
     compute(&l, node->out[0]->data, backend->threads);
     return CAB_OK;
 }
@@ -225,27 +226,36 @@ static void token_moments(const loss *l, int64_t row, double center, double mome
     }
 }
 
+/* Sums of a block of a sequence's tokens. */
+static void block_moments(const loss *l, int64_t b, int64_t block, double center, double moments[2])
+{
+    const int64_t end = (block + 1) * CAB_ALIGN_ROWS;
+    moments[0] = moments[1] = 0.0;
+    for (int64_t t = block * CAB_ALIGN_ROWS; t < end && t < l->L; t++)
+        token_moments(l, b * l->L + t, center, moments);
+}
+
 cab_status CAB_ISA(cab_inverse_variance_forward)(const cab_node *node, cab_backend *backend)
 {
-    const loss l = loss_of_target(node, node->in[0], 2);
-    const int64_t rows = l.B * l.L, blocks = cab_align_blocks(rows);
-    const bool softmax = l.map == CAB_MAP_SOFTMAX_FEATURES || l.map == CAB_MAP_SOFTMAX_TOKENS;
-    const double n = (double)rows * (double)l.D, center = softmax ? cab_align_softmax_mean(l.attributes, l.target) : 0;
-    double(*moments)[2] = node->scratch, sum = 0.0, squares = 0.0;
+    const cab_align_attributes *attributes = node->attributes;
+    const int64_t B = node->in[0]->shape[0], blocks = cab_align_blocks(cab_align_length(attributes, node->in[0]));
+    const loss l = loss_of_target(node, node->in[0], 2 * B * blocks);
+    const double n = (double)l.L * (double)l.D, center = cab_align_center(attributes, l.target);
+    double(*moments)[2] = node->scratch;
+    float *out = node->out[0]->data;
     if (l.map == CAB_MAP_SOFTMAX_TOKENS)
         token_softmaxes(&l, backend->threads);
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
-    for (int64_t block = 0; block < blocks; block++) {
-        const int64_t end = (block + 1) * CAB_ALIGN_ROWS;
-        moments[block][0] = moments[block][1] = 0.0;
-        for (int64_t row = block * CAB_ALIGN_ROWS; row < end && row < rows; row++)
-            token_moments(&l, row, center, moments[block]);
+    for (int64_t i = 0; i < B * blocks; i++)
+        block_moments(&l, i / blocks, i % blocks, center, moments[i]);
+    for (int64_t b = 0; b < B; b++) {
+        double sum = 0.0, squares = 0.0;
+        for (int64_t i = b * blocks; i < (b + 1) * blocks; i++) {
+            sum += moments[i][0];
+            squares += moments[i][1];
+        }
+        const double variance = squares / n - sum / n * (sum / n), least = squares / n + center * center;
+        out[b] = variance > CAB_VARIANCE_ROUNDING * least ? (float)(1.0 / variance) : 0.0f;
     }
-    for (int64_t block = 0; block < blocks; block++) {
-        sum += moments[block][0];
-        squares += moments[block][1];
-    }
-    const double variance = squares / n - sum / n * (sum / n), least = squares / n + center * center;
-    *(float *)node->out[0]->data = variance > CAB_VARIANCE_ROUNDING * least ? (float)(1.0 / variance) : 0.0f;
     return CAB_OK;
 }

@@ -114,12 +114,11 @@ size_t cab_scan_backward_scratch(const cab_node *node, const cab_backend *backen
 }
 
 /* One partial sum per block of rows; per sequence and column a maximum and the inverse of a sum. */
-/* `sums` numbers of every block of rows, and what a softmax over tokens needs of every column. */
-static size_t align_scratch(const cab_node *node, const cab_tensor *target, int sums)
+/* Partial sums, and what a softmax over tokens needs of every column. */
+static size_t align_scratch(const cab_node *node, const cab_tensor *target, int64_t partials)
 {
     const cab_align_attributes *attributes = node->attributes;
-    const int64_t rows = target->shape[0] * cab_align_length(attributes, target);
-    size_t bytes = (size_t)(sums * cab_align_blocks(rows)) * sizeof(double);
+    size_t bytes = (size_t)partials * sizeof(double);
     if (attributes->map == CAB_MAP_SOFTMAX_TOKENS)
         bytes += 2 * (size_t)(target->shape[0] * cab_columns(target)) * sizeof(float);
     return bytes;
@@ -128,13 +127,14 @@ static size_t align_scratch(const cab_node *node, const cab_tensor *target, int 
 size_t cab_align_loss_scratch(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    return align_scratch(node, node->in[1], 1);
+    return align_scratch(node, node->in[1], cab_align_blocks(cab_rows(node->in[0])));
 }
 
 size_t cab_inverse_variance_scratch(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    return align_scratch(node, node->in[0], 2);
+    const int64_t blocks = cab_align_blocks(cab_align_length(node->attributes, node->in[0]));
+    return align_scratch(node, node->in[0], 2 * node->in[0]->shape[0] * blocks);
 }
 
 size_t cab_head_loss_scratch(const cab_node *node, const cab_backend *backend)

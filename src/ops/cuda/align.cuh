@@ -9,9 +9,9 @@
  *
  * Arithmetic:
  *
- *   loss = sum (pred - psi(target))^2 / (B L D)     dpred = seed * 2 (pred - psi(target)) / (B L D)
+ *   loss = sum scale[b] (pred - psi(target))^2 / (B L D)     dpred = seed * 2 scale[b] (pred - psi(target)) / (B L D)
  *
- * factor() is the number before (pred - psi(target)) in dpred. */
+ * factor() scale_of(b) is the number before (pred - psi(target)) in dpred. Squares are brought with their scale. */
 #ifndef CAB_OPS_CUDA_ALIGN_CUH
 #define CAB_OPS_CUDA_ALIGN_CUH
 
@@ -48,9 +48,7 @@ struct align_term {
     int64_t target_L, class_at, skip;
     bool mapped;
     const float *seed; /* NULL: zero */
-    const float *scale; /* of the loss; NULL: 1 */
-    double center;      /* what is compared where there is no prediction; the inverse of the loss is given then */
-    bool inverse;
+    const float *scale; /* of each sequence's squares; NULL: 1 */
     double *partial;   /* per block */
     int64_t earlier;   /* blocks of launches before this one that left theirs in front of it */
     float *out;
@@ -74,8 +72,6 @@ struct align_term {
         describe_target(target, attributes);
         earlier = 0;
         scale = NULL;
-        center = 0.0;
-        inverse = false;
         seed = node->backward && node->gout[0] != NULL ? (const float *)node->gout[0]->data : NULL;
         out = (float *)node->out[0]->data;
         ticket = cab_cuda_of(backend)->ticket;
@@ -88,17 +84,15 @@ struct align_term {
         return b * target_L + token;
     }
 
-    /* Of pred - psi(target) in the gradient. */
+    /* Of pred - psi(target) in the gradient, beside scale_of() its sequence. */
     __device__ __forceinline__ float factor() const
     {
-        const double weight = (seed != NULL ? (double)*seed : 0.0) * (scale != NULL ? (double)*scale : 1.0);
-        return (float)(2.0 * weight / ((double)(B * L) * (double)D));
+        return (float)(2.0 * (seed != NULL ? (double)*seed : 0.0) / ((double)(B * L) * (double)D));
     }
 
-    /* 0 where the variance may be rounding alone. */
-    static __device__ __forceinline__ float inverse_of(double variance, double square)
+    __device__ __forceinline__ float scale_of(int64_t b) const
     {
-        return variance > CAB_VARIANCE_ROUNDING * (variance + square) ? (float)(1.0 / variance) : 0.0f;
+        return scale != NULL ? __ldg(scale + b) : 1.0f;
     }
 
     /* Leaves this block's squares; the last block of the last launch makes the loss of them. */
@@ -116,9 +110,8 @@ struct align_term {
         for (int64_t i = threadIdx.x; i < blocks; i += THREADS)
             sum += __ldcg(partial + i);
         const double total = block_total(sum, shared.sums);
-        const double mean = total / ((double)(B * L) * (double)D);
         if (threadIdx.x == 0)
-            *out = !inverse ? (float)((scale != NULL ? (double)*scale : 1.0) * mean) : inverse_of(mean, center * center);
+            *out = (float)(total / ((double)(B * L) * (double)D));
     }
 
     __device__ __forceinline__ void finish(float squares, bool last_launch = true) const

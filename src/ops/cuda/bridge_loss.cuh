@@ -80,6 +80,7 @@ __device__ __forceinline__ int64_t target_row_of(const bridge &b, int row)
 struct tokens {
     int row[2], sequence[2];
     int64_t target[2];
+    float scale[2]; /* of their sequences */
 };
 
 __device__ __forceinline__ tokens tokens_of(const bridge &b, int first, const place &p)
@@ -92,6 +93,7 @@ __device__ __forceinline__ tokens tokens_of(const bridge &b, int first, const pl
         t.row[i] = inside ? row : -1;
         t.sequence[i] = inside ? row / (int)b.term.L : 0;
         t.target[i] = target_row_of(b, row);
+        t.scale[i] = b.term.scale_of(t.sequence[i]);
     }
     return t;
 }
@@ -203,14 +205,15 @@ __device__ __forceinline__ float error_pair(const bridge &b, const tokens &t, in
         s = stats_of<MAP>(b, t, i, column);
     const float low = prediction[0] - mapped<MAP>(low_half(target), s.x, s.y);
     const float high = prediction[1] - mapped<MAP>(high_half(target), s.z, s.w);
-    dp = t.row[i] >= 0 ? pack(low * factor, high * factor) : 0;
+    const float scaled = factor * t.scale[i];
+    dp = t.row[i] >= 0 ? pack(low * scaled, high * scaled) : 0;
     return low * low + high * high;
 }
 
-/* The squares of both tokens, of those that there are. */
+/* The squares of both tokens, of those that there are, with their scale. */
 __device__ __forceinline__ float squares_of(const tokens &t, const float (&squares)[2])
 {
-    return (t.row[0] >= 0 ? squares[0] : 0.0f) + (t.row[1] >= 0 ? squares[1] : 0.0f);
+    return (t.row[0] >= 0 ? t.scale[0] * squares[0] : 0.0f) + (t.row[1] >= 0 ? t.scale[1] * squares[1] : 0.0f);
 }
 
 /* Four 8 x 8 matrices of a matrix with rows of 16: rows 16 k .. of its 8-column block `block`, and the next 16 rows. */

@@ -44,11 +44,7 @@ __device__ __forceinline__ float compare(const align<T> &a, float factor, int64_
                                          const float (&psi)[N])
 {
     float difference[N], sum = 0.0f;
-    if (a.pred.data != NULL)
-        load_floats(a.pred.at(row, column), difference);
-#pragma unroll
-    for (int i = 0; i < N && a.pred.data == NULL; i++)
-        difference[i] = (float)a.center;
+    load_floats(a.pred.at(row, column), difference);
 #pragma unroll
     for (int i = 0; i < N; i++) {
         difference[i] -= psi[i];
@@ -131,7 +127,7 @@ static __global__ void __launch_bounds__(ALIGN_THREADS) align_tiles(align<T> a, 
     const int64_t b = blockIdx.x / parts, begin = blockIdx.x % parts * part_tokens;
     const int64_t end = begin + part_tokens < a.L ? begin + part_tokens : a.L;
     const int64_t column = blockIdx.y * (int64_t)tile<N>::COLUMNS + across * N;
-    const float factor = a.factor();
+    const float scale = a.scale_of(b), factor = a.factor() * scale;
     float maximum[N] = {}, inverse[N] = {}, squares = 0.0f;
     if (MAP == CAB_MAP_SOFTMAX_TOKENS)
         token_softmax(a, b, column, column < a.D, across, level, maximum, inverse);
@@ -143,7 +139,7 @@ static __global__ void __launch_bounds__(ALIGN_THREADS) align_tiles(align<T> a, 
             apply<MAP>(psi, maximum, inverse);
             squares += compare(a, factor, b * a.L + l, column, psi);
         }
-    a.finish(squares);
+    a.finish(scale * squares);
 }
 
 /* Parts that the tokens of a sequence are cut into. */
@@ -209,6 +205,7 @@ __device__ __forceinline__ float compare_row(const align<T> &a, float factor, in
     const T *const target[1] = {target_of(a, row)};
     float2 softmax[1];
     rows_softmax<T, N>(target, a.D, lane, softmax);
+    const float scale = a.scale_of(row / a.L);
     float squares = 0.0f, maximum[N], inverse[N], x[N];
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -218,9 +215,9 @@ __device__ __forceinline__ float compare_row(const align<T> &a, float factor, in
     for (int64_t at = lane * N; at < a.D; at += 32 * N) {
         load_floats(target[0] + at, x);
         apply<CAB_MAP_SOFTMAX_FEATURES>(x, maximum, inverse);
-        squares += compare(a, factor, row, at, x);
+        squares += compare(a, factor * scale, row, at, x);
     }
-    return squares;
+    return scale * squares;
 }
 
 template <typename T, int N> static __global__ void __launch_bounds__(ALIGN_THREADS) align_features(align<T> a)
@@ -297,7 +294,7 @@ extern "C" cab_status cab_align_stats_forward_cuda(const cab_node *node, cab_bac
 extern "C" size_t cab_align_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
     (void)backend;
-    const cab_tensor *pred = node->in[0]; /* of cab_inverse_variance() the target */
+    const cab_tensor *pred = node->in[0];
     const cab_feature_map map = ((const cab_align_attributes *)node->attributes)->map;
     const int64_t L = pred->shape[1], D = cab_columns(pred);
     if (map == CAB_MAP_SOFTMAX_FEATURES)
@@ -362,119 +359,169 @@ extern "C" cab_status cab_align_loss_backward_cuda(const cab_node *node, cab_bac
     return status;
 }
 
-/* ---- 1 / var(x) ------------------------------------------------------------------------------------------------------- */
+/* ---- 1 / var(psi(target)) of every sequence ---------------------------------------------------------------------------- */
 
-template <typename T> struct moments_of : align_term {
-    rows_of<const T> target;
-    double2 *sums; /* per block: sum and sum of squares */
+enum { VARIANCE_PARTS = 16 }; /* blocks of a sequence, at most */
+
+/* Sums of psi - center and of its squares. */
+template <typename T> struct moments_of : align<T> {
+    double2 *sums; /* (B, parts) */
+    int64_t parts;
+    float center; /* the mean, where it is known */
 };
 
-/* Adds up over the block; thread 0 gets it. Shared memory may be used again behind it. */
-__device__ __forceinline__ double2 block_moments(double2 mine, double (&shared)[ALIGN_WARPS])
+template <int N> __device__ __forceinline__ void add_moments(const float (&psi)[N], float center, double2 &sum)
 {
-    mine.x = block_total(mine.x, shared);
-    __syncthreads();
-    mine.y = block_total(mine.y, shared);
-    __syncthreads();
-    return mine;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const double value = (double)psi[i] - (double)center;
+        sum.x += value;
+        sum.y += value * value;
+    }
 }
 
-/* A block takes every gridDim.x-th row; the block that arrives last adds the sums of all in order. */
-template <typename T, int N, cab_feature_map MAP>
-static __global__ void __launch_bounds__(ALIGN_THREADS) inverse_variance(moments_of<T> m)
+/* Leaves what a block has of a sequence; the block that arrives last adds the parts of every sequence in order. */
+template <typename T> __device__ __forceinline__ void finish(const moments_of<T> &m, double2 mine)
 {
     __shared__ double shared[ALIGN_WARPS];
     __shared__ bool last;
-    double2 mine = make_double2(0.0, 0.0);
-    for (int64_t row = blockIdx.x; row < m.B * m.L; row += gridDim.x)
-        for (int64_t at = threadIdx.x * (int64_t)N; at < m.D; at += ALIGN_THREADS * N) {
-            float values[N];
-            load_floats(m.target.at(m.target_row(row / m.L, row % m.L), at), values);
-            apply<MAP>(values, values, values);
-#pragma unroll
-            for (int i = 0; i < N; i++) {
-                mine.x += (double)values[i];
-                mine.y += (double)values[i] * (double)values[i];
-            }
-        }
-    mine = block_moments(mine, shared);
+    mine.x = block_total(mine.x, shared);
+    __syncthreads();
+    mine.y = block_total(mine.y, shared);
     if (threadIdx.x == 0)
         m.sums[blockIdx.x] = mine;
     if (!arrives_last(m.ticket, last))
         return;
-    double2 sum = make_double2(0.0, 0.0);
-    for (int64_t i = threadIdx.x; i < gridDim.x; i += ALIGN_THREADS) {
-        const double2 other = __ldcg(m.sums + i);
-        sum.x += other.x;
-        sum.y += other.y;
+    for (int64_t b = threadIdx.x; b < m.B; b += ALIGN_THREADS) {
+        double2 sum = make_double2(0.0, 0.0);
+        for (int64_t part = 0; part < m.parts; part++) {
+            const double2 other = __ldcg(m.sums + b * m.parts + part);
+            sum.x += other.x;
+            sum.y += other.y;
+        }
+        const double n = (double)m.L * (double)m.D, mean = sum.x / n, square = sum.y / n, variance = square - mean * mean;
+        const double least = CAB_VARIANCE_ROUNDING * (square + (double)m.center * (double)m.center);
+        m.out[b] = variance > least ? (float)(1.0 / variance) : 0.0f;
     }
-    sum = block_moments(sum, shared);
-    if (threadIdx.x > 0)
-        return;
-    const double n = (double)(m.B * m.L) * (double)m.D, variance = sum.y / n - sum.x / n * (sum.x / n);
-    *m.out = align_term::inverse_of(variance, sum.y / n - variance);
 }
 
-static int64_t moment_blocks(const cab_tensor *x)
+/* A block takes every parts-th token of a sequence. */
+template <typename T, int N, cab_feature_map MAP>
+static __global__ void __launch_bounds__(ALIGN_THREADS) moments_of_tokens(moments_of<T> m)
 {
-    const int64_t rows = cab_rows(x);
-    return rows < MAX_ROW_BLOCKS ? rows : MAX_ROW_BLOCKS;
+    const int64_t b = blockIdx.x / m.parts;
+    double2 mine = make_double2(0.0, 0.0);
+    for (int64_t l = blockIdx.x % m.parts; l < m.L; l += m.parts)
+        for (int64_t at = threadIdx.x * (int64_t)N; at < m.D; at += ALIGN_THREADS * N) {
+            float psi[N];
+            load_floats(m.target.at(m.target_row(b, l), at), psi);
+            apply<MAP>(psi, psi, psi);
+            add_moments(psi, m.center, mine);
+        }
+    finish(m, mine);
 }
 
+/* The same, a token to a warp. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(ALIGN_THREADS) moments_under_softmax_of_features(moments_of<T> m)
+{
+    const int64_t b = blockIdx.x / m.parts, first = blockIdx.x % m.parts * ALIGN_WARPS + threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    double2 mine = make_double2(0.0, 0.0);
+    for (int64_t l = first; l < m.L; l += m.parts * ALIGN_WARPS) {
+        const T *const target[1] = {m.target.at(m.target_row(b, l), 0)};
+        float2 softmax[1];
+        rows_softmax<T, N>(target, m.D, lane, softmax);
+        float maximum[N], inverse[N], psi[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            maximum[i] = softmax[0].x;
+            inverse[i] = softmax[0].y;
+        }
+        for (int64_t at = lane * N; at < m.D; at += 32 * N) {
+            load_floats(target[0] + at, psi);
+            apply<CAB_MAP_SOFTMAX_FEATURES>(psi, maximum, inverse);
+            add_moments(psi, m.center, mine);
+        }
+    }
+    finish(m, mine);
+}
+
+/* A block takes all tokens of a sequence in a tile of columns. */
+template <typename T, int N>
+static __global__ void __launch_bounds__(ALIGN_THREADS) moments_under_softmax_of_tokens(moments_of<T> m)
+{
+    const int across = threadIdx.x % tile<N>::ACROSS, level = threadIdx.x / tile<N>::ACROSS;
+    const int64_t b = blockIdx.x / m.parts, column = blockIdx.x % m.parts * tile<N>::COLUMNS + across * N;
+    float maximum[N], inverse[N], psi[N];
+    double2 mine = make_double2(0.0, 0.0);
+    token_softmax(m, b, column, column < m.D, across, level, maximum, inverse);
+    if (column < m.D)
+        for (int64_t l = level; l < m.L; l += tile<N>::DOWN) {
+            load_floats(m.target.at(m.target_row(b, l), column), psi);
+            apply<CAB_MAP_SOFTMAX_TOKENS>(psi, maximum, inverse);
+            add_moments(psi, m.center, mine);
+        }
+    finish(m, mine);
+}
+
+static int64_t variance_parts(int64_t tokens)
+{
+    return tokens < VARIANCE_PARTS ? tokens : VARIANCE_PARTS;
+}
+
+/* Whether addresses allow vectors is not known yet: room for either way. */
 extern "C" size_t cab_inverse_variance_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
-    const size_t squares = cab_align_scratch_cuda(node, backend);
-    const size_t moments = (size_t)moment_blocks(node->in[0]) * sizeof(double2);
-    return squares > moments ? squares : moments;
-}
-
-/* Under a softmax the mean is known: the loss of a prediction that is the mean everywhere. */
-template <typename T> static cab_status run_softmax(const cab_node *node, cab_backend *backend)
-{
-    const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
-    align<T> a = {};
-    a.target = rows<const T>(node->in[0]);
-    a.describe(node, node->in[0], attributes, backend);
-    a.center = cab_align_softmax_mean(attributes, node->in[0]);
-    a.inverse = true;
-    a.partial = (double *)node->scratch;
-    return fits_vec<T, WIDE<T>>(a.target.data, a.target.ld, a.D)
-               ? launch<T, WIDE<T>>(a, attributes->map, stream_of(backend))
-               : launch<T, 1>(a, attributes->map, stream_of(backend));
+    (void)backend;
+    const cab_tensor *target = node->in[0];
+    const int64_t tiles = ceil_div(cab_columns(target), tile<1>::COLUMNS);
+    return (size_t)(target->shape[0] * (tiles > VARIANCE_PARTS ? tiles : VARIANCE_PARTS)) * sizeof(double2);
 }
 
 template <typename T, int N>
-static void launch_moments(const moments_of<T> &m, unsigned blocks, cab_feature_map map, cudaStream_t stream)
+static cab_status launch_moments(moments_of<T> m, cab_feature_map map, cudaStream_t stream)
 {
-    if (map == CAB_MAP_RELU)
-        inverse_variance<T, N, CAB_MAP_RELU><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
-    else if (map == CAB_MAP_EXP)
-        inverse_variance<T, N, CAB_MAP_EXP><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
-    else
-        inverse_variance<T, N, CAB_MAP_NONE><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+    m.parts = map == CAB_MAP_SOFTMAX_TOKENS     ? ceil_div(m.D, tile<N>::COLUMNS)
+              : map == CAB_MAP_SOFTMAX_FEATURES ? variance_parts(ceil_div(m.L, ALIGN_WARPS))
+                                                : variance_parts(m.L);
+    const unsigned blocks = (unsigned)(m.B * m.parts);
+    switch (map) {
+    case CAB_MAP_NONE:
+        moments_of_tokens<T, N, CAB_MAP_NONE><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+        break;
+    case CAB_MAP_RELU:
+        moments_of_tokens<T, N, CAB_MAP_RELU><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+        break;
+    case CAB_MAP_EXP:
+        moments_of_tokens<T, N, CAB_MAP_EXP><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+        break;
+    case CAB_MAP_SOFTMAX_FEATURES:
+        moments_under_softmax_of_features<T, N><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+        break;
+    case CAB_MAP_SOFTMAX_TOKENS:
+        moments_under_softmax_of_tokens<T, N><<<blocks, ALIGN_THREADS, 0, stream>>>(m);
+        break;
+    }
+    return cab_cuda_launched("inverse_variance");
 }
 
 template <typename T> static cab_status run_moments(const cab_node *node, cab_backend *backend)
 {
     const cab_align_attributes *attributes = (const cab_align_attributes *)node->attributes;
-    const unsigned blocks = (unsigned)moment_blocks(node->in[0]);
     moments_of<T> m = {};
     m.describe(node, node->in[0], attributes, backend);
     m.target = rows<const T>(node->in[0]);
     m.sums = (double2 *)node->scratch;
-    if (fits_vec<T, WIDE<T>>(m.target.data, m.target.ld, m.D))
-        launch_moments<T, WIDE<T>>(m, blocks, attributes->map, stream_of(backend));
-    else
-        launch_moments<T, 1>(m, blocks, attributes->map, stream_of(backend));
-    return cab_cuda_launched("inverse_variance");
+    m.center = (float)cab_align_center(attributes, node->in[0]);
+    return fits_vec<T, WIDE<T>>(m.target.data, m.target.ld, m.D)
+               ? launch_moments<T, WIDE<T>>(m, attributes->map, stream_of(backend))
+               : launch_moments<T, 1>(m, attributes->map, stream_of(backend));
 }
 
 extern "C" cab_status cab_inverse_variance_forward_cuda(const cab_node *node, cab_backend *backend)
 {
-    const cab_feature_map map = ((const cab_align_attributes *)node->attributes)->map;
-    const bool softmax = map == CAB_MAP_SOFTMAX_TOKENS || map == CAB_MAP_SOFTMAX_FEATURES;
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype,
-             status = softmax ? run_softmax<T>(node, backend) : run_moments<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype, status = run_moments<T>(node, backend));
     return status;
 }
