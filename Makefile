@@ -9,7 +9,7 @@ CMAKE_OPTIONS =
 
 CAB = build/release/cab
 DEMO = runs/demo
-DEMO_METHODS = vanilla,soft,cab-joint,weight-reuse,cab-best
+DEMO_METHODS = vanilla,soft,cab,weight-reuse,cab-best
 PACKAGES = sh cmake/packages.sh
 CONFIGURE = cmake $(CMAKE_OPTIONS) --log-level=WARNING --preset
 BUILD = cmake --build -j $(JOBS) --preset

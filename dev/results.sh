@@ -10,7 +10,7 @@ out=${1:-runs/results}
 cab=${CAB:-build/release/cab}
 for fraction in ${2:-0.05 0.2 1}; do
     for seed in ${3:-1 2 3}; do
-        "$cab" distill recipes/tales-gpt2.yaml --methods vanilla,soft,cab,cab-joint,weight-reuse,cab-best \
+        "$cab" distill recipes/tales-gpt2.yaml --methods vanilla,soft,cab-published,cab,weight-reuse,cab-best \
             --fraction "$fraction" --seed "$seed" --out "$out/$fraction-$seed" --resume --quiet
     done
 done

@@ -9,7 +9,7 @@ import os
 import statistics
 import sys
 
-METHODS = ["vanilla", "soft", "cab", "cab-joint", "weight-reuse", "cab-best"]
+METHODS = ["vanilla", "soft", "cab-published", "cab", "weight-reuse", "cab-best"]
 
 
 def load(directory):

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /* The published methods, in the order of enum CAB_METHOD_VANILLA ...; recipe_text.c and recipe_images.c have what they set. */
-#define CAB_METHOD_WORDS "vanilla|soft|cab|cab-joint|weight-reuse|cab-best"
+#define CAB_METHOD_WORDS "vanilla|soft|cab-published|cab|weight-reuse|cab-best"
 
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     ENUM(method, 0, "custom|" CAB_METHOD_WORDS,                                                                        \
@@ -132,8 +132,8 @@
     ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
     ENUM(feature_map, 0, "none|softmax|relu|exp",                                                                      \
          "map applied to the teacher's Q and K before comparison; softmax: of Q over features, of K over tokens")      \
-    ENUM(error, 0, "squared|relative",                                                                                 \
-         "what is compared: the squared error, or its share of the variance of the mapped Q or K")                     \
+    ENUM(error, 0, "relative|squared",                                                                                 \
+         "what the alignment adds up: squared errors as shares of the variance of their target, or as they are")       \
     ENUM(layer_map, 0, "proportional|uniform-last|first|list", "which teacher layer teaches which student layer")      \
     INTS(layers, "with layer_map: list, the teacher layer of each student layer (-1: none)")
 
@@ -186,6 +186,7 @@
     INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by one of the others")                                  \
     REAL(passes, 0, 0, 1e9, "length in passes over the training data; 0: by one of the others")                        \
     REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
+    REAL(lr_scale, 1, 0, 1000, "factor on the peak learning rate")                                                     \
     REAL(reused_rate, 1, 0, 1,                                                                                         \
          "in-place: factor on the rate of what is the teacher's own: norms, MLP, embedding, head, kept attention")     \
     CAB_TERMS(CAB_RECIPE_TERM, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                \
@@ -231,8 +232,8 @@ enum {
     CAB_METHOD_CUSTOM,
     CAB_METHOD_VANILLA,
     CAB_METHOD_SOFT,
+    CAB_METHOD_CAB_PUBLISHED,
     CAB_METHOD_CAB,
-    CAB_METHOD_CAB_JOINT,
     CAB_METHOD_WEIGHT_REUSE,
     CAB_METHOD_CAB_BEST
 };
@@ -245,7 +246,7 @@ enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };
 enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
 enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };
 enum { CAB_BRIDGE_MAP_NONE, CAB_BRIDGE_MAP_SOFTMAX, CAB_BRIDGE_MAP_RELU, CAB_BRIDGE_MAP_EXP };
-enum { CAB_BRIDGE_ERROR_SQUARED, CAB_BRIDGE_ERROR_RELATIVE };
+enum { CAB_BRIDGE_ERROR_RELATIVE, CAB_BRIDGE_ERROR_SQUARED };
 enum { CAB_LAYERS_PROPORTIONAL, CAB_LAYERS_UNIFORM_LAST, CAB_LAYERS_FIRST, CAB_LAYERS_LIST };
 enum { CAB_SCHEDULE_COSINE, CAB_SCHEDULE_LINEAR, CAB_SCHEDULE_WSD, CAB_SCHEDULE_CONSTANT };
 enum { CAB_WEIGHTS_LINEAR, CAB_WEIGHTS_COSINE };
@@ -258,7 +259,7 @@ cab_status cab_recipe_new(cab_recipe **recipe);
  * images include bridge.feature_map, whoever has set them; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
  * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
-/* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
+/* Peak learning rate of a stage for a student of width d_model: stages[].lr_scale times the stage's, else train.lr, else for text the method's own,
  * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. d_model 0: not known, and so is the rate
  * where it depends on it (0). */
 double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);

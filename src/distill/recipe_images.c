@@ -2,8 +2,8 @@
  *
  *   vanilla        CE                                   from scratch
  *   soft           CE + KL                              from scratch
- *   cab            KL + 3 align, softmax map            from scratch, A at the identity
- *   cab-joint      CE + KL + 3 align                    from scratch
+ *   cab-published  KL + 3 align, softmax map            from scratch, A at the identity, squared errors
+ *   cab            CE + KL + 3 align                    from scratch
  *   weight-reuse   CE + KL                              from the teacher's weights
  *   cab-best       CE + KL + 10 align, wider bridges    from the teacher's weights
  *
@@ -14,11 +14,16 @@
 #include "distill/augmentation.h"
 #include "distill/recipe_domain.h"
 
-static const char *const vanilla[] = {"student.tied_decay=false", "bridge.feature_map=softmax",
-                                      "bridge.hidden=128",        "stages[0].name=train",
-                                      "stages[0].ce=1",           NULL};
+static const char *const vanilla[] = {"bridge.error=relative",
+                                      "student.tied_decay=false",
+                                      "bridge.feature_map=softmax",
+                                      "bridge.hidden=128",
+                                      "stages[0].name=train",
+                                      "stages[0].ce=1",
+                                      NULL};
 
-static const char *const soft[] = {"student.tied_decay=false",
+static const char *const soft[] = {"bridge.error=relative",
+                                   "student.tied_decay=false",
                                    "bridge.feature_map=softmax",
                                    "bridge.hidden=128",
                                    "stages[0].name=distil",
@@ -26,15 +31,17 @@ static const char *const soft[] = {"student.tied_decay=false",
                                    "stages[0].kl=1",
                                    NULL};
 
-static const char *const cab[] = {
-    "bridge.feature_map=softmax", "bridge.hidden=128", "student.tied_decay=true", "init.near_identity=true",
-    "stages[0].name=distil",      "stages[0].kl=1",    "stages[0].align=3",       NULL};
+static const char *const cab_published[] = {
+    "bridge.error=squared",    "bridge.feature_map=softmax", "bridge.hidden=128",
+    "student.tied_decay=true", "init.near_identity=true",    "stages[0].name=distil",
+    "stages[0].kl=1",          "stages[0].align=3",          NULL};
 
-static const char *const cab_joint[] = {
-    "student.tied_decay=false", "bridge.feature_map=none", "bridge.hidden=128", "stages[0].name=joint",
-    "stages[0].ce=1",           "stages[0].kl=1",          "stages[0].align=3", NULL};
+static const char *const cab[] = {"bridge.error=relative", "student.tied_decay=false", "bridge.feature_map=none",
+                                  "bridge.hidden=128",     "stages[0].name=joint",     "stages[0].ce=1",
+                                  "stages[0].kl=1",        "stages[0].align=3",        NULL};
 
-static const char *const weight_reuse[] = {"student.tied_decay=false",
+static const char *const weight_reuse[] = {"bridge.error=relative",
+                                           "student.tied_decay=false",
                                            "bridge.feature_map=softmax",
                                            "bridge.hidden=128",
                                            "init.weights=teacher",
@@ -44,18 +51,24 @@ static const char *const weight_reuse[] = {"student.tied_decay=false",
                                            "stages[0].kl=1",
                                            NULL};
 
-static const char *const cab_best[] = {"student.tied_decay=true", "bridge.feature_map=none",
-                                       "bridge.hidden=384",       "init.weights=teacher",
-                                       "init.conv_identity=true", "stages[0].name=joint",
-                                       "stages[0].ce=1",          "stages[0].kl=1",
-                                       "stages[0].align=10",      NULL};
+static const char *const cab_best[] = {"bridge.error=squared",
+                                       "student.tied_decay=true",
+                                       "bridge.feature_map=none",
+                                       "bridge.hidden=384",
+                                       "init.weights=teacher",
+                                       "init.conv_identity=true",
+                                       "stages[0].name=joint",
+                                       "stages[0].ce=1",
+                                       "stages[0].kl=1",
+                                       "stages[0].align=10",
+                                       NULL};
 
 static const cab_preset presets[] = {
     [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0},
     [CAB_METHOD_VANILLA] = {vanilla, 1, 0},
     [CAB_METHOD_SOFT] = {soft, 1, 0},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0},
     [CAB_METHOD_CAB] = {cab, 1, 0},
-    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 0},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0},
     [CAB_METHOD_CAB_BEST] = {cab_best, 1, 0},
 };

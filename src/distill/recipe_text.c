@@ -2,8 +2,8 @@
  *
  *   vanilla        CE                                   from scratch
  *   soft           CE + KL                              from scratch
- *   cab            stage 1: align; stage 2: CE + KL     from scratch (Wang et al. 2025)
- *   cab-joint      CE + KL + align, 10 fading to 1      from scratch
+ *   cab-published  stage 1: align; stage 2: CE + KL     from scratch, squared errors (Wang et al. 2025)
+ *   cab            CE + KL + align, 3 fading to 0       from scratch, relative errors
  *   weight-reuse   CE + KL                              from the teacher's weights (Wang et al. 2024)
  *   cab-best       KL at temperature 4                  from the teacher's weights, folded exactly
  *
@@ -12,38 +12,43 @@
  * is worth. */
 #include "distill/students.h"
 
-static const char *const vanilla[] = {"init.conv_identity=true", "stages[0].name=train", "stages[0].ce=1", NULL};
+#define SCRATCH "bridge.error=relative", "init.conv_identity=true"
 
-static const char *const soft[] = {"init.conv_identity=true", "stages[0].name=distil", "stages[0].ce=1",
-                                   "stages[0].kl=1", NULL};
+static const char *const vanilla[] = {SCRATCH, "stages[0].name=train", "stages[0].ce=1", NULL};
+
+static const char *const soft[] = {SCRATCH, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
+
+static const char *const cab_published[] = {"bridge.error=squared", "init.conv_identity=true", "stages[0].name=align",
+                                            "stages[0].share=0.2",  "stages[0].align=1",       "stages[1].name=distil",
+                                            "stages[1].ce=1",       "stages[1].kl=1",          NULL};
 
 static const char *const cab[] = {
-    "init.conv_identity=true", "stages[0].name=align", "stages[0].share=0.2", "stages[0].align=1",
-    "stages[1].name=distil",   "stages[1].ce=1",       "stages[1].kl=1",      NULL};
+    SCRATCH, "stages[0].name=joint", "stages[0].ce=1", "stages[0].kl=1", "stages[0].align=3", "stages[0].align_end=0",
+    NULL};
 
-static const char *const cab_joint[] = {"init.conv_identity=true",
-                                        "stages[0].name=joint",
-                                        "stages[0].ce=1",
-                                        "stages[0].kl=1",
-                                        "stages[0].align=10",
-                                        "stages[0].align_end=1",
-                                        NULL};
+static const char *const weight_reuse[] = {SCRATCH,          "init.weights=teacher", "stages[0].name=distil",
+                                           "stages[0].ce=1", "stages[0].kl=1",       NULL};
 
-static const char *const weight_reuse[] = {"init.weights=teacher", "init.conv_identity=true", "stages[0].name=distil",
-                                           "stages[0].ce=1",       "stages[0].kl=1",          NULL};
-
-static const char *const cab_best[] = {
-    "init.weights=teacher",  "init.fold=true",          "init.qk_scale=0.15",      "init.near_identity=true",
-    "init.decay=0.9",        "init.conv_identity=true", "init.gate_open=true",     "init.skip=0",
-    "stages[0].name=distil", "stages[0].kl=1",          "stages[0].temperature=4", NULL};
+static const char *const cab_best[] = {SCRATCH,
+                                       "init.weights=teacher",
+                                       "init.fold=true",
+                                       "init.qk_scale=0.15",
+                                       "init.near_identity=true",
+                                       "init.decay=0.9",
+                                       "init.gate_open=true",
+                                       "init.skip=0",
+                                       "stages[0].name=distil",
+                                       "stages[0].kl=1",
+                                       "stages[0].temperature=4",
+                                       NULL};
 
 static const cab_preset presets[] = {
     /* rates at width 128 */
     [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 2e-3},
     [CAB_METHOD_VANILLA] = {vanilla, 1, 1e-3},
     [CAB_METHOD_SOFT] = {soft, 1, 8e-3},
-    [CAB_METHOD_CAB] = {cab, 2, 8e-3},
-    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 1.2e-2},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 8e-3},
+    [CAB_METHOD_CAB] = {cab, 1, 8e-3},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
     [CAB_METHOD_CAB_BEST] = {cab_best, 1, 2e-3},
 };

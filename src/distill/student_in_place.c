@@ -235,40 +235,48 @@ static cab_status initialise(cab_model *student, const cab_student_source *sourc
 /* ---- recipes ---------------------------------------------------------------------------------------------------------- */
 
 /* Where all methods but vanilla and soft start: as lead measurements have it (docs/method.md). */
-#define FROM_ATTENTION                                                                                                 \
-    "init.weights=teacher", "init.qk_scale=0.4", "init.decay=0.905", "init.conv_identity=true", "init.skip=0"
+#define SCRATCH "bridge.error=relative", "init.conv_identity=true", "init.decay=0.905"
+#define FROM_ATTENTION SCRATCH, "init.weights=teacher", "init.qk_scale=0.4", "init.skip=0"
 
-static const char *const vanilla[] = {"init.conv_identity=true", "init.decay=0.905", "stages[0].name=train",
-                                      "stages[0].ce=1", NULL};
+static const char *const vanilla[] = {SCRATCH, "stages[0].name=train", "stages[0].ce=1", NULL};
 
-static const char *const soft[] = {"init.conv_identity=true", "init.decay=0.905", "stages[0].name=distil",
-                                   "stages[0].ce=1",          "stages[0].kl=1",   NULL};
+static const char *const soft[] = {SCRATCH, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
 
-static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=align",  "stages[0].share=0.2", "stages[0].align=1",
-                                  "stages[1].ce=1", "stages[1].name=distil", "stages[1].kl=1",      NULL};
+static const char *const cab_published[] = {"bridge.error=squared",  "init.conv_identity=true",
+                                            "init.decay=0.905",      "stages[0].name=align",
+                                            "stages[0].share=0.2",   "stages[0].align=1",
+                                            "stages[1].name=distil", "stages[1].ce=1",
+                                            "stages[1].kl=1",        NULL};
 
-static const char *const cab_joint[] = {FROM_ATTENTION,
-                                        "stages[0].name=joint",
-                                        "stages[0].ce=1",
-                                        "stages[0].kl=1",
-                                        "stages[0].align=1",
-                                        "stages[0].align_end=0",
-                                        NULL};
+static const char *const cab[] = {FROM_ATTENTION,
+                                  "stages[0].name=joint",
+                                  "stages[0].ce=1",
+                                  "stages[0].kl=1",
+                                  "stages[0].align=3",
+                                  "stages[0].align_end=0",
+                                  NULL};
 
 static const char *const weight_reuse[] = {FROM_ATTENTION,   "stages[0].name=distil",   "stages[0].ce=1",
                                            "stages[0].kl=1", "stages[0].temperature=2", NULL};
 
-static const char *const cab_best[] = {FROM_ATTENTION,      "stages[0].name=layers",   "stages[0].share=0.4",
-                                       "stages[0].layer=1", "stages[1].name=distil",   "stages[1].kl=1",
-                                       "stages[1].ce=0.3",  "stages[1].temperature=2", NULL};
+static const char *const cab_best[] = {FROM_ATTENTION,
+                                       "stages[0].name=layers",
+                                       "stages[0].share=0.4",
+                                       "stages[0].lr_scale=4",
+                                       "stages[0].layer=1",
+                                       "stages[1].name=distil",
+                                       "stages[1].kl=1",
+                                       "stages[1].ce=0.3",
+                                       "stages[1].temperature=2",
+                                       NULL};
 
 static const cab_preset presets[] = {
     /* rates at width 128 */
     [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 4e-3},
     [CAB_METHOD_VANILLA] = {vanilla, 1, 4e-3},
     [CAB_METHOD_SOFT] = {soft, 1, 4e-3},
-    [CAB_METHOD_CAB] = {cab, 2, 4e-3},
-    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 4e-3},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 4e-3},
+    [CAB_METHOD_CAB] = {cab, 1, 4e-3},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
     [CAB_METHOD_CAB_BEST] = {cab_best, 2, 4e-3},
 };

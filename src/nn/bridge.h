@@ -3,7 +3,7 @@
  *
  *   L_align = mean over aligned layers l of  mse(phi_B(B_l), psi(K_g(l))) + mse(phi_C(C_l), psi(Q_g(l)))
  *
- * or, relative, each error divided by the variance of psi(K) or psi(Q) in this batch: one weight then serves any width and map.
+ * or, relative, each sequence's error divided by the variance of its psi(K) or psi(Q): one weight then serves any width and map.
  *
  * A student of two directions has two more per layer, for the B and C of its second direction, and two more terms. Both
  * directions keep their rows in the order of the tokens, so that both are compared with the same rows of K and Q: reversing

@@ -25,7 +25,7 @@ EOF
 if python3 tests/campaigns/make_images.py "$TMP" 2>/dev/null; then
     KINDS='text images'
     cat >"$TMP/images.yaml" <<EOF
-method: cab-joint
+method: cab
 threads: 1
 precision: fp32
 teacher: {path: $TMP/vit}

@@ -33,7 +33,7 @@ expect 7 "$CAB" distill "$TMP/small.yaml" --out "$TMP/plan" --dry-run --set data
 says err 'takes at most 256 tokens'
 expect 3 "$CAB" distill "$TMP/small.yaml" --out "$TMP/train.txt/plan" --dry-run
 says err "$TMP/train.txt/plan: $TMP/train.txt is no directory"
-expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/deep/er/plan" --dry-run --set data.cache= --method cab
+expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/deep/er/plan" --dry-run --set data.cache= --method cab-published
 [ "$(grep -c '^plan of stage' "$TMP/err")" -eq 2 ] || fail "not two stages: $(cat "$TMP/err")"
 [ ! -e "$TMP/deep/er/plan" ] || fail '--dry-run made a directory for its cache'
 
@@ -262,6 +262,6 @@ cmp "$TMP/stopped/student/model.safetensors" "$TMP/unbroken/student/model.safete
 [ "$(grep -c '"stage"' "$TMP/stopped/log.jsonl")" -eq "$(grep -c '"stage"' "$TMP/unbroken/log.jsonl")" ] ||
     fail 'the log of a resumed run has another length'
 rm -r "$TMP/stopped"
-interrupt --methods soft,cab-joint
+interrupt --methods soft,cab
 [ -s "$TMP/stopped/soft/checkpoint.safetensors" ] || fail 'no checkpoint after interrupting a comparison'
-[ ! -e "$TMP/stopped/cab-joint" ] || fail 'an interrupted comparison went on with the next method'
+[ ! -e "$TMP/stopped/cab" ] || fail 'an interrupted comparison went on with the next method'

@@ -8,7 +8,7 @@ head -c 30000 examples/tales/train.txt >"$TMP/project/train.txt"
 head -c 3000 examples/tales/val.txt >"$TMP/project/val.txt"
 cp -r examples/tales/teacher "$TMP/project/teacher"
 cat >"$TMP/project/r.yaml" <<EOF
-method: cab-joint
+method: cab
 threads: 1
 precision: fp32
 teacher: {path: teacher}

@@ -60,9 +60,9 @@ static void test_presets(void **state)
         const char *method;
         unsigned stages;
         int weights;
-    } cases[] = {{"vanilla", 1, CAB_INIT_SCRATCH},      {"soft", 1, CAB_INIT_SCRATCH},
-                 {"cab", 2, CAB_INIT_SCRATCH},          {"cab-joint", 1, CAB_INIT_SCRATCH},
-                 {"weight-reuse", 1, CAB_INIT_TEACHER}, {"cab-best", 1, CAB_INIT_TEACHER}};
+    } cases[] = {{"vanilla", 1, CAB_INIT_SCRATCH},       {"soft", 1, CAB_INIT_SCRATCH},
+                 {"cab-published", 2, CAB_INIT_SCRATCH}, {"cab", 1, CAB_INIT_SCRATCH},
+                 {"weight-reuse", 1, CAB_INIT_TEACHER},  {"cab-best", 1, CAB_INIT_TEACHER}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char name[32];
         cab_recipe *recipe = complete(cases[i].method);
@@ -72,12 +72,12 @@ static void test_presets(void **state)
         assert_int_equal(cab_recipe_validate(recipe), CAB_OK);
         cab_recipe_free(recipe);
     }
-    cab_recipe *recipe = preset("cab");
+    cab_recipe *recipe = preset("cab-published");
     assert_true(recipe->stages[0].align > 0 && recipe->stages[0].ce == 0 && recipe->stages[0].kl == 0);
     assert_true(recipe->stages[1].align == 0 && recipe->stages[1].ce > 0 && recipe->stages[1].kl > 0);
     cab_recipe_free(recipe);
-    assert_int_equal(cab_recipe_preset("cab-joined", &recipe), CAB_EARG);
-    assert_non_null(strstr(cab_error_text(), "did you mean \"cab-joint\"?"));
+    assert_int_equal(cab_recipe_preset("cab-beast", &recipe), CAB_EARG);
+    assert_non_null(strstr(cab_error_text(), "did you mean \"cab-best\"?"));
 }
 
 /* From one preset to another: as if it had been the only one. */
@@ -126,13 +126,14 @@ static void test_order_in_file_has_no_meaning(void **state)
 static void test_file_stages_replace_the_presets(void **state)
 {
     (void)state;
-    cab_recipe *recipe = parse("stages:\n  - {name: only, kl: 2, freeze: [\"embed*\", 'a,b']}\nmethod: cab\n");
+    cab_recipe *recipe =
+        parse("stages:\n  - {name: only, kl: 2, freeze: [\"embed*\", 'a,b']}\nmethod: cab-published\n");
     assert_int_equal(recipe->stages_count, 1);
     assert_string_equal(recipe->stages[0].name, "only");
     assert_true(recipe->stages[0].kl == 2 && recipe->stages[0].align == 0);
     assert_int_equal(recipe->stages[0].freeze.count, 2);
     assert_string_equal(recipe->stages[0].freeze.items[1], "a,b");
-    set(recipe, "method", "cab");
+    set(recipe, "method", "cab-published");
     assert_int_equal(recipe->stages_count, 2);
     cab_recipe_free(recipe);
 }
@@ -217,7 +218,7 @@ static void test_hostile(void **state)
     memcpy(text, "zork", 4);
     memcpy(text + 100000, ": 3\n", 4);
     assert_int_equal(cab_recipe_parse("r.yaml", text, 100004, &recipe), CAB_EFORMAT);
-    cab_recipe *whole = complete("cab");
+    cab_recipe *whole = complete("cab-published");
     char *yaml = print(whole);
     size_t size = strlen(yaml);
     uint32_t random = 12345;
@@ -272,7 +273,7 @@ static const char *sample_value(const cab_option *option, char *buffer, size_t s
 static void test_every_override_and_round_trip(void **state)
 {
     (void)state;
-    cab_recipe *recipe = preset("cab");
+    cab_recipe *recipe = preset("cab-published");
     unsigned keys = 0;
     for (unsigned g = 0; g < CAB_RECIPE_GROUPS; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);
@@ -326,7 +327,7 @@ static void test_set_errors(void **state)
         {"bridge.layers", "1,,2", "bridge.layers: found \"\", expected a list of whole numbers"},
         {"teacher", "1", "unknown key \"teacher\"; its group has path, precision"},
     };
-    cab_recipe *recipe = preset("cab");
+    cab_recipe *recipe = preset("cab-published");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_int_equal(cab_recipe_set(recipe, cases[i][0], cases[i][1]), CAB_EARG);
         assert_string_equal(cab_error_text(), cases[i][2]);
@@ -365,7 +366,7 @@ static void test_validate(void **state)
          "take the rest"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cab_recipe *recipe = complete("cab");
+        cab_recipe *recipe = complete("cab-published");
         set(recipe, "stages[0].share", "0.15");
         set(recipe, cases[i][0], cases[i][1]);
         assert_int_not_equal(cab_recipe_validate(recipe), CAB_OK);
@@ -382,7 +383,7 @@ static void test_stage_steps(void **state)
 {
     (void)state;
     uint64_t steps[CAB_STAGES_MAX];
-    cab_recipe *recipe = complete("cab");
+    cab_recipe *recipe = complete("cab-published");
     set(recipe, "stages[0].share", "0.25");
     set(recipe, "train.batch", "10");
     assert_int_equal(cab_recipe_stage_steps(recipe, 100, 500, steps), CAB_OK);
@@ -406,7 +407,7 @@ static void test_stage_steps(void **state)
 static void test_images(void **state)
 {
     (void)state;
-    cab_recipe *recipe = preset("cab");
+    cab_recipe *recipe = preset("cab-published");
     set(recipe, "train.batch", "16");
     set(recipe, "student.architecture", "vim");
     assert_true(cab_recipe_domain_of(recipe) == &cab_recipe_images && recipe->stages_count == 1 &&
@@ -446,8 +447,9 @@ static void test_images(void **state)
 static void test_what_was_set_stays(void **state)
 {
     (void)state;
-    cab_recipe *recipe = parse("method: cab\ntrain: {batch: 8, warmup: 0.07}\nbridge: {feature_map: none, hidden: 0}\n"
-                               "init: {conv_identity: false}\n");
+    cab_recipe *recipe =
+        parse("method: cab-published\ntrain: {batch: 8, warmup: 0.07}\nbridge: {feature_map: none, hidden: 0}\n"
+              "init: {conv_identity: false}\n");
     set(recipe, "student.architecture", "vim");
     assert_true(recipe->train.batch == 8 && recipe->train.warmup == 0.07 && recipe->train.beta2 == 0.999);
     assert_int_equal(recipe->bridge.feature_map, CAB_BRIDGE_MAP_NONE);
@@ -462,11 +464,11 @@ static void test_what_was_set_stays(void **state)
     assert_true(recipe->train.batch == 8 && recipe->train.warmup == 0.07);
     assert_int_equal(recipe->bridge.hidden, 0);
     cab_recipe_free(recipe);
-    recipe = parse("method: cab\nstages: [{name: mine, ce: 1}]\n");
+    recipe = parse("method: cab-published\nstages: [{name: mine, ce: 1}]\n");
     set(recipe, "student.architecture", "vim");
     assert_int_equal(recipe->stages_count, 1);
     assert_string_equal(recipe->stages[0].name, "mine");
-    set(recipe, "method", "cab"); /* set after the stages: replaces them */
+    set(recipe, "method", "cab-published"); /* set after the stages: replaces them */
     assert_string_equal(recipe->stages[0].name, "distil");
     cab_recipe_free(recipe);
 }
@@ -541,7 +543,7 @@ static void test_passes(void **state)
 {
     (void)state;
     uint64_t steps[CAB_STAGES_MAX];
-    cab_recipe *recipe = complete("cab");
+    cab_recipe *recipe = complete("cab-published");
     set(recipe, "train.batch", "10");
     set(recipe, "train.tokens", "0");
     set(recipe, "train.passes", "20");

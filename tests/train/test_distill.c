@@ -42,9 +42,9 @@ static double student_distance(void **state, const char *a, const char *b)
 static void test_seeds(void **state)
 {
     cab_result a, b, c;
-    runs_distill(runs_recipe(state, "cab-joint", "a", NULL), &a);
-    runs_distill(runs_recipe(state, "cab-joint", "b", NULL), &b);
-    runs_distill(runs_recipe(state, "cab-joint", "c", (const char *const[]){"seed=2", NULL}), &c);
+    runs_distill(runs_recipe(state, "cab", "a", NULL), &a);
+    runs_distill(runs_recipe(state, "cab", "b", NULL), &b);
+    runs_distill(runs_recipe(state, "cab", "c", (const char *const[]){"seed=2", NULL}), &c);
     runs_expect_same_student(state, "a", "b");
     assert_true(a.loss == b.loss && a.kl == b.kl && a.steps == 8 && a.tokens == 512);
     assert_true(a.loss != c.loss && student_distance(state, "a", "c") > 1e-3);
@@ -61,8 +61,8 @@ static void test_seeds(void **state)
 static void test_micro_batches_add_up(void **state)
 {
     cab_result a, b;
-    runs_distill(runs_recipe(state, "cab-joint", "whole", NULL), &a);
-    runs_distill(runs_recipe(state, "cab-joint", "pieces", (const char *const[]){"train.micro_batch=1", NULL}), &b);
+    runs_distill(runs_recipe(state, "cab", "whole", NULL), &a);
+    runs_distill(runs_recipe(state, "cab", "pieces", (const char *const[]){"train.micro_batch=1", NULL}), &b);
     assert_true(fabs(a.loss - b.loss) < 1e-3 * a.loss);
     double distance = student_distance(state, "whole", "pieces");
     print_message("one batch of 4 and four of 1 are %.1e apart\n", distance);
@@ -71,16 +71,16 @@ static void test_micro_batches_add_up(void **state)
 
 static void test_recompute_gives_the_same_bits(void **state)
 {
-    runs_distill(runs_recipe(state, "cab-joint", "kept", NULL), NULL);
-    runs_distill(runs_recipe(state, "cab-joint", "again", (const char *const[]){"train.recompute=true", NULL}), NULL);
+    runs_distill(runs_recipe(state, "cab", "kept", NULL), NULL);
+    runs_distill(runs_recipe(state, "cab", "again", (const char *const[]){"train.recompute=true", NULL}), NULL);
     runs_expect_same_student(state, "kept", "again");
 }
 
 static void test_eager_gives_the_same_bits(void **state)
 {
-    runs_distill(runs_recipe(state, "cab-joint", "planned", NULL), NULL);
+    runs_distill(runs_recipe(state, "cab", "planned", NULL), NULL);
     setenv("CAB_EAGER", "1", 1);
-    runs_distill(runs_recipe(state, "cab-joint", "eager", NULL), NULL);
+    runs_distill(runs_recipe(state, "cab", "eager", NULL), NULL);
     unsetenv("CAB_EAGER");
     runs_expect_same_student(state, "planned", "eager");
 }
@@ -108,7 +108,7 @@ static void expect_refusal(cab_recipe *recipe, cab_status status, const char *te
 
 static cab_recipe *with(void **state, const char *setting)
 {
-    return runs_recipe(state, "cab-joint", "out", (const char *const[]){setting, NULL});
+    return runs_recipe(state, "cab", "out", (const char *const[]){setting, NULL});
 }
 
 static cab_recipe *with_corpus(void **state, const char *text)
@@ -143,9 +143,9 @@ static void test_layer_lists(void **state)
 {
     static const char *const wrong[] = {"bridge.layer_map=list", "bridge.layers=0,1,2", NULL};
     static const char *const outside[] = {"bridge.layer_map=list", "bridge.layers=0,4", NULL};
-    expect_refusal(runs_recipe(state, "cab", "out", wrong), CAB_ESHAPE,
+    expect_refusal(runs_recipe(state, "cab-published", "out", wrong), CAB_ESHAPE,
                    "bridge.layers has 3 entries, student.n_layer is 2");
-    expect_refusal(runs_recipe(state, "cab", "out", outside), CAB_ESHAPE, "a teacher layer 0 to 3");
+    expect_refusal(runs_recipe(state, "cab-published", "out", outside), CAB_ESHAPE, "a teacher layer 0 to 3");
 }
 
 static void test_freeze_patterns(void **state)
@@ -162,7 +162,7 @@ static void test_plan_larger_than_memory(void **state)
 {
     static const char *const settings[] = {"train.batch=200000", "data.seq_len=256", "train.tokens=200000000",
                                            "train.recompute=false", NULL};
-    cab_recipe *r = runs_recipe(state, "cab-joint", "out", settings);
+    cab_recipe *r = runs_recipe(state, "cab", "out", settings);
     assert_fails(cab_distill(r, NULL, NULL), CAB_ENOMEM, "the plan needs ");
     assert_non_null(strstr(cab_error_text(), "GiB for activations"));
     assert_non_null(strstr(cab_error_text(), "train.micro_batch (200000)"));
@@ -230,7 +230,7 @@ static void test_a_loss_that_is_not_a_number(void **state)
         const char *method, *parameter, *text;
     } cases[] = {
         {"vanilla", "lm_head.weight", "step 1 (stage \"train\"): the loss term ce is "},
-        {"cab", "backbone.layers.0.mixer.conv1d.weight", "step 1 (stage \"align\"): the loss term align is "},
+        {"cab-published", "backbone.layers.0.mixer.conv1d.weight", "step 1 (stage \"align\"): the loss term align is "},
     };
     runs_distill(with(state, "train.tokens=64"), NULL);
     for (int i = 0; i < 2; i++) {

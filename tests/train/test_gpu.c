@@ -48,7 +48,7 @@ static void distill_on(void **state, const char *method, const char *device, con
 static void test_losses(void **state)
 {
     need_gpu();
-    static const char *const methods[] = {"vanilla", "soft", "cab-joint"};
+    static const char *const methods[] = {"vanilla", "soft", "cab"};
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         double cpu[STEPS], gpu[STEPS], worst = 0;
         char names[2][32];
@@ -73,7 +73,7 @@ static void test_same_bits(void **state)
         char names[2][32];
         for (int k = 0; k < 2; k++) {
             snprintf(names[k], sizeof names[k], "%s-%d", precisions[p], k);
-            distill_on(state, "cab-joint", test_device(), names[k], precisions[p]);
+            distill_on(state, "cab", test_device(), names[k], precisions[p]);
         }
         runs_expect_same_student(state, names[0], names[1]);
     }

@@ -29,7 +29,7 @@ static void test_learns(void **state)
     static const char *const settings[] = {"train.passes=9", NULL};
     if (!images_present())
         skip();
-    cab_recipe *recipe = images_recipe(state, "cab-joint", "learns", settings);
+    cab_recipe *recipe = images_recipe(state, "cab", "learns", settings);
     cab_run_evaluation start = evaluation_at_start(recipe);
     cab_result end;
     runs_distill(recipe, &end);
@@ -50,7 +50,7 @@ static void test_what_a_run_leaves(void **state)
     cab_classes classes = {0};
     cab_json json = {0};
     double value = 0;
-    cab_recipe *recipe = images_recipe(state, "cab", "leaves", NULL);
+    cab_recipe *recipe = images_recipe(state, "cab-published", "leaves", NULL);
     assert_ok(cab_distill(recipe, &model, NULL));
     assert_string_equal(cab_model_architecture(model), "vim");
     assert_true(model->config.n_classes == 4 && model->config.image_size == 48 && model->config.class_at == 4);
@@ -116,8 +116,8 @@ static void test_micro_batches(void **state)
     int32_t labels[16];
     if (!images_present())
         skip();
-    cab_term_values a = first_step(images_recipe(state, "cab-joint", "whole", whole), labels);
-    cab_term_values b = first_step(images_recipe(state, "cab-joint", "cut", cut), labels);
+    cab_term_values a = first_step(images_recipe(state, "cab", "whole", whole), labels);
+    cab_term_values b = first_step(images_recipe(state, "cab", "cut", cut), labels);
     assert_true(fabs(a.of[CAB_TERM_CE] - b.of[CAB_TERM_CE]) < 1e-5 &&
                 fabs(a.of[CAB_TERM_KL] - b.of[CAB_TERM_KL]) < 1e-5 &&
                 fabs(a.of[CAB_TERM_ALIGN] - b.of[CAB_TERM_ALIGN]) < 1e-5);
@@ -156,7 +156,7 @@ static void test_other_shapes(void **state)
     if (!images_present())
         skip();
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        cab_term_values v = first_step(images_recipe(state, "cab", "shapes", shapes[i]), labels);
+        cab_term_values v = first_step(images_recipe(state, "cab-published", "shapes", shapes[i]), labels);
         assert_true(isfinite(v.of[CAB_TERM_ALIGN]) && v.of[CAB_TERM_ALIGN] > 0 && isfinite(v.of[CAB_TERM_KL]));
     }
 }
@@ -174,7 +174,7 @@ static void test_what_does_not_fit(void **state)
     if (!images_present())
         skip();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cab_recipe *recipe = images_recipe(state, "cab", "refused", NULL);
+        cab_recipe *recipe = images_recipe(state, "cab-published", "refused", NULL);
         assert_ok(cab_recipe_set(recipe, cases[i][0], cases[i][1]));
         expect_refusal(recipe, cases[i][2]);
     }

@@ -63,8 +63,8 @@ static void test_same_bits(void **state)
     char file[CAB_PATH_MAX], out[CAB_PATH_MAX];
     if (!images_present())
         skip();
-    runs_distill(images_recipe(state, "cab-joint", "unbroken", demanding), NULL);
-    cab_recipe *recipe = images_recipe(state, "cab-joint", "broken", demanding);
+    runs_distill(images_recipe(state, "cab", "unbroken", demanding), NULL);
+    cab_recipe *recipe = images_recipe(state, "cab", "broken", demanding);
     snprintf(out, sizeof out, "%s", recipe->out);
     snprintf(file, sizeof file, "%s", temp_path(state, "broken.yaml"));
     assert_ok(cab_recipe_save(recipe, file));

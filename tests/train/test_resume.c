@@ -49,12 +49,12 @@ static void test_killed_at_random_moments(void **state)
 {
     char recipe[CAB_PATH_MAX], out[CAB_PATH_MAX], other[CAB_PATH_MAX];
     unsigned kills = 0;
-    cab_recipe *r = runs_recipe(state, "cab", "killed", demanding);
+    cab_recipe *r = runs_recipe(state, "cab-published", "killed", demanding);
     snprintf(out, sizeof out, "%s", r->out);
     snprintf(recipe, sizeof recipe, "%s", temp_path(state, "killed.yaml"));
     assert_ok(cab_recipe_save(r, recipe));
     cab_recipe_free(r);
-    runs_distill(runs_recipe(state, "cab", "unbroken", demanding), NULL);
+    runs_distill(runs_recipe(state, "cab-published", "unbroken", demanding), NULL);
     srand((unsigned)time(NULL) ^ (unsigned)getpid());
     int status = 0;
     for (int attempt = 0; attempt < 3; attempt++) {
@@ -85,7 +85,7 @@ static void test_interrupted_and_resumed(void **state)
 {
     char recipe[CAB_PATH_MAX], out[CAB_PATH_MAX], checkpoint[CAB_PATH_MAX];
     static const char *const settings[] = {"train.tokens=3072", NULL};
-    cab_recipe *r = runs_recipe(state, "cab-joint", "stopped", settings);
+    cab_recipe *r = runs_recipe(state, "cab", "stopped", settings);
     snprintf(out, sizeof out, "%s", r->out);
     snprintf(recipe, sizeof recipe, "%s", temp_path(state, "stopped.yaml"));
     assert_ok(cab_recipe_save(r, recipe));
@@ -103,7 +103,7 @@ static void test_interrupted_and_resumed(void **state)
     assert_true(cab_path_exists(checkpoint)); /* saved although none was due */
     cab_result resumed, unbroken;
     runs_distill(r, &resumed);
-    runs_distill(runs_recipe(state, "cab-joint", "straight", settings), &unbroken);
+    runs_distill(runs_recipe(state, "cab", "straight", settings), &unbroken);
     runs_expect_same_student(state, "stopped", "straight");
     assert_true(resumed.loss == unbroken.loss && resumed.steps == 48 && resumed.tokens == 3072);
     assert_int_equal(log_lines(out), 49); /* a line per step and the last evaluation: none twice */

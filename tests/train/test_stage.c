@@ -83,7 +83,7 @@ static void test_frozen_parameters_stay(void **state)
 static void test_unreached_parameters_stay(void **state)
 {
     cab_run run;
-    cab_recipe *recipe = open_run(state, "cab", "run", NULL, &run);
+    cab_recipe *recipe = open_run(state, "cab-published", "run", NULL, &run);
     size_t n;
     float *before = copy_values(&run, run.student->params, NULL, &n),
           *bridge = copy_values(&run, run.terms.params, NULL, &n);
@@ -113,8 +113,8 @@ static void test_unreached_parameters_stay(void **state)
 static void test_stages_follow_one_another(void **state)
 {
     cab_run run;
-    cab_recipe *recipe =
-        open_run(state, "cab", "run", (const char *const[]){"train.tokens=1280", "stages[0].share=0.15", NULL}, &run);
+    cab_recipe *recipe = open_run(state, "cab-published", "run",
+                                  (const char *const[]){"train.tokens=1280", "stages[0].share=0.15", NULL}, &run);
     uint64_t first = 99;
     assert_int_equal(run.total_steps, 20);
     assert_int_equal(run.stage_steps[0], 3); /* 15 % */
@@ -170,13 +170,13 @@ static void test_snapshots(void **state)
     static const char *const settings[] = {"train.ema=0.9", "precision=bf16", NULL};
     cab_run a, b;
     bool found = true;
-    cab_recipe *recipe = open_run(state, "cab-joint", "run", settings, &a);
+    cab_recipe *recipe = open_run(state, "cab", "run", settings, &a);
     assert_ok(cab_snapshot_load(&a, &found));
     assert_false(found);
     advance(&a, 3);
     a.seconds = 12.5;
     assert_ok(cab_snapshot_save(&a));
-    cab_recipe *again = open_run(state, "cab-joint", "run", settings, &b);
+    cab_recipe *again = open_run(state, "cab", "run", settings, &b);
     assert_ok(cab_snapshot_load(&b, &found));
     assert_true(found && b.step == 3 && b.seconds == 12.5);
     assert_ok(cab_run_enter_stage(&b, 0));
@@ -244,7 +244,7 @@ static void test_recompute_needs_less(void **state)
         cab_run run;
         cab_plan plan;
         cab_recipe *recipe =
-            open_run(state, "cab-joint", "run", (const char *const[]){settings[i], "student.n_layer=6", NULL}, &run);
+            open_run(state, "cab", "run", (const char *const[]){settings[i], "student.n_layer=6", NULL}, &run);
         cab_objective *o = NULL;
         const cab_objective_options options = {.batch = 4,
                                                .seq_len = 16,
