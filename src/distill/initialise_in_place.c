@@ -23,17 +23,26 @@
 #include <string.h>
 
 static const double step_of_one = 0.5413248546129181; /* softplus of it is 1 */
+static const float open_gate = 1.2784645427610738f;   /* silu of it is 1 */
 
 typedef struct start {
     cab_model *student;
     const cab_model *teacher;
     const cab_recipe *recipe;
     const cab_kept *kept;
+    const int *layer_map;     /* of images: which of the teacher's layers each is; NULL: the same */
+    const int32_t *class_map; /* of images: which of the teacher's classes each is; NULL: the same */
 } start;
 
+static int source_layer(const start *s, int layer)
+{
+    return s->layer_map != NULL ? s->layer_map[layer] : layer;
+}
+
+/* layer: the student's. */
 static cab_status take(const start *s, cab_part part, int layer, cab_part_values *p)
 {
-    return cab_model_part(s->teacher, part, layer, p);
+    return cab_model_part(s->teacher, part, source_layer(s, layer), p);
 }
 
 static cab_status put(const start *s, cab_tensor *t, const float *values)
@@ -117,6 +126,27 @@ static cab_status note_place(void *user, cab_tensor **place)
     return CAB_OK;
 }
 
+/* The rows of the classes that the student tells apart. */
+static cab_status copy_classes(const start *s, cab_tensor *t, const cab_tensor *from)
+{
+    const int64_t columns = t->n_dim == 2 ? t->shape[1] : 1;
+    float *values = NULL, *rows = NULL;
+    cab_status status;
+    if (t->shape[0] > from->shape[0] || columns * from->shape[0] != cab_elements(from))
+        return cab_fail(CAB_ESHAPE, "\"%s\" does not fit the teacher's", t->name);
+    CAB_GOTO(CAB_NEW(&values, (size_t)cab_elements(from), t->name));
+    CAB_GOTO(CAB_NEW(&rows, (size_t)cab_elements(t), t->name));
+    CAB_GOTO(cab_params_read(s->teacher->params, from, values));
+    for (int64_t v = 0; v < t->shape[0]; v++)
+        memcpy(rows + v * columns, values + (s->class_map != NULL ? s->class_map[v] : v) * columns,
+               (size_t)columns * sizeof *rows);
+    status = put(s, t, rows);
+done:
+    cab_free(values);
+    cab_free(rows);
+    return status;
+}
+
 /* Parameters of the student that stand where the teacher has its own: they are of one family. */
 static cab_status copy_places(const start *s, const places *to, const places *from)
 {
@@ -141,6 +171,12 @@ static cab_status copy_own_ends(const start *s)
 {
     cab_network to = s->student->network, from = s->teacher->network;
     places into = {.count = 0}, out = {.count = 0};
+    if (to.patches.w != NULL) {
+        CAB_TRY(copy_classes(s, to.head.w, from.head.w));
+        if (to.head.b != NULL)
+            CAB_TRY(copy_classes(s, to.head.b, from.head.b));
+        to.head = from.head = (cab_dense){0};
+    }
     CAB_TRY(cab_network_ends(&to, note_place, &into));
     CAB_TRY(cab_network_ends(&from, note_place, &out));
     return copy_places(s, &into, &out);
@@ -149,7 +185,7 @@ static cab_status copy_own_ends(const start *s)
 /* All of a block but its mixers. */
 static cab_status copy_own_block(const start *s, int l)
 {
-    cab_block to = s->student->network.blocks[l], from = s->teacher->network.blocks[l];
+    cab_block to = s->student->network.blocks[l], from = s->teacher->network.blocks[source_layer(s, l)];
     places into = {.count = 0}, out = {.count = 0};
     to.attention = from.attention = (cab_attention_mixer){0};
     to.mamba2 = (cab_mamba2){0};
@@ -173,7 +209,7 @@ static int source_head(const start *s, int l, int i, int n, bool of_kv)
 /* What queries are multiplied by here, where the teacher scales its logits otherwise than the student does. */
 static float query_factor(const start *s, int l)
 {
-    const cab_attention_mixer *from = &s->teacher->network.blocks[l].attention;
+    const cab_attention_mixer *from = &s->teacher->network.blocks[source_layer(s, l)].attention;
     const cab_attention_mixer *to = &s->student->network.blocks[l].attention;
     const float factor = from->query_scale > 0 && to->query_scale == 0 ? from->query_scale : 1;
     return factor * from->shape.scale / to->shape.scale;
@@ -422,6 +458,7 @@ static cab_status start_output(const start *s, int l, const cab_mamba2 *m, float
     return CAB_OK;
 }
 
+/* conv: what is added to x, B and C. */
 static cab_status start_projections(const start *s, int l, const cab_mamba2 *m, float *conv)
 {
     const int64_t D = cab_columns(m->in_proj.w), E = m->d_inner, groups = (int64_t)m->n_group * m->d_state;
@@ -431,6 +468,8 @@ static cab_status start_projections(const start *s, int l, const cab_mamba2 *m, 
     CAB_GOTO(CAB_NEW(&in, (size_t)cab_elements(m->in_proj.w), "a mixer"));
     CAB_GOTO(CAB_NEW(&out, (size_t)cab_elements(m->out_proj.w), "a mixer"));
     draw(s, m->in_proj.w, in, 0, (reused ? E : 2 * E + 2 * groups) * D, 1 / sqrt((double)D));
+    if (s->recipe->init.gate_open)
+        memset(in, 0, (size_t)(E * D) * sizeof *in);
     draw(s, m->out_proj.w, out, 0, cab_elements(m->out_proj.w), 1 / sqrt((double)E));
     if (reused) {
         CAB_GOTO(start_values(s, l, m, in + E * D, conv));
@@ -472,27 +511,60 @@ static cab_status start_convolution(const start *s, const cab_mamba2 *m)
     return status;
 }
 
-static cab_status start_mixer(const start *s, int l, const cab_mamba2 *m)
+/* Where there is no convolution, what it would add is added before: the bias of in_proj. Its first part opens the gate. */
+static cab_status start_bias(const start *s, int l, const cab_mamba2 *m)
+{
+    float *bias = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&bias, (size_t)cab_elements(m->in_proj.b), "a mixer's bias"));
+    for (int j = 0; s->recipe->init.gate_open && j < m->d_inner; j++)
+        bias[j] = open_gate;
+    CAB_GOTO(start_projections(s, l, m, bias + m->d_inner));
+    status = put(s, m->in_proj.b, bias);
+done:
+    cab_free(bias);
+    return status;
+}
+
+static cab_status start_convolved(const start *s, int l, const cab_mamba2 *m)
 {
     float *conv = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&conv, (size_t)cab_elements(m->conv_b), "a convolution"));
     CAB_GOTO(start_projections(s, l, m, conv));
     CAB_GOTO(put(s, m->conv_b, conv));
-    CAB_GOTO(start_convolution(s, m));
-    CAB_GOTO(fill(s, m->dt_bias, step_of_one));
-    CAB_GOTO(fill(s, m->A_log, log(-log(s->recipe->init.decay))));
-    CAB_GOTO(fill(s, m->D, s->recipe->init.skip));
-    status = fill(s, m->norm.w, 1);
+    status = start_convolution(s, m);
 done:
     cab_free(conv);
     return status;
 }
 
+/* -log of the decay from one token to the next at the start, where delta is 1. */
+static double decay_rate(const start *s)
+{
+    const double decay = s->recipe->init.decay;
+    return decay > 0 ? -log(decay) : 1.0 / s->student->config.max_length;
+}
+
+static cab_status start_mixer(const start *s, int l, const cab_mamba2 *m)
+{
+    CAB_TRY(m->both ? start_bias(s, l, m) : start_convolved(s, l, m));
+    CAB_TRY(fill(s, m->dt_bias, step_of_one));
+    CAB_TRY(fill(s, m->A_log, log(decay_rate(s))));
+    CAB_TRY(fill(s, m->D, s->recipe->init.skip));
+    return fill(s, m->norm.w, 1);
+}
+
 static void report(const start *s)
 {
     const cab_config *c = &s->student->config;
-    cab_log_info("reuse    embedding, norms, MLP, head of %d layers, as they are", c->n_layer);
+    if (c->image_size > 0)
+        cab_log_info("reuse    patches, tokens, positions, head of %d classes; norms, MLP, and Q, K, V, output "
+                     "projection with their "
+                     "biases of %d layers",
+                     c->n_classes, c->n_layer);
+    else
+        cab_log_info("reuse    embedding, norms, MLP, head of %d layers, as they are", c->n_layer);
     if (s->kept->count > 0 && s->kept->layers)
         cab_log_info("keep     %d of %d layers as attention", s->kept->count, c->n_layer);
     else if (s->kept->count > 0)
@@ -503,7 +575,13 @@ static void report(const start *s)
 
 cab_status cab_initialise_in_place(cab_model *student, const cab_student_source *source)
 {
-    const start s = {.student = student, .teacher = source->teacher, .recipe = source->recipe, .kept = source->kept};
+    const bool images = cab_model_reads_images(student);
+    const start s = {.student = student,
+                     .teacher = source->teacher,
+                     .recipe = source->recipe,
+                     .kept = source->kept,
+                     .layer_map = images ? source->layer_map : NULL,
+                     .class_map = source->class_map};
     const bool own = student->arch == &cab_arch_in_place;
     CAB_TRY(own ? copy_own_ends(&s) : copy_ends(&s));
     for (int l = 0; l < student->config.n_layer; l++) {

@@ -59,6 +59,8 @@
     INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \
     INT(head_dim, 0, 0, 4096, "width of a head of the mixer; 0: 64, or the teacher's where that does not divide")      \
     INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \
+    REAL(token_scale, 4, 0, 1e6,                                                                                       \
+         "what tokens take of one another is multiplied by this over their number; 0: it is not")                      \
     INT(patch_size, 0, 0, 4096, "pixels of a patch's side; 0: as the teacher")                                         \
     ENUM(classes, 0, "data|teacher", "classes it tells apart: those of the data, or all of the teacher's")
 
@@ -120,7 +122,9 @@
     BOOL(near_identity, false,                                                                                         \
          "decay starts as a constant near 1: the student starts as linear attention. A_log of a scan starts at -20, "  \
          "and stays there: A's gradient is in proportion to A")                                                        \
-    REAL(decay, 0.9, 0, 1, "decay a[t] at the start when near_identity is on")                                         \
+    REAL(decay, 0.9, 0, 1,                                                                                             \
+         "decay a[t] at the start when near_identity is on, and of in-place students; 0: as much as makes 1/e over a " \
+         "sequence, or an image")                                                                                      \
     BOOL(conv_identity, false, "convolution starts as the current token only")                                         \
     BOOL(gate_open, false, "gate starts at 1: z rows of zeros, z_bias where silu is 1")                                \
     REAL(skip, 1, -100, 100, "D, the direct path around the state, at the start")                                      \

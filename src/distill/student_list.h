@@ -3,7 +3,9 @@
 #ifndef CAB_DISTILL_STUDENT_LIST_H
 #define CAB_DISTILL_STUDENT_LIST_H
 
-#define CAB_STUDENTS(FIRST, NEXT) FIRST(phi_mamba, "phi-mamba") NEXT(vim, "vim") NEXT(in_place, "in-place")
+#define CAB_STUDENTS(FIRST, NEXT)                                                                                      \
+    FIRST(phi_mamba, "phi-mamba")                                                                                      \
+    NEXT(in_place_vit, "in-place-vit") NEXT(vim, "vim") NEXT(in_place, "in-place")
 
 #define CAB_STUDENT_WORD(name, word) word
 #define CAB_STUDENT_NEXT_WORD(name, word) "|" word

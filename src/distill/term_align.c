@@ -73,14 +73,14 @@ static void record_pairs(const cab_term_inputs *in, cab_tensor **scalars)
         cab_bridge_record(in->g, in->state, s->B, s->C, t->key, t->query, scalars);
         return;
     }
-    const cab_bridge_images sides = {
-        .B = s->B,
-        .C = s->C,
-        .B_back = s->key_back,
-        .C_back = s->query_back,
-        .K = t->key,
-        .Q = t->query,
-        .rows = {.class_at = in->student->config.class_at, .skip = in->teacher->config.n_special - 1}};
+    const cab_bridge_images sides = {.B = s->B,
+                                     .C = s->C,
+                                     .B_back = s->key_back,
+                                     .C_back = s->query_back,
+                                     .K = t->key,
+                                     .Q = t->query,
+                                     .rows = {.class_at = in->student->config.class_at,
+                                              .skip = in->teacher->config.n_special - in->student->config.n_special}};
     cab_bridge_record_images(in->g, in->state, &sides, scalars);
 }
 

@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const cab_setting settings[] = {{"kept", NULL}, {"mixer", NULL}, {"teacher", NULL}, {NULL, NULL}};
+static const cab_setting settings[] = {
+    {"kept", NULL}, {"mixer", NULL}, {"sizes", NULL}, {"teacher", NULL}, {NULL, NULL}};
 static const cab_setting *const setting_tables[] = {settings, cab_settings_transformers, NULL};
 
 /* ---- the mixer -------------------------------------------------------------------------------------------------------- */
@@ -26,27 +27,42 @@ static const cab_setting mixer_settings[] = {{"kind", NULL},
                                              {"projectors_bias", NULL},
                                              {NULL, NULL}};
 static const cab_setting *const mixer_tables[] = {mixer_settings, cab_settings_mamba2, NULL};
+/* Of both directions: there is no convolution. */
+static const cab_setting both_settings[] = {
+    {"mamba_d_conv", "1"}, {"mamba_conv_bias", "false"}, {"token_scale", NULL}, {NULL, NULL}};
+static const cab_setting *const both_tables[] = {both_settings, mixer_settings, cab_settings_mamba2, NULL};
+
+/* Mamba-2 of both directions, of images. */
+static const char both_ways[] = "mamba2-both-ways";
 
 static cab_status parse_mixer(const cab_json *json, cab_config *c)
 {
     const char *kind = NULL;
     int64_t inner;
     CAB_TRY(cab_json_string(json, NULL, "kind", &kind));
-    if (strcmp(kind, "mamba2") != 0)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: \"kind\" is \"%.40s\"; supported is mamba2", json->name, kind);
-    CAB_TRY(cab_settings_check(json, NULL, mixer_tables, true));
+    c->both_ways = strcmp(kind, both_ways) == 0;
+    if (!c->both_ways && strcmp(kind, "mamba2") != 0)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"kind\" is \"%.40s\"; supported are mamba2 and %s", json->name, kind,
+                        both_ways);
+    if (c->both_ways != (c->image_size > 0))
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"kind\" is \"%s\", the teacher reads %s", json->name, kind,
+                        c->image_size > 0 ? "images" : "text");
+    CAB_TRY(cab_settings_check(json, NULL, c->both_ways ? both_tables : mixer_tables, true));
     CAB_TRY(cab_json_int(json, NULL, "mamba_d_ssm", 1, 1 << 18, &inner));
     CAB_TRY(cab_switches_parse(json, switches, c));
-    return cab_mamba2_parse(json, inner, c);
+    CAB_TRY(cab_mamba2_parse(json, inner, c));
+    return c->both_ways ? cab_positive_parse(json, NULL, "token_scale", 0, &c->token_scale) : CAB_OK;
 }
 
 static json_object *describe_mixer(const cab_config *c)
 {
     json_object *mixer = json_object_new_object();
-    json_object_object_add(mixer, "kind", json_object_new_string("mamba2"));
+    json_object_object_add(mixer, "kind", json_object_new_string(c->both_ways ? both_ways : "mamba2"));
     json_object_object_add(mixer, "mamba_d_ssm", json_object_new_int(c->d_inner));
     cab_mamba2_describe(c, mixer);
     cab_switches_describe(switches, c, mixer);
+    if (c->token_scale > 0)
+        json_object_object_add(mixer, "token_scale", json_object_new_double(c->token_scale));
     return mixer;
 }
 
@@ -108,6 +124,60 @@ static cab_status parse_kept(const cab_json *json, cab_config *c)
     return CAB_OK;
 }
 
+/* ---- sizes of images -------------------------------------------------------------------------------------------------- */
+
+/* Those of the model: its teacher may have had more layers, or told other classes apart. */
+static const cab_size image_sizes[] = {
+    CAB_SIZE("hidden_size", d_model, 1 << 16, CAB_REQUIRED),
+    CAB_SIZE("num_hidden_layers", n_layer, CAB_LAYERS_MAX, CAB_REQUIRED),
+    CAB_SIZE("intermediate_size", d_mlp, 1 << 18, CAB_REQUIRED),
+    CAB_SIZE("num_attention_heads", n_head, CAB_HEADS_MAX, CAB_REQUIRED),
+    CAB_SIZE("image_size", image_size, CAB_IMAGE_MAX, CAB_REQUIRED),
+    CAB_SIZE("patch_size", patch_size, CAB_IMAGE_MAX, CAB_REQUIRED),
+    CAB_SIZE("num_labels", n_classes, 1 << 24, CAB_REQUIRED),
+    CAB_SIZE("special_tokens", n_special, CAB_SPECIAL_MAX + CAB_REGISTERS_MAX, CAB_REQUIRED),
+    {0}};
+static const cab_switch image_switches[] = {
+    CAB_FIELD("qkv_bias", qkv_bias, true), CAB_FIELD("two_heads", two_heads, false), {0}};
+static const cab_setting size_settings[] = {{"hidden_size", NULL},
+                                            {"image_size", NULL},
+                                            {"intermediate_size", NULL},
+                                            {"num_attention_heads", NULL},
+                                            {"num_hidden_layers", NULL},
+                                            {"num_labels", NULL},
+                                            {"patch_size", NULL},
+                                            {"qkv_bias", NULL},
+                                            {"special_tokens", NULL},
+                                            {"two_heads", NULL},
+                                            {NULL, NULL}};
+static const cab_setting *const size_tables[] = {size_settings, NULL};
+
+static cab_status parse_sizes(const cab_json *json, cab_config *c)
+{
+    CAB_TRY(cab_settings_check(json, NULL, size_tables, true));
+    CAB_TRY(cab_sizes_parse(json, image_sizes, c));
+    CAB_TRY(cab_switches_parse(json, image_switches, c));
+    const int placed = c->n_special - c->n_register;
+    if (c->d_model % c->n_head != 0 || c->image_size % c->patch_size != 0 || placed < 1 || placed > CAB_SPECIAL_MAX ||
+        (c->two_heads && placed < 2))
+        return cab_fail(CAB_ESHAPE,
+                        "%s: hidden_size %d in %d heads, image_size %d in patches of %d, %d special_tokens do not fit "
+                        "one another",
+                        json->name, c->d_model, c->n_head, c->image_size, c->patch_size, c->n_special);
+    c->n_kv_head = c->n_head;
+    c->head_dim = c->d_model / c->n_head;
+    cab_config_set_image(c, c->image_size);
+    return CAB_OK;
+}
+
+static json_object *describe_sizes(const cab_config *c)
+{
+    json_object *sizes = json_object_new_object();
+    cab_sizes_describe(image_sizes, c, sizes);
+    cab_switches_describe(image_switches, c, sizes);
+    return sizes;
+}
+
 /* ---- config.json ------------------------------------------------------------------------------------------------------ */
 
 /* An object of the file as a document of its own, whose errors say where it stands. */
@@ -125,10 +195,13 @@ static cab_status configure(const cab_json *json, cab_config *c)
     cab_json part;
     CAB_TRY(open_part(json, "teacher", name, &part));
     CAB_TRY(cab_architecture_of(&part, &c->base));
-    if (!c->base->teacher || c->base->measure != NULL)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" is no Transformer of text", part.name,
-                        c->base->name);
+    if (!c->base->teacher)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" is no Transformer", part.name, c->base->name);
     CAB_TRY(cab_architecture_configure(c->base, &part, c));
+    if (c->base->measure != NULL) {
+        CAB_TRY(open_part(json, "sizes", name, &part));
+        CAB_TRY(parse_sizes(&part, c));
+    }
     CAB_TRY(open_part(json, "mixer", name, &part));
     CAB_TRY(parse_mixer(&part, c));
     CAB_TRY(parse_kept(json, c));
@@ -146,8 +219,11 @@ static json_object *member(const cab_config *c, const char *key)
 static cab_status describe(const cab_config *c, json_object *json)
 {
     json_object_object_add(json, "model_type", json_object_new_string("in-place"));
-    cab_tokens_describe(c, json);
+    if (c->image_size == 0)
+        cab_tokens_describe(c, json);
     json_object_object_add(json, "teacher", member(c, "teacher"));
+    if (c->image_size > 0)
+        json_object_object_add(json, "sizes", describe_sizes(c));
     json_object_object_add(json, "mixer", describe_mixer(c));
     json_object_object_add(json, "kept", member(c, "kept"));
     return CAB_OK;
@@ -221,7 +297,13 @@ static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
     cab_outline outline = {0};
     cab_status status;
+    if (c->n_register > 0 && b->image_size != c->image_size)
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "images of %d: with registers, positions are not resized; supported is image_size, %d",
+                        c->image_size, b->image_size);
     CAB_GOTO(cab_outline_build(c->base, c, b->dtype, &outline, n));
+    if (c->two_heads) /* of two tokens side by side */
+        n->head.w->shape[1] = 2 * (int64_t)c->d_model;
     for (int l = 0; l < c->n_layer; l++)
         CAB_GOTO(keep_heads(c, l, &n->blocks[l].attention));
     CAB_GOTO(cab_outline_make(b, c, n));

@@ -5,12 +5,13 @@
  *
  *   {"model_type": "in-place",
  *    "teacher": {...},            the Transformer's own config.json
+ *    "sizes": {...},              of images: its own, of which the teacher's config.json may leave some to the tensors
  *    "mixer": {"kind": "mamba2", "mamba_d_ssm": E, ...},
  *    "kept": [[0, 3], [], ...]}   for every layer, the heads that stay attention: all, and there is no mixer; none, and there is no attention
  *
  * The network is the one that the teacher's family builds, rewritten. Its parameters are stored under the names that the family's files have
  * for them, with the values that are computed with: 1 + w of a norm that multiplies by that, rows of Q, K and V one after the other. Those of
- * the mixers are layers.N.mamba.*. */
+ * the mixers are layers.N.mamba.*. Images have mixers of kind "mamba2-both-ways". */
 #ifndef CAB_MODELS_IN_PLACE_H
 #define CAB_MODELS_IN_PLACE_H
 

@@ -130,7 +130,8 @@ static cab_status build_projections(cab_builder *b, const cab_config *c, const c
 {
     const cab_multipliers *k = &c->multipliers;
     const int64_t E = c->d_inner, groups = (int64_t)c->n_group * c->d_state;
-    const int64_t rows[5] = {E, E, groups, groups, c->n_state_head};
+    const int64_t steps = c->both_ways ? 2 * c->n_state_head : c->n_state_head;
+    const int64_t rows[5] = {E, E, groups, groups, steps};
     cab_multiplied_rows parts[5];
     char part[CAB_NAME_MAX];
     for (int i = 0; i < 5; i++)
@@ -144,7 +145,8 @@ static cab_status build_projections(cab_builder *b, const cab_config *c, const c
 
 cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
 {
-    const int64_t H = c->n_state_head, channels = c->d_inner + 2 * (int64_t)c->n_group * c->d_state;
+    const int64_t H = c->n_state_head, steps = c->both_ways ? 2 * H : H;
+    const int64_t channels = c->d_inner + 2 * (int64_t)c->n_group * c->d_state;
     const int64_t filter[3] = {channels, 1, c->d_conv};
     char norm[CAB_NAME_MAX];
     m->d_inner = c->d_inner;
@@ -152,12 +154,15 @@ cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *nam
     m->n_group = c->n_group;
     m->d_state = c->d_state;
     m->norm_first = c->norm_first;
+    m->both = c->both_ways;
+    m->token_scale = (float)c->token_scale;
     CAB_TRY(build_projections(b, c, name, m));
-    CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 3, filter, "%s.conv1d.weight", name));
-    if (c->conv_bias)
+    if (!c->both_ways)
+        CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 3, filter, "%s.conv1d.weight", name));
+    if (!c->both_ways && c->conv_bias)
         CAB_TRY(cab_builder_vector(b, &m->conv_b, channels, "%s.conv1d.bias", name));
-    CAB_TRY(cab_builder_vector(b, &m->dt_bias, H, "%s.dt_bias", name));
-    CAB_TRY(cab_builder_vector(b, &m->A_log, H, "%s.A_log", name));
+    CAB_TRY(cab_builder_vector(b, &m->dt_bias, steps, "%s.dt_bias", name));
+    CAB_TRY(cab_builder_vector(b, &m->A_log, steps, "%s.A_log", name));
     CAB_TRY(cab_builder_vector(b, &m->D, H, "%s.D", name));
     snprintf(norm, sizeof norm, "%s.norm", name);
     return c->gated_norm ? cab_builder_norm(b, &m->norm, c->d_inner, c->norm_eps, false, norm) : CAB_OK;

@@ -166,6 +166,7 @@ static void images_close(void *data)
     cab_image_set_free(i->eval);
     cab_image_set_free(i->part);
     cab_params_free(i->head);
+    cab_kept_close(&i->kept);
     cab_free(i->map);
     cab_free(i);
 }
@@ -228,13 +229,16 @@ static cab_status open_given(const cab_image_data *i, cab_model **student)
 
 static cab_status images_student(void *data, cab_model **student)
 {
-    const cab_image_data *i = data;
+    cab_image_data *i = data;
     const cab_domain_setup *setup = &i->setup;
+    const cab_student *row = cab_student_of(setup->recipe);
     const cab_student_source source = {
-        .teacher = setup->teacher, .recipe = setup->recipe, .n_classes = student_classes(i)};
-    return setup->recipe->student.path[0] != '\0'
-               ? open_given(i, student)
-               : cab_student_create(&source, setup->backend, setup->precision, student);
+        .teacher = setup->teacher, .recipe = setup->recipe, .n_classes = student_classes(i), .kept = &i->kept};
+    if (setup->recipe->student.path[0] != '\0')
+        return open_given(i, student);
+    if (row->keeps != NULL)
+        CAB_TRY(row->keeps(&source, NULL, &i->kept));
+    return cab_student_create(&source, setup->backend, setup->precision, student);
 }
 
 static cab_status images_initialise(void *data, cab_model *student, const int *layer_map)
@@ -245,6 +249,7 @@ static cab_status images_initialise(void *data, cab_model *student, const int *l
         student, &(cab_student_source){.teacher = i->setup.teacher,
                                        .recipe = r,
                                        .layer_map = layer_map,
+                                       .kept = &i->kept,
                                        .class_map = r->student.classes == CAB_CLASSES_DATA ? i->map : NULL});
 }
 

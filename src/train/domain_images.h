@@ -3,6 +3,7 @@
 #define CAB_TRAIN_DOMAIN_IMAGES_H
 
 #include "data/image_feed.h"
+#include "distill/keep.h"
 #include "train/domain.h"
 
 typedef struct cab_image_data {
@@ -13,6 +14,7 @@ typedef struct cab_image_data {
     bool compared;      /* the teacher's classes are those of the data: KL and agreement mean something */
     cab_params *head;   /* the teacher's rows of the data's classes; NULL: the teacher's own head serves */
     cab_head_side side; /* of these */
+    cab_kept kept;      /* layers of the teacher, in a student that keeps attention */
     cab_image_loader *loader;
     int64_t batch, micro_batch;
     size_t classes;              /* of the student */

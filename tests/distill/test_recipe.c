@@ -355,7 +355,7 @@ static void test_validate(void **state)
         {"train.passes", "2", "train.tokens and train.passes exclude each other"},
         {"data.classes", "c.tsv",
          "data.classes, image_size, min_side and image_cache are of images, the student phi-mamba reads text; set "
-         "student.architecture to vim"},
+         "student.architecture to in-place-vit"},
         {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl, align or layer a weight"},
         {"stages[1].kl_end", "-0.5", "stages[1].kl_end: found -0.5, expected 0 or more, or -1"},
         {"stages[0].tokens", "5", "stages[0] \"align\": give one of share, tokens, steps and passes, found 2"},
@@ -485,7 +485,7 @@ static void test_keys_of_another_student(void **state)
     set(recipe, "train.tokens", "1000");
     assert_ok(cab_recipe_validate(recipe));
     set(recipe, "student.expand", "3");
-    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.expand is of vim, the student is phi-mamba");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.expand is of in-place-vit, the student is phi-mamba");
     set(recipe, "student.expand", "2");
     set(recipe, "student.architecture", "vim");
     assert_ok(cab_recipe_validate(recipe));

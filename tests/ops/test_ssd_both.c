@@ -258,10 +258,10 @@ static void test_refused(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{3, 197, 6, 6, 64, 64, true, true},  {2, 197, 6, 3, 64, 128, true, true},
-                            {2, 50, 6, 3, 64, 128, true, true},  {1, 200, 2, 2, 64, 128, true, false},
-                            {2, 129, 2, 1, 40, 56, false, true}, {1, 200, 4, 2, 24, 99, true, true},
-                            {1, 140, 2, 1, 128, 256, true, true}};
+    const shape shapes[] = {{1, 130, 3, 3, 64, 64, true, true}, {1, 197, 4, 2, 64, 128, true, true},
+                            {2, 50, 2, 1, 64, 128, true, true}, {1, 129, 2, 2, 40, 128, true, false},
+                            {2, 70, 2, 1, 24, 56, false, true}, {1, 100, 4, 2, 24, 99, true, true},
+                            {1, 70, 2, 1, 96, 136, true, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case("ssd both tiles", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

@@ -1,0 +1,162 @@
+/* student_in_place_vit.c - the in-place student of images: a ViT, DeiT or DINOv2 as it is, with Mamba-2 in both directions
+ * (nn/mamba2.h) in the place of its attention, in all layers or in all but those that are listed. Its directory is that of
+ * models/in_place.h, which opens here.
+ *
+ * E = expand * width, heads of the width of the teacher's, a group for each of the teacher's heads, N = 2 * their width: V goes into
+ * x in pairs (+, -), (k, -k) and (q, -q) into B and C. Fewer layers than the teacher has are those of the layer map. */
+#include "distill/initialise_in_place.h"
+#include "distill/students.h"
+#include "models/architectures.h"
+#include "models/in_place.h"
+
+enum { STATE_MOST = 256 };
+
+static bool is(const cab_model *model)
+{
+    return model->arch == &cab_arch_in_place && cab_model_reads_images(model);
+}
+
+static cab_status check_sizes(const cab_student_source *source)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_config *t = &source->teacher->config;
+    const struct {
+        const char *key;
+        int64_t given;
+        int own;
+    } sizes[] = {{"d_model", s->d_model, t->d_model}, {"d_mlp", s->d_mlp, t->d_mlp}, {"n_head", s->n_head, t->n_head}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].given > 0 && sizes[i].given != sizes[i].own)
+            return cab_fail(CAB_EARG, "student.%s is %d; an in-place student has its teacher's, %d", sizes[i].key,
+                            (int)sizes[i].given, sizes[i].own);
+    if (s->n_layer > t->n_layer)
+        return cab_fail(CAB_ESHAPE, "student.n_layer is %d; an in-place student has at most its teacher's %d",
+                        (int)s->n_layer, t->n_layer);
+    return CAB_OK;
+}
+
+static cab_status derive_mixer(const cab_student_source *source, cab_config *c)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const int width = cab_student_chosen(s->head_dim, c->head_dim);
+    c->both_ways = c->in_bias = true;
+    c->out_bias = source->teacher->network.blocks[0].attention.out.b != NULL;
+    c->token_scale = s->token_scale;
+    c->d_conv = 1;
+    c->d_inner = (int)s->expand * c->n_head * c->head_dim;
+    c->d_state = cab_student_chosen(s->d_state, 2 * c->head_dim < STATE_MOST ? 2 * c->head_dim : STATE_MOST);
+    if (c->d_inner % width != 0)
+        return cab_fail(CAB_ESHAPE, "student.head_dim %d does not divide the inner width %d", width, c->d_inner);
+    c->n_state_head = c->d_inner / width;
+    c->n_group = cab_student_chosen(s->n_group, c->n_head);
+    if (c->n_state_head % c->n_group != 0)
+        return cab_fail(CAB_ESHAPE, "student.n_group %d does not divide %d heads", c->n_group, c->n_state_head);
+    return CAB_OK;
+}
+
+/* All heads of the listed layers, none of the others. */
+static json_object *list_kept(const cab_kept *kept, const cab_config *c)
+{
+    json_object *list = json_object_new_array();
+    for (int l = 0; l < c->n_layer; l++) {
+        json_object *heads = json_object_new_array();
+        for (int h = 0; h < c->n_head && kept->count > 0 && cab_kept_has(kept, l, 0); h++)
+            json_object_array_add(heads, json_object_new_int(h));
+        json_object_array_add(list, heads);
+    }
+    return list;
+}
+
+static cab_status derive(const cab_student_source *source, const cab_arch **arch, cab_config *c)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_kept *kept = source->kept;
+    CAB_TRY(check_sizes(source));
+    *arch = &cab_arch_in_place;
+    *c = source->teacher->config;
+    c->n_layer = cab_student_chosen(s->n_layer, c->n_layer);
+    c->n_classes = source->n_classes;
+    CAB_TRY(derive_mixer(source, c));
+    for (int i = 0; i < kept->count; i++)
+        if (kept->units[i] >= c->n_layer)
+            return cab_fail(CAB_ESHAPE, "student.keep_list has layer %d, the student has %d, counted from 0",
+                            kept->units[i], c->n_layer);
+    if (kept->count == c->n_layer)
+        return cab_fail(CAB_EARG, "student.keep_list keeps all %d layers: nothing is left to replace", kept->count);
+    return cab_in_place_describe_teacher(source->teacher, list_kept(kept, c), c);
+}
+
+static cab_status keeps(const cab_student_source *source, const cab_windows *windows, cab_kept *kept)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    if (s->keep > 0 && s->keep_list.count == 0)
+        return cab_fail(CAB_EARG, "student.keep is %d; of images, give the layers in student.keep_list", (int)s->keep);
+    return cab_kept_choose(source->teacher, source->recipe, true, windows, kept);
+}
+
+static cab_status initialise(cab_model *student, const cab_student_source *source)
+{
+    for (int l = 0; l < student->config.n_layer; l++)
+        if (source->layer_map[l] < 0)
+            return cab_fail(CAB_EARG,
+                            "bridge.layers[%d] is -1; every layer of an in-place student is one of its teacher's", l);
+    return cab_initialise_in_place(student, source);
+}
+
+/* ---- recipes ---------------------------------------------------------------------------------------------------------- */
+
+/* Where all methods but vanilla and soft start. */
+#define FROM_ATTENTION                                                                                                 \
+    "init.weights=teacher", "init.qk_scale=0.35", "init.decay=0", "init.gate_open=true", "init.skip=0"
+
+static const char *const vanilla[] = {"init.decay=0", "init.skip=0", "stages[0].name=train", "stages[0].ce=1", NULL};
+
+static const char *const soft[] = {"init.decay=0",   "init.skip=0",    "stages[0].name=distil",
+                                   "stages[0].ce=1", "stages[0].kl=1", NULL};
+
+static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=align",  "stages[0].share=0.2", "stages[0].align=1",
+                                  "stages[1].ce=1", "stages[1].name=distil", "stages[1].kl=1",      NULL};
+
+static const char *const cab_joint[] = {FROM_ATTENTION,
+                                        "stages[0].name=joint",
+                                        "stages[0].ce=1",
+                                        "stages[0].kl=1",
+                                        "stages[0].align=1",
+                                        "stages[0].align_end=0",
+                                        NULL};
+
+static const char *const weight_reuse[] = {FROM_ATTENTION, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1",
+                                           NULL};
+
+static const char *const cab_best[] = {FROM_ATTENTION,      "stages[0].name=layers", "stages[0].share=0.5",
+                                       "stages[0].lr=2e-3", "stages[0].layer=1",     "stages[1].name=distil",
+                                       "stages[1].lr=2e-4", "stages[1].kl=1",        NULL};
+
+static const cab_preset presets[] = {
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 0},
+    [CAB_METHOD_SOFT] = {soft, 1, 0},
+    [CAB_METHOD_CAB] = {cab, 2, 0},
+    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 0},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0},
+};
+
+static const cab_student_default defaults[] = {{"train.batch", "64"}, {"train.weight_decay", "0.05"}, {NULL, NULL}};
+static const char *const keys[] = {
+    "student.expand",      "student.keep",    "student.keep_list", "student.head_dim", "student.n_group",
+    "student.token_scale", "student.classes", "init.skip",         "init.gate_open",   NULL};
+static const char *const fresh[] = {"*.mamba.*", NULL};
+
+const cab_student cab_student_in_place_vit = {
+    .name = "in-place-vit",
+    .domain = &cab_recipe_images,
+    .defaults = defaults,
+    .keys = keys,
+    .presets = presets,
+    .fresh = fresh,
+    .keeps = keeps,
+    .is = is,
+    .derive = derive,
+    .initialise = initialise,
+};

@@ -1,0 +1,442 @@
+/* The in-place student of images: what is not replaced is the teacher's, of ViT, DeiT and DINOv2; where mixers begin; classes and layers of
+ * its own; what is saved opens again, also for images of another size; what its mixers compute; what is refused. */
+#include "base/log.h"
+#include "distill/students.h"
+#include "models/tiny_vision.h"
+
+enum { BATCH = 2, CLASSES = 5, D = 12, HEADS = 3, P = 4, E = 24, N = 8, GROUPS = HEADS * N, LAYERS = 2 };
+
+typedef struct fixture {
+    cab_backend *backend;
+    cab_model *teacher, *student;
+    cab_recipe *recipe;
+    cab_kept kept;
+    int map[LAYERS];
+    const int32_t *class_map;
+    int n_classes;
+} fixture;
+
+static tiny tiny_teacher(int kind)
+{
+    return kind < 2 ? tiny_transformers(CAB_F32, kind == 1) : tiny_dinov2(CAB_F32, kind == 2 ? 0 : 4);
+}
+enum { KINDS = 4, WITH_REGISTERS = 3 };
+static const char *const kinds[KINDS] = {"vit", "deit", "dinov2", "dinov2 with registers"};
+
+static fixture open_fixture(void **state, int kind, const char *const *settings)
+{
+    fixture f = {.map = {0, 1}, .n_classes = CLASSES};
+    const tiny teacher = tiny_teacher(kind);
+    void *directory = strdup(temp_path(state, "teacher"));
+    assert_ok(cab_directory_make(directory));
+    tiny_write(&directory, &teacher, 1);
+    assert_ok(cab_backend_open(test_device(), &f.backend));
+    assert_ok(cab_model_open(directory, f.backend, CAB_PRECISION_FP32, false, &f.teacher));
+    free(directory);
+    assert_ok(cab_recipe_new(&f.recipe));
+    assert_ok(cab_recipe_set(f.recipe, "student.architecture", "in-place-vit"));
+    assert_ok(cab_recipe_set(f.recipe, "method", "cab-best"));
+    for (; settings != NULL && *settings != NULL; settings += 2)
+        assert_ok(cab_recipe_set(f.recipe, settings[0], settings[1]));
+    return f;
+}
+
+static void close_fixture(fixture *f)
+{
+    cab_kept_close(&f->kept);
+    cab_recipe_free(f->recipe);
+    cab_model_free(f->student);
+    cab_model_free(f->teacher);
+    cab_backend_close(f->backend);
+}
+
+static cab_status make(fixture *f)
+{
+    cab_student_source source = {.teacher = f->teacher,
+                                 .recipe = f->recipe,
+                                 .n_classes = f->n_classes,
+                                 .layer_map = f->map,
+                                 .kept = &f->kept,
+                                 .class_map = f->class_map};
+    cab_kept_close(&f->kept);
+    CAB_TRY(cab_student_of(f->recipe)->keeps(&source, NULL, &f->kept));
+    CAB_TRY(cab_student_create(&source, f->backend, CAB_PRECISION_FP32, &f->student));
+    return cab_student_initialise(f->student, &source);
+}
+
+/* Of two drawn pictures, (BATCH, n_classes). */
+static float *logits_of(const cab_model *model)
+{
+    const cab_config *c = &model->config;
+    const int64_t shape[4] = {BATCH, 3, c->image_size, c->image_size};
+    const size_t pixels = (size_t)(shape[0] * shape[1] * shape[2] * shape[3]), n = BATCH * (size_t)c->n_classes;
+    float *images = calloc(pixels, sizeof *images), *values = calloc(n, sizeof *values);
+    cab_graph *g = NULL;
+    assert_true(images != NULL && values != NULL);
+    cab_random random = {.seed = 3, .stream = CAB_STREAM_TEST};
+    for (size_t i = 0; i < pixels; i++)
+        images[i] = cab_random_normal(&random);
+    assert_ok(cab_graph_new(model->backend, &g));
+    cab_tensor *input = cab_graph_input(g, "pixels", CAB_F32, 4, shape);
+    cab_tensor *logits = cab_model_record_logits(g, model, cab_model_record(g, model, input, 0, NULL));
+    cab_graph_keep(g, logits);
+    assert_ok(cab_graph_plan(g, NULL));
+    assert_ok(cab_tensor_write(g, input, images));
+    assert_ok(cab_graph_run(g));
+    assert_ok(cab_tensor_read(g, logits, values));
+    cab_graph_free(g);
+    free(images);
+    return values;
+}
+
+static void expect_equal(const cab_model *a, const cab_model *b, double tolerance, const char *what)
+{
+    float *x = logits_of(a), *y = logits_of(b);
+    const double distance = tiny_distance(x, y, BATCH * (size_t)a->config.n_classes);
+    if (!(distance <= tolerance))
+        fail_msg("%s: %g apart", what, distance);
+    free(x);
+    free(y);
+}
+
+static float *values_of(const cab_model *model, const cab_tensor *t)
+{
+    float *values = calloc((size_t)cab_elements(t), sizeof *values);
+    assert_non_null(values);
+    assert_ok(cab_params_read(model->params, t, values));
+    return values;
+}
+
+/* Zeros in a projection: what it adds is its bias alone. */
+static void silence(const cab_model *model, const cab_dense *out)
+{
+    float *values = calloc((size_t)cab_elements(out->w), sizeof *values);
+    assert_non_null(values);
+    assert_ok(cab_params_write(model->params, out->w, values));
+    free(values);
+}
+
+/* ---- what is the teacher's -------------------------------------------------------------------------------------------- */
+
+/* With silent mixers the student is the teacher without the attention that was replaced. */
+static void test_rest_is_the_teacher(void **state)
+{
+    static const char *const settings[][3] = {
+        {NULL}, {"student.keep_list", "0", NULL}, {"student.keep_list", "1", NULL}};
+    for (int kind = 0; kind < KINDS; kind++)
+        for (size_t j = 0; j < sizeof settings / sizeof *settings; j++) {
+            fixture f = open_fixture(state, kind, settings[j]);
+            assert_ok(make(&f));
+            float *whole = logits_of(f.teacher), *with = logits_of(f.student);
+            assert_true(tiny_distance(whole, with, BATCH * CLASSES) > 1e-4);
+            free(whole);
+            free(with);
+            for (int l = 0; l < LAYERS; l++) {
+                const cab_block *s = &f.student->network.blocks[l];
+                assert_int_equal(cab_block_attends(s), s->mamba2.out_proj.w == NULL);
+                if (cab_block_attends(s))
+                    continue;
+                silence(f.student, &s->mamba2.out_proj);
+                silence(f.teacher, &f.teacher->network.blocks[l].attention.out);
+            }
+            expect_equal(f.student, f.teacher, 2e-6, kinds[kind]);
+            close_fixture(&f);
+        }
+}
+
+/* A student of one layer is the second of the teacher's. */
+static void test_half_the_layers(void **state)
+{
+    static const char *const settings[] = {"student.n_layer", "1", NULL};
+    fixture f = open_fixture(state, 0, settings);
+    f.map[0] = 1;
+    assert_ok(make(&f));
+    const cab_block *s = &f.student->network.blocks[0], *t = &f.teacher->network.blocks[1];
+    const cab_tensor *const pairs[][2] = {{s->norm.w, t->norm.w},
+                                          {s->mlp.up.w, t->mlp.up.w},
+                                          {s->mlp.down.b, t->mlp.down.b},
+                                          {s->mamba2.out_proj.b, t->attention.out.b}};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        float *a = values_of(f.student, pairs[i][0]), *b = values_of(f.teacher, pairs[i][1]);
+        assert_memory_equal(a, b, (size_t)cab_elements(pairs[i][0]) * sizeof *a);
+        free(a);
+        free(b);
+    }
+    cab_model *again = NULL;
+    assert_ok(cab_model_save(f.student, temp_path(state, "student")));
+    assert_ok(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, false, &again));
+    expect_equal(f.student, again, 0, "one layer");
+    cab_model_free(again);
+    f.map[0] = -1;
+    cab_model_free(f.student);
+    f.student = NULL;
+    assert_fails(make(&f), CAB_EARG, "bridge.layers[0] is -1");
+    close_fixture(&f);
+}
+
+/* Classes of its own are the teacher's rows of the class map. */
+static void test_classes(void **state)
+{
+    static const int32_t map[] = {4, 0, 2};
+    for (int kind = 0; kind < KINDS; kind++) {
+        fixture all = open_fixture(state, kind, NULL), some = open_fixture(state, kind, NULL);
+        some.class_map = map;
+        some.n_classes = 3;
+        assert_ok(make(&all));
+        assert_ok(make(&some));
+        float *expected = logits_of(all.student), *got = logits_of(some.student);
+        for (int b = 0; b < BATCH; b++)
+            for (int v = 0; v < 3; v++)
+                assert_true(fabsf(got[b * 3 + v] - expected[b * CLASSES + map[v]]) < 1e-5f);
+        free(expected);
+        free(got);
+        close_fixture(&all);
+        close_fixture(&some);
+    }
+}
+
+/* ---- where mixers begin ----------------------------------------------------------------------------------------------- */
+
+static void expect_rows(const float *student, const float *teacher, double factor, int n)
+{
+    for (int i = 0; i < n; i++)
+        assert_true(fabs((double)student[i] - factor * (double)teacher[i]) <= 1e-6);
+}
+
+static void test_start(void **state)
+{
+    fixture f = open_fixture(state, 1, NULL);
+    assert_ok(make(&f));
+    const cab_mamba2 *m = &f.student->network.blocks[1].mamba2;
+    const cab_attention_mixer *a = &f.teacher->network.blocks[1].attention;
+    const int tokens = 11;
+    float *in = values_of(f.student, m->in_proj.w), *bias = values_of(f.student, m->in_proj.b);
+    float *out = values_of(f.student, m->out_proj.w), *A = values_of(f.student, m->A_log);
+    float *v = values_of(f.teacher, a->v.w), *vb = values_of(f.teacher, a->v.b), *k = values_of(f.teacher, a->k.w),
+          *kb = values_of(f.teacher, a->k.b), *q = values_of(f.teacher, a->q.w), *o = values_of(f.teacher, a->out.w);
+    assert_true(m->both && m->n_head == 2 * HEADS && m->n_group == HEADS && m->d_state == N && m->conv_w == NULL);
+    for (int i = 0; i < E; i++) { /* the gate is open */
+        assert_true(fabs((double)bias[i] / (1 + exp(-(double)bias[i])) - 1) < 1e-6);
+        assert_true(in[i * D] == 0);
+    }
+    for (int h = 0; h < HEADS; h++)
+        for (int negative = 0; negative < 2; negative++) {
+            const int x = (2 * h + negative) * P;
+            const double sign = negative ? -1 : 1;
+            expect_rows(in + (E + x) * D, v + h * P * D, sign, P * D);
+            expect_rows(bias + E + x, vb + h * P, sign, P);
+            expect_rows(in + (2 * E + h * N + negative * P) * D, k + h * P * D, 0.35 * sign, P * D);
+            expect_rows(bias + 2 * E + h * N + negative * P, kb + h * P, 0.35 * sign, P);
+            expect_rows(in + (2 * E + GROUPS + h * N + negative * P) * D, q + h * P * D, 0.35 * sign, P * D);
+            for (int r = 0; r < D; r++)
+                expect_rows(out + r * E + x, o + r * D + h * P, sign, P);
+        }
+    for (int i = 0; i < 4 * HEADS; i++) /* 1 / e over the tokens of a picture */
+        assert_true(fabs(exp((double)A[i]) - 1.0 / tokens) < 1e-6);
+    float *all[] = {in, bias, out, A, v, vb, k, kb, q, o};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    close_fixture(&f);
+}
+
+/* ---- what a mixer computes -------------------------------------------------------------------------------------------- */
+
+static double silu(double x)
+{
+    return x / (1 + exp(-x));
+}
+
+/* Token i's output of a mixer whose projections give `z` (tokens, 2 E + 2 G N + 4 H) rows; token scale 3. */
+static double mixed(const double *z, int tokens, const float *A, const float *dt_bias, const float *skip, int i,
+                    int channel)
+{
+    const int columns = 2 * E + 2 * GROUPS + 4 * HEADS, head = channel / P, group = head / 2;
+    double sum = 0;
+    for (int j = 0; j < tokens; j++) {
+        const int back = j > i, column = back * 2 * HEADS + head;
+        double dot = 0, log_decay = 0;
+        for (int n = 0; n < N; n++)
+            dot += silu(z[j * columns + 2 * E + group * N + n]) * silu(z[i * columns + 2 * E + GROUPS + group * N + n]);
+        for (int t = back ? i : j + 1; t < (back ? j : i + 1); t++)
+            log_decay -= log1p(exp(z[t * columns + 2 * E + 2 * GROUPS + column] + (double)dt_bias[column])) *
+                         exp((double)A[column]);
+        const double delta = log1p(exp(z[j * columns + 2 * E + 2 * GROUPS + column] + (double)dt_bias[column]));
+        sum += dot * exp(log_decay) * delta * silu(z[j * columns + E + channel]);
+    }
+    sum = 3.0 / tokens * (sum + (double)skip[head] * silu(z[i * columns + E + channel]));
+    return sum * silu(z[i * columns + channel]);
+}
+
+static void randomise(const cab_model *model, cab_tensor *t, float *values)
+{
+    cab_random random = {.seed = 5, .stream = CAB_STREAM_TEST, .sub = (uint32_t)t->n_dim * 100 + (uint32_t)t->shape[0]};
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        values[i] = 0.4f * cab_random_normal(&random);
+    assert_ok(cab_params_write(model->params, t, values));
+}
+
+static void test_mixer(void **state)
+{
+    enum { TOKENS = 7, COLUMNS = 2 * E + 2 * GROUPS + 4 * HEADS };
+    static const char *const settings[] = {"student.token_scale", "3", NULL};
+    fixture f = open_fixture(state, 0, settings);
+    assert_ok(make(&f));
+    const cab_block *b = &f.student->network.blocks[0];
+    const cab_mamba2 *m = &b->mamba2;
+    cab_tensor *const parameters[] = {m->in_proj.w, m->in_proj.b, m->out_proj.w, m->out_proj.b,
+                                      m->A_log,     m->dt_bias,   m->D};
+    float *p[7], u[TOKENS * D], got[TOKENS * D];
+    double z[TOKENS * COLUMNS];
+    for (int i = 0; i < 7; i++) {
+        p[i] = values_of(f.student, parameters[i]);
+        randomise(f.student, parameters[i], p[i]);
+    }
+    cab_random random = {.seed = 9, .stream = CAB_STREAM_TEST};
+    for (int i = 0; i < TOKENS * D; i++)
+        u[i] = cab_random_normal(&random);
+    cab_graph *g = NULL;
+    assert_ok(cab_graph_new(f.backend, &g));
+    cab_context context = {.dtype = CAB_F32};
+    cab_tensor *input = cab_graph_input(g, "u", CAB_F32, 3, (int64_t[]){1, TOKENS, D});
+    cab_tensor *y = cab_block_mix_record(g, &context, b, input);
+    cab_graph_keep(g, y);
+    assert_ok(cab_graph_plan(g, NULL));
+    assert_ok(cab_tensor_write(g, input, u));
+    assert_ok(cab_graph_run(g));
+    assert_ok(cab_tensor_read(g, y, got));
+    for (int i = 0; i < TOKENS * COLUMNS; i++) {
+        z[i] = (double)p[1][i % COLUMNS];
+        for (int d = 0; d < D; d++)
+            z[i] += (double)p[0][i % COLUMNS * D + d] * (double)u[i / COLUMNS * D + d];
+    }
+    for (int i = 0; i < TOKENS; i++)
+        for (int r = 0; r < D; r++) {
+            double expected = (double)p[3][r];
+            for (int e = 0; e < E; e++)
+                expected += (double)p[2][r * E + e] * mixed(z, TOKENS, p[4], p[5], p[6], i, e);
+            if (!(fabs((double)got[i * D + r] - expected) < 1e-4 * (1 + fabs(expected))))
+                fail_msg("token %d, %d: %g, expected %g", i, r, (double)got[i * D + r], expected);
+        }
+    for (int i = 0; i < 7; i++)
+        free(p[i]);
+    cab_graph_free(g);
+    close_fixture(&f);
+}
+
+/* ---- directories ------------------------------------------------------------------------------------------------------ */
+
+static void test_saved(void **state)
+{
+    static const char *const settings[] = {
+        "student.keep_list", "1", "student.n_group", "1", "student.expand", "1", NULL};
+    for (int kind = 0; kind < KINDS; kind++) {
+        fixture f = open_fixture(state, kind, settings);
+        cab_model *again = NULL, *trainable = NULL, *larger = NULL, *teacher = NULL;
+        assert_ok(make(&f));
+        assert_ok(cab_model_save(f.student, temp_path(state, "student")));
+        assert_ok(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, false, &again));
+        expect_equal(f.student, again, 0, kinds[kind]);
+        assert_ok(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, true, &trainable));
+        expect_equal(f.student, trainable, 0, kinds[kind]);
+        assert_ptr_equal(cab_student_of_model(again), cab_student_of(f.recipe));
+        cab_status status =
+            cab_model_open_sized(temp_path(state, "student"), 24, f.backend, CAB_PRECISION_FP32, false, &larger);
+        if (kind == WITH_REGISTERS) {
+            assert_int_equal(status, CAB_EUNSUPPORTED);
+        } else { /* positions are resized as the teacher's are */
+            assert_ok(status);
+            assert_ok(
+                cab_model_open_sized(temp_path(state, "teacher"), 24, f.backend, CAB_PRECISION_FP32, false, &teacher));
+            float *a = values_of(larger, larger->network.positions),
+                  *b = values_of(teacher, teacher->network.positions);
+            assert_memory_equal(a, b, (size_t)cab_elements(teacher->network.positions) * sizeof *a);
+            free(a);
+            free(b);
+        }
+        cab_model_free(again);
+        cab_model_free(trainable);
+        cab_model_free(larger);
+        cab_model_free(teacher);
+        close_fixture(&f);
+    }
+}
+
+static void test_damaged(void **state)
+{
+    static const struct {
+        const char *from, *to, *said;
+    } edits[] = {
+        {"\"mamba2-both-ways\"", "\"mamba2\"", "config.json: mixer: \"kind\" is \"mamba2\", the teacher reads images"},
+        {"\"num_hidden_layers\":2,\"intermediate", "\"num_hidden_layers\":3,\"intermediate",
+         "config.json: \"kept\" has 2 entries, the teacher has 3 layers"},
+        {"\"special_tokens\":1", "\"special_tokens\":3", "config.json: sizes: hidden_size 12 in 3 heads"},
+        {"\"special_tokens\":1", "\"special_tokens\":2", "tensor \"vit.embeddings.distillation_token\""},
+        {"\"num_labels\":5", "\"num_labels\":0", "config.json: sizes: \"num_labels\""},
+        {"\"num_labels\":5", "\"num_label\":5", "\"num_label\""},
+        {"\"two_heads\":false", "\"two_heads\":true", "config.json: sizes: hidden_size 12 in 3 heads"},
+        {"\"sizes\"", "\"size\"", "\"size\""},
+        {"\"token_scale\":4", "\"token_scale\":-4", "config.json: mixer: \"token_scale\""},
+        {"\"mamba_d_conv\":1", "\"mamba_d_conv\":4", "mamba_d_conv"},
+        {"\"mamba_conv_bias\":false", "\"mamba_conv_bias\":true", "mamba_conv_bias"},
+    };
+    fixture f = open_fixture(state, 0, NULL);
+    cab_json json = {0};
+    assert_ok(make(&f));
+    assert_ok(cab_model_save(f.student, temp_path(state, "student")));
+    assert_ok(cab_json_load(temp_path(state, "student/config.json"), 1 << 20, &json));
+    char *good =
+        strdup(json_object_to_json_string_ext(json.root, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+    assert_non_null(good);
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        char text[4096];
+        cab_model *model = NULL;
+        const char *at = strstr(good, edits[i].from);
+        if (at == NULL)
+            fail_msg("%s: not in %s", edits[i].from, good);
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - good), good, edits[i].to, at + strlen(edits[i].from));
+        assert_ok(cab_file_write(temp_path(state, "student/config.json"), text, strlen(text)));
+        assert_int_not_equal(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, false, &model),
+                             CAB_OK);
+        if (strstr(cab_error_text(), edits[i].said) == NULL)
+            fail_msg("%s: %s", edits[i].to, cab_error_text());
+    }
+    free(good);
+    cab_json_close(&json);
+    close_fixture(&f);
+}
+
+static void test_refused(void **state)
+{
+    static const struct {
+        const char *settings[5], *said;
+    } bad[] = {
+        {{"student.keep", "1", NULL}, "student.keep is 1; of images, give the layers in student.keep_list"},
+        {{"student.keep_list", "0,1", NULL}, "student.keep_list keeps all 2 layers"},
+        {{"student.n_layer", "1", "student.keep_list", "1", NULL}, "student.keep_list has layer 1, the student has 1"},
+        {{"student.n_layer", "3", NULL}, "student.n_layer is 3; an in-place student has at most its teacher's 2"},
+        {{"student.d_model", "24", NULL}, "student.d_model is 24; an in-place student has its teacher's, 12"},
+        {{"student.head_dim", "5", NULL}, "student.head_dim 5 does not divide the inner width 24"},
+        {{"student.n_group", "4", NULL}, "student.n_group 4 does not divide 6 heads"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        fixture f = open_fixture(state, 0, bad[i].settings);
+        assert_int_not_equal(make(&f), CAB_OK);
+        if (strstr(cab_error_text(), bad[i].said) == NULL)
+            fail_msg("found \"%s\", expected \"%s\"", cab_error_text(), bad[i].said);
+        close_fixture(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_rest_is_the_teacher),
+                                       TEMP_TEST(test_half_the_layers),
+                                       TEMP_TEST(test_classes),
+                                       TEMP_TEST(test_start),
+                                       TEMP_TEST(test_mixer),
+                                       TEMP_TEST(test_saved),
+                                       TEMP_TEST(test_damaged),
+                                       TEMP_TEST(test_refused)};
+    cab_log_quiet(true);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
