@@ -5,6 +5,7 @@
 #include "cli/results.h"
 #include "models/model.h"
 #include "train/decode_timer.h"
+#include "train/run_timer.h"
 #include "train/step_timer.h"
 
 #include <string.h>
@@ -24,8 +25,9 @@
     ENUM(teacher_precision, 0, "NAME", 0, "auto|fp8", "step: fp8: the teacher's layers multiply 8-bit floats")         \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
-    INT(steps, 'n', "N", 0, 0, 100000, "steps that are timed, after three to warm up; 0: 3, decode: 32")               \
+    INT(steps, 'n', "N", 0, 0, 100000, "steps that are timed, after some to warm up; 0: 3, decode: 32, run: 50")       \
     INT(recompute, 0, "N", 0, 0, 1024, "step: layers of the student that are computed again in the backward pass")     \
+    LIST(set, 's', "KEY=VALUE", "run: override a key of the recipe")                                                   \
     TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(nodes, 0, "step: a line for every node as well")
 
@@ -94,20 +96,45 @@ static cab_status run_decode(const struct bench_options *o, FILE *out)
     return cab_decode_time(&options, out);
 }
 
+static cab_status bench_recipe(const struct bench_options *o, const cab_list *operands, FILE *out)
+{
+    char path[CAB_PATH_MAX];
+    cab_recipe *recipe = NULL;
+    cab_status status;
+    if (operands->count != 2)
+        return cab_fail(CAB_EARG, "bench run: expected a recipe");
+    CAB_TRY(cli_find_recipe(operands->items[1], path));
+    CAB_TRY(cab_recipe_load(path, &recipe));
+    if (strcmp(o->device, "cpu") != 0)
+        CAB_GOTO(cab_recipe_set(recipe, "device", o->device));
+    for (unsigned i = 0; i < o->set.count; i++)
+        CAB_GOTO(cli_recipe_set(recipe, o->set.items[i]));
+    status = cab_run_time(recipe, o->steps > 0 ? (int)o->steps : 50, out);
+done:
+    cab_recipe_free(recipe);
+    return status;
+}
+
 static cab_status run_bench(const void *given, const cab_list *operands)
 {
     const struct bench_options *o = given;
     cli_results results;
-    const bool decode = strcmp(operands->items[0], "decode") == 0;
-    if (!decode && strcmp(operands->items[0], "step") != 0)
-        return cab_fail(CAB_EARG, "found \"%.40s\", expected step or decode", operands->items[0]);
+    const char *what = operands->items[0];
+    const bool decode = strcmp(what, "decode") == 0, run = strcmp(what, "run") == 0;
+    if (!decode && !run && strcmp(what, "step") != 0)
+        return cab_fail(CAB_EARG, "found \"%.40s\", expected run, step or decode", what);
+    if (!run && (operands->count > 1 || o->set.count > 0))
+        return cab_fail(CAB_EARG, "a recipe and --set are for bench run");
     if (o->threads)
         cab_thread_limit((int)o->threads);
     CAB_TRY(cli_results_open(&results, o->out));
-    return cli_results_close(&results, decode ? run_decode(o, results.stream) : run_step(o, results.stream));
+    return cli_results_close(&results, run      ? bench_recipe(o, operands, results.stream)
+                                       : decode ? run_decode(o, results.stream)
+                                                : run_step(o, results.stream));
 }
 
 static const cli_example examples[] = {
+    {"cab bench run vit-tiny-vim-best --device cuda", "a recipe's run from end to end, beside its steps alone"},
     {"cab bench step --teacher examples/tales/teacher --seq-len 256 --batch 8", "the demo's step"},
     {"cab bench step --teacher-config vit.json --student-config vim.json --batch 128 --device cuda",
      "a step of images on the GPU, from sizes alone"},
@@ -116,9 +143,13 @@ static const cli_example examples[] = {
 
 const cli_command cli_bench = {
     .name = "bench",
-    .summary = "time a training step, or decoding, of given sizes",
-    .synopsis = "step|decode",
-    .description = "step times training steps of a teacher and a student on this machine and prints milliseconds, "
+    .summary = "time a recipe's run, a training step, or decoding",
+    .synopsis = "run RECIPE|step|decode",
+    .description = "run opens what a recipe's run opens and takes steps of its last stage, with their data; then as "
+                   "many that compute one batch again and again. It prints tokens or images per second of both, and "
+                   "how much of the time went to waiting for data (loader), to the host's own work, and to the device. "
+                   "No run is left.\n\n"
+                   "step times training steps of a teacher and a student on this machine and prints milliseconds, "
                    "tokens or images "
                    "per second, memory, the share of the measured matrix rate, and the time by op.\n\n"
                    "decode generates text with a student and with its teacher, which keeps its keys and values, and "
@@ -126,11 +157,11 @@ const cli_command cli_bench = {
                    "batch and length tokens per second, milliseconds, the bytes of state or cache, and the share of "
                    "the measured copy "
                    "rate at which these and the weights are read.\n\n"
-                   "No checkpoint is needed: a config.json stands for a model of random weights.",
+                   "step and decode need no checkpoint: a config.json stands for a model of random weights.",
     .examples = examples,
     .options = bench_table,
     .options_size = sizeof(struct bench_options),
     .operands_min = 1,
-    .operands_max = 1,
+    .operands_max = 2,
     .run = run_bench,
 };

@@ -167,6 +167,17 @@ void cab_run_log_close(cab_run_log *log)
 
 /* ---- result.json ------------------------------------------------------------------------------------------------ */
 
+/* "time": {"loader": 0.01, "host": 0.02, "device": 0.97} */
+static bool add_shares(json_object *object, const cab_run_spent *spent)
+{
+    if (!(spent->steps > 0))
+        return true;
+    json_object *time = json_object_new_object();
+    return time && add(object, "time", time) && add_real(time, "loader", spent->loader / spent->steps) &&
+           add_real(time, "host", (spent->steps - spent->loader - spent->device) / spent->steps) &&
+           add_real(time, "device", spent->device / spent->steps);
+}
+
 cab_status cab_run_summary_write(const char *directory, const cab_run_summary *summary)
 {
     const cab_result *result = &summary->result;
@@ -183,7 +194,7 @@ cab_status cab_run_summary_write(const char *directory, const cab_run_summary *s
         add_real(object, "teacher_top5", summary->teacher_top5) &&
         (summary->teacher_parameters == 0 || add_whole(object, "teacher_parameters", summary->teacher_parameters)) &&
         add_count(object, summary->unit, result->tokens) &&
-        add_rate(object, summary->unit, "second", result->tokens_per_second) &&
+        add_rate(object, summary->unit, "second", result->tokens_per_second) && add_shares(object, &summary->spent) &&
         add_real(object, "seconds", result->seconds) && add_real(object, "peak_memory", result->peak_memory) &&
         add_whole(object, "tokens", result->tokens) && add_whole(object, "steps", result->steps) &&
         add_whole(object, "parameters", summary->parameters) && add_real(object, "fraction", summary->fraction) &&

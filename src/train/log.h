@@ -56,6 +56,13 @@ cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval);
 /* Accepts a log that was never opened, when zeroed. */
 void cab_run_log_close(cab_run_log *log);
 
+/* Where the time of a sitting's steps went, in seconds. The rest of `steps` is the host's own work. */
+typedef struct cab_run_spent {
+    double steps;  /* all of it */
+    double loader; /* waiting for data */
+    double device; /* waiting for the device; on the processor, computing */
+} cab_run_spent;
+
 /* Strings may be NULL: left out. */
 typedef struct cab_run_summary {
     cab_result result;
@@ -64,7 +71,8 @@ typedef struct cab_run_summary {
     double teacher_top1, teacher_top5;               /* NAN: not measured */
     uint64_t seed, parameters;                       /* of the student */
     uint64_t teacher_parameters;                     /* 0: left out */
-    const char *unit;                                /* as of a step */
+    cab_run_spent spent; /* of the last sitting; its shares stand in "time"; none: left out */
+    const char *unit;    /* as of a step */
 } cab_run_summary;
 
 /* Writes <directory>/result.json atomically. */

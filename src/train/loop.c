@@ -262,8 +262,20 @@ static cab_status write_summary(const cab_run *run, const cab_run_evaluation *e,
                                      .teacher_top1 = e->teacher_top1,
                                      .teacher_top5 = e->teacher_top5,
                                      .teacher_parameters = cab_model_parameters(run->teacher),
+                                     .spent = run->spent,
                                      .unit = run->domain->recipes->unit};
     return cab_run_summary_write(run->recipe->out, &summary);
+}
+
+/* How fast the steps of this sitting were, and where their time went. */
+static void tell_speed(const cab_run *run)
+{
+    const cab_run_spent *s = &run->spent;
+    if (s->steps > 0)
+        cab_log_info("time     %.1f %s/s in training: loader %.1f %%, host %.1f %%, device %.1f %%",
+                     (double)tokens_done(run) / run->train_seconds, run->domain->recipes->unit,
+                     100 * s->loader / s->steps, 100 * (s->steps - s->loader - s->device) / s->steps,
+                     100 * s->device / s->steps);
 }
 
 static cab_status run_finish(cab_run *run, cab_result *result)
@@ -304,6 +316,7 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
     run->seconds += cab_seconds() - opened;
     CAB_TRY(cab_run_log_open(&run->log, run->recipe->out, run->step, run->step == run->total_steps));
     CAB_TRY(train(run, resumed));
+    tell_speed(run);
     if (run->optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
         CAB_TRY(cab_snapshot_save(run));
     CAB_TRY(run_finish(run, result));

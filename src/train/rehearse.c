@@ -76,10 +76,10 @@ static double evaluations(const cab_run *run, const cab_rehearsal *r)
     return last * per_token + fmin(0.1 * r->training, 10 * per_token * (double)run->sizes.part);
 }
 
-static cab_status rehearse(const cab_recipe *recipe, cab_run *run, cab_rehearsal *out)
+static cab_status rehearse(cab_run *run, void *user)
 {
-    CAB_TRY(cab_run_open(recipe, run));
-    for (unsigned i = 0; i < recipe->stages_count; i++)
+    cab_rehearsal *out = user;
+    for (unsigned i = 0; i < run->recipe->stages_count; i++)
         CAB_TRY(rehearse_stage(run, i, out));
     out->steps = run->total_steps;
     out->evaluation = evaluations(run, out);
@@ -88,12 +88,19 @@ static cab_status rehearse(const cab_recipe *recipe, cab_run *run, cab_rehearsal
 
 cab_status cab_rehearse(const cab_recipe *recipe, cab_rehearsal *out)
 {
-    cab_run run = {0};
     *out = (cab_rehearsal){0};
+    return cab_rehearse_with(recipe, rehearse, out);
+}
+
+cab_status cab_rehearse_with(const cab_recipe *recipe, cab_status (*act)(cab_run *, void *), void *user)
+{
+    cab_run run = {0};
     CAB_TRY(cab_recipe_validate(recipe));
     CAB_TRY(check_directory(recipe->out));
     const bool there = cab_path_exists(recipe->out);
-    cab_status status = rehearse(recipe, &run, out);
+    cab_status status = cab_run_open(recipe, &run);
+    if (status == CAB_OK)
+        status = act(&run, user);
     cab_run_close(&run);
     if (!there)
         rmdir(recipe->out); /* a cache beside it was reached through it */

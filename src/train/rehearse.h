@@ -15,4 +15,8 @@ typedef struct cab_rehearsal {
  * Fails where the run would, with what it would say. Leaves the caches that a run leaves, and no directory of a run. */
 cab_status cab_rehearse(const cab_recipe *recipe, cab_rehearsal *out);
 
+struct cab_run;
+/* For a rehearsal of another kind: opens a run, lets `act` do with it what it likes, and closes it. */
+cab_status cab_rehearse_with(const cab_recipe *recipe, cab_status (*act)(struct cab_run *run, void *user), void *user);
+
 #endif

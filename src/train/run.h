@@ -33,6 +33,7 @@ typedef struct cab_run {
     uint64_t step;  /* optimizer steps done */
     double seconds; /* of training and evaluation, earlier sittings included */
     double train_seconds;
+    cab_run_spent spent;            /* of this sitting */
     double eval_seconds, eval_last; /* of this sitting's evaluations before the end: of all, and of the last one */
 
     cab_objective *objective; /* of the current stage */

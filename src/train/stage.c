@@ -1,4 +1,5 @@
 /* stage.c - one stage of a run: its graph, its optimizer, its steps, its evaluations. */
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "distill/students.h"
@@ -107,6 +108,19 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     return check_memory(run, &plan);
 }
 
+/* Adds the seconds since `started` to one share of the time, and passes a status on. */
+static cab_status spend(double *share, double started, cab_status status)
+{
+    *share += cab_seconds() - started;
+    return status;
+}
+
+static cab_status next_batch(cab_run *run, uint64_t step, int index, cab_batch *batch)
+{
+    const double started = cab_seconds();
+    return spend(&run->spent.loader, started, run->domain->batch(run->data, step, index, batch));
+}
+
 /* What follows micro-batch `index` is loaded and sent while the device computes. A failure comes again when it is its turn. */
 static void send_next(cab_run *run, int index, int share)
 {
@@ -114,7 +128,7 @@ static void send_next(cab_run *run, int index, int share)
     const uint64_t step = run->step + (last ? 1 : 0);
     uint64_t first = 0;
     cab_batch next;
-    if (step < run->total_steps && run->domain->batch(run->data, step, last ? 0 : index + 1, &next) == CAB_OK &&
+    if (step < run->total_steps && next_batch(run, step, last ? 0 : index + 1, &next) == CAB_OK &&
         cab_run_stage(run, step, &first) == cab_run_stage(run, run->step, &first))
         run->ahead = cab_objective_next(run->objective, &next) == CAB_OK;
 }
@@ -124,13 +138,16 @@ static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weight
                                   cab_term_values *v)
 {
     cab_batch batch;
-    CAB_TRY(run->domain->batch(run->data, run->step, index, &batch));
+    CAB_TRY(next_batch(run, run->step, index, &batch));
     if (run->ahead)
         batch.input = NULL, batch.pictures = NULL;
     run->ahead = false;
-    CAB_TRY(cab_objective_start(run->objective, &batch, weights, share));
+    double started = cab_seconds(), launched = 0;
+    CAB_TRY(spend(run->backend->host ? &run->spent.device : &launched, started,
+                  cab_objective_start(run->objective, &batch, weights, share)));
     send_next(run, index, share);
-    return cab_objective_finish(run->objective, v);
+    started = cab_seconds();
+    return spend(&run->spent.device, started, cab_objective_finish(run->objective, v));
 }
 
 /* A term that the stage has must be a number. */
@@ -160,6 +177,7 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     unsigned index = cab_run_stage(run, run->step, &first);
     const cab_stage *stage = &run->recipe->stages[index];
     const int share = (int)(run->batch / run->micro_batch);
+    const double started = cab_seconds();
     *values = (cab_term_values){0};
     *weights = cab_schedule_weights(stage, run->step - first, run->stage_steps[index]);
     *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
@@ -169,7 +187,10 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
         CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }
-    cab_status status = cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm);
+    const double update = cab_seconds();
+    cab_status status =
+        spend(&run->spent.device, update, cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm));
+    run->spent.steps += cab_seconds() - started;
     if (status == CAB_ENUMERIC)
         return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the gradient norm is %g", run->step + 1,
                         stage->name, *norm);

@@ -104,6 +104,9 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/one" --overwrite --quiet
 says out 'run '
 says out 'one '
 says out 'teacher '
+for share in loader host device; do
+    grep -A 4 '"time":' "$TMP/one/result.json" | grep -q "\"$share\": [0-9.e-]*" || fail "result.json: no share of $share: $(cat "$TMP/one/result.json")"
+done
 for file in recipe.yaml log.jsonl result.json student/config.json student/model.safetensors; do
     [ -s "$TMP/one/$file" ] || fail "$file is missing from the run"
 done
@@ -152,7 +155,16 @@ says err '--batch: expected one number'
 expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 4 --threads 1
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
 expect 2 "$CAB" bench fly
-says err 'expected step or decode'
+says err 'expected run, step or decode'
+expect 0 "$CAB" bench run "$TMP/small.yaml" --set train.tokens=2560 --set out="$TMP/timed" -n 2
+for line in 'end to end  *[0-9]* tokens/s' 'step alone  *[0-9]* tokens/s' 'time  *loader [0-9.]* %, host [0-9.]* %, device [0-9.]* %' 'first step  *[0-9.]* s after'; do
+    grep -q "^$line" "$TMP/out" || fail "cab bench run: no $line in $(cat "$TMP/out")"
+done
+[ ! -e "$TMP/timed" ] || fail 'cab bench run left a run'
+expect 2 "$CAB" bench run "$TMP/small.yaml" --set out="$TMP/timed" -n 100
+says err 'the last stage has 6 steps, timing 100 takes 109'
+expect 2 "$CAB" bench run
+expect 2 "$CAB" bench step recipes/tales-gpt2.yaml
 expect 0 "$CAB" eval "$TMP/one" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
