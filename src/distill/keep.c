@@ -1,6 +1,5 @@
 #include "distill/keep.h"
 
-#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/progress.h"
@@ -11,7 +10,8 @@
 
 /* ---- measuring -------------------------------------------------------------------------------------------------------- */
 
-/* The teacher beside itself without some columns of one layer's output projection. */
+/* The teacher without some columns of one layer's output projection, beside itself. What the layers before that layer make of the windows is
+ * kept from layer to layer, what the teacher's head reads from the beginning: only the layers from there on are computed again. */
 typedef struct ranking {
     const cab_model *teacher;
     const cab_windows *windows;
@@ -19,20 +19,25 @@ typedef struct ranking {
     cab_params *params; /* the projection with columns of zeros */
     cab_tensor *out;
     float *all, *without; /* its values, whole and with the columns left out */
-    cab_graph *graph;     /* of one layer */
-    cab_tensor *input, *kl;
+    void *x,
+        *read; /* (count, length, D) in the model's dtype: what the layer reads; what the head reads of the whole teacher */
+    cab_graph *graph; /* of one layer and those behind it */
+    cab_tensor *kl;
 } ranking;
 
 static cab_status ranking_open(const cab_model *teacher, const cab_windows *windows, ranking *r)
 {
     const cab_tensor *w = teacher->network.blocks[0].attention.out.w;
     const size_t n = (size_t)cab_elements(w), tokens = (size_t)(windows->count * windows->length);
+    const size_t row = (size_t)teacher->config.d_model * cab_dtype_size(cab_model_dtype(teacher));
     *r = (ranking){.teacher = teacher, .windows = windows};
     CAB_TRY(cab_params_new(teacher->backend, &r->params));
     CAB_TRY(cab_params_add(r->params, "an output projection", w->dtype, 2, w->shape, CAB_NO_DECAY, &r->out));
     CAB_TRY(CAB_NEW(&r->all, n, "an output projection"));
     CAB_TRY(CAB_NEW(&r->without, n, "an output projection"));
     CAB_TRY(CAB_NEW(&r->labels, tokens, "labels"));
+    CAB_TRY(cab_alloc(&r->x, tokens, row, "activations"));
+    CAB_TRY(cab_alloc(&r->read, tokens, row, "activations"));
     for (size_t i = 0; i < tokens; i++)
         r->labels[i] = -1;
     return CAB_OK;
@@ -45,9 +50,56 @@ static void ranking_close(ranking *r)
     cab_free(r->all);
     cab_free(r->without);
     cab_free(r->labels);
+    cab_free(r->x);
+    cab_free(r->read);
 }
 
-/* Both models, the second with r->out in the place of layer l's projection. */
+/* An input of the windows' activations. */
+static cab_tensor *activations(const ranking *r, cab_graph *g, const char *name)
+{
+    const int64_t shape[3] = {r->windows->count, r->windows->length, r->teacher->config.d_model};
+    return cab_graph_input(g, name, cab_model_dtype(r->teacher), 3, shape);
+}
+
+/* Runs a graph for one tensor. */
+static cab_status run_for(cab_graph *g, cab_tensor *input, const void *values, cab_tensor *wanted, void *out)
+{
+    cab_graph_keep(g, wanted);
+    CAB_TRY(cab_graph_plan(g, NULL));
+    CAB_TRY(cab_tensor_write(g, input, values));
+    CAB_TRY(cab_graph_run(g));
+    return cab_tensor_read(g, wanted, out);
+}
+
+/* r->x: what the first layer reads. */
+static cab_status read_input(ranking *r)
+{
+    const cab_model *t = r->teacher;
+    cab_graph *g = NULL;
+    CAB_TRY(cab_graph_new(t->backend, &g));
+    cab_tensor *input = cab_model_input(g, t, r->windows->count, r->windows->length);
+    cab_tensor *x = cab_network_record_input(g, &t->network, cab_model_dtype(t), input);
+    const cab_status status = run_for(g, input, r->windows->ids, x, r->x);
+    cab_graph_free(g);
+    return status;
+}
+
+/* `out`: of r->x before layer `first`, what it is `count` layers on; at the end of the teacher, what the head reads. */
+static cab_status advance(ranking *r, int first, int count, void *out)
+{
+    const cab_model *t = r->teacher;
+    cab_graph *g = NULL;
+    CAB_TRY(cab_graph_new(t->backend, &g));
+    cab_tensor *input = activations(r, g, "x");
+    cab_tensor *x = cab_network_record_layers(g, &t->network, cab_model_dtype(t), input, first, count);
+    if (out == r->read)
+        x = cab_network_record_output(g, &t->network, x);
+    const cab_status status = run_for(g, input, r->x, x, out);
+    cab_graph_free(g);
+    return status;
+}
+
+/* The teacher from layer l on, with r->out in the place of its projection. */
 static cab_status record_layer(ranking *r, int l)
 {
     const cab_model *t = r->teacher;
@@ -61,15 +113,17 @@ static cab_status record_layer(ranking *r, int l)
     CAB_TRY(CAB_NEW(&other.blocks, n, "a model's layers"));
     memcpy(other.blocks, t->network.blocks, n * sizeof *other.blocks);
     other.blocks[l].attention.out.w = r->out;
-    r->input = cab_model_input(r->graph, t, shape[0], shape[1]);
+    cab_tensor *x = activations(r, r->graph, "x"), *read = activations(r, r->graph, "read");
     cab_tensor *labels = cab_graph_input(r->graph, "labels", CAB_I32, 2, shape);
-    sides[0].hidden = cab_network_record(r->graph, &other, cab_model_dtype(t), r->input, NULL, 0, NULL);
-    sides[1].hidden = cab_model_record(r->graph, t, r->input, 0, NULL);
+    sides[0].hidden = cab_network_record_output(
+        r->graph, &other, cab_network_record_layers(r->graph, &other, cab_model_dtype(t), x, l, (int)n - l));
+    sides[1].hidden = read;
     r->kl = cab_head_loss(r->graph, &sides[0], &sides[1], labels, NULL, 1).kl;
     cab_graph_keep(r->graph, r->kl);
     cab_free(other.blocks);
     CAB_TRY(cab_graph_plan(r->graph, NULL));
-    CAB_TRY(cab_tensor_write(r->graph, r->input, r->windows->ids));
+    CAB_TRY(cab_tensor_write(r->graph, x, r->x));
+    CAB_TRY(cab_tensor_write(r->graph, read, r->read));
     CAB_TRY(cab_tensor_write(r->graph, labels, r->labels));
     return cab_params_read(t->params, t->network.blocks[l].attention.out.w, r->all);
 }
@@ -99,11 +153,14 @@ static cab_status rank(const cab_model *teacher, const cab_windows *windows, cab
     cab_progress_begin(&progress, k->layers ? "ranking layers" : "ranking heads", "layers", 0, (uint64_t)k->n_layer);
     CAB_GOTO(ranking_open(teacher, windows, &r));
     CAB_GOTO(CAB_NEW(&k->cost, (size_t)(k->n_layer * units), "costs"));
+    CAB_GOTO(read_input(&r));
+    CAB_GOTO(advance(&r, 0, k->n_layer, r.read));
     for (int l = 0; l < k->n_layer; l++) {
         CAB_GOTO(record_layer(&r, l));
         for (int h = 0; h < units; h++)
             CAB_GOTO(measure(&r, &teacher->network.blocks[l].attention.out, (int64_t)h * width,
                              (int64_t)(k->layers ? k->n_head : 1) * width, &k->cost[l * units + h]));
+        CAB_GOTO(advance(&r, l, 1, r.x));
         cab_progress_update(&progress, (uint64_t)l + 1, "");
     }
     status = CAB_OK;
@@ -208,30 +265,4 @@ void cab_kept_print(const cab_kept *k)
     }
     if (k->cost != NULL)
         cab_log_info("         KL per token without that %s; * stays attention", k->layers ? "layer" : "head");
-}
-
-static json_object *row_of(const float *cost, const int *units, int n)
-{
-    json_object *row = json_object_new_array();
-    for (int i = 0; i < n; i++)
-        json_object_array_add(row,
-                              cost != NULL ? json_object_new_double((double)cost[i]) : json_object_new_int(units[i]));
-    return row;
-}
-
-cab_status cab_kept_save(const cab_kept *k, const char *path)
-{
-    const int rows = k->layers ? 1 : k->n_layer, units = k->layers ? k->n_layer : k->n_head;
-    json_object *json = json_object_new_object(), *cost = json_object_new_array(), *kept = json_object_new_array();
-    json_object_object_add(json, "unit", json_object_new_string(k->layers ? "layers" : "heads"));
-    for (int row = 0; row < rows; row++) {
-        if (k->cost != NULL)
-            json_object_array_add(cost, row_of(k->cost + row * units, NULL, units));
-        json_object_array_add(kept, row_of(NULL, k->units + row * k->count, k->count));
-    }
-    json_object_object_add(json, "cost", cost);
-    json_object_object_add(json, "kept", kept);
-    const cab_status status = cab_json_save(json, path);
-    json_object_put(json);
-    return status;
 }

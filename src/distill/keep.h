@@ -42,5 +42,9 @@ int cab_kept_kv_heads(const cab_kept *kept, int share);
 void cab_kept_print(const cab_kept *kept);
 /* The same as JSON: {"unit": "heads", "cost": [[...], ...], "kept": [[...], ...]}. */
 cab_status cab_kept_save(const cab_kept *kept, const char *path);
+/* Reads that back. cost is NULL, and units too, where nothing was ranked. The caller closes it; a failure leaves nothing. */
+cab_status cab_kept_load(const char *path, cab_kept *kept);
+/* Where a student has it. */
+#define CAB_KEPT_FILE "kept_attention.json"
 
 #endif

@@ -23,6 +23,8 @@ typedef struct plan {
     int64_t begin; /* the element of the entry that is its first */
     cab_gguf_change change;
     bool decay; /* A of A_log */
+    bool again; /* another entry's values once more: a tied embedding as the head */
+    cab_export_factors factors;
 } plan;
 
 /* ---- values --------------------------------------------------------------------------------------------------------- */
@@ -52,6 +54,9 @@ static cab_status read_values(void *user, const void *source, int64_t first, int
     CAB_TRY(read_rows(p, first, count, out));
     for (int64_t i = 0; i < count; i++)
         out[i] = p->decay ? -expf(out[i]) : out[i] - p->change.added;
+    const int64_t columns = p->entry->n_dim == 1 ? 1 : p->entry->shape[1];
+    for (int64_t i = 0; p->factors.n > 0 && i < count; i++)
+        out[i] *= cab_export_factor(&p->factors, (first + i) / columns);
     return CAB_OK;
 }
 
@@ -222,12 +227,30 @@ static cab_status add_entry(cab_exporter *x, const cab_safetensors_entry *e, pla
         *p = (plan){.exporter = x,
                     .entry = e,
                     .change = cab_gguf_change_of(x->family, names[i], x->config.n_head, x->config.n_kv_head),
-                    .decay = rows[i]->form == CAB_GGUF_DECAY || rows[i]->form == CAB_GGUF_DECAY_HEAD};
+                    .decay = rows[i]->form == CAB_GGUF_DECAY || rows[i]->form == CAB_GGUF_DECAY_HEAD,
+                    .factors = cab_export_factors_of(x, is_tied_head(x, e) ? "model.embed_tokens.weight" : e->name)};
         CAB_TRY(shape_of(x, rows[i]->form, p, &n_dim, shape));
         const cab_dtype dtype = dtype_of(x, rows[i]->form, names[i], n_dim, shape, out);
         CAB_TRY(cab_gguf_writer_tensor(x->file, names[i], dtype, n_dim, shape, read_values, NULL, p));
     }
     return CAB_OK;
+}
+
+/* A tied embedding whose copy as the head is multiplied by another number is written twice. */
+static cab_status add_head(cab_exporter *x, const cab_safetensors_entry *e, plan *plans, size_t *count,
+                           cab_exported *out)
+{
+    const cab_gguf_name *rows[2];
+    char names[2][CAB_GGUF_NAME_MAX];
+    const bool embedding = find_rows(x, e->name, rows, names) > 0 && strcmp(names[0], "token_embd.weight") == 0;
+    if (!x->config.tied || !cab_export_multiplies(x) || x->config.embedding_scale == x->config.head_scale ||
+        !(embedding || (is_tied_head(x, e) && find_embedding(x) == NULL)))
+        return CAB_OK;
+    plan *p = &plans[(*count)++];
+    *p = (plan){.exporter = x, .entry = e, .again = true, .factors = cab_export_factors_of(x, "lm_head.weight")};
+    return cab_gguf_writer_tensor(x->file, "output.weight",
+                                  dtype_of(x, CAB_GGUF_SAME, "output.weight", 2, e->shape, out), 2, e->shape,
+                                  read_values, NULL, p);
 }
 
 /* llama.cpp adds a bias after every convolution: zeros where the model has none. */
@@ -254,7 +277,7 @@ static cab_status check_parameters(const cab_exporter *x, const plan *plans, siz
     uint64_t found = x->zeros;
     CAB_TRY(cab_model_count_parameters(x->arch, &x->config, &expected));
     for (size_t i = 0; i < count; i++)
-        if (plans[i].entry != NULL && plans[i].begin == 0)
+        if (plans[i].entry != NULL && plans[i].begin == 0 && !plans[i].again)
             found += (uint64_t)elements_of(plans[i].entry);
     if (found != expected.parameters)
         return cab_fail(CAB_ESHAPE, "%s: the tensors have %llu parameters, but config.json describes %llu",
@@ -279,6 +302,7 @@ static cab_status add_tensors(cab_exporter *x, plan *plans, cab_exported *out)
     for (size_t i = 0; i < cab_checkpoint_count(x->source); i++) {
         const cab_safetensors_entry *e = cab_checkpoint_at(x->source, i);
         CAB_TRY(add_entry(x, e, plans, &count, out));
+        CAB_TRY(add_head(x, e, plans, &count, out));
         CAB_TRY(add_filter_bias(x, e, plans, &count));
     }
     out->tensors = cab_gguf_writer_count(x->file);

@@ -21,6 +21,19 @@ typedef struct cab_exporter {
     cab_gguf_writer *file;
 } cab_exporter;
 
+/* What rows of a tensor are multiplied by: `rows` of each of n parts. n 0: 1. */
+enum { CAB_FACTORS_MAX = 5 };
+typedef struct cab_export_factors {
+    int n;
+    int64_t rows[CAB_FACTORS_MAX];
+    float factor[CAB_FACTORS_MAX];
+} cab_export_factors;
+
+/* Whether llama.cpp's architecture leaves multipliers to the weights; and those of a tensor, by its name in transformers. */
+bool cab_export_multiplies(const cab_exporter *x);
+cab_export_factors cab_export_factors_of(const cab_exporter *x, const char *name);
+float cab_export_factor(const cab_export_factors *factors, int64_t row);
+
 /* Finds family and architecture by model_type, reads config.json by the latter, and writes the keys of the former. */
 cab_status cab_export_keys(cab_exporter *x);
 

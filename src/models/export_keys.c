@@ -253,26 +253,13 @@ static cab_status check_width(const cab_exporter *x)
     return c->d_inner == 2 * c->d_model ? CAB_OK : refuse(x, "an inner width that is not twice hidden_size");
 }
 
-static bool multiplies(double factor)
-{
-    return factor != 0 && factor != 1;
-}
-
+/* Its multipliers become part of the weights. */
 static cab_status describe_falcon_h1(cab_exporter *x)
 {
-    const cab_config *c = &x->config;
-    const cab_multipliers *m = &c->multipliers;
-    bool any = multiplies(c->embedding_scale) || multiplies(c->head_scale) || multiplies(m->attention_in) ||
-               multiplies(m->key) || multiplies(m->attention_out) || multiplies(m->state_in) ||
-               multiplies(m->state_out) || multiplies(m->gate) || multiplies(m->down);
-    for (int i = 0; i < 5; i++)
-        any = any || multiplies(m->state_parts[i]);
-    if (any)
-        return refuse(x, "multipliers other than 1");
     CAB_TRY(put_sizes(x));
     CAB_TRY(put_attention(x));
-    CAB_TRY(put_number(x, "attention.layer_norm_rms_epsilon", c->norm_eps));
-    CAB_TRY(put_mixer(x, c->n_state_head));
+    CAB_TRY(put_number(x, "attention.layer_norm_rms_epsilon", x->config.norm_eps));
+    CAB_TRY(put_mixer(x, x->config.n_state_head));
     return put_rope(x, false);
 }
 

@@ -54,6 +54,27 @@ cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dty
     return record(g, network, &context, input, recompute);
 }
 
+cab_tensor *cab_network_record_input(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input)
+{
+    const cab_context context = {.dtype = dtype, .max_length = network->max_length};
+    return record_input(g, network, &context, input);
+}
+
+cab_tensor *cab_network_record_layers(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *x,
+                                      int first, int count)
+{
+    cab_context context = {.dtype = dtype, .max_length = network->max_length};
+    for (context.layer = first; context.layer < first + count; context.layer++)
+        x = cab_block_record(g, &context, &network->blocks[context.layer], x);
+    return x;
+}
+
+cab_tensor *cab_network_record_output(cab_graph *g, const cab_network *network, cab_tensor *x)
+{
+    cab_context context = {.max_length = network->max_length};
+    return record_output(g, network, &context, x);
+}
+
 cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
                                     cab_tensor *position)
 {

@@ -39,6 +39,12 @@ typedef struct cab_network {
  * know nothing of each other; or NULL. */
 cab_tensor *cab_network_record(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input,
                                cab_tensor *starts, int recompute, const cab_taps *taps);
+/* Parts of the same, whole sequences without taps, for networks whose layers pass on x alone (no block is x_apart): what the first layer reads;
+ * x after layers first .. first + count - 1; what the head reads of x after the last layer. */
+cab_tensor *cab_network_record_input(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *input);
+cab_tensor *cab_network_record_layers(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *x,
+                                      int first, int count);
+cab_tensor *cab_network_record_output(cab_graph *g, const cab_network *network, cab_tensor *x);
 /* One token of text: ids (B, 1), position an I32 scalar -> (B, 1, D). States live in the graph. */
 cab_tensor *cab_network_record_step(cab_graph *g, const cab_network *network, cab_dtype dtype, cab_tensor *ids,
                                     cab_tensor *position);

@@ -148,6 +148,7 @@ static cab_status put_body(FILE *out, const cab_report_runs *runs)
         cab_page_results(out, runs);
         put_warnings(out, runs);
         CAB_TRY(cab_page_curves(out, runs));
+        CAB_TRY(cab_page_rankings(out, runs));
     }
     CAB_TRY(cab_page_similarity(out, runs));
     cab_page_predictions(out, runs);

@@ -50,6 +50,8 @@ void cab_page_results(FILE *out, const cab_report_runs *runs);
 cab_status cab_page_curves(FILE *out, const cab_report_runs *runs);
 /* similarity.c: the box plot of every comparison, and their heat maps. Nothing where there is none. */
 cab_status cab_page_similarity(FILE *out, const cab_report_runs *runs);
+/* ranking.c: which heads or layers stayed attention, and what each costs. Nothing where none was ranked. */
+cab_status cab_page_rankings(FILE *out, const cab_report_runs *runs);
 /* predictions.c: pictures with what the students made of them. */
 void cab_page_predictions(FILE *out, const cab_report_runs *runs);
 

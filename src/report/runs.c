@@ -283,6 +283,7 @@ static void free_run(cab_report_run *run)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         cab_free(texts[i]);
     cab_predictions_free(&run->predictions);
+    cab_kept_close(&run->kept);
     cab_free(run->training.items);
     cab_free(run->evaluations.items);
 }
@@ -409,6 +410,9 @@ static cab_status add_extras(cab_report_runs *runs, size_t i)
         cab_log_warn("%s", cab_error_text());
         cab_predictions_free(&run->predictions);
     }
+    CAB_TRY(cab_path_join(path, run->directory, "student/" CAB_KEPT_FILE));
+    if (cab_path_exists(path) && cab_kept_load(path, &run->kept) != CAB_OK)
+        cab_log_warn("%s", cab_error_text());
     return CAB_OK;
 }
 

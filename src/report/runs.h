@@ -5,6 +5,7 @@
 #ifndef CAB_REPORT_RUNS_H
 #define CAB_REPORT_RUNS_H
 
+#include "distill/keep.h"
 #include "distill/terms.h"
 #include "train/compare.h"
 #include "train/predictions.h"
@@ -38,6 +39,7 @@ typedef struct cab_report_run {
     cab_report_points training, evaluations;
     size_t unreadable; /* lines of the log */
     cab_predictions predictions;
+    cab_kept kept; /* what of the teacher stayed attention, with its cost; cost NULL: none was ranked */
 } cab_report_run;
 
 /* A comparison of a student with its teacher: a run's compare.json, or a file that was given. */

@@ -72,6 +72,7 @@ const char cab_page_style[] =
     ".matrix text.word{font-size:9px;fill:var(--ink)}\n"
     ".matrix rect{fill:none;stroke:var(--line)}\n"
     ".matrix image{image-rendering:pixelated}\n"
+    ".ranking svg{min-width:0;max-width:none}.ranking rect.kept{stroke:var(--ink);stroke-width:2}\n"
     ".guesses{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:.8rem;padding:.2rem 1.1rem "
     "1.1rem}\n"
     ".guess{padding:.6rem}\n"

@@ -363,7 +363,7 @@ static cab_status text_export(const void *data, const cab_model *student, const 
     CAB_TRY(cab_model_export(student, directory, d->setup.recipe->teacher.path, NULL));
     if (d->kept.count == 0)
         return CAB_OK;
-    CAB_TRY(cab_path_join(path, directory, "kept_attention.json"));
+    CAB_TRY(cab_path_join(path, directory, CAB_KEPT_FILE));
     return cab_kept_save(&d->kept, path);
 }
 

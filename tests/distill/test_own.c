@@ -188,6 +188,51 @@ static void test_normed_keys(void **state)
     close_fixture(&f);
 }
 
+/* KL per token of one model's words from another's, by their logits. */
+static double divergence(const float *p, const float *q)
+{
+    double sum = 0;
+    for (int row = 0; row < TOKENS; row++) {
+        const float *a = p + row * FAMILY_WORDS, *b = q + row * FAMILY_WORDS;
+        double za = 0, zb = 0, mean = 0;
+        for (int v = 0; v < FAMILY_WORDS; v++) {
+            za += exp((double)a[v]);
+            zb += exp((double)b[v]);
+        }
+        for (int v = 0; v < FAMILY_WORDS; v++)
+            mean += exp((double)a[v]) / za * ((double)a[v] - log(za) - (double)b[v] + log(zb));
+        sum += mean / TOKENS;
+    }
+    return sum;
+}
+
+/* What leaving out a head costs is the KL of the teacher from itself without that head, though only the layers from there on are computed. */
+static void test_costs(void **state)
+{
+    static const char *const settings[] = {"student.keep", "1", NULL};
+    static const int some[] = {0, 2, 12, 15, 16}; /* gpt2, llama, gpt_neox, gemma2, gemma3 */
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        fixture f = open_fixture(state, &families[some[i]], settings);
+        assert_ok(make(&f));
+        float *whole = tiny_logits(f.teacher, f.ids, BATCH, LENGTH);
+        for (int l = 0; l < FAMILY_LAYERS; l++)
+            for (int h = 0; h < FAMILY_HEADS; h++) {
+                const cab_dense *out = &f.teacher->network.blocks[l].attention.out;
+                float *own = values_of(f.teacher, out->w);
+                silence(f.teacher, out, h);
+                float *without = tiny_logits(f.teacher, f.ids, BATCH, LENGTH);
+                const double expected = divergence(whole, without), cost = (double)f.kept.cost[l * FAMILY_HEADS + h];
+                if (!(fabs(cost - expected) < 1e-5 * (1 + expected)))
+                    fail_msg("%s, layer %d, head %d: %g, expected %g", families[some[i]].name, l, h, cost, expected);
+                assert_ok(cab_params_write(f.teacher->params, out->w, own));
+                free(own);
+                free(without);
+            }
+        free(whole);
+        close_fixture(&f);
+    }
+}
+
 /* ---- what is refused -------------------------------------------------------------------------------------------------- */
 
 static void test_refused(void **state)
@@ -270,9 +315,9 @@ static void test_damaged(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads), TEMP_TEST(test_kept_heads),
-                                       TEMP_TEST(test_saved),     TEMP_TEST(test_normed_keys),
-                                       TEMP_TEST(test_refused),   TEMP_TEST(test_damaged)};
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads),   TEMP_TEST(test_kept_heads), TEMP_TEST(test_saved),
+                                       TEMP_TEST(test_normed_keys), TEMP_TEST(test_costs),      TEMP_TEST(test_refused),
+                                       TEMP_TEST(test_damaged)};
     cab_log_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,17 +1,20 @@
 /* fuzz_report.c - any bytes as what a run leaves: the table and the page are written, and no text of a file becomes a tag.
  *
- * The input is five texts, parted by the byte 0x1e: a name, log.jsonl, result.json, compare.json, predictions.json; a text that is not
+ * The input is six texts, parted by the byte 0x1e: a name, log.jsonl, result.json, compare.json, predictions.json,
+ * student/kept_attention.json; a text that is not
  * there is a file that is not there. */
 #include "base/file.h"
 #include "base/memory.h"
 #include "report/report.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { PARTS = 5, PART_END = 0x1e };
-static const char *const files[PARTS] = {NULL, "log.jsonl", "result.json", "compare.json", "predictions.json"};
+enum { PARTS = 6, PART_END = 0x1e };
+static const char *const files[PARTS] = {NULL,           "log.jsonl",        "result.json",
+                                         "compare.json", "predictions.json", "student/kept_attention.json"};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -28,7 +31,12 @@ static const char *directory(void)
     static bool made;
     if (!made && access("/dev/shm", W_OK) != 0)
         memcpy(path, "/tmp/cab-fuzz-XXXXXX", sizeof "/tmp/cab-fuzz-XXXXXX");
-    require(made || mkdtemp(path) != NULL);
+    if (!made) {
+        char student[sizeof path + sizeof "/student"];
+        require(mkdtemp(path) != NULL);
+        snprintf(student, sizeof student, "%s/student", path);
+        require(cab_directory_make(student) == CAB_OK);
+    }
     made = true;
     return path;
 }

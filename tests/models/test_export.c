@@ -225,6 +225,44 @@ static void a_falcon_h1(void **state)
     cab_gguf_close(g);
 }
 
+/* Multipliers become weights: what the file computes is what the directory did. */
+static void a_falcon_h1_with_multipliers(void **state)
+{
+    static const char *const ends[] = {
+        "\"embedding_multiplier\": 3.0, \"lm_head_multiplier\": 0.5, \"tie_word_embeddings\": true",
+        "\"embedding_multiplier\": 0.5, \"lm_head_multiplier\": 0.5, \"tie_word_embeddings\": true",
+        "\"embedding_multiplier\": 3.0, \"lm_head_multiplier\": 0.5, \"tie_word_embeddings\": false"};
+    static const char *const more[] = {
+        "\"attention_in_multiplier\": 0.7, \"attention_out_multiplier\": 1.3, \"ssm_in_multiplier\": 1.2, "
+        "\"ssm_out_multiplier\": 0.6, \"mlp_multipliers\": [1.5, 0.4], \"key_multiplier\": 0.5, \"attention_bias\"",
+        "[1.1, 0.8, 2.0, 0.9, 1.4]"};
+    const int32_t ids[] = {3, 1, 4, 1, 5, 9, 2, 6};
+    for (int i = 0; i < 3; i++) {
+        tiny t = tiny_falcon_h1();
+        cab_exported done;
+        cab_model *models[2] = {NULL, NULL};
+        float *logits[2];
+        tiny_configure(&t, "\"key_multiplier\": 1.0, \"attention_bias\"", more[0]);
+        tiny_configure(&t, "[1.0, 1.0, 1.0, 1.0, 1.0]", more[1]);
+        tiny_configure(&t, "\"tie_word_embeddings\": true", ends[i]);
+        if (i == 2)
+            TINY_MATRIX(&t, 23, 32, "lm_head.weight");
+        const char *directory = tiny_write(state, &t, 1);
+        assert_ok(export_to(state, directory, CAB_F32, &done));
+        assert_int_equal(done.tensors, t.count - 1 + (i == 0));
+        assert_ok(cab_model_load(directory, CAB_PRECISION_FP32, &models[0]));
+        assert_ok(cab_model_load(temp_path(state, "out.gguf"), CAB_PRECISION_FP32, &models[1]));
+        for (int k = 0; k < 2; k++)
+            logits[k] = tiny_logits(models[k], ids, 1, 8);
+        if (!(tiny_distance(logits[0], logits[1], 8 * 23) < 1e-5))
+            fail_msg("%d: %g", i, tiny_distance(logits[0], logits[1], 8 * 23));
+        for (int k = 0; k < 2; k++) {
+            free(logits[k]);
+            cab_model_free(models[k]);
+        }
+    }
+}
+
 static void a_granite_hybrid(void **state)
 {
     tiny t = tiny_hybrid(
@@ -312,13 +350,6 @@ static void what_cannot_be_said_is_refused(void **state)
     tiny_find(&t, "model.layers.0.self_attn.o_proj.bias")->scale = 1;
     refuse(state, &t, CAB_EUNSUPPORTED, "o_proj.bias\" is not zero: llama.cpp's \"falcon-h1\" adds no bias there");
     t = tiny_falcon_h1();
-    tiny_configure(&t, "\"key_multiplier\": 1.0", "\"key_multiplier\": 0.5");
-    refuse(state, &t, CAB_EUNSUPPORTED,
-           "multipliers other than 1: architecture \"falcon-h1\" of llama.cpp cannot say that");
-    t = tiny_falcon_h1();
-    tiny_configure(&t, "[1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 2.0, 1.0, 1.0]");
-    refuse(state, &t, CAB_EUNSUPPORTED, "multipliers other than 1");
-    t = tiny_falcon_h1();
     tiny_configure(&t, "{\"__float__\": \"Infinity\"}", "0.5");
     refuse(state, &t, CAB_EUNSUPPORTED, "\"time_step_limit\" is ");
     t = tiny_falcon_h1();
@@ -356,6 +387,7 @@ int main(void)
                                        TEMP_TEST(a_tied_head),
                                        TEMP_TEST(a_name_that_llama_cpp_takes_at_its_word),
                                        TEMP_TEST(a_falcon_h1),
+                                       TEMP_TEST(a_falcon_h1_with_multipliers),
                                        TEMP_TEST(a_granite_hybrid),
                                        TEMP_TEST(a_mamba2),
                                        TEMP_TEST(what_cannot_be_said_is_refused),

@@ -399,6 +399,43 @@ static void comparisons_and_predictions_are_shown(void **state)
     cab_report_runs_free(&runs);
 }
 
+/* What stays attention is a heat map; of a damaged file nothing is. */
+static void rankings_are_shown(void **state)
+{
+    static const struct {
+        const char *text;
+        int cells, kept;
+    } files[] = {{"{\"unit\": \"heads\", \"cost\": [[0.1, 2.5, 0.2], [0.1, 0.05, 0.3]], \"kept\": [[1], [2]]}", 6, 2},
+                 {"{\"unit\": \"layers\", \"cost\": [[0.1, 2.5, 0.2, 7]], \"kept\": [[1, 3]]}", 4, 2},
+                 {"{\"unit\": \"heads\", \"cost\": [], \"kept\": [[1], [2]]}", 0, 0},
+                 {"{\"unit\": \"heads\", \"cost\": [[0.1, 2.5], [0.1]], \"kept\": [[1], [2]]}", 0, 0},
+                 {"{\"unit\": \"heads\", \"cost\": [[0.1, 2.5]], \"kept\": [[2]]}", 0, 0},
+                 {"{\"unit\": \"heads\", \"cost\": [[0.1, \"<b>\"]], \"kept\": [[1]]}", 0, 0},
+                 {"{\"unit\": \"<b>\", \"cost\": [[0.1, 2.5]], \"kept\": [[1]]}", 0, 0},
+                 {"{\"unit\": \"heads\", \"cost\": [[0.1, NaN]], \"kept\": [[1]]}", 0, 0},
+                 {"{\"unit\"", 0, 0}};
+    make_run(temp_path(state, "r"), 12, 5);
+    assert_ok(cab_directory_make(temp_path(state, "r/student")));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        cab_report_runs runs = {0};
+        int cells = 0, kept = 0;
+        write_file(temp_path(state, "r"), "student/kept_attention.json", files[i].text);
+        assert_ok(cab_report_runs_read((const char *[]){temp_path(state, "r")}, 1, &runs));
+        char *page = page_of(state, &runs, "t");
+        const char *at = strstr(page, "<h2>What stays attention</h2>");
+        assert_true((at != NULL) == (files[i].cells > 0));
+        for (const char *cell = at; cell != NULL && (cell = strstr(cell, "nats per token</title>")) != NULL; cell++)
+            cells++;
+        for (const char *cell = at; cell != NULL && (cell = strstr(cell, "<rect class=\"kept\"")) != NULL; cell++)
+            kept++;
+        assert_int_equal(cells, files[i].cells);
+        assert_int_equal(kept, files[i].kept);
+        assert_null(strstr(page, "<b>"));
+        cab_free(page);
+        cab_report_runs_free(&runs);
+    }
+}
+
 /* Cut short anywhere or spoiled, they are left out of a run's page; a file that was asked for is an error. */
 static void damaged_comparisons_are_left_out(void **state)
 {
@@ -441,6 +478,7 @@ int main(void)
         TEMP_TEST(names_cannot_leave_the_data),
         TEMP_TEST(runs_on_images_have_their_columns),
         TEMP_TEST(comparisons_and_predictions_are_shown),
+        TEMP_TEST(rankings_are_shown),
         TEMP_TEST(damaged_comparisons_are_left_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
