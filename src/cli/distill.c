@@ -370,7 +370,7 @@ static const cli_example examples[] = {
      "several methods, a table and runs/compare/report.html"},
     {"cab distill --teacher gpt2 --train a.txt --eval b.txt --tokens 20e6 --out runs/a",
      "without a recipe file: cab-best"},
-    {"cab distill recipes/vit-tiny-vim-tiny.yaml --methods vanilla,soft,cab-published,cab --out runs/vim --passes 10",
+    {"cab distill recipes/vit-tiny-vim-tiny.yaml --methods soft,cab --out runs/vim --passes 10",
      "from images: a ViT becomes a Vision Mamba"},
     {"cab distill --resume runs/a", "go on after an interruption, from any directory, with the same bits"},
     {0}};

@@ -21,8 +21,8 @@ double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d
 {
     const cab_recipe_domain *domain = cab_recipe_domain_of(recipe);
     if (stage->lr > 0)
-        return stage->lr_scale * stage->lr;
+        return stage->lr;
     if (recipe->train.lr > 0)
-        return stage->lr_scale * recipe->train.lr;
-    return stage->lr_scale * domain->lr(recipe, cab_recipe_method_preset(recipe, recipe->method), d_model);
+        return recipe->train.lr;
+    return domain->lr(recipe, cab_recipe_method_preset(recipe, recipe->method), d_model);
 }

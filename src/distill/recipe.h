@@ -190,7 +190,6 @@
     INT(steps, 0, 0, INT64_MAX, "length in optimizer steps; 0: by one of the others")                                  \
     REAL(passes, 0, 0, 1e9, "length in passes over the training data; 0: by one of the others")                        \
     REAL(lr, 0, 0, 10, "peak learning rate; 0: train.lr")                                                              \
-    REAL(lr_scale, 1, 0, 1000, "factor on the peak learning rate")                                                     \
     REAL(reused_rate, 1, 0, 1,                                                                                         \
          "in-place: factor on the rate of what is the teacher's own: norms, MLP, embedding, head, kept attention")     \
     CAB_TERMS(CAB_RECIPE_TERM, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                \
@@ -263,7 +262,7 @@ cab_status cab_recipe_new(cab_recipe **recipe);
  * images include bridge.feature_map, whoever has set them; everything else stays. CAB_METHOD_CUSTOM changes nothing but `method`.
  * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
-/* Peak learning rate of a stage for a student of width d_model: stages[].lr_scale times the stage's, else train.lr, else for text the method's own,
+/* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
  * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. d_model 0: not known, and so is the rate
  * where it depends on it (0). */
 double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);

@@ -262,7 +262,7 @@ static const char *const weight_reuse[] = {FROM_ATTENTION,   "stages[0].name=dis
 static const char *const cab_best[] = {FROM_ATTENTION,
                                        "stages[0].name=layers",
                                        "stages[0].share=0.4",
-                                       "stages[0].lr_scale=4",
+                                       "stages[0].lr=4e-3",
                                        "stages[0].layer=1",
                                        "stages[1].name=distil",
                                        "stages[1].kl=1",

@@ -106,24 +106,19 @@ static cab_status initialise(cab_model *student, const cab_student_source *sourc
 /* ---- recipes ---------------------------------------------------------------------------------------------------------- */
 
 /* Where all methods but vanilla and soft start. */
-#define FROM_ATTENTION                                                                                                 \
-    "init.weights=teacher", "init.qk_scale=0.35", "init.decay=0", "init.gate_open=true", "init.skip=0"
+#define SCRATCH "bridge.error=relative", "init.decay=0", "init.skip=0"
+#define FROM_ATTENTION SCRATCH, "init.weights=teacher", "init.qk_scale=0.35", "init.gate_open=true"
 
-static const char *const vanilla[] = {"init.decay=0", "init.skip=0", "stages[0].name=train", "stages[0].ce=1", NULL};
+static const char *const vanilla[] = {SCRATCH, "stages[0].name=train", "stages[0].ce=1", NULL};
 
-static const char *const soft[] = {"init.decay=0",   "init.skip=0",    "stages[0].name=distil",
-                                   "stages[0].ce=1", "stages[0].kl=1", NULL};
+static const char *const soft[] = {SCRATCH, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
 
-static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=align",  "stages[0].share=0.2", "stages[0].align=1",
-                                  "stages[1].ce=1", "stages[1].name=distil", "stages[1].kl=1",      NULL};
+static const char *const cab_published[] = {
+    "bridge.error=squared", "init.decay=0",      "init.skip=0", "stages[0].name=joint",
+    "stages[0].kl=1",       "stages[0].align=3", NULL};
 
-static const char *const cab_joint[] = {FROM_ATTENTION,
-                                        "stages[0].name=joint",
-                                        "stages[0].ce=1",
-                                        "stages[0].kl=1",
-                                        "stages[0].align=1",
-                                        "stages[0].align_end=0",
-                                        NULL};
+static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=joint", "stages[0].ce=1",
+                                  "stages[0].kl=1", "stages[0].align=3",    NULL};
 
 static const char *const weight_reuse[] = {FROM_ATTENTION, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1",
                                            NULL};
@@ -136,8 +131,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0},
     [CAB_METHOD_VANILLA] = {vanilla, 1, 0},
     [CAB_METHOD_SOFT] = {soft, 1, 0},
-    [CAB_METHOD_CAB] = {cab, 2, 0},
-    [CAB_METHOD_CAB_JOINT] = {cab_joint, 1, 0},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0},
+    [CAB_METHOD_CAB] = {cab, 1, 0},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0},
     [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0},
 };
