@@ -21,6 +21,7 @@ foreach(file IN LISTS files)
 endforeach()
 file(REMOVE "${record}")
 list(REMOVE_DUPLICATES directories)
+list(SORT directories ORDER DESCENDING) # a directory comes before the one that it lies in
 foreach(directory IN LISTS directories ITEMS "${PREFIX}/share/cab")
   if(directory MATCHES "/cab(/|$)")
     file(GLOB left "$ENV{DESTDIR}${directory}/*")

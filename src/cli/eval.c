@@ -5,6 +5,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/eval_images.h"
+#include "cli/eval_tasks.h"
 #include "cli/find.h"
 #include "cli/results.h"
 #include "data/image_archive.h"
@@ -31,6 +32,12 @@
     INT(seq_len, 'l', "N", 0, 0, 1048576, "tokens per window; 0: the model's context")                                 \
     INT(batch, 'b', "N", 0, 0, 1048576, "windows at once; 0: about 4096 tokens, or 32 images")                         \
     INT(max_tokens, 'n', "N", 0, 0, INT64_MAX, "stop after so many tokens; 0: all")                                    \
+    TEXT(                                                                                                              \
+        task, 0, "NAMES", "",                                                                                          \
+        "text: questions with known answers instead, by name or file, commas between them; --data is then the folder " \
+        "of their data. recall needs none")                                                                            \
+    INT(items, 0, "N", 0, 0, INT64_MAX, "tasks: the first so many questions of each; 0: all, of recall 100")           \
+    TEXT(log_items, 0, "FILE", "", "tasks: write a JSON object for every question into this file")                     \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
     TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
     ENUM(loss_on, 0, "WORD", 0, "assistant|all", "conversations: which tokens are scored")                             \
@@ -111,9 +118,9 @@ static cab_status check_images(const struct eval_options *o, const char *model)
 {
     static const char *const texts[] = {".txt",      ".jsonl",    ".txt.xz",    ".txt.gz", ".txt.zst", ".npy", ".bin",
                                         ".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".json",   ".txt.bz2", NULL};
-    const struct foreign foreign[] = {{o->per_document, "--per-document"},
-                                      {o->seq_len != 0, "--seq-len"},
-                                      {o->max_tokens != 0, "--max-tokens"},
+    const struct foreign foreign[] = {{o->per_document, "--per-document"},  {o->seq_len != 0, "--seq-len"},
+                                      {o->max_tokens != 0, "--max-tokens"}, {o->task[0] != '\0', "--task"},
+                                      {o->items != 0, "--items"},           {o->log_items[0] != '\0', "--log-items"},
                                       {o->cache[0] != '\0', "--cache"}};
     CAB_TRY(refuse_foreign(foreign, sizeof foreign / sizeof *foreign, model, "images"));
     for (unsigned i = 0; i < o->data.count; i++)
@@ -203,6 +210,31 @@ static cab_status eval_text(const struct eval_options *o, const char *model, int
     return CAB_OK;
 }
 
+/* ---- tasks -------------------------------------------------------------------------------------------------------- */
+
+static cab_status eval_tasks(const struct eval_options *o, const char *model, cab_precision precision,
+                             const cli_results *results)
+{
+    const struct foreign foreign[] = {{o->per_document, "--per-document"},
+                                      {o->seq_len != 0, "--seq-len"},
+                                      {o->batch != 0, "--batch"},
+                                      {o->max_tokens != 0, "--max-tokens"}};
+    const cli_task_options options = {.tasks = o->task,
+                                      .folders = &o->data,
+                                      .items = (uint64_t)o->items,
+                                      .log_items = o->log_items,
+                                      .model = model,
+                                      .teacher = o->teacher,
+                                      .precision = precision,
+                                      .device = o->device,
+                                      .json = o->json};
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++)
+        if (foreign[i].given)
+            return cab_fail(CAB_EARG, "%s does not go with --task", foreign[i].flag);
+    CAB_TRY(check_text(o, model));
+    return cli_eval_tasks(&options, results);
+}
+
 static cab_status run_eval(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
@@ -210,8 +242,11 @@ static cab_status run_eval(const void *given, const cab_list *operands)
     char model[CAB_PATH_MAX];
     cab_config sizes;
     cli_results results;
-    if (options->data.count == 0)
-        return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE");
+    const bool tasks = options->task[0] != '\0';
+    if (options->data.count == 0 && !tasks)
+        return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE, or --task");
+    if (!tasks && (options->items != 0 || options->log_items[0] != '\0'))
+        return cab_fail(CAB_EARG, "%s goes with --task", options->items != 0 ? "--items" : "--log-items");
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
@@ -219,9 +254,9 @@ static cab_status run_eval(const void *given, const cab_list *operands)
     CAB_TRY(cab_model_sizes(model, &sizes));
     CAB_TRY(cli_results_open(&results, options->out));
     return cli_results_close(
-        &results, sizes.image_size > 0
-                      ? eval_images(options, model, precisions[options->precision], &results)
-                      : eval_text(options, model, sizes.vocab_size, precisions[options->precision], &results));
+        &results, sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision], &results)
+                  : tasks              ? eval_tasks(options, model, precisions[options->precision], &results)
+                          : eval_text(options, model, sizes.vocab_size, precisions[options->precision], &results));
 }
 
 static const cli_example examples[] = {
@@ -231,6 +266,8 @@ static const cli_example examples[] = {
      "one JSON object for a script"},
     {"cab eval vit-tiny --data val.tar.xz --classes classes.tsv --per-class",
      "a teacher of 1000 classes on images of 200 of them"},
+    {"cab eval runs/a --task lambada,piqa,recall --data eval --teacher path/to/teacher",
+     "tasks: how often each of both answers right"},
     {"cab eval runs/vim/student --data val --teacher vit-tiny --classes classes.tsv", "a student beside its teacher"},
     {0}};
 
@@ -245,6 +282,11 @@ const cli_command cli_eval = {
         "pairs "
         "of classes most often confused. All is counted among the classes of the data: a class map lets a model of "
         "more classes be measured on these. A map is needed only where the model has other classes than the data.\n\n"
+        "With --task: accuracy on questions with known answers, with its standard error. A task is a small YAML file, "
+        "found like a "
+        "recipe in recipes/tasks; recall is drawn from the vocabulary: values found again by their keys, and a "
+        "sequence "
+        "that comes twice.\n\n"
         "With a teacher, also the KL divergence from it and how often both find the same token or class most likely.",
     .examples = examples,
     .options = eval_table,

@@ -1,8 +1,9 @@
-/* find.c - models by the runs that made them, recipes by name. */
+/* find.c - models by the runs that made them, recipes and tasks by name. */
 #include "cli/find.h"
 
 #include "base/options.h"
 #include "report/report.h"
+#include "train/tasks.h"
 
 #include <dirent.h>
 #include <stdio.h>
@@ -85,7 +86,7 @@ static int by_name(const struct dirent **left, const struct dirent **right)
 static cab_status visit_directory(const char *directory, cli_recipe_visitor visit, void *user)
 {
     struct dirent **entries = NULL;
-    char path[CAB_PATH_MAX], name[NAME_BYTES];
+    char path[CAB_PATH_MAX] = "", name[NAME_BYTES];
     cab_status status = CAB_OK;
     const int count = scandir(directory, &entries, is_recipe_entry, by_name);
     for (int i = 0; i < count; i++) {
@@ -106,12 +107,13 @@ struct unshadowed {
     void *user;
 };
 
-static cab_status look(const char *name, char out[CAB_PATH_MAX], bool *found)
+/* below: "", or "tasks/". */
+static cab_status look(const char *below, const char *name, char out[CAB_PATH_MAX], bool *found)
 {
-    char searched[DIRECTORIES_MAX][CAB_PATH_MAX], file[NAME_BYTES + 8];
+    char searched[DIRECTORIES_MAX][CAB_PATH_MAX], file[NAME_BYTES + 16];
     const unsigned count = directories(searched);
     *found = false;
-    if (snprintf(file, sizeof file, is_recipe(name) ? "%s" : "%s.yaml", name) >= (int)sizeof file)
+    if (snprintf(file, sizeof file, is_recipe(name) ? "%s%s" : "%s%s.yaml", below, name) >= (int)sizeof file)
         return CAB_OK;
     for (unsigned i = 0; !*found && i < count; i++) {
         CAB_TRY(cab_path_join(out, searched[i], file));
@@ -125,7 +127,7 @@ static cab_status visit_first(void *user, const char *name, const char *path)
     const struct unshadowed *u = user;
     char first[CAB_PATH_MAX];
     bool found;
-    CAB_TRY(look(name, first, &found));
+    CAB_TRY(look("", name, first, &found));
     return found && strcmp(first, path) == 0 ? u->visit(u->user, name, path) : CAB_OK;
 }
 
@@ -155,7 +157,7 @@ cab_status cli_find_recipe(const char *given, char out[CAB_PATH_MAX])
             return cab_fail(CAB_EARG, "%.60s...: the path is longer than %d bytes", given, CAB_PATH_MAX - 1);
         return CAB_OK;
     }
-    CAB_TRY(look(given, out, &found));
+    CAB_TRY(look("", given, out, &found));
     if (found)
         return CAB_OK;
     cab_nearest nearest = cab_nearest_begin(given);
@@ -172,5 +174,52 @@ bool cli_is_recipe(const char *word)
     bool found = false;
     if (is_recipe(word) || cab_report_is_run(word))
         return true;
-    return !cab_path_exists(word) && strchr(word, '/') == NULL && look(word, path, &found) == CAB_OK && found;
+    return !cab_path_exists(word) && strchr(word, '/') == NULL && look("", word, path, &found) == CAB_OK && found;
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------------- */
+
+/* The tasks that there are, for a message. */
+struct names {
+    char text[NAME_BYTES];
+    cab_nearest nearest;
+};
+
+static cab_status add_name(void *user, const char *name, const char *path)
+{
+    struct names *names = user;
+    const size_t used = strlen(names->text);
+    (void)path;
+    snprintf(names->text + used, sizeof names->text - used, "%s, ", name);
+    cab_nearest_offer(&names->nearest, name, NULL);
+    return CAB_OK;
+}
+
+cab_status cli_find_task(const char *given, char out[CAB_PATH_MAX])
+{
+    char searched[DIRECTORIES_MAX][CAB_PATH_MAX], folder[CAB_PATH_MAX], shown[NAME_BYTES];
+    struct names names = {.nearest = cab_nearest_begin(given)};
+    const bool file = strchr(given, '/') != NULL || (cab_path_exists(given) && !cab_path_is_directory(given));
+    bool found = false;
+    if (file && given[0] != '/' && strncmp(given, "./", 2) != 0)
+        return cab_path_join(out, ".", given);
+    if (file || strcmp(given, CAB_TASK_RECALL) == 0) {
+        if (snprintf(out, CAB_PATH_MAX, "%s", given) >= CAB_PATH_MAX)
+            return cab_fail(CAB_EARG, "%.60s...: the path is longer than %d bytes", given, CAB_PATH_MAX - 1);
+        return CAB_OK;
+    }
+    CAB_TRY(look("tasks/", given, out, &found));
+    if (found)
+        return CAB_OK;
+    const unsigned count = directories(searched);
+    for (unsigned i = 0; i < count; i++) {
+        CAB_TRY(cab_path_join(folder, searched[i], "tasks"));
+        CAB_TRY(visit_directory(folder, add_name, &names));
+    }
+    add_name(&names, CAB_TASK_RECALL, NULL);
+    names.text[strlen(names.text) > 2 ? strlen(names.text) - 2 : 0] = '\0';
+    cab_printable(given, shown, sizeof shown);
+    if (names.nearest.best[0] != '\0')
+        return cab_fail(CAB_EIO, "no file and no task \"%s\"; did you mean \"%s\"?", shown, names.nearest.best);
+    return cab_fail(CAB_EIO, "no file and no task \"%s\"; there are %s", shown, names.text);
 }

@@ -1,4 +1,4 @@
-/* find.h - what a command line names: a run for the student in it, a recipe by its name alone. */
+/* find.h - what a command line names: a run for the student in it, a recipe or a task by its name alone. */
 #ifndef CAB_CLI_FIND_H
 #define CAB_CLI_FIND_H
 
@@ -13,6 +13,10 @@ cab_status cli_find_model(const char *given, char out[CAB_PATH_MAX]);
  *   ./recipes, the directories of $CAB_RECIPES, share/cab/recipes beside the directory of the program
  * that has it. CAB_EIO, with the nearest name, where none has. */
 cab_status cli_find_recipe(const char *given, char out[CAB_PATH_MAX]);
+
+/* The task that `given` means: CAB_TASK_RECALL itself; a file, with a slash in its path; else tasks/NAME.yaml in one of the same
+ * directories. CAB_EIO, with the nearest name or all of them, where none has. */
+cab_status cli_find_task(const char *given, char out[CAB_PATH_MAX]);
 
 /* Whether `word` means a recipe or the directory of a run, rather than data: by its suffix, as a name that is found, or by what is
  * in the directory. */

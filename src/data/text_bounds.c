@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const size_t CONFIG_MAX = (size_t)16 << 20;
+static const size_t CONFIG_MAX = (size_t)256 << 20;
 
 /* The two sides of a text, and what they are called. */
 typedef struct side {
@@ -72,7 +72,9 @@ static void read_token(const cab_json *json, const char *key, const cab_tokenize
 static cab_status load_gguf(const char *path, cab_json *json)
 {
     static const char *const keys[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
-                                          {"tokenizer.ggml.eos_token_id", "eos_token_id"}};
+                                          {"tokenizer.ggml.eos_token_id", "eos_token_id"},
+                                          {"tokenizer.ggml.add_bos_token", "add_bos_token"},
+                                          {"tokenizer.ggml.model", "tokenizer_model"}};
     cab_gguf *gguf = NULL;
     json_object *id = NULL;
     CAB_TRY(cab_gguf_open(path, &gguf));
@@ -161,6 +163,55 @@ cab_status cab_text_bounds_load(const char *directory, const cab_tokenizer *toke
     bounds->ends_count = end.count;
     memcpy(bounds->ends, end.ids, sizeof bounds->ends);
     return CAB_OK;
+}
+
+/* Whether the post-processor of a tokenizer.json, or one of several, puts a special token there. */
+bool cab_text_bounds_puts(json_object *processor, bool at_end)
+{
+    json_object *items = NULL, *special = NULL;
+    if (json_object_object_get_ex(processor, "processors", &items) && json_object_is_type(items, json_type_array))
+        for (size_t i = 0; i < json_object_array_length(items); i++)
+            if (cab_text_bounds_puts(json_object_array_get_idx(items, i), at_end))
+                return true;
+    if (!json_object_object_get_ex(processor, "single", &items) || !json_object_is_type(items, json_type_array) ||
+        json_object_array_length(items) == 0)
+        return false;
+    json_object *outer = json_object_array_get_idx(items, at_end ? json_object_array_length(items) - 1 : 0);
+    return json_object_object_get_ex(outer, "SpecialToken", &special);
+}
+
+/* llama.cpp puts it before pieces where the file is silent. */
+static cab_status gguf_leads(const char *path, bool *leads)
+{
+    cab_json json = {0};
+    const char *model = "";
+    cab_status status;
+    CAB_GOTO(load(path, "config.json", &json));
+    CAB_GOTO(cab_json_string_or(&json, NULL, "tokenizer_model", "", &model));
+    status = cab_json_bool_or(&json, NULL, "add_bos_token", strcmp(model, "llama") == 0, leads);
+done:
+    cab_json_close(&json);
+    return status;
+}
+
+cab_status cab_text_bounds_leads(const char *directory, bool *leads)
+{
+    cab_json config = {0}, tokenizer = {0};
+    json_object *processor = NULL;
+    cab_status status;
+    if (cab_gguf_named(directory) && !cab_path_is_directory(directory))
+        return gguf_leads(directory, leads);
+    CAB_GOTO(load(directory, "tokenizer_config.json", &config));
+    CAB_GOTO(load(directory, "tokenizer.json", &tokenizer));
+    if (tokenizer.root != NULL)
+        json_object_object_get_ex(tokenizer.root, "post_processor", &processor);
+    *leads = cab_text_bounds_puts(processor, false);
+    if (config.root != NULL)
+        status = cab_json_bool_or(&config, NULL, "add_bos_token", *leads, leads);
+done:
+    cab_json_close(&config);
+    cab_json_close(&tokenizer);
+    return status;
 }
 
 bool cab_text_bounds_ends(const cab_text_bounds *bounds, int32_t id)

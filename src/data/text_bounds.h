@@ -2,6 +2,7 @@
 #ifndef CAB_DATA_TEXT_BOUNDS_H
 #define CAB_DATA_TEXT_BOUNDS_H
 
+#include "base/json.h"
 #include "data/tokenizer.h"
 
 enum { CAB_ENDS_MAX = 64 };
@@ -22,6 +23,12 @@ cab_status cab_text_bounds_load(const char *directory, const cab_tokenizer *toke
 bool cab_text_bounds_ends(const cab_text_bounds *bounds, int32_t id);
 /* What stands between two documents: the first end; -1: none. */
 int32_t cab_text_bounds_separator(const cab_text_bounds *bounds);
+
+/* Whether the model's own tokenizer puts `start` before a text, as transformers' does: "add_bos_token" of tokenizer_config.json, else what
+ * the post-processor of tokenizer.json does; of a .gguf file tokenizer.ggml.add_bos_token. */
+cab_status cab_text_bounds_leads(const char *directory, bool *leads);
+/* Whether a post-processor puts a special token at that end of a text. */
+bool cab_text_bounds_puts(json_object *processor, bool at_end);
 
 /* Writes generation_config.json into `to`, so that a model made from that of `from` begins and ends its texts alike: the file of
  * `from`, completed from its config.json. Nothing is written where neither says anything. */

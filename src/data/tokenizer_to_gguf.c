@@ -380,29 +380,14 @@ static cab_status write_pieces(const cab_json *json, json_object *model, vocabul
 
 /* ---- beginnings, ends, chats ---------------------------------------------------------------------------------------- */
 
-/* Whether the post-processor puts a special token at that end of a text. */
-static bool puts_token(json_object *processor, bool at_end)
-{
-    json_object *items = NULL, *special = NULL;
-    if (json_object_object_get_ex(processor, "processors", &items) && json_object_is_type(items, json_type_array))
-        for (size_t i = 0; i < json_object_array_length(items); i++)
-            if (puts_token(json_object_array_get_idx(items, i), at_end))
-                return true;
-    if (!json_object_object_get_ex(processor, "single", &items) || !json_object_is_type(items, json_type_array) ||
-        json_object_array_length(items) == 0)
-        return false;
-    json_object *outer = json_object_array_get_idx(items, at_end ? json_object_array_length(items) - 1 : 0);
-    return json_object_object_get_ex(outer, "SpecialToken", &special);
-}
-
 static cab_status write_bounds(const cab_json *json, const cab_json *config, const cab_text_bounds *bounds,
                                cab_gguf_writer *out)
 {
     json_object *processor = NULL;
     bool first, last;
     json_object_object_get_ex(json->root, "post_processor", &processor);
-    CAB_TRY(cab_json_bool_or(config, NULL, "add_bos_token", puts_token(processor, false), &first));
-    CAB_TRY(cab_json_bool_or(config, NULL, "add_eos_token", puts_token(processor, true), &last));
+    CAB_TRY(cab_json_bool_or(config, NULL, "add_bos_token", cab_text_bounds_puts(processor, false), &first));
+    CAB_TRY(cab_json_bool_or(config, NULL, "add_eos_token", cab_text_bounds_puts(processor, true), &last));
     if (bounds->start >= 0)
         CAB_TRY(cab_gguf_writer_u32(out, "tokenizer.ggml.bos_token_id", (uint32_t)bounds->start));
     if (bounds->ends_count > 0)

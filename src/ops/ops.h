@@ -333,6 +333,19 @@ cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const 
 cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                                       cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature);
 
+/* ---- head_score.c: what a head says of single rows ---------------------------------------------------------------- */
+
+/* Of R = B L rows. */
+typedef struct cab_head_scores {
+    cab_tensor *label; /* (R) F32: log p(label), in nats; 0 where the label is -1 */
+    cab_tensor *ids;   /* (R, k) I32: the likeliest words, the likeliest first, of equals the smaller id */
+    cab_tensor *top;   /* (R, k) F32: their log p */
+} cab_head_scores;
+
+/* side->hidden (B, L, D), labels (B, L) I32, -1 for none; 1 <= k <= V, at most 1024. Logits of all rows are never in memory. No
+ * backward. */
+cab_head_scores cab_head_score(cab_graph *g, const cab_head_side *side, cab_tensor *labels, int64_t k);
+
 /* ---- optimizer.c: nodes without inputs or outputs, over lists of parameters -------------------------------------- */
 
 typedef struct cab_optimized {

@@ -9,7 +9,7 @@
 
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/gemm.h"
-#include "ops/cpu/vec.h"
+#include "ops/cpu/logits.h"
 #include "ops/head_loss_workspace.h"
 
 #include <inttypes.h>
@@ -100,15 +100,6 @@ static int64_t place_of(const float *row, int64_t V, float largest)
     return i;
 }
 
-static float sum_exp(const float *row, int64_t V, float maximum, float sharpness)
-{
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < V; i++)
-        sum += cab_exp((row[i] - maximum) * sharpness);
-    return sum;
-}
-
 /* Sum of exponentials of the teacher's row, and of those times the difference of the logits. */
 static float sum_difference(const float *t, float t_max, const float *s, float s_max, int64_t V, float sharpness,
                             float *sum)
@@ -147,7 +138,7 @@ static statistics row_losses(const pass *p, const float *s, const float *t, int6
     const int64_t V = p->w.V;
     const int32_t label = p->labels[row];
     statistics k = {.s_max = cab_max(s, V), .target = 1.0f};
-    const float z = sum_exp(s, V, k.s_max, 1.0f);
+    const float z = cab_sum_exp(s, V, k.s_max, 1.0f);
     float chosen = label >= 0 ? s[label] - k.s_max : 0.0f;
     if (label >= 0 && p->targets != NULL)
         k.target = sum_targets(p->targets + row * V, s, k.s_max, V, &chosen);
@@ -157,7 +148,7 @@ static statistics row_losses(const pass *p, const float *s, const float *t, int6
         return k;
     float difference;
     k.t_max = cab_max(t, V);
-    const float z_T = p->sharpness == 1.0f ? z : sum_exp(s, V, k.s_max, p->sharpness);
+    const float z_T = p->sharpness == 1.0f ? z : cab_sum_exp(s, V, k.s_max, p->sharpness);
     const float z_t = sum_difference(t, k.t_max, s, k.s_max, V, p->sharpness, &difference);
     k.s_inverse_T = 1.0f / z_T;
     k.t_inverse = 1.0f / z_t;
@@ -187,15 +178,6 @@ static void gradient_piece(const pass *p, const statistics *k, const float *s, c
             d[i] = a * cab_exp(s[i] - s_max) + b * cab_exp((s[i] - s_max) * sharpness) -
                    c * cab_exp((t[i] - t_max) * sharpness);
     }
-}
-
-/* Logits to capped ones, in place. */
-static void cap_row(float *s, int64_t V, float cap)
-{
-    const float inverse = 1.0f / cap;
-#pragma omp simd
-    for (int64_t i = 0; i < V; i++)
-        s[i] = cap * cab_tanh(s[i] * inverse);
 }
 
 /* The gradient of n capped logits s to that of what was capped. */
@@ -290,9 +272,9 @@ static cab_status chunk(const pass *p, int64_t first, int64_t n)
     for (int64_t i = 0; i < n; i++) {
         float *s = p->student + i * p->w.ld, *t = p->teacher != NULL ? p->teacher + i * p->w.ld : NULL;
         if (p->cap[0] > 0.0f)
-            cap_row(s, p->w.V, p->cap[0]);
+            cab_cap_row(s, p->w.V, p->cap[0]);
         if (t != NULL && p->cap[1] > 0.0f)
-            cap_row(t, p->w.V, p->cap[1]);
+            cab_cap_row(t, p->w.V, p->cap[1]);
         const statistics k = row_losses(p, s, t, first + i, &p->results[first + i]);
         if (p->dlogits != NULL)
             row_gradient(p, &k, s, t, first + i, i);

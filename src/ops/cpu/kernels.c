@@ -8,6 +8,7 @@
 #include "ops/embedding.h"
 #include "ops/feature.h"
 #include "ops/head_loss.h"
+#include "ops/head_score.h"
 #include "ops/matrix.h"
 #include "ops/next_token.h"
 #include "ops/norm.h"

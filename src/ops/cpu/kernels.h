@@ -54,6 +54,7 @@
     ROW(inverse_variance, FORWARD, cab_inverse_variance_forward, cab_inverse_variance_scratch)                         \
     ROW(head_loss, FORWARD, cab_head_loss_forward, cab_head_loss_scratch)                                              \
     ROW(head_loss, BACKWARD, cab_head_loss_backward, cab_head_loss_scratch)                                            \
+    ROW(head_score, FORWARD, cab_head_score_forward, cab_head_score_scratch)                                           \
     ROW(adamw, FORWARD, cab_adamw_forward, cab_adamw_scratch)                                                          \
     ROW(next_token, FORWARD, cab_next_token_forward, cab_next_token_scratch)
 

@@ -1,6 +1,7 @@
 /* scratch.c - how much memory the CPU's kernels work in, in bytes. */
 #include "ops/conv1d.h"
 #include "ops/cpu/gemm.h"
+#include "ops/cpu/head_score_workspace.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/matrix.h"
 #include "ops/cpu/scan_workspace.h"
@@ -148,6 +149,19 @@ size_t cab_head_loss_scratch(const cab_node *node, const cab_backend *backend)
             size_t bytes = cab_gemm_scratch_of(backend, &shape);
             most = bytes > most ? bytes : most;
         }
+    return w.gemm + most;
+}
+
+size_t cab_head_score_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const cab_score_workspace w = cab_score_workspace_of(node, backend->threads);
+    const int64_t last = w.rows % w.chunk != 0 ? w.rows % w.chunk : w.chunk;
+    size_t most = 0;
+    for (int i = 0; i < 2; i++) {
+        const cab_gemm_shape shape = cab_head_shape(node, CAB_HEAD_LOGITS, i ? last : w.chunk, w.ld, true);
+        const size_t bytes = cab_gemm_scratch_of(backend, &shape);
+        most = bytes > most ? bytes : most;
+    }
     return w.gemm + most;
 }
 

@@ -13,6 +13,7 @@
 #include "ops/feature.h"
 #include "ops/fp8.h"
 #include "ops/head_loss.h"
+#include "ops/head_score.h"
 #include "ops/matrix.h"
 #include "ops/next_token.h"
 #include "ops/norm.h"

@@ -69,6 +69,7 @@ extern "C" {
     ROW(bridge_loss, BACKWARD, cab_bridge_loss_cuda, cab_bridge_loss_fits_cuda, cab_bridge_loss_scratch_cuda)          \
     ROW(head_loss, FORWARD, cab_head_loss_forward_cuda, cab_fits_all, cab_head_loss_scratch_cuda)                      \
     ROW(head_loss, BACKWARD, cab_head_loss_backward_cuda, cab_fits_all, cab_head_loss_scratch_cuda)                    \
+    ROW(head_score, FORWARD, cab_head_score_forward_cuda, cab_fits_all, cab_head_score_scratch_cuda)                   \
     ROW(next_token, FORWARD, cab_next_token_forward_cuda, cab_fits_all, cab_no_scratch)
 
 #define CAB_DECLARE_ROW(op, direction, kernel, fits, scratch)                                                          \

@@ -1,0 +1,54 @@
+# test_tasks.sh - cab eval --task: a table, JSON, a teacher beside the model, items logged; mistakes in one line.
+. "$(dirname "$0")/common.sh"
+teacher=examples/tales/teacher
+mkdir "$TMP/data"
+for i in 1 2 3 4 5 6; do
+    echo "{\"q\": \"Once upon a time there was a little\", \"x\": \"girl\", \"y\": \"of of of\", \"label\": $((i > 5))}"
+done >"$TMP/data/quiz.jsonl"
+cat >"$TMP/quiz.yaml" <<'EOF'
+data: [quiz.jsonl]
+context: "{q}"
+choices: [" {x}", " {y}"]
+EOF
+
+expect 0 "$CAB" eval $teacher --task "$TMP/quiz.yaml" --data "$TMP/data" --precision fp32 -q
+says out '      6   83.33 +- 16.67   83.33 +- 16.67'
+expect 0 "$CAB" eval $teacher --task "$TMP/quiz.yaml",recall --data "$TMP/data" --items 2 --teacher $teacher --json -q \
+    --log-items "$TMP/items.jsonl"
+says out '{"tasks": [{"task": "quiz", "items": 2, "accuracy": 1, "accuracy_error": 0,'
+says out '"task": "recall, 16 pairs", "items": 2,'
+says out '"task": "induction, 64 tokens", "items": 2,'
+says out '"teacher": {"items": 2, "accuracy": 1,'
+[ "$(wc -l <"$TMP/items.jsonl")" -eq 24 ] || fail "items: $(cat "$TMP/items.jsonl")"
+grep -q '"task": "quiz", "item": 1, "label": 0, "chosen": 0, "logp": \[-' "$TMP/items.jsonl" || fail 'items: quiz'
+grep -v '"task": "quiz"' "$TMP/items.jsonl" | sort | uniq -d | grep -c . | grep -qx 10 || fail 'the same model, other numbers'
+
+# tasks are found as recipes are; those that ship are valid and name their data
+for task in recipes/tasks/*.yaml; do
+    name=$(basename "$task" .yaml)
+    expect 3 "$CAB" eval $teacher --task "$name" --data "$TMP/data" -q
+    says err "task \"$name\": no "
+done
+expect 3 "$CAB" eval $teacher --task lambda -q
+says err 'no file and no task "lambda"; did you mean "lambada"?'
+expect 3 "$CAB" eval $teacher --task xyzzyxyzzy -q
+says err 'there are csqa, lambada, piqa, qasc, siqa, recall'
+mkdir -p "$TMP/mine/tasks"
+cp "$TMP/quiz.yaml" "$TMP/mine/tasks/mine.yaml"
+expect 0 env CAB_RECIPES="$TMP/mine" "$CAB" eval $teacher --task mine --data "$TMP/data" --items 1 -q
+
+# mistakes
+expect 2 "$CAB" eval $teacher --task quiz, --data "$TMP/data" --seq-len 4
+says err '--seq-len does not go with --task'
+expect 2 "$CAB" eval $teacher --data examples/tales/val.txt --items 4
+says err '--items goes with --task'
+expect 2 "$CAB" eval $teacher --task piqa
+says err 'task "piqa" needs a folder that holds piqa_dev.jsonl: --data=DIR'
+echo 'label: 3' >"$TMP/quiz2.yaml"
+expect 4 "$CAB" eval $teacher --task "$TMP/quiz2.yaml"
+says err "$TMP/quiz2.yaml: data is missing"
+echo '{"q": "a", "x": "b", "y": "c"}' >"$TMP/data/quiz.jsonl"
+expect 4 "$CAB" eval $teacher --task "$TMP/quiz.yaml" --data "$TMP/data" --log-items "$TMP/new.jsonl"
+says err "$TMP/data/quiz.jsonl: line 1: there is no \"label\""
+[ ! -e "$TMP/new.jsonl" ] || fail 'half a file of items'
+[ "$(grep -c . "$TMP/err")" -eq 1 ] || fail "more than a line: $(cat "$TMP/err")"
