@@ -152,7 +152,7 @@ says err '--batch: expected one number'
 expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 4 --threads 1
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
 expect 2 "$CAB" bench fly
-says err 'expected step or decode'
+says err 'expected step, decode or forward'
 expect 0 "$CAB" eval "$TMP/one" --data "$TMP/val.txt" --teacher examples/tales/teacher --cache "$TMP/cache" --threads 1 --json --seq-len 64
 says out '"kl": '
 says out '"perplexity": '
