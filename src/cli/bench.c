@@ -5,6 +5,7 @@
 #include "cli/results.h"
 #include "models/model.h"
 #include "train/decode_timer.h"
+#include "train/forward_timer.h"
 #include "train/run_timer.h"
 #include "train/step_timer.h"
 
@@ -13,14 +14,15 @@
 #define BENCH_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                         \
     TEXT(teacher, 't', "DIR", "", "teacher to time with")                                                              \
     TEXT(teacher_config, 0, "FILE", "", "or a config.json alone: random weights of those sizes")                       \
-    TEXT(student, 's', "DIR", "", "decode: student to time, or the run that has it")                                   \
+    TEXT(student, 's', "DIR", "", "decode, forward: student to time, or the run that has it")                          \
     TEXT(student_config, 0, "FILE", "", "config.json of the student; text: of the teacher's sizes without one")        \
     INT(layers, 0, "N", 0, 0, 1024, "layers of a student made after the teacher; 0: as many")                          \
     ENUM(stage, 0, "NAME", 2, "align|soft|joint", "step: which terms it has")                                          \
     INTS(batch, 'b', "N,...", "sequences or images (default 16); decode: several (default 1,32,256)")                  \
     INT(seq_len, 'l', "L", 0, 0, 1048576, "step: tokens per sequence; 0: the teacher's context")                       \
     INTS(length, 0, "L,...", "decode: tokens before (default 0,1024,4096, the context's end, twice that)")             \
-    INT(image_size, 0, "PX", 0, 0, 4096, "step: pixels of a side; 0: the teacher's")                                   \
+    INTS(image_size, 0, "PX,...",                                                                                      \
+         "step: pixels of a side (default the teacher's); forward: several (default 224,448,896,1792)")                \
     ENUM(precision, 'p', "NAME", 0, "auto|fp32|bf16", "activations and matrix inputs")                                 \
     ENUM(teacher_precision, 0, "NAME", 0, "auto|fp8", "step: fp8: the teacher's layers multiply 8-bit floats")         \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
@@ -47,14 +49,33 @@ static cab_precision precision_of(const struct bench_options *o)
     return precisions[o->precision];
 }
 
-static cab_status run_step(const struct bench_options *o, FILE *out)
+static cab_status check_batch(const struct bench_options *o)
 {
+    if (o->batch.count > 1 || (o->batch.count == 1 && (o->batch.items[0] < 1 || o->batch.items[0] > 1048576)))
+        return cab_fail(CAB_EARG, "--batch: expected one number from 1 to 1048576");
+    return CAB_OK;
+}
+
+static cab_status check_sizes(const struct bench_options *o)
+{
+    for (unsigned i = 0; i < o->image_size.count; i++)
+        if (o->image_size.items[i] < 1 || o->image_size.items[i] > 4096)
+            return cab_fail(CAB_EARG, "--image-size: found %lld, expected 1 to 4096 pixels",
+                            (long long)o->image_size.items[i]);
+    return CAB_OK;
+}
+
+static cab_status run_step(const struct bench_options *o, const cab_list *operands, FILE *out)
+{
+    (void)operands;
     if ((o->teacher[0] == '\0') == (o->teacher_config[0] == '\0'))
         return cab_fail(CAB_EARG, "give either --teacher=DIR or --teacher-config=FILE");
     if (o->student[0] != '\0' || o->length.count > 0)
         return cab_fail(CAB_EARG, "--%s is an option of decode", o->student[0] != '\0' ? "student" : "length");
-    if (o->batch.count > 1 || (o->batch.count == 1 && (o->batch.items[0] < 1 || o->batch.items[0] > 1048576)))
-        return cab_fail(CAB_EARG, "--batch: expected one number from 1 to 1048576");
+    CAB_TRY(check_batch(o));
+    if (o->image_size.count > 1)
+        return cab_fail(CAB_EARG, "--image-size: expected one number of pixels");
+    CAB_TRY(check_sizes(o));
     const cab_step_options options = {.teacher = given_or_null(o->teacher),
                                       .teacher_config = given_or_null(o->teacher_config),
                                       .student_config = given_or_null(o->student_config),
@@ -65,15 +86,16 @@ static cab_status run_step(const struct bench_options *o, FILE *out)
                                       .stage = (cab_step_stage)o->stage,
                                       .batch = o->batch.count == 1 ? o->batch.items[0] : 16,
                                       .seq_len = o->seq_len,
-                                      .image_size = (int)o->image_size,
+                                      .image_size = o->image_size.count == 1 ? (int)o->image_size.items[0] : 0,
                                       .steps = o->steps > 0 ? (int)o->steps : 3,
                                       .recompute = (int)o->recompute,
                                       .nodes = o->nodes};
     return cab_step_time(&options, out);
 }
 
-static cab_status run_decode(const struct bench_options *o, FILE *out)
+static cab_status run_decode(const struct bench_options *o, const cab_list *operands, FILE *out)
 {
+    (void)operands;
     char teacher[CAB_PATH_MAX], student[CAB_PATH_MAX];
     static const int64_t usual[] = {1, 32, 256};
     if ((o->teacher[0] != '\0' && o->teacher_config[0] != '\0') ||
@@ -115,22 +137,58 @@ done:
     return status;
 }
 
+/* The models that are given, one after the other. */
+static cab_status run_forward(const struct bench_options *o, const cab_list *operands, FILE *out)
+{
+    (void)operands;
+    char teacher[CAB_PATH_MAX], student[CAB_PATH_MAX];
+    static const int64_t usual[] = {224, 448, 896, 1792};
+    CAB_TRY(check_batch(o));
+    CAB_TRY(check_sizes(o));
+    CAB_TRY(cli_find_model(o->teacher, teacher));
+    CAB_TRY(cli_find_model(o->student, student));
+    const char *const models[4][2] = {{given_or_null(teacher), NULL},
+                                      {NULL, given_or_null(o->teacher_config)},
+                                      {given_or_null(student), NULL},
+                                      {NULL, given_or_null(o->student_config)}};
+    bool any = false;
+    for (int i = 0; i < 4; i++) {
+        const cab_forward_timer_options options = {.model = models[i][0],
+                                                   .config = models[i][1],
+                                                   .device = o->device,
+                                                   .precision = precision_of(o),
+                                                   .batch = o->batch.count == 1 ? o->batch.items[0] : 16,
+                                                   .sizes = o->image_size.count > 0 ? o->image_size.items : usual,
+                                                   .n_size = o->image_size.count > 0 ? o->image_size.count : 4,
+                                                   .steps = o->steps > 0 ? (int)o->steps : 3};
+        if (options.model == NULL && options.config == NULL)
+            continue;
+        any = true;
+        CAB_TRY(cab_forward_time(&options, out));
+    }
+    return any ? CAB_OK : cab_fail(CAB_EARG, "give a model: --teacher, --student, or a config.json of either");
+}
+
 static cab_status run_bench(const void *given, const cab_list *operands)
 {
     const struct bench_options *o = given;
     cli_results results;
-    const char *what = operands->items[0];
-    const bool decode = strcmp(what, "decode") == 0, run = strcmp(what, "run") == 0;
-    if (!decode && !run && strcmp(what, "step") != 0)
-        return cab_fail(CAB_EARG, "found \"%.40s\", expected run, step or decode", what);
-    if (!run && (operands->count > 1 || o->set.count > 0))
+    static const struct {
+        const char *name;
+        cab_status (*run)(const struct bench_options *o, const cab_list *operands, FILE *out);
+    } kinds[] = {{"run", bench_recipe}, {"step", run_step}, {"decode", run_decode}, {"forward", run_forward}};
+    enum { KINDS = sizeof kinds / sizeof *kinds };
+    size_t kind = 0;
+    while (kind < KINDS && strcmp(operands->items[0], kinds[kind].name) != 0)
+        kind++;
+    if (kind == KINDS)
+        return cab_fail(CAB_EARG, "found \"%.40s\", expected run, step, decode or forward", operands->items[0]);
+    if (kind > 0 && (operands->count > 1 || o->set.count > 0))
         return cab_fail(CAB_EARG, "a recipe and --set are for bench run");
     if (o->threads)
         cab_thread_limit((int)o->threads);
     CAB_TRY(cli_results_open(&results, o->out));
-    return cli_results_close(&results, run      ? bench_recipe(o, operands, results.stream)
-                                       : decode ? run_decode(o, results.stream)
-                                                : run_step(o, results.stream));
+    return cli_results_close(&results, kinds[kind].run(o, operands, results.stream));
 }
 
 static const cli_example examples[] = {
@@ -139,12 +197,14 @@ static const cli_example examples[] = {
     {"cab bench step --teacher-config vit.json --student-config vim.json --batch 128 --device cuda",
      "a step of images on the GPU, from sizes alone"},
     {"cab bench decode --teacher examples/tales/teacher --batch 1,32", "generating, beside a student of those sizes"},
+    {"cab bench forward --teacher vit-tiny --student runs/in-place --batch 1",
+     "from which size on the student is faster"},
     {0}};
 
 const cli_command cli_bench = {
     .name = "bench",
-    .summary = "time a recipe's run, a training step, or decoding",
-    .synopsis = "run RECIPE|step|decode",
+    .summary = "time a recipe's run, a training step, decoding, or a forward pass",
+    .synopsis = "run RECIPE|step|decode|forward",
     .description = "run opens what a recipe's run opens and takes steps of its last stage, with their data; then as "
                    "many that compute one batch again and again. It prints tokens or images per second of both, and "
                    "how much of the time went to waiting for data (loader), to the host's own work, and to the device. "
@@ -157,7 +217,10 @@ const cli_command cli_bench = {
                    "batch and length tokens per second, milliseconds, the bytes of state or cache, and the share of "
                    "the measured copy "
                    "rate at which these and the weights are read.\n\n"
-                   "step and decode need no checkpoint: a config.json stands for a model of random weights.",
+                   "forward sends images through each of the given models and prints for every size of images the "
+                   "tokens, milliseconds, "
+                   "images per second, and memory of activations.\n\n"
+                   "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.",
     .examples = examples,
     .options = bench_table,
     .options_size = sizeof(struct bench_options),

@@ -155,7 +155,7 @@ says err '--batch: expected one number'
 expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 4 --threads 1
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
 expect 2 "$CAB" bench fly
-says err 'expected run, step or decode'
+says err 'expected run, step, decode or forward'
 expect 0 "$CAB" bench run "$TMP/small.yaml" --set train.tokens=2560 --set out="$TMP/timed" -n 2
 for line in 'end to end  *[0-9]* tokens/s' 'step alone  *[0-9]* tokens/s' 'time  *loader [0-9.]* %, host [0-9.]* %, device [0-9.]* %' 'first step  *[0-9.]* s after'; do
     grep -q "^$line" "$TMP/out" || fail "cab bench run: no $line in $(cat "$TMP/out")"
