@@ -40,6 +40,12 @@ float cab_random_uniform(cab_random *random);
 float cab_random_normal(cab_random *random);
 /* `count` of them, four from each step of the counter: number i is one of step i / 4. */
 void cab_random_normals(cab_random *random, float *out, size_t count);
+/* The same numbers from draw i on: for loops whose turns need not follow one another. */
+static inline cab_random cab_random_at(cab_random random, uint64_t i)
+{
+    random.index += i;
+    return random;
+}
 /* A uniformly drawn permutation of 0..n-1 (Fisher-Yates). */
 void cab_random_permutation(cab_random *random, uint64_t *order, uint64_t n);
 

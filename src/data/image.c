@@ -26,7 +26,7 @@ cab_status cab_image_reserve(cab_image *image, int width, int height)
         if (image->capacity > 0)
             cab_free(image->pixels);
         *image = (cab_image){0};
-        CAB_TRY(CAB_NEW(&image->pixels, bytes, "an image"));
+        CAB_TRY(CAB_NEW(&image->pixels, bytes + 1, "an image")); /* the last pixel may be read as four bytes */
         image->capacity = bytes;
     }
     image->width = width;

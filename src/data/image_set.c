@@ -329,16 +329,44 @@ done:
     return status;
 }
 
+cab_status cab_image_set_share(const cab_image_set *whole, double fraction, uint64_t seed, cab_image_set **out)
+{
+    cab_image_set *set = NULL;
+    cab_status status;
+    *out = NULL;
+    CAB_TRY(CAB_NEW(&set, 1, "a set of images"));
+    *set = (cab_image_set){.on_error = whole->on_error,
+                           .limits = whole->limits,
+                           .decode = whole->decode,
+                           .sources = whole->sources,
+                           .sources_count = whole->sources_count,
+                           .shared = true,
+                           .count = whole->count,
+                           .only_lists = whole->only_lists};
+    CAB_GOTO(cab_classes_copy(&whole->classes, &set->classes));
+    CAB_GOTO(CAB_NEW(&set->items, whole->count, "a set of images"));
+    memcpy(set->items, whole->items, whole->count * sizeof *set->items);
+    CAB_GOTO(index_classes(set));
+    CAB_GOTO(take_fraction(set, fraction, seed));
+    CAB_GOTO(CAB_NEW(&set->bad, set->count, "marks of bad images"));
+    *out = set;
+    return CAB_OK;
+done:
+    cab_image_set_free(set);
+    return status;
+}
+
 void cab_image_set_free(cab_image_set *set)
 {
     if (set == NULL)
         return;
     cab_image_cache_close(set);
-    for (size_t i = 0; i < set->sources_count; i++) {
+    for (size_t i = 0; i < set->sources_count && !set->shared; i++) {
         cab_archive_close(set->sources[i].archive);
         cab_free(set->sources[i].path);
     }
-    cab_free(set->sources);
+    if (!set->shared)
+        cab_free(set->sources);
     cab_free(set->items);
     cab_free((void *)set->folders);
     cab_free(set->class_begin);

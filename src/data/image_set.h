@@ -38,6 +38,9 @@ typedef struct cab_image_set cab_image_set;
 /* Finds the images; none is decoded yet. CAB_EFORMAT when there is none. */
 cab_status cab_image_set_open(const char *const *paths, size_t count, const cab_image_set_options *options,
                               cab_image_set **out);
+/* The set that cab_image_set_open() would give for the same paths and classes with this fraction and seed. Nothing is read again;
+ * `whole`, which has no fraction, must outlive it. */
+cab_status cab_image_set_share(const cab_image_set *whole, double fraction, uint64_t seed, cab_image_set **out);
 void cab_image_set_free(cab_image_set *set);
 
 uint64_t cab_image_set_count(const cab_image_set *set);

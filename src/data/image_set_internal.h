@@ -46,6 +46,7 @@ struct cab_image_set {
     cab_strings strings;
     cab_image_source *sources;
     size_t sources_count, sources_capacity;
+    bool shared; /* sources and strings belong to another set */
     cab_image_item *items;
     size_t count, capacity;
     const char **folders; /* names of classes seen as folders, with images or without */

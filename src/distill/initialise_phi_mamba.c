@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/thread.h"
 #include "distill/account.h"
 
 #include <math.h>
@@ -74,18 +75,26 @@ static void fill(start *s, const cab_tensor *t, float value)
 static void draw_normal(start *s, const cab_tensor *t, double std)
 {
     float *v = of(s, t);
-    cab_random random = stream_of(s, t);
-    for (int64_t i = 0; i < cab_elements(t); i++)
-        v[i] = (float)(std * cab_random_normal(&random));
+    const cab_random random = stream_of(s, t);
+    const int64_t n = cab_elements(t);
+#pragma omp parallel for num_threads(cab_thread_count()) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        cab_random own = cab_random_at(random, (uint64_t)i);
+        v[i] = (float)(std * cab_random_normal(&own));
+    }
 }
 
 static void draw_uniform(start *s, const cab_tensor *t, int64_t fan_in)
 {
     float *v = of(s, t);
     double bound = 1.0 / sqrt((double)fan_in);
-    cab_random random = stream_of(s, t);
-    for (int64_t i = 0; i < cab_elements(t); i++)
-        v[i] = (float)((2.0 * cab_random_uniform(&random) - 1.0) * bound);
+    const cab_random random = stream_of(s, t);
+    const int64_t n = cab_elements(t);
+#pragma omp parallel for num_threads(cab_thread_count()) schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        cab_random own = cab_random_at(random, (uint64_t)i);
+        v[i] = (float)((2.0 * cab_random_uniform(&own) - 1.0) * bound);
+    }
 }
 
 static void draw_matrix(start *s, const cab_tensor *t)

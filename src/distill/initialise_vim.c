@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/thread.h"
 
 #include <math.h>
 #include <string.h>
@@ -29,32 +30,33 @@ static float draw_step(cab_random *random)
     return (float)(step + log(-expm1(-step)));
 }
 
-/* `scale`: the constant, half the width of the interval, or the standard deviation. */
+/* Number i of a matrix of `columns`. scale: the constant, half the width of the interval, or the standard deviation. */
+static float draw_number(draw how, cab_random random, double scale, int64_t i, int64_t columns)
+{
+    switch (how) {
+    case DRAW_UNIFORM:
+        return (float)((2.0 * (double)cab_random_uniform(&random) - 1.0) * scale);
+    case DRAW_NORMAL:
+        return (float)(scale * (double)cab_random_normal(&random));
+    case DRAW_STEPS:
+        return draw_step(&random);
+    case DRAW_A_LOG:
+        return (float)log((double)(i % columns + 1));
+    default:
+        return (float)scale;
+    }
+}
+
 static cab_status set(const cab_model *student, uint64_t seed, cab_tensor *t, draw how, double scale)
 {
     const int64_t n = cab_elements(t), columns = cab_columns(t);
-    cab_random random = {
+    const cab_random random = {
         .seed = seed, .stream = CAB_STREAM_INIT, .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
     float *values = NULL;
     CAB_TRY(CAB_NEW(&values, (size_t)n, t->name));
+#pragma omp parallel for num_threads(cab_thread_count()) schedule(static)
     for (int64_t i = 0; i < n; i++)
-        switch (how) {
-        case DRAW_CONSTANT:
-            values[i] = (float)scale;
-            break;
-        case DRAW_UNIFORM:
-            values[i] = (float)((2.0 * (double)cab_random_uniform(&random) - 1.0) * scale);
-            break;
-        case DRAW_NORMAL:
-            values[i] = (float)(scale * (double)cab_random_normal(&random));
-            break;
-        case DRAW_STEPS:
-            values[i] = draw_step(&random);
-            break;
-        case DRAW_A_LOG:
-            values[i] = (float)log((double)(i % columns + 1));
-            break;
-        }
+        values[i] = draw_number(how, cab_random_at(random, (uint64_t)i), scale, i, columns);
     cab_status status = cab_params_write(student->params, t, values);
     cab_free(values);
     return status;

@@ -68,6 +68,10 @@ typedef cab_status (*cab_safetensors_read)(void *user, const void *source, void 
 cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                            const int64_t *shape, cab_safetensors_read read, void *user,
                                            const void *source);
+/* Bytes of all tensors so far. */
+size_t cab_safetensors_writer_bytes(const cab_safetensors_writer *writer);
+/* Copies all tensors so far into memory of the writer's own: their sources may change from here on. CAB_ENOMEM: nothing is held. */
+cab_status cab_safetensors_writer_hold(cab_safetensors_writer *writer);
 /* Both are copied; a later value of the same key replaces the earlier one. */
 cab_status cab_safetensors_writer_metadata(cab_safetensors_writer *writer, const char *key, const char *value);
 /* Replaces `path` atomically, and adds the checksum to the metadata. CAB_EARG: two tensors of one name. */

@@ -31,6 +31,7 @@ struct cab_safetensors_writer {
     pending *tensors;
     size_t count, capacity;
     json_object *metadata; /* NULL: none */
+    void *held;            /* the tensors' bytes, one behind the other; NULL: not copied */
 };
 
 cab_status cab_safetensors_writer_new(cab_safetensors_writer **out)
@@ -46,6 +47,7 @@ void cab_safetensors_writer_free(cab_safetensors_writer *writer)
         cab_free(writer->tensors[i].name);
     cab_free(writer->tensors);
     json_object_put(writer->metadata);
+    cab_free(writer->held);
     cab_free(writer);
 }
 
@@ -75,6 +77,40 @@ cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const
     CAB_TRY(cab_strdup(&tensor.name, name));
     writer->tensors[writer->count++] = tensor;
     return CAB_OK;
+}
+
+size_t cab_safetensors_writer_bytes(const cab_safetensors_writer *writer)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < writer->count; i++)
+        bytes += writer->tensors[i].bytes;
+    return bytes;
+}
+
+cab_status cab_safetensors_writer_hold(cab_safetensors_writer *writer)
+{
+    char *held = NULL, *at;
+    cab_status status;
+    CAB_TRY(cab_alloc((void **)&held, 1, cab_safetensors_writer_bytes(writer), "tensors to write"));
+    at = held;
+    for (size_t i = 0; i < writer->count; at += writer->tensors[i++].bytes) {
+        const pending *tensor = &writer->tensors[i];
+        if (tensor->read != NULL)
+            CAB_GOTO(tensor->read(tensor->user, tensor->source, at, tensor->bytes));
+        else
+            memcpy(at, tensor->source, tensor->bytes);
+    }
+    at = held;
+    for (size_t i = 0; i < writer->count; at += writer->tensors[i++].bytes) {
+        writer->tensors[i].read = NULL;
+        writer->tensors[i].source = at;
+    }
+    cab_free(writer->held);
+    writer->held = held;
+    return CAB_OK;
+done:
+    cab_free(held);
+    return status;
 }
 
 /* Hands `value` (NULL: it could not be made) over to `object`. */

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/thread.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -26,10 +27,13 @@ static cab_status draw_uniform(cab_params *params, cab_tensor *t, double bound, 
     float *values = NULL;
     size_t n = (size_t)cab_elements(t);
     CAB_TRY(CAB_NEW(&values, n, t->name));
-    cab_random random = {
+    const cab_random random = {
         .seed = seed, .stream = CAB_STREAM_INIT, .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
-    for (size_t i = 0; i < n; i++)
-        values[i] = (float)((2.0 * cab_random_uniform(&random) - 1.0) * bound);
+#pragma omp parallel for num_threads(cab_thread_count()) schedule(static)
+    for (size_t i = 0; i < n; i++) {
+        cab_random own = cab_random_at(random, i);
+        values[i] = (float)((2.0 * cab_random_uniform(&own) - 1.0) * bound);
+    }
     cab_status status = cab_params_write(params, t, values);
     cab_free(values);
     return status;

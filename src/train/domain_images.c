@@ -73,7 +73,8 @@ static cab_status open_part(cab_image_data *i)
     const double count = (double)cab_image_set_count(i->eval);
     if (wanted >= count)
         return CAB_OK;
-    return images_open_set(i, &r->data.eval, cab_image_set_classes(i->train), wanted / count, "part", &i->part);
+    CAB_TRY(cab_image_set_share(i->eval, wanted / count, (uint64_t)r->seed, &i->part));
+    return keep_decoded(r, i->part, "part");
 }
 
 /* Which of the teacher's classes the data's are. Without an answer only methods without KL can do. */
@@ -163,8 +164,8 @@ static void images_close(void *data)
         return;
     cab_image_loader_free(i->loader);
     cab_image_set_free(i->train);
-    cab_image_set_free(i->eval);
     cab_image_set_free(i->part);
+    cab_image_set_free(i->eval);
     cab_params_free(i->head);
     cab_kept_close(&i->kept);
     cab_free(i->map);

@@ -123,13 +123,14 @@ static cab_status interrupted(cab_run *run)
 }
 
 /* A failed step leaves parameters as they were; the text gains the place to go on from. */
-static cab_status failed_step(const cab_run *run, uint64_t saved_step, cab_status status)
+static cab_status failed_step(cab_run *run, cab_status status)
 {
     char text[1024];
     snprintf(text, sizeof text, "%s", cab_error_text());
-    if (saved_step > 0)
+    (void)cab_snapshot_wait(run);
+    if (run->saved_step > 0)
         return cab_fail(status, "%s; the last good checkpoint is %s/" CAB_RUN_CHECKPOINT " (step %" PRIu64 ")", text,
-                        run->recipe->out, saved_step);
+                        run->recipe->out, run->saved_step);
     return cab_fail(status, "%s; no checkpoint had been written yet", text);
 }
 
@@ -150,14 +151,14 @@ static bool checkpoint_due(const cab_run *run, double last)
     return every > 0 ? run->step % every == 0 : cab_seconds() - last > checkpoint_seconds;
 }
 
-static cab_status train_one(cab_run *run, cab_progress *progress, uint64_t saved_step)
+static cab_status train_one(cab_run *run, cab_progress *progress)
 {
     cab_term_values values;
     cab_term_weights weights;
     double lr = 0, norm = 0, started = cab_seconds();
     cab_status status = cab_run_advance(run, &values, &weights, &lr, &norm);
     if (status != CAB_OK)
-        return failed_step(run, saved_step, status);
+        return failed_step(run, status);
     double spent = cab_seconds() - started;
     run->seconds += spent;
     run->train_seconds += spent;
@@ -168,12 +169,12 @@ static cab_status train_one(cab_run *run, cab_progress *progress, uint64_t saved
 static cab_status train(cab_run *run, bool resumed)
 {
     unsigned stage = UINT32_MAX;
-    uint64_t saved_step = resumed ? run->step : 0;
     double saved = cab_seconds();
     cab_run_evaluation evaluation;
     cab_progress progress;
     cab_status status = CAB_OK;
     char label[64];
+    run->saved_step = resumed ? run->step : 0;
     cab_progress_begin(&progress, cab_recipe_method_name(run->recipe, label, sizeof label), "steps", run->step,
                        run->total_steps);
     while (run->step < run->total_steps) {
@@ -184,16 +185,16 @@ static cab_status train(cab_run *run, bool resumed)
         }
         CAB_GOTO(enter_stage_if_new(run, &stage, resumed));
         resumed = false;
-        CAB_GOTO(train_one(run, &progress, saved_step));
+        CAB_GOTO(train_one(run, &progress));
+        CAB_GOTO(cab_snapshot_check(run));
         if (evaluation_due(run)) {
             CAB_GOTO(evaluate_and_log(run, run->sizes.part, &evaluation));
             run->eval_seconds += run->eval_last;
         }
         if (checkpoint_due(run, saved) && run->step < run->total_steps) {
             CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
-            CAB_GOTO(cab_snapshot_save(run));
+            CAB_GOTO(cab_snapshot_begin(run));
             saved = cab_seconds();
-            saved_step = run->step;
         }
     }
 done:

@@ -8,6 +8,7 @@
 #include "distill/students.h"
 #include "ops/backends.h"
 #include "train/inputs.h"
+#include "train/snapshot.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,6 +105,10 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
 
 void cab_run_close(cab_run *run)
 {
+    char text[1024]; /* of what ended the run */
+    snprintf(text, sizeof text, "%s", cab_error_text());
+    if (cab_snapshot_wait(run) != CAB_OK)
+        cab_error_set_text(text);
     cab_objective_free(run->objective);
     cab_optimizer_free(run->optimizer);
     if (run->domain != NULL) {

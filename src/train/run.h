@@ -41,6 +41,8 @@ typedef struct cab_run {
     cab_optimizer *optimizer;
     bool ahead;               /* the next micro-batch is with the objective already */
     cab_evaluator *evaluator; /* of the student beside the teacher; made on first use */
+    struct cab_saver *saver;  /* a checkpoint that is being written beside training; NULL: none */
+    uint64_t saved_step;      /* of the last good checkpoint; 0: there is none */
     cab_run_log log;
 } cab_run;
 

@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "train/identity.h"
 #include "train/inputs.h"
+#include "train/saver.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -93,19 +94,51 @@ static cab_status add_tensors(const cab_run *run, cab_safetensors_writer *writer
     return CAB_OK;
 }
 
-cab_status cab_snapshot_save(const cab_run *run)
+/* A copy of the state must leave as much memory free again. */
+static bool can_hold(const cab_safetensors_writer *writer)
+{
+    return 2.0 * (double)cab_safetensors_writer_bytes(writer) < cab_available_memory();
+}
+
+static cab_status write_snapshot(cab_run *run, bool beside)
 {
     char path[CAB_PATH_MAX];
     cab_safetensors_writer *writer = NULL;
     cab_status status;
+    CAB_TRY(cab_snapshot_wait(run));
     CAB_TRY(snapshot_path(run, path));
     CAB_GOTO(cab_safetensors_writer_new(&writer));
     CAB_GOTO(add_metadata(run, writer));
     CAB_GOTO(add_tensors(run, writer));
+    if (beside && can_hold(writer)) {
+        CAB_GOTO(cab_safetensors_writer_hold(writer));
+        return cab_saver_start(writer, path, run->step, &run->saver);
+    }
     status = cab_safetensors_writer_save(writer, path);
+    run->saved_step = status == CAB_OK ? run->step : run->saved_step;
 done:
     cab_safetensors_writer_free(writer);
     return status;
+}
+
+cab_status cab_snapshot_save(cab_run *run)
+{
+    return write_snapshot(run, false);
+}
+
+cab_status cab_snapshot_begin(cab_run *run)
+{
+    return write_snapshot(run, true);
+}
+
+cab_status cab_snapshot_wait(cab_run *run)
+{
+    return cab_saver_end(&run->saver, &run->saved_step);
+}
+
+cab_status cab_snapshot_check(cab_run *run)
+{
+    return cab_saver_is_done(run->saver) ? cab_snapshot_wait(run) : CAB_OK;
 }
 
 static cab_status load_into(const cab_run *run, const cab_safetensors *st, const char *prefix, const cab_tensor *shape,
@@ -267,9 +300,10 @@ cab_status cab_snapshot_moments(cab_run *run)
     return status;
 }
 
-cab_status cab_snapshot_remove(const cab_run *run)
+cab_status cab_snapshot_remove(cab_run *run)
 {
     char path[CAB_PATH_MAX];
+    CAB_TRY(cab_snapshot_wait(run));
     CAB_TRY(snapshot_path(run, path));
     if (unlink(path) != 0 && errno != ENOENT)
         return cab_fail_errno(CAB_EIO, errno, "%s: cannot be removed", path);

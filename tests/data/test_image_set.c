@@ -595,6 +595,31 @@ static uint64_t kept(const cab_image_set *set, size_t class)
     return cab_image_set_class_begin(set, (int32_t) class + 1) - cab_image_set_class_begin(set, (int32_t) class);
 }
 
+/* A share of the whole set, seed 3, is the set that was opened with that fraction. */
+static void expect_shared(const char *path, double fraction, cab_image_set *opened)
+{
+    cab_image_set *whole = NULL, *share = NULL;
+    cab_image a = {0}, b = {0};
+    assert_ok(open_set(path, NULL, &whole));
+    assert_ok(cab_image_set_share(whole, fraction, 3, &share));
+    assert_int_equal(cab_image_set_count(share), cab_image_set_count(opened));
+    assert_int_equal(cab_image_set_classes(share)->count, cab_image_set_classes(opened)->count);
+    for (uint64_t i = 0; i < cab_image_set_count(share); i++) {
+        char name[CAB_PATH_MAX], same[CAB_PATH_MAX];
+        cab_image_set_name(share, i, name);
+        cab_image_set_name(opened, i, same);
+        assert_string_equal(name, same);
+        assert_int_equal(cab_image_set_label(share, i), cab_image_set_label(opened, i));
+    }
+    assert_ok(cab_image_set_load(share, 0, &a));
+    assert_ok(cab_image_set_load(opened, 0, &b));
+    assert_memory_equal(a.pixels, b.pixels, (size_t)a.width * (size_t)a.height * 3);
+    cab_image_free(&a);
+    cab_image_free(&b);
+    cab_image_set_free(share);
+    cab_image_set_free(whole);
+}
+
 /* 1, 5, 10 and 20 % of every class, each a part of the next; another seed takes others. */
 static void test_subset(void **state)
 {
@@ -642,6 +667,7 @@ static void test_subset(void **state)
             assert_true(now[i] || !before[i]);
         memcpy(before, now, sizeof before);
         assert_true(differ > 0);
+        expect_shared(path, fractions[f], set);
         cab_image_set_free(set);
         cab_image_set_free(again);
         cab_image_set_free(other);

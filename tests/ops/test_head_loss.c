@@ -420,11 +420,116 @@ static void test_repeat(void **state)
     repeat_compare(&c, &v, &v, 10000);
 }
 
+enum { LARGE = 262144, LARGE_D = 4, LARGE_ROWS = 130 };
+
+typedef struct large_loss {
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w, *hidden, *labels, *ce;
+} large_loss;
+
+/* Cross-entropy of `rows` rows over a large vocabulary, planned. Returns the bytes that its nodes work in. */
+static size_t large_open(cab_backend *backend, int64_t rows, large_loss *l)
+{
+    size_t scratch = 0;
+    check_ok(cab_params_new(backend, &l->params));
+    check_ok(cab_params_add(l->params, "w", CAB_F32, 2, (int64_t[]){LARGE, LARGE_D}, CAB_DECAY, &l->w));
+    check_ok(cab_graph_new(backend, &l->g));
+    l->hidden = cab_graph_input(l->g, "hidden", CAB_F32, 3, (int64_t[]){1, rows, LARGE_D});
+    l->labels = cab_graph_input(l->g, "labels", CAB_I32, 2, (int64_t[]){1, rows});
+    const cab_head_side student = {l->hidden, l->w, NULL, 0};
+    l->ce = cab_head_loss(l->g, &student, NULL, l->labels, NULL, 1.0f).ce;
+    cab_graph_keep(l->g, l->ce);
+    check_ok(cab_graph_plan(l->g, NULL));
+    for (int i = 0; i < cab_graph_nodes(l->g); i++)
+        scratch += cab_graph_node(l->g, i)->scratch_bytes;
+    return scratch;
+}
+
+static void large_close(large_loss *l)
+{
+    cab_graph_free(l->g);
+    cab_params_free(l->params);
+}
+
+/* -log softmax of the label in fp64. */
+static double large_reference(const float *hidden, const float *w, int32_t label)
+{
+    double sum = 0, own = 0;
+    for (int32_t v = 0; v < LARGE; v++) {
+        double logit = 0;
+        for (int d = 0; d < LARGE_D; d++)
+            logit += (double)hidden[d] * (double)w[v * LARGE_D + d];
+        sum += exp(logit);
+        own = v == label ? logit : own;
+    }
+    return log(sum) - own;
+}
+
+/* A vocabulary of 262,144: what the op works in does not grow with the rows, but for three numbers each. */
+static void test_large_vocabulary_is_flat(void **state)
+{
+    (void)state;
+    enum { FEW = 1200, MANY = 4800 };
+    cab_backend *backend;
+    large_loss few, many;
+    check_ok(cab_backend_open(check_device(), &backend));
+    const size_t small = large_open(backend, FEW, &few), large = large_open(backend, MANY, &many);
+    print_message("scratch of %d rows %zu, of %d rows %zu bytes\n", FEW, small, MANY, large);
+    assert_true(small > 0 && large <= small + (size_t)(MANY - FEW) * 3 * sizeof(float) + 4096);
+    assert_true(large < (size_t)MANY * LARGE); /* a quarter of all logits in fp32 */
+    large_close(&few);
+    large_close(&many);
+    cab_backend_close(backend);
+}
+
+/* In the first chunk, in the middle, and in the last one, which is not full, the loss is the whole softmax's. */
+static void test_large_vocabulary(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    large_loss l;
+    int32_t labels[LARGE_ROWS];
+    float hidden[LARGE_ROWS * LARGE_D], *w = calloc((size_t)LARGE * LARGE_D, sizeof *w), value;
+    cab_random random = {.seed = 5, .stream = CAB_STREAM_TEST};
+    assert_non_null(w);
+    if (check_slow()) {
+        free(w);
+        skip();
+    }
+    for (int i = 0; i < LARGE_ROWS * LARGE_D; i++)
+        hidden[i] = cab_bf16_to_f32(cab_bf16_from_f32(cab_random_normal(&random)));
+    for (int i = 0; i < LARGE * LARGE_D; i++)
+        w[i] = cab_bf16_to_f32(cab_bf16_from_f32(cab_random_normal(&random)));
+    check_ok(cab_backend_open(check_device(), &backend));
+    large_open(backend, LARGE_ROWS, &l);
+    check_ok(cab_params_write(l.params, l.w, w));
+    check_ok(cab_tensor_write(l.g, l.hidden, hidden));
+    for (int r = 0; r < LARGE_ROWS; r += 43) {
+        for (int i = 0; i < LARGE_ROWS; i++)
+            labels[i] = i == r ? LARGE - 1 - 7 * i : -1;
+        const double expected = large_reference(hidden + r * LARGE_D, w, labels[r]);
+        check_ok(cab_tensor_write(l.g, l.labels, labels));
+        check_ok(cab_graph_run(l.g));
+        check_ok(cab_scalar_read(l.g, l.ce, &value));
+        if (!(fabs((double)value - expected) < 2e-4))
+            fail_msg("row %d: %.7g, expected %.7g", r, (double)value, expected);
+    }
+    free(w);
+    large_close(&l);
+    cab_backend_close(backend);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),  cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_gpu),    cmocka_unit_test(test_edges),
-                                       cmocka_unit_test(test_errors), cmocka_unit_test(test_golden),
-                                       cmocka_unit_test(test_repeat)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),
+                                       cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_gpu),
+                                       cmocka_unit_test(test_edges),
+                                       cmocka_unit_test(test_errors),
+                                       cmocka_unit_test(test_golden),
+                                       cmocka_unit_test(test_repeat),
+                                       cmocka_unit_test(test_large_vocabulary_is_flat),
+                                       cmocka_unit_test(test_large_vocabulary)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

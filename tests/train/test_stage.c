@@ -6,6 +6,8 @@
 #include "train/snapshot.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <unistd.h>
 
 /* Opens a run as cab_distill() does, and enters its first stage. The recipe is freed by close_run(). */
 static cab_recipe *open_run(void **state, const char *method, const char *out, const char *const *settings,
@@ -200,6 +202,60 @@ static void test_snapshots(void **state)
     close_run(again, &b);
 }
 
+/* What a thread writes is the state as it was when it began, whatever the run has done since; the run knows which step stands. */
+static void test_snapshot_beside_training(void **state)
+{
+    static const char *const settings[] = {"train.ema=0.9", NULL};
+    cab_run run;
+    char path[CAB_PATH_MAX], kept[CAB_PATH_MAX];
+    cab_recipe *recipe = open_run(state, "cab-joint", "run", settings, &run);
+    assert_ok(cab_path_join(path, recipe->out, CAB_RUN_CHECKPOINT));
+    assert_ok(cab_path_join(kept, recipe->out, "kept"));
+    advance(&run, 2);
+    assert_ok(cab_snapshot_save(&run));
+    assert_int_equal(run.saved_step, 2);
+    assert_int_equal(rename(path, kept), 0);
+    assert_ok(cab_snapshot_begin(&run));
+    advance(&run, 2);
+    assert_ok(cab_snapshot_wait(&run));
+    assert_int_equal(run.saved_step, 2);
+    runs_expect_same_file(path, kept);
+    assert_ok(cab_snapshot_begin(&run)); /* which the next one waits for */
+    advance(&run, 1);
+    assert_ok(cab_snapshot_begin(&run));
+    assert_true(run.saved_step >= 4);
+    assert_ok(cab_snapshot_remove(&run)); /* waits as well: nothing comes back */
+    assert_int_equal(run.saved_step, 5);
+    assert_false(cab_path_exists(path));
+    close_run(recipe, &run);
+}
+
+/* A checkpoint that cannot be written is told by the next call, once; the last good one stays the last good one. */
+static void test_snapshot_that_fails(void **state)
+{
+    cab_run run;
+    char path[CAB_PATH_MAX];
+    cab_recipe *recipe = open_run(state, "soft", "run", NULL, &run);
+    assert_ok(cab_path_join(path, recipe->out, CAB_RUN_CHECKPOINT));
+    advance(&run, 1);
+    assert_ok(cab_snapshot_save(&run));
+    assert_int_equal(unlink(path), 0);
+    assert_ok(cab_directory_make(path)); /* in the file's way */
+    advance(&run, 1);
+    assert_ok(cab_snapshot_begin(&run));
+    cab_status status = CAB_OK;
+    while (run.saver != NULL)
+        status = cab_snapshot_check(&run);
+    assert_int_equal(status, CAB_EIO);
+    assert_non_null(strstr(cab_error_text(), path));
+    assert_int_equal(run.saved_step, 1);
+    assert_ok(cab_snapshot_wait(&run));
+    assert_ok(cab_snapshot_begin(&run)); /* left to the end of the run, which keeps what ended it */
+    cab_error_set_text("what ended it");
+    close_run(recipe, &run);
+    assert_string_equal(cab_error_text(), "what ended it");
+}
+
 static void test_snapshot_of_another_recipe(void **state)
 {
     cab_run run;
@@ -273,6 +329,8 @@ int main(void)
         TEMP_TEST(test_stages_follow_one_another),
         TEMP_TEST(test_averages),
         TEMP_TEST(test_snapshots),
+        TEMP_TEST(test_snapshot_beside_training),
+        TEMP_TEST(test_snapshot_that_fails),
         TEMP_TEST(test_snapshot_of_another_recipe),
         TEMP_TEST(test_evaluation_does_not_depend_on_batches),
         TEMP_TEST(test_recompute_needs_less),
