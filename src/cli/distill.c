@@ -124,6 +124,20 @@ static cab_status load_run(const char *directory, cab_recipe **recipe)
     return cab_recipe_set(*recipe, "out", directory);
 }
 
+/* Names of tasks become the files that they mean. */
+static cab_status find_tasks(cab_recipe *recipe)
+{
+    cab_list *tasks = &recipe->eval.tasks;
+    for (unsigned i = 0; i < tasks->count; i++) {
+        char path[CAB_PATH_MAX];
+        CAB_TRY(cli_find_task(tasks->items[i], path));
+        cab_free(tasks->items[i]);
+        tasks->items[i] = NULL;
+        CAB_TRY(cab_strdup(&tasks->items[i], path));
+    }
+    return CAB_OK;
+}
+
 /* Adds the recipe for one method ("": as the file has it). */
 static cab_status add_recipe(struct plan *plan, const struct distill_options *options, const cab_list *operands,
                              const char *method)
@@ -146,6 +160,7 @@ static cab_status add_recipe(struct plan *plan, const struct distill_options *op
     plan->count++;
     CAB_TRY(apply_flags(*recipe, options, method));
     CAB_TRY(cab_recipe_validate(*recipe));
+    CAB_TRY(find_tasks(*recipe));
     if (!options->methods[0])
         return CAB_OK;
     char out[CAB_PATH_MAX];

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/eval_images.h"
 #include "cli/eval_tasks.h"
+#include "cli/eval_writing.h"
 #include "cli/find.h"
 #include "cli/results.h"
 #include "data/image_archive.h"
@@ -15,6 +16,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+enum { WRITTEN_TEXTS = 8, WRITTEN_TOKENS = 1000 };
 
 #define EVAL_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                          \
     LIST(data, 'd', "FILE",                                                                                            \
@@ -35,8 +38,12 @@
     TEXT(                                                                                                              \
         task, 0, "NAMES", "",                                                                                          \
         "text: questions with known answers instead, by name or file, commas between them; --data is then the folder " \
-        "of their data. recall needs none")                                                                            \
-    INT(items, 0, "N", 0, 0, INT64_MAX, "tasks: the first so many questions of each; 0: all, of recall 100")           \
+        "of their data. recall and generation need none")                                                              \
+    INT(items, 0, "N", 0, 0, INT64_MAX,                                                                                \
+        "tasks: the first so many questions of each; 0: all, of recall 100; generation: texts; 0: 8")                  \
+    REAL(temperature, 0, "X", 1, 0, 100, "generation: divides the logits")                                             \
+    REAL(top_p, 0, "X", 1, 0, 1, "generation: sample among the most likely tokens that hold this much probability")    \
+    INT(seed, 0, "N", 1, 0, INT64_MAX, "generation: seed of sampling")                                                 \
     TEXT(log_items, 0, "FILE", "", "tasks: write a JSON object for every question into this file")                     \
     TEXT(separator, 0, "TEXT", "<|endoftext|>", "line that ends a document in .txt files")                             \
     TEXT(text_field, 0, "NAME", "text", "field of .jsonl or .json, column of .csv, that holds the document")           \
@@ -235,6 +242,42 @@ static cab_status eval_tasks(const struct eval_options *o, const char *model, ca
     return cli_eval_tasks(&options, results);
 }
 
+/* What the model writes, -n tokens a text. */
+static cab_status eval_writing(const struct eval_options *o, const char *model, cab_precision precision,
+                               const cli_results *results)
+{
+    const cli_writing_options options = {
+        .writing = {.texts = o->items > 0 ? (uint64_t)o->items : WRITTEN_TEXTS,
+                    .tokens = o->max_tokens > 0 ? (uint64_t)o->max_tokens : WRITTEN_TOKENS,
+                    .temperature = (float)o->temperature,
+                    .top_p = (float)o->top_p,
+                    .seed = (uint64_t)o->seed},
+        .model = model,
+        .teacher = o->teacher,
+        .precision = precision,
+        .device = o->device,
+        .json = o->json};
+    CAB_TRY(check_text(o, model));
+    if (o->log_items[0] != '\0')
+        return cab_fail(CAB_EARG, "--log-items does not go with --task " CLI_TASK_GENERATION);
+    return cli_eval_writing(&options, results);
+}
+
+/* What is to be measured, and what goes with it alone. */
+static cab_status check_kind(const struct eval_options *o, bool tasks, bool writing)
+{
+    if (o->data.count == 0 && !tasks)
+        return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE, or --task");
+    if (!tasks && (o->items != 0 || o->log_items[0] != '\0'))
+        return cab_fail(CAB_EARG, "%s goes with --task", o->items != 0 ? "--items" : "--log-items");
+    if (!writing && (o->temperature_given || o->top_p_given || o->seed_given))
+        return cab_fail(CAB_EARG, "%s goes with --task " CLI_TASK_GENERATION,
+                        o->temperature_given ? "--temperature"
+                        : o->top_p_given     ? "--top-p"
+                                             : "--seed");
+    return CAB_OK;
+}
+
 static cab_status run_eval(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
@@ -242,11 +285,9 @@ static cab_status run_eval(const void *given, const cab_list *operands)
     char model[CAB_PATH_MAX];
     cab_config sizes;
     cli_results results;
+    const bool writing = strcmp(options->task, CLI_TASK_GENERATION) == 0;
     const bool tasks = options->task[0] != '\0';
-    if (options->data.count == 0 && !tasks)
-        return cab_fail(CAB_EARG, "nothing to predict: give --data=FILE, or --task");
-    if (!tasks && (options->items != 0 || options->log_items[0] != '\0'))
-        return cab_fail(CAB_EARG, "%s goes with --task", options->items != 0 ? "--items" : "--log-items");
+    CAB_TRY(check_kind(options, tasks, writing));
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);
@@ -255,6 +296,7 @@ static cab_status run_eval(const void *given, const cab_list *operands)
     CAB_TRY(cli_results_open(&results, options->out));
     return cli_results_close(
         &results, sizes.image_size > 0 ? eval_images(options, model, precisions[options->precision], &results)
+                  : writing            ? eval_writing(options, model, precisions[options->precision], &results)
                   : tasks              ? eval_tasks(options, model, precisions[options->precision], &results)
                           : eval_text(options, model, sizes.vocab_size, precisions[options->precision], &results));
 }
@@ -268,6 +310,8 @@ static const cli_example examples[] = {
      "a teacher of 1000 classes on images of 200 of them"},
     {"cab eval runs/a --task lambada,piqa,recall --data eval --teacher path/to/teacher",
      "tasks: how often each of both answers right"},
+    {"cab eval runs/a --task generation --items 1 -n 100000 --teacher path/to/teacher",
+     "does a long text stay as good as it began?"},
     {"cab eval runs/vim/student --data val --teacher vit-tiny --classes classes.tsv", "a student beside its teacher"},
     {0}};
 
@@ -286,7 +330,9 @@ const cli_command cli_eval = {
         "found like a "
         "recipe in recipes/tasks; recall is drawn from the vocabulary: values found again by their keys, and a "
         "sequence "
-        "that comes twice.\n\n"
+        "that comes twice. --task generation lets the model write, and tells how likely its teacher finds that, how "
+        "many of its sequences of 1 to 4 tokens are different, and how often it repeats itself, for every 10,000 "
+        "tokens.\n\n"
         "With a teacher, also the KL divergence from it and how often both find the same token or class most likely.",
     .examples = examples,
     .options = eval_table,

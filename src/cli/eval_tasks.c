@@ -65,19 +65,19 @@ static cab_status open_set(asker *a, const cab_model *model, const cab_model *te
 static cab_status ask(asker *a, const cab_model *model, int which)
 {
     CAB_TRY(CAB_NEW(&a->results[which], cab_task_set_count(a->set) + 1, "results"));
-    return cab_task_set_run(a->set, model, a->items.stream, a->results[which]);
+    return cab_task_set_run(a->set, model, 0, a->items.stream, a->results[which]);
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------ */
 
 typedef struct column {
-    const char *key, *title;
+    const char *title;
     size_t offset;
 } column;
 
-static const column columns[] = {{"accuracy", "accuracy", offsetof(cab_task_result, accuracy)},
-                                 {"normalised", "normalised", offsetof(cab_task_result, normalised)},
-                                 {"last_word", "last word", offsetof(cab_task_result, last_word)}};
+static const column columns[] = {{"accuracy", offsetof(cab_task_result, accuracy)},
+                                 {"normalised", offsetof(cab_task_result, normalised)},
+                                 {"last word", offsetof(cab_task_result, last_word)}};
 enum { COLUMNS = sizeof columns / sizeof *columns };
 
 static cab_share share_at(const cab_task_result *r, const column *c)
@@ -85,35 +85,14 @@ static cab_share share_at(const cab_task_result *r, const column *c)
     return *(const cab_share *)(const void *)((const char *)r + c->offset);
 }
 
-static void print_json_model(const cab_task_result *r, FILE *out)
-{
-    for (int i = 0; i < COLUMNS; i++) {
-        const cab_share share = share_at(r, &columns[i]);
-        if (isfinite(share.value))
-            fprintf(out, ", \"%s\": %.9g", columns[i].key, share.value);
-        if (isfinite(share.error))
-            fprintf(out, ", \"%s_error\": %.9g", columns[i].key, share.error);
-    }
-    if (isfinite(r->perplexity))
-        fprintf(out, ", \"perplexity\": %.9g", r->perplexity);
-}
-
 static void print_json(const asker *a, FILE *out)
 {
-    const size_t count = cab_task_set_count(a->set);
-    fprintf(out, "{\"tasks\": [");
-    for (size_t i = 0; i < count; i++) {
-        fprintf(out, "%s{\"task\": \"%s\", \"items\": %" PRIu64, i > 0 ? ", " : "", a->results[0][i].name,
-                a->results[0][i].items);
-        print_json_model(&a->results[0][i], out);
-        if (a->results[1] != NULL) {
-            fprintf(out, ", \"teacher\": {\"items\": %" PRIu64, a->results[1][i].items);
-            print_json_model(&a->results[1][i], out);
-            fprintf(out, "}");
-        }
-        fprintf(out, "}");
-    }
-    fprintf(out, "]}\n");
+    json_object *root = json_object_new_object();
+    json_object_object_add(root, "tasks",
+                           cab_task_results_json(a->results[0], a->results[1], cab_task_set_count(a->set)));
+    fprintf(out, "%s\n",
+            json_object_to_json_string_ext(root, JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+    json_object_put(root);
 }
 
 static void print_row(const char *task, const char *who, const cab_task_result *r, FILE *out)

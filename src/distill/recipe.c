@@ -145,7 +145,7 @@ static void list_keys(const char *key, char *out, size_t size)
     size_t used = strlen(out);
     if (chosen == CAB_RECIPE_GROUPS) {
         snprintf(out + used, size - used,
-                 "; groups are teacher, student, data, augment, init, bridge, train, stages[N]");
+                 "; groups are teacher, student, data, augment, init, bridge, train, eval, stages[N]");
         return;
     }
     cab_recipe_group group = cab_recipe_group_get(chosen);
@@ -500,6 +500,8 @@ static cab_status check_names(const cab_recipe *recipe)
     CAB_TRY(check_utf8("teacher.path", recipe->teacher.path));
     CAB_TRY(check_utf8("student.path", recipe->student.path));
     CAB_TRY(check_utf8("data.cache", recipe->data.cache));
+    CAB_TRY(check_files("eval.tasks", &recipe->eval.tasks));
+    CAB_TRY(check_files("eval.data", &recipe->eval.data));
     CAB_TRY(check_files("data.train", &recipe->data.train));
     return check_files("data.eval", &recipe->data.eval);
 }

@@ -176,6 +176,12 @@
     INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \
     INT(log_every, 1, 1, INT64_MAX, "steps between log lines")
 
+/* Questions with known answers (cab eval --task), asked with every evaluation. */
+#define CAB_RECIPE_EVAL(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
+    LIST(tasks, "text: tasks that are measured with every evaluation, by name or file; recall needs no data")          \
+    LIST(data, "folders that hold the tasks' data")                                                                    \
+    INT(items, 100, 0, INT64_MAX, "questions of each in a periodic evaluation; 0: all; the last one asks all")
+
 /* A loss term's keys in a stage: its weight, the weight at the stage's end, and what else its row of terms.h names. */
 #define CAB_RECIPE_TERM(ID, name, help, KEYS, INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                 \
     REAL(name, 0, 0, 1e6, "weight of " help)                                                                           \
@@ -204,7 +210,8 @@
     X(augment, CAB_RECIPE_AUGMENT)                                                                                     \
     X(init, CAB_RECIPE_INIT)                                                                                           \
     X(bridge, CAB_RECIPE_BRIDGE)                                                                                       \
-    X(train, CAB_RECIPE_TRAIN)
+    X(train, CAB_RECIPE_TRAIN)                                                                                         \
+    X(eval, CAB_RECIPE_EVAL)
 
 /* struct cab_recipe_teacher, struct cab_recipe_student ... */
 #define CAB_RECIPE_STRUCT(name, ROWS)                                                                                  \
@@ -282,13 +289,13 @@ cab_status cab_recipe_print(const cab_recipe *recipe, char **text, size_t *size)
 /* cab_recipe_load() of text in memory; `name` is the file in error texts. */
 cab_status cab_recipe_parse(const char *name, const char *text, size_t size, cab_recipe **recipe);
 
-/* The groups of keys, for files, manuals and checks: "" (top), "teacher" ... "train", "stages". */
+/* The groups of keys, for files, manuals and checks: "" (top), "teacher" ... "eval", "stages". */
 typedef struct cab_recipe_group {
     const char *name;
     cab_option_table table;
     size_t offset; /* of the group's struct in struct cab_recipe; 0 for "stages", whose rows count within one stage */
 } cab_recipe_group;
-enum { CAB_RECIPE_GROUPS = 9, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 8 };
+enum { CAB_RECIPE_GROUPS = 10, CAB_RECIPE_TOP_GROUP = 0, CAB_RECIPE_STAGES_GROUP = 9 };
 cab_recipe_group cab_recipe_group_get(unsigned index);
 
 /* The option's help, with whose key it is and what its defaults are where a student has others. */

@@ -20,6 +20,7 @@ typedef struct cab_domain_setup {
 } cab_domain_setup;
 
 struct cab_input_list;
+struct cab_task_set;
 
 /* A sample is what one row of a batch holds: a sequence of `length` tokens, or one image. */
 typedef struct cab_domain_sizes {
@@ -73,6 +74,9 @@ typedef struct cab_domain {
     /* Evaluates on about `most` units of the validation data; 0: on all. */
     cab_status (*evaluate)(cab_evaluator *evaluator, uint64_t most, cab_run_evaluation *evaluation);
     void (*evaluator_free)(cab_evaluator *evaluator);
+
+    /* Makes the set of the recipe's eval.tasks for the run's models. NULL: the domain has no tasks. */
+    cab_status (*tasks)(const void *data, const cab_model *student, struct cab_task_set **set);
 
     /* Logs a line about the student and lines about the data. The whole run has `steps` steps. */
     void (*describe)(const void *data, const cab_model *student, uint64_t steps);

@@ -9,6 +9,7 @@
 #include "distill/students.h"
 #include "train/compare_internal.h"
 #include "train/inputs.h"
+#include "train/tasks.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -321,6 +322,21 @@ done:
     return status;
 }
 
+static cab_status text_tasks(const void *data, const cab_model *student, cab_task_set **set)
+{
+    const cab_text_data *d = data;
+    const cab_recipe *r = d->setup.recipe;
+    const cab_task_options options = {.tasks = (const char *const *)r->eval.tasks.items,
+                                      .count = r->eval.tasks.count,
+                                      .folders = (const char *const *)r->eval.data.items,
+                                      .folders_count = r->eval.data.count,
+                                      .tokenizer = d->tokenizer,
+                                      .directory = r->teacher.path,
+                                      .vocab_size = d->setup.teacher->config.vocab_size,
+                                      .longest = cab_tasks_longest(student, d->setup.teacher)};
+    return cab_task_set_open(&options, set);
+}
+
 /* ---- words -------------------------------------------------------------------------------------------------------- */
 
 static void text_describe(const void *data, const cab_model *student, uint64_t steps)
@@ -446,6 +462,7 @@ const cab_domain cab_domain_text = {
     .evaluator = text_evaluator,
     .evaluate = text_evaluate,
     .evaluator_free = text_evaluator_free,
+    .tasks = text_tasks,
     .describe = text_describe,
     .found = text_found,
     .by_chance = text_by_chance,

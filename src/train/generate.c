@@ -48,6 +48,7 @@ typedef struct session {
     cab_decode *decode;
     cab_ids *prompts; /* of each prompt */
     size_t n_prompts, n_rows;
+    uint32_t first; /* the number of every prompt's first sample */
     cab_decode_row *rows;
     continuation *texts;
     int32_t *tokens; /* the next of each row */
@@ -106,7 +107,7 @@ static cab_status open_rows(session *s, const char *const *prompts, uint32_t sam
         CAB_TRY(encode(s, prompts[p], &s->prompts[p], &empty));
         for (uint32_t k = 0; k < samples; k++) {
             const size_t row = p * samples + k;
-            s->rows[row] = (cab_decode_row){s->prompts[p].data, s->prompts[p].count, (int32_t)k};
+            s->rows[row] = (cab_decode_row){s->prompts[p].data, s->prompts[p].count, (int32_t)(s->first + k)};
             s->texts[row].account.prompt_tokens = s->prompts[p].count;
             cab_decoder_begin(&s->texts[row].decoder, s->tokenizer, empty);
         }
@@ -297,11 +298,11 @@ done:
     return status;
 }
 
-cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,
-                              const cab_generate_options *options, cab_texts_sink sink, void *user,
-                              cab_generation *generations)
+cab_status cab_generate_samples(cab_model *model, size_t n, const char *const *prompts, uint32_t first,
+                                uint32_t samples, const cab_generate_options *options, cab_texts_sink sink, void *user,
+                                cab_generation *generations)
 {
-    session s = {.model = model, .options = options, .sink = sink, .user = user, .n_prompts = n};
+    session s = {.model = model, .options = options, .sink = sink, .user = user, .n_prompts = n, .first = first};
     cab_status status;
     CAB_GOTO(session_open(&s, prompts, samples));
     if (options->max_tokens > 0)
@@ -311,6 +312,13 @@ cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *pro
 done:
     session_close(&s);
     return status;
+}
+
+cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,
+                              const cab_generate_options *options, cab_texts_sink sink, void *user,
+                              cab_generation *generations)
+{
+    return cab_generate_samples(model, n, prompts, 0, samples, options, sink, user, generations);
 }
 
 cab_status cab_generate_batch(cab_model *model, size_t n, const char *const *prompts, uint32_t samples,

@@ -30,6 +30,11 @@ cab_status cab_generate_texts(cab_model *model, size_t n, const char *const *pro
                               const cab_generate_options *options, cab_texts_sink sink, void *user,
                               cab_generation *generations);
 
+/* The same of samples first .. first + samples of every prompt: what is drawn depends on the seed and the number of the sample. */
+cab_status cab_generate_samples(cab_model *model, size_t n, const char *const *prompts, uint32_t first,
+                                uint32_t samples, const cab_generate_options *options, cab_texts_sink sink, void *user,
+                                cab_generation *generations);
+
 /* One text that a person and a model write in turns. The model's state stays between turns, so a turn of a student costs the
  * tokens of that turn alone. Model and options must outlive it. */
 typedef struct cab_dialogue cab_dialogue;

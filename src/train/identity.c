@@ -38,7 +38,10 @@ static key_kind kind_of(const char *key)
                    {"train.eval_every", FREE},
                    {"train.eval_tokens", FREE},
                    {"train.checkpoint_every", FREE},
-                   {"train.log_every", FREE}};
+                   {"train.log_every", FREE},
+                   {"eval.tasks", FREE},
+                   {"eval.data", FREE},
+                   {"eval.items", FREE}};
     for (size_t i = 0; i < sizeof special / sizeof *special; i++)
         if (strcmp(special[i].key, key) == 0)
             return special[i].kind;
@@ -138,6 +141,22 @@ static cab_status make_absolute(const char *path, char out[CAB_PATH_MAX])
     return cab_path_join(out, here, path);
 }
 
+/* A task without a slash is one of cab's own. */
+static bool is_name(const char *key, const char *path)
+{
+    return strcmp(key, "eval.tasks") == 0 && strchr(path, '/') == NULL;
+}
+
+/* Keys that lead somewhere, though the run may be gone on with elsewhere. */
+static bool leads_somewhere(const char *key)
+{
+    static const char *const keys[] = {"out", "data.cache", "eval.tasks", "eval.data"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(keys[i], key) == 0)
+            return true;
+    return kind_of(key) == PATH;
+}
+
 static cab_status make_option_absolute(const cab_option *option, void *object, const char *key)
 {
     const unsigned count = cab_option_count(option, object);
@@ -148,7 +167,7 @@ static cab_status make_option_absolute(const cab_option *option, void *object, c
     for (unsigned i = 0; i < count; i++) {
         char absolute[CAB_PATH_MAX];
         CAB_GOTO(cab_option_format(option, object, i, &paths[i]));
-        CAB_GOTO(make_absolute(paths[i], absolute));
+        CAB_GOTO(is_name(key, paths[i]) ? cab_path_join(absolute, "", paths[i]) : make_absolute(paths[i], absolute));
         cab_free(paths[i]);
         CAB_GOTO(cab_strdup(&paths[i], absolute));
     }
@@ -174,7 +193,7 @@ static cab_status make_recipe_absolute(cab_recipe *recipe)
             char key[KEY_MAX];
             const cab_option *option = &group.table.rows[i];
             snprintf(key, sizeof key, "%s%s%s", group.name, group.name[0] != '\0' ? "." : "", option->key);
-            if (kind_of(key) == PATH || strcmp(key, "out") == 0 || strcmp(key, "data.cache") == 0)
+            if (leads_somewhere(key))
                 CAB_TRY(make_option_absolute(option, (char *)recipe + group.offset, key));
         }
     }

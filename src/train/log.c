@@ -67,6 +67,11 @@ static bool add_text(json_object *object, const char *key, const char *value)
     return !value || add(object, key, cab_json_text(value));
 }
 
+static bool add_tasks(json_object *object, json_object *tasks)
+{
+    return tasks == NULL || add(object, "tasks", json_object_get(tasks));
+}
+
 static const char *text_of(json_object *object, int style)
 {
     return json_object_to_json_string_ext(object, style | JSON_C_TO_STRING_NOSLASHESCAPE);
@@ -154,7 +159,8 @@ cab_status cab_run_log_eval(cab_run_log *log, const cab_run_eval *eval)
                     add_whole(line, "tokens", eval->tokens) && add_real(line, "loss", eval->loss) &&
                     add_real(line, "perplexity", eval->perplexity) && add_real(line, "kl", eval->kl) &&
                     add_real(line, "agreement", eval->agreement) && add_ranks(line, eval->top1, eval->top5) &&
-                    add_count(line, eval->unit, eval->tokens) && add_real(line, "seconds", eval->seconds);
+                    add_count(line, eval->unit, eval->tokens) && add_tasks(line, eval->tasks) &&
+                    add_real(line, "seconds", eval->seconds);
     return put_line(log, line, complete);
 }
 
@@ -198,7 +204,8 @@ cab_status cab_run_summary_write(const char *directory, const cab_run_summary *s
         add_real(object, "seconds", result->seconds) && add_real(object, "peak_memory", result->peak_memory) &&
         add_whole(object, "tokens", result->tokens) && add_whole(object, "steps", result->steps) &&
         add_whole(object, "parameters", summary->parameters) && add_real(object, "fraction", summary->fraction) &&
-        add_whole(object, "seed", summary->seed) && add_text(object, "sample", summary->sample);
+        add_whole(object, "seed", summary->seed) && add_text(object, "sample", summary->sample) &&
+        add_tasks(object, summary->tasks);
     const char *text = complete ? text_of(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED) : NULL;
     cab_status status = text ? cab_file_write(path, text, strlen(text))
                              : cab_fail(CAB_ENOMEM, "%s: not enough memory to write it", path);

@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "distill/terms.h"
 
 #include <stdbool.h>
@@ -39,7 +40,8 @@ typedef struct cab_run_step {
 typedef struct cab_run_eval {
     uint64_t step, tokens;
     double loss, perplexity, kl, agreement, top1, top5, seconds;
-    const char *unit; /* as of a step */
+    const char *unit;   /* as of a step */
+    json_object *tasks; /* as "tasks"; NULL: left out. The caller's */
 } cab_run_eval;
 
 typedef struct cab_run_log {
@@ -73,6 +75,7 @@ typedef struct cab_run_summary {
     uint64_t teacher_parameters;                     /* 0: left out */
     cab_run_spent spent; /* of the last sitting; its shares stand in "time"; none: left out */
     const char *unit;    /* as of a step */
+    json_object *tasks;  /* as of an evaluation */
 } cab_run_summary;
 
 /* Writes <directory>/result.json atomically. */

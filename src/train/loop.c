@@ -59,13 +59,16 @@ static void tell(const cab_run *run, const cab_run_evaluation *e)
                  e->tokens, run->domain->recipes->unit);
 }
 
-static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out)
+/* max_tokens 0: the last evaluation, on everything. *tasks is the caller's to put. */
+static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out, json_object **tasks)
 {
     double started = cab_seconds();
+    *tasks = NULL;
     CAB_TRY(cab_run_evaluate(run, max_tokens, out));
+    tell(run, out);
+    CAB_TRY(cab_run_ask(run, max_tokens == 0, tasks));
     run->eval_last = cab_seconds() - started;
     run->seconds += run->eval_last;
-    tell(run, out);
     cab_run_eval line = {.step = run->step,
                          .tokens = tokens_done(run),
                          .loss = out->loss,
@@ -75,6 +78,7 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
                          .top1 = out->top1,
                          .top5 = out->top5,
                          .unit = run->domain->recipes->unit,
+                         .tasks = *tasks,
                          .seconds = run->seconds};
     return cab_run_log_eval(&run->log, &line);
 }
@@ -188,7 +192,10 @@ static cab_status train(cab_run *run, bool resumed)
         CAB_GOTO(train_one(run, &progress));
         CAB_GOTO(cab_snapshot_check(run));
         if (evaluation_due(run)) {
-            CAB_GOTO(evaluate_and_log(run, run->sizes.part, &evaluation));
+            json_object *tasks = NULL;
+            status = evaluate_and_log(run, run->sizes.part, &evaluation, &tasks);
+            json_object_put(tasks);
+            CAB_GOTO(status);
             run->eval_seconds += run->eval_last;
         }
         if (checkpoint_due(run, saved) && run->step < run->total_steps) {
@@ -237,7 +244,7 @@ static void warn_of_chance(const cab_run *run, const cab_run_evaluation *e)
 }
 
 static cab_status write_summary(const cab_run *run, const cab_run_evaluation *e, const char *student,
-                                const char *sample, double teacher, cab_result *result)
+                                const char *sample, double teacher, json_object *tasks, cab_result *result)
 {
     char method[64];
     *result = (cab_result){.loss = e->loss,
@@ -259,6 +266,7 @@ static cab_status write_summary(const cab_run *run, const cab_run_evaluation *e,
                                      .fraction = run->recipe->data.fraction,
                                      .seed = (uint64_t)run->recipe->seed,
                                      .parameters = cab_model_parameters(run->student),
+                                     .tasks = tasks,
                                      .teacher_perplexity = teacher,
                                      .teacher_top1 = e->teacher_top1,
                                      .teacher_top5 = e->teacher_top5,
@@ -282,18 +290,20 @@ static void tell_speed(const cab_run *run)
 static cab_status run_finish(cab_run *run, cab_result *result)
 {
     char directory[CAB_PATH_MAX], *sample = NULL;
+    json_object *tasks = NULL;
     cab_run_evaluation e;
     double teacher = NAN;
     cab_status status;
-    CAB_TRY(evaluate_and_log(run, 0, &e));
-    CAB_TRY(teacher_perplexity(run, &teacher));
+    CAB_GOTO(evaluate_and_log(run, 0, &e, &tasks));
+    CAB_GOTO(teacher_perplexity(run, &teacher));
     warn_of_chance(run, &e);
-    CAB_TRY(cab_path_join(directory, run->recipe->out, "student"));
+    CAB_GOTO(cab_path_join(directory, run->recipe->out, "student"));
     CAB_GOTO(export_and_show(run, directory, &sample));
-    CAB_GOTO(write_summary(run, &e, directory, sample, teacher, result));
+    CAB_GOTO(write_summary(run, &e, directory, sample, teacher, tasks, result));
     status = cab_snapshot_remove(run);
 done:
     cab_free(sample);
+    json_object_put(tasks);
     return status;
 }
 

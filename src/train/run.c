@@ -100,6 +100,7 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
         CAB_TRY(run->domain->initialise(run->data, run->student, run->layer_map));
     CAB_TRY(open_averages(r, run));
     CAB_TRY(run->domain->start(run->data, run->student, run->batch, run->micro_batch));
+    CAB_TRY(cab_run_tasks_open(run));
     return cab_inputs_describe(run, &run->inputs);
 }
 
@@ -115,6 +116,7 @@ void cab_run_close(cab_run *run)
         run->domain->evaluator_free(run->evaluator);
         run->domain->close(run->data);
     }
+    cab_run_tasks_close(run);
     cab_term_set_close(&run->terms);
     if (run->averages != NULL)
         for (size_t i = 0; i < cab_params_count(run->student->params); i++)

@@ -39,10 +39,11 @@ typedef struct cab_run {
     cab_objective *objective; /* of the current stage */
     double peak;              /* bytes that its plan needs, with parameters and optimizer */
     cab_optimizer *optimizer;
-    bool ahead;               /* the next micro-batch is with the objective already */
-    cab_evaluator *evaluator; /* of the student beside the teacher; made on first use */
-    struct cab_saver *saver;  /* a checkpoint that is being written beside training; NULL: none */
-    uint64_t saved_step;      /* of the last good checkpoint; 0: there is none */
+    bool ahead;                  /* the next micro-batch is with the objective already */
+    cab_evaluator *evaluator;    /* of the student beside the teacher; made on first use */
+    struct cab_run_tasks *tasks; /* of eval.tasks; NULL: none */
+    struct cab_saver *saver;     /* a checkpoint that is being written beside training; NULL: none */
+    uint64_t saved_step;         /* of the last good checkpoint; 0: there is none */
     cab_run_log log;
 } cab_run;
 
@@ -65,6 +66,13 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
 
 /* Validation with the weights as they are exported (the EMA if there is one). max_tokens 0: all. */
 cab_status cab_run_evaluate(cab_run *run, uint64_t max_tokens, cab_run_evaluation *out);
+/* The recipe's tasks, opened with the run so that what is wrong with them shows at once. */
+cab_status cab_run_tasks_open(cab_run *run);
+void cab_run_tasks_close(cab_run *run);
+/* Asks the student, with the weights as they are exported; the teacher has been asked the same questions once. *found is what
+ * cab_task_results_json() makes of both, for the caller to put; NULL without tasks. all: every question, not eval.items of each. */
+cab_status cab_run_ask(cab_run *run, bool all, json_object **found);
+
 /* Exchanges the student's weights with their averages (a second call takes it back). No effect without EMA. */
 cab_status cab_run_swap_averages(cab_run *run);
 

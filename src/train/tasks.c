@@ -218,13 +218,14 @@ static cab_share share_of(const sums *s, uint64_t n, bool measured)
     return (cab_share){mean, n > 1 ? sqrt((variance > 0 ? variance : 0) / (double)n) : NAN};
 }
 
-static void summarise(const cab_task_set *set, const cab_task_part *part, const cab_score *scores,
+/* The first n questions of the part. */
+static void summarise(const cab_task_set *set, const cab_task_part *part, size_t n, const cab_score *scores,
                       cab_task_result *result)
 {
     const bool word = (part->measures & (CAB_MEASURE_WORD | CAB_MEASURE_TOKENS)) != 0;
     sums right = {0}, normalised = {0}, words = {0};
     double logp = 0;
-    for (size_t i = part->first; i < part->first + part->n; i++) {
+    for (size_t i = part->first; i < part->first + n; i++) {
         const cab_task_question *q = &set->questions[i];
         const cab_task_request *r = &set->requests[q->first + q->label];
         const cab_score *s = &scores[q->first + q->label];
@@ -235,11 +236,11 @@ static void summarise(const cab_task_set *set, const cab_task_part *part, const 
         logp += s->logp / (part->measures & CAB_MEASURE_TOKENS ? (double)(r->count - r->context) : 1);
     }
     *result = (cab_task_result){.name = part->name,
-                                .items = part->n,
-                                .accuracy = share_of(&right, part->n, part->measures & CAB_MEASURE_CHOICE),
-                                .normalised = share_of(&normalised, part->n, part->measures & CAB_MEASURE_LENGTHS),
-                                .last_word = share_of(&words, part->n, word),
-                                .perplexity = word ? exp(-logp / (double)part->n) : (double)NAN};
+                                .items = n,
+                                .accuracy = share_of(&right, n, part->measures & CAB_MEASURE_CHOICE),
+                                .normalised = share_of(&normalised, n, part->measures & CAB_MEASURE_LENGTHS),
+                                .last_word = share_of(&words, n, word),
+                                .perplexity = word ? exp(-logp / (double)n) : (double)NAN};
 }
 
 static void print_item(const cab_task_set *set, const char *model, const cab_task_part *part, size_t index,
@@ -259,29 +260,105 @@ static void print_item(const cab_task_set *set, const char *model, const cab_tas
     json_object_put(task);
 }
 
-cab_status cab_task_set_run(const cab_task_set *set, const cab_model *model, FILE *items, cab_task_result *results)
+static size_t asked(const cab_task_part *part, uint64_t most)
 {
-    const char *name = model->directory != NULL ? model->directory : model->arch->name;
+    return most > 0 && part->n > most ? (size_t)most : part->n;
+}
+
+/* The requests of the questions that are asked; those of the others are left out, and have no score. */
+static size_t collect(const cab_task_set *set, uint64_t most, cab_request *requests, size_t *places)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < set->n_parts; i++)
+        for (size_t k = 0; k < asked(&set->parts[i], most); k++) {
+            const cab_task_question *q = &set->questions[set->parts[i].first + k];
+            for (size_t r = q->first; r < q->first + q->n; r++) {
+                const cab_task_request *from = &set->requests[r];
+                requests[n] = (cab_request){set->pool.data + from->begin, from->count, from->context};
+                places[n++] = r;
+            }
+        }
+    return n;
+}
+
+static cab_status score(const cab_task_set *set, const cab_model *model, uint64_t most, cab_score *scores)
+{
     cab_request *requests = NULL;
-    cab_score *scores = NULL;
-    size_t cut = 0;
+    cab_score *found = NULL;
+    size_t *places = NULL, cut = 0, n;
     cab_status status;
     CAB_GOTO(CAB_NEW(&requests, set->n_requests, "requests"));
-    CAB_GOTO(CAB_NEW(&scores, set->n_requests, "scores"));
-    for (size_t i = 0; i < set->n_requests; i++)
-        requests[i] =
-            (cab_request){set->pool.data + set->requests[i].begin, set->requests[i].count, set->requests[i].context};
-    CAB_GOTO(cab_score_requests(model, requests, set->n_requests, "tasks", scores, &cut));
+    CAB_GOTO(CAB_NEW(&places, set->n_requests, "requests"));
+    CAB_GOTO(CAB_NEW(&found, set->n_requests, "scores"));
+    n = collect(set, most, requests, places);
+    CAB_GOTO(cab_score_requests(model, requests, n, "tasks", found, &cut));
+    for (size_t i = 0; i < n; i++)
+        scores[places[i]] = found[i];
     if (cut > 0)
-        cab_log_warn("%s: %zu texts are longer than its %d tokens: what they begin with was left out", name, cut,
-                     model->config.max_length);
-    for (size_t i = 0; i < set->n_parts; i++) {
-        summarise(set, &set->parts[i], scores, &results[i]);
-        for (size_t k = 0; items != NULL && k < set->parts[i].n; k++)
-            print_item(set, name, &set->parts[i], k, scores, items);
-    }
+        cab_log_warn("%s: %zu texts are longer than its %d tokens: what they begin with was left out",
+                     model->directory != NULL ? model->directory : model->arch->name, cut, model->config.max_length);
 done:
     cab_free(requests);
+    cab_free(places);
+    cab_free(found);
+    return status;
+}
+
+cab_status cab_task_set_run(const cab_task_set *set, const cab_model *model, uint64_t most, FILE *items,
+                            cab_task_result *results)
+{
+    const char *name = model->directory != NULL ? model->directory : model->arch->name;
+    cab_score *scores = NULL;
+    CAB_TRY(CAB_NEW(&scores, set->n_requests, "scores"));
+    const cab_status status = score(set, model, most, scores);
+    for (size_t i = 0; status == CAB_OK && i < set->n_parts; i++) {
+        const size_t n = asked(&set->parts[i], most);
+        summarise(set, &set->parts[i], n, scores, &results[i]);
+        for (size_t k = 0; items != NULL && k < n; k++)
+            print_item(set, name, &set->parts[i], k, scores, items);
+    }
     cab_free(scores);
     return status;
+}
+
+/* ---- JSON ----------------------------------------------------------------------------------------------------------------- */
+
+static void add_number(json_object *object, const char *key, const char *suffix, double value)
+{
+    char name[64], text[32];
+    snprintf(name, sizeof name, "%s%s", key, suffix);
+    snprintf(text, sizeof text, "%.9g", value);
+    if (isfinite(value))
+        json_object_object_add(object, name, json_object_new_double_s(value, text));
+}
+
+static void add_result(json_object *object, const cab_task_result *r)
+{
+    const struct {
+        const char *key;
+        cab_share share;
+    } shares[] = {{"accuracy", r->accuracy}, {"normalised", r->normalised}, {"last_word", r->last_word}};
+    json_object_object_add(object, "items", json_object_new_int64((int64_t)r->items));
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
+        add_number(object, shares[i].key, "", shares[i].share.value);
+        add_number(object, shares[i].key, "_error", shares[i].share.error);
+    }
+    add_number(object, "perplexity", "", r->perplexity);
+}
+
+json_object *cab_task_results_json(const cab_task_result *results, const cab_task_result *teacher, size_t count)
+{
+    json_object *array = json_object_new_array();
+    for (size_t i = 0; array != NULL && i < count; i++) {
+        json_object *object = json_object_new_object(), *beside = json_object_new_object();
+        json_object_object_add(object, "task", cab_json_text(results[i].name));
+        add_result(object, &results[i]);
+        if (teacher != NULL) {
+            add_result(beside, &teacher[i]);
+            json_object_object_add(object, "teacher", json_object_get(beside));
+        }
+        json_object_put(beside);
+        json_object_array_add(array, object);
+    }
+    return array;
 }

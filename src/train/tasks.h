@@ -6,6 +6,7 @@
 #ifndef CAB_TRAIN_TASKS_H
 #define CAB_TRAIN_TASKS_H
 
+#include "base/json.h"
 #include "data/tokenizer.h"
 #include "models/model.h"
 
@@ -47,9 +48,13 @@ cab_status cab_task_set_open(const cab_task_options *options, cab_task_set **set
 void cab_task_set_free(cab_task_set *set);
 /* Results that a run gives. */
 size_t cab_task_set_count(const cab_task_set *set);
-/* Asks the model: results[cab_task_set_count()]. items, if not NULL, gets a JSON object a line for every item, in order:
+/* Asks the model the first `most` questions of each (0: all): results[cab_task_set_count()]. items, if not NULL, gets a JSON object a line for every item, in order:
  * "model", "task", "item", "label", "chosen", "logp" of every choice, and "hits" of "tokens". */
-cab_status cab_task_set_run(const cab_task_set *set, const cab_model *model, FILE *items, cab_task_result *results);
+cab_status cab_task_set_run(const cab_task_set *set, const cab_model *model, uint64_t most, FILE *items,
+                            cab_task_result *results);
+/* An array of an object per task: "task", "items", "accuracy", "accuracy_error" ... as far as they were measured, and with a teacher's
+ * results (NULL: none) these under "teacher". NULL without memory. */
+json_object *cab_task_results_json(const cab_task_result *results, const cab_task_result *teacher, size_t count);
 /* The longest that all of these models (NULL: left out) take; INT64_MAX where none has a limit. */
 int64_t cab_tasks_longest(const cab_model *model, const cab_model *teacher);
 

@@ -151,10 +151,10 @@ static void test_typos(void **state)
             "r.yaml:2: unknown key \"teacher.zzzzzzzzzzzzzzzz\"; its group has path, precision");
     refused("qqqqqqqqqqqqqqq: 2\n",
             "r.yaml:1: unknown key \"qqqqqqqqqqqqqqq\"; groups are teacher, student, data, augment, init, "
-            "bridge, train, stages[N]");
+            "bridge, train, eval, stages[N]");
     refused("\"a\\e[31m\": 2\n",
             "r.yaml:1: unknown key \"a\\x1b[31m\"; groups are teacher, student, data, augment, init, "
-            "bridge, train, stages[N]");
+            "bridge, train, eval, stages[N]");
 }
 
 static void test_values(void **state)

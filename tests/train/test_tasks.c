@@ -190,7 +190,7 @@ static void test_shares(void **state)
     for (size_t i = 0; i < 30; i++)
         requests[i] = (cab_request){set.pool.data + set.requests[i].begin, set.requests[i].count, 5};
     assert_ok(cab_score_requests(model, requests, 30, "test", scores, NULL));
-    assert_ok(cab_task_set_run(&set, model, NULL, &result));
+    assert_ok(cab_task_set_run(&set, model, 0, NULL, &result));
     for (unsigned i = 0; i < 10; i++) {
         unsigned best = 0, longest = 0;
         for (unsigned k = 1; k < 3; k++) {
