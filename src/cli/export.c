@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "distill/relayout.h"
 #include "io/gguf.h"
 
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #define EXPORT_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     TEXT(out, 'o', "FILE", "", "the file to write, .gguf")                                                             \
     TEXT(to, 0, "DIR", "", "the directory to write, in Hugging Face's layout: f32, f16 or bf16")                       \
+    ENUM(layout, 0, "NAME", 0, "same|falcon-h1|granite-hybrid|own|mamba2|mamba",                                       \
+         "with --to: the format to write a student in, if another can hold it")                                        \
     ENUM(type, 't', "NAME", 2, "f32|f16|bf16|q8_0|q4_0",                                                               \
          "numbers of matrices; norms, biases and convolutions are f32")                                                \
     TEXT(tokenizer, 0, "DIR", "", "where the tokenizer is, if not beside the model")                                   \
@@ -27,6 +30,17 @@ static const struct {
     cab_dtype dtype;
 } types[] = {{"f32", CAB_F32}, {"f16", CAB_F16}, {"bf16", CAB_BF16}, {"q8_0", CAB_Q8_0}, {"q4_0", CAB_Q4_0}};
 
+/* Words of --layout but the first. */
+static const char *const layouts[] = {"", "falcon-h1", "granite-hybrid", "own", "mamba2", "mamba"};
+
+static cab_status write_model(const struct export_options *o, const cab_export *what, cab_exported *done)
+{
+    if (o->out[0] != '\0')
+        return cab_export_gguf(what, o->out, done);
+    return o->layout == 0 ? cab_export_directory(what, o->to, done)
+                          : cab_relayout(what, layouts[o->layout], o->to, done);
+}
+
 static cab_status run_export(const void *given, const cab_list *operands)
 {
     const struct export_options *o = given;
@@ -35,6 +49,8 @@ static cab_status run_export(const void *given, const cab_list *operands)
     cab_log_quiet(o->quiet);
     if ((o->out[0] != '\0') == (o->to[0] != '\0'))
         return cab_fail(CAB_EARG, "expected either --out FILE.gguf or --to DIR");
+    if (o->layout != 0 && o->to[0] == '\0')
+        return cab_fail(CAB_EARG, "--layout goes with --to DIR");
     if (o->out[0] != '\0' && !cab_gguf_named(o->out))
         return cab_fail(CAB_EARG, "--out: found \"%s\", expected the name of a file to write, model.gguf", o->out);
     CAB_TRY(cli_find_model(operands->items[0], model));
@@ -43,7 +59,7 @@ static cab_status run_export(const void *given, const cab_list *operands)
         .model = model, .tokenizer = tokenizer[0] != '\0' ? tokenizer : NULL, .dtype = types[o->type].dtype};
     if (o->out[0] != '\0')
         CAB_TRY(cab_file_check_writable(o->out));
-    CAB_TRY(o->out[0] != '\0' ? cab_export_gguf(&what, o->out, &done) : cab_export_directory(&what, o->to, &done));
+    CAB_TRY(write_model(o, &what, &done));
     printf("%s: %zu tensors, %s, %.1f MB\n", o->out[0] != '\0' ? o->out : o->to, done.tensors, types[o->type].name,
            (double)done.bytes / 1e6);
     if (done.wider > 0)
@@ -56,6 +72,7 @@ static const cli_example examples[] = {
     {"cab export path/to/model -o model.gguf --type q8_0", "8 bits"},
     {"cab export model.gguf -o small.gguf --type q4_0", "another file with fewer bits"},
     {"cab export model.gguf --to path/to/model", "a directory for transformers"},
+    {"cab export runs/mine --to path/to/model --layout falcon-h1", "a student in another format"},
     {0}};
 
 const cli_command cli_export = {
@@ -72,7 +89,10 @@ const cli_command cli_export = {
         "compute "
         "otherwise is refused by name. With --to it writes a directory that transformers opens: of any model that cab "
         "reads, a GGUF file "
-        "above all. Tensors are read one after the other, so memory does not grow with the model.",
+        "above all. --layout writes a student with state-space mixers in another of the formats that can hold it, with "
+        "the "
+        "same results; what a format cannot hold is named. Tensors are read one after the other, so memory does not "
+        "grow with the model.",
     .examples = examples,
     .options = export_table,
     .options_size = sizeof(struct export_options),

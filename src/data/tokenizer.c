@@ -271,7 +271,8 @@ static cab_status load_parts(cab_tokenizer *t, const cab_json *json)
     return cab_decode_build(&t->decode, &t->vocab);
 }
 
-cab_status cab_tokenizer_parse(const char *text, size_t size, const char *name, cab_tokenizer **out)
+/* The text is changed on the way. */
+static cab_status parse_owned(char *text, size_t size, const char *name, cab_tokenizer **out)
 {
     cab_status status = CAB_OK;
     cab_tokenizer *t = NULL;
@@ -282,14 +283,27 @@ cab_status cab_tokenizer_parse(const char *text, size_t size, const char *name, 
         return cab_fail(CAB_EFORMAT, "%s: not UTF-8 at byte %zu", name, valid);
     CAB_TRY(CAB_NEW(&t, 1, "a tokenizer"));
     CAB_GOTO(cab_strdup(&t->name, name));
-    CAB_GOTO(cab_json_parse(text, size, name, &json));
     t->hash = cab_hash(CAB_HASH_START, text, size);
+    cab_merges_shorten(text, size);
+    CAB_GOTO(cab_json_parse(text, size, name, &json));
     CAB_GOTO(load_parts(t, &json));
     *out = t;
     t = NULL;
 done:
     cab_json_close(&json);
     cab_tokenizer_free(t);
+    return status;
+}
+
+cab_status cab_tokenizer_parse(const char *text, size_t size, const char *name, cab_tokenizer **out)
+{
+    char *copy = NULL;
+    *out = NULL;
+    CAB_TRY(cab_alloc((void **)&copy, 1, size, "a tokenizer"));
+    if (size > 0)
+        memcpy(copy, text, size);
+    const cab_status status = parse_owned(copy, size, name, out);
+    cab_free(copy);
     return status;
 }
 
@@ -320,7 +334,7 @@ cab_status cab_tokenizer_load(const char *path, cab_tokenizer **out)
     *out = NULL;
     CAB_TRY(check_present(path));
     CAB_TRY(cab_file_read_text(path, FILE_MAX, &text, &size));
-    cab_status status = cab_tokenizer_parse(text, size, path, out);
+    cab_status status = parse_owned(text, size, path, out);
     cab_free(text);
     return status;
 }

@@ -167,8 +167,10 @@ static cab_status make_merges(const source *s, json_object *vocab, json_object *
     *out = json_object_new_array_ext((int)cuts.count + 1);
     for (size_t i = 0; i < cuts.count; i++) {
         json_object *merge = json_object_new_array_ext(2);
-        json_object_array_add(merge, json_object_new_string(token_at(s, (size_t)cuts.items[i].first)));
-        json_object_array_add(merge, json_object_new_string(token_at(s, (size_t)cuts.items[i].second)));
+        json_object_array_add(merge,
+                              json_object_get(json_object_array_get_idx(s->tokens, (size_t)cuts.items[i].first)));
+        json_object_array_add(merge,
+                              json_object_get(json_object_array_get_idx(s->tokens, (size_t)cuts.items[i].second)));
         json_object_array_add(*out, merge);
     }
 done:

@@ -259,4 +259,7 @@ struct cab_tokenizer {
     cab_decode decode;
 };
 
+/* merges_text.c: the pairs of "merges" in the text of a tokenizer.json as strings, in place; their meaning stays. */
+void cab_merges_shorten(char *text, size_t size);
+
 #endif

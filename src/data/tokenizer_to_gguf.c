@@ -464,6 +464,17 @@ done:
     return status;
 }
 
+static cab_status load_document(const char *path, cab_json *json)
+{
+    char *text = NULL;
+    size_t size = 0;
+    CAB_TRY(cab_file_read_text(path, JSON_MAX, &text, &size));
+    cab_merges_shorten(text, size);
+    const cab_status status = cab_json_parse(text, size, path, json);
+    cab_free(text);
+    return status;
+}
+
 static cab_status from_directory(const char *directory, int64_t vocab_size, cab_gguf_writer *out)
 {
     char path[CAB_PATH_MAX], config_path[CAB_PATH_MAX];
@@ -473,7 +484,7 @@ static cab_status from_directory(const char *directory, int64_t vocab_size, cab_
     CAB_TRY(cab_path_join(path, directory, "tokenizer.json"));
     CAB_TRY(cab_path_join(config_path, directory, "tokenizer_config.json"));
     CAB_TRY(summarise(directory, path, vocab_size, &s));
-    CAB_GOTO(cab_json_load(path, JSON_MAX, &json));
+    CAB_GOTO(load_document(path, &json));
     if (cab_path_exists(config_path))
         CAB_GOTO(cab_json_load(config_path, JSON_MAX, &config));
     else

@@ -18,6 +18,8 @@ static const cab_student_layout layouts[] = {
      .keeps = CAB_KEEP_HEADS | CAB_KEEP_LAYERS,
      .automatic = true,
      .own = true},
+    {.name = "mamba2", .arch = &cab_arch_mamba2, .no_mlp = true, .expand = 2, .groups = 1, .gated_norm = true},
+    {.name = "mamba", .arch = &cab_arch_mamba, .no_mlp = true},
 };
 
 const cab_student_layout *cab_student_layout_at(unsigned index)
@@ -30,8 +32,12 @@ static const char *other_block(const cab_student_layout *layout, const cab_block
 {
     const bool biased =
         b->mlp.gate_up.b != NULL || b->mlp.gate.b != NULL || b->mlp.up.b != NULL || b->mlp.down.b != NULL;
+    if (layout->no_mlp)
+        return b->mlp.down.w != NULL ? "an MLP" : NULL;
     if (b->parallel)
         return "attention and MLP side by side";
+    if (b->mlp.down.w == NULL)
+        return "layers without an MLP";
     if (b->norm.w == NULL || b->mlp_norm.w == NULL || b->mixed_norm.w != NULL || b->fed_norm.w != NULL)
         return "norms behind attention and MLP";
     if (b->norm.b != NULL || b->mlp_norm.b != NULL)
@@ -47,6 +53,10 @@ static const char *other_block(const cab_student_layout *layout, const cab_block
 
 static const char *other_attention(const cab_student_layout *layout, const cab_config *c, const cab_attention_mixer *a)
 {
+    if (a->out.w == NULL)
+        return NULL;
+    if (layout->no_mlp)
+        return "attention";
     if (a->q_norm.w != NULL || a->k_norm.w != NULL)
         return "norms of Q and K";
     if (a->shape.window > 0 && a->shape.window < c->max_length)
@@ -84,16 +94,18 @@ bool cab_student_layout_holds(const cab_student_layout *layout, const cab_model 
                               char why[CAB_WHY_MAX])
 {
     const cab_network *n = &teacher->network;
-    const char *found = layout->own ? NULL : other_ends(n);
+    const char *found = layout->own || layout->no_mlp ? NULL : other_ends(n);
     for (int l = 0; found == NULL && l < n->n_layer; l++) {
         const cab_attention_mixer *a = &n->blocks[l].attention;
         if (!layout->own)
             found = other_block(layout, &n->blocks[l]);
         if (found == NULL && keeps != 0 && !layout->own)
             found = other_attention(layout, &teacher->config, a);
-        if (found == NULL && keeps == CAB_KEEP_HEADS)
+        if (found == NULL && keeps == CAB_KEEP_HEADS && a->out.w != NULL)
             found = other_norms(&teacher->config, a);
     }
+    if (found == NULL && layout->no_mlp) /* after what no such layout can hold of any Transformer */
+        found = other_ends(n);
     snprintf(why, CAB_WHY_MAX, "%s", found != NULL ? found : "");
     return found == NULL;
 }

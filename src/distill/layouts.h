@@ -16,6 +16,7 @@ typedef struct cab_student_layout {
     int keeps;        /* bits of cab_keep_unit; with both, heads unless the recipe says otherwise */
     bool automatic;   /* layout auto may choose it */
     bool own;         /* it holds whatever the teacher has, a head's attention included */
+    bool no_mlp;      /* mixers alone: no attention, no MLP */
     int groups;       /* G that it fixes; 0: any */
     int expand;       /* E as a multiple of the width that it fixes; 0: any */
     bool gated_norm;  /* an RMS norm beside the gate */

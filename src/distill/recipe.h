@@ -51,9 +51,9 @@
     BOOL(tied_decay, false,                                                                                            \
          "a channel decays alike in all of its states (A_log's rows are one number each), which a GPU computes "       \
          "as products of matrices")                                                                                    \
-    ENUM(layout, 0, "auto|falcon-h1|granite-hybrid|own",                                                               \
+    ENUM(layout, 0, "auto|falcon-h1|granite-hybrid|own|mamba2|mamba",                                                  \
          "format that the student must fit; auto: falcon-h1 if it can hold the teacher's blocks, else own, which can " \
-         "hold any and opens here alone")                                                                              \
+         "hold any and opens here alone; mamba2 and mamba hold no MLP, so no Transformer's blocks")                    \
     INT(keep, 0, 0, 1024, "heads of every layer that stay attention, or layers that do (keep_unit)")                   \
     ENUM(keep_unit, 0, "auto|heads|layers", "what keep counts; auto: heads, with granite-hybrid layers")               \
     INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \

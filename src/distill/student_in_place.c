@@ -21,7 +21,7 @@ enum { HEAD_WIDTH = 64, IDLE_WIDTH = 32, STATE_MOST = 256 };
 static bool is(const cab_model *model)
 {
     for (unsigned i = 0; cab_student_layout_at(i) != NULL; i++)
-        if (model->arch == cab_student_layout_at(i)->arch)
+        if (cab_student_layout_at(i)->keeps != 0 && model->arch == cab_student_layout_at(i)->arch)
             return true;
     return false;
 }
@@ -31,8 +31,9 @@ static int kept_unit(const struct cab_recipe_student *s, const cab_student_layou
 {
     if (s->keep == 0 && s->keep_list.count == 0)
         return 0;
-    return s->keep_unit > 0 ? 1 << (s->keep_unit - 1)
-                            : (cab_student_layout_beside(layout) ? CAB_KEEP_HEADS : CAB_KEEP_LAYERS);
+    if (s->keep_unit > 0)
+        return 1 << (s->keep_unit - 1);
+    return layout->keeps == CAB_KEEP_LAYERS ? CAB_KEEP_LAYERS : CAB_KEEP_HEADS;
 }
 
 static bool holds(const cab_student_source *source, const cab_student_layout *layout, char why[CAB_WHY_MAX])

@@ -68,6 +68,13 @@ typedef cab_status (*cab_safetensors_read)(void *user, const void *source, void 
 cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                            const int64_t *shape, cab_safetensors_read read, void *user,
                                            const void *source);
+/* The same, read in parts: read(user, source, first, count, out) gives `count` elements from element `first` on, whole rows of the first
+ * dimension, in the tensor's dtype. No more than a part, or one row, is held at a time. */
+typedef cab_status (*cab_safetensors_read_part)(void *user, const void *source, int64_t first, int64_t count,
+                                                void *out);
+cab_status cab_safetensors_writer_add_parts(cab_safetensors_writer *writer, const char *name, cab_dtype dtype,
+                                            int n_dim, const int64_t *shape, cab_safetensors_read_part read, void *user,
+                                            const void *source);
 /* Bytes of all tensors so far. */
 size_t cab_safetensors_writer_bytes(const cab_safetensors_writer *writer);
 /* Copies all tensors so far into memory of the writer's own: their sources may change from here on. CAB_ENOMEM: nothing is held. */

@@ -14,14 +14,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BODY_ALIGNMENT = 64 };
+enum { BODY_ALIGNMENT = 64, PART = 1 << 20 /* elements that are read at a time */ };
 
 typedef struct pending {
     char *name;
     cab_dtype dtype;
     int n_dim;
     int64_t shape[CAB_SAFETENSORS_DIMS];
-    cab_safetensors_read read; /* NULL: source is the data */
+    cab_safetensors_read read;           /* this, */
+    cab_safetensors_read_part read_part; /* or this; both NULL: source is the data */
     void *user;
     const void *source;
     size_t bytes;
@@ -51,6 +52,25 @@ void cab_safetensors_writer_free(cab_safetensors_writer *writer)
     cab_free(writer);
 }
 
+static cab_status add(cab_safetensors_writer *writer, const char *name, pending tensor, const int64_t *shape)
+{
+    tensor.bytes = cab_dtype_size(tensor.dtype);
+    if (tensor.n_dim < 0 || tensor.n_dim > CAB_SAFETENSORS_DIMS)
+        return cab_fail(CAB_ESHAPE, "tensor \"%s\": %d dimensions, at most %d can be written", name, tensor.n_dim,
+                        CAB_SAFETENSORS_DIMS);
+    if (strcmp(name, "__metadata__") == 0)
+        return cab_fail(CAB_EARG, "tensor \"%s\": the name is reserved by the format", name);
+    for (int i = 0; i < tensor.n_dim; i++) {
+        tensor.shape[i] = shape[i];
+        if (shape[i] < 0 || __builtin_mul_overflow(tensor.bytes, (size_t)shape[i], &tensor.bytes))
+            return cab_fail(CAB_ESHAPE, "tensor \"%s\": dimension %d is %lld", name, i, (long long)shape[i]);
+    }
+    CAB_TRY(CAB_GROW(&writer->tensors, &writer->capacity, writer->count + 1, "tensors to write"));
+    CAB_TRY(cab_strdup(&tensor.name, name));
+    writer->tensors[writer->count++] = tensor;
+    return CAB_OK;
+}
+
 cab_status cab_safetensors_writer_add(cab_safetensors_writer *writer, const char *name, cab_dtype dtype, int n_dim,
                                       const int64_t *shape, const void *data)
 {
@@ -61,22 +81,16 @@ cab_status cab_safetensors_writer_add_from(cab_safetensors_writer *writer, const
                                            const int64_t *shape, cab_safetensors_read read, void *user,
                                            const void *source)
 {
-    pending tensor = {
-        .dtype = dtype, .n_dim = n_dim, .read = read, .user = user, .source = source, .bytes = cab_dtype_size(dtype)};
-    if (n_dim < 0 || n_dim > CAB_SAFETENSORS_DIMS)
-        return cab_fail(CAB_ESHAPE, "tensor \"%s\": %d dimensions, at most %d can be written", name, n_dim,
-                        CAB_SAFETENSORS_DIMS);
-    if (strcmp(name, "__metadata__") == 0)
-        return cab_fail(CAB_EARG, "tensor \"%s\": the name is reserved by the format", name);
-    for (int i = 0; i < n_dim; i++) {
-        tensor.shape[i] = shape[i];
-        if (shape[i] < 0 || __builtin_mul_overflow(tensor.bytes, (size_t)shape[i], &tensor.bytes))
-            return cab_fail(CAB_ESHAPE, "tensor \"%s\": dimension %d is %lld", name, i, (long long)shape[i]);
-    }
-    CAB_TRY(CAB_GROW(&writer->tensors, &writer->capacity, writer->count + 1, "tensors to write"));
-    CAB_TRY(cab_strdup(&tensor.name, name));
-    writer->tensors[writer->count++] = tensor;
-    return CAB_OK;
+    return add(writer, name, (pending){.dtype = dtype, .n_dim = n_dim, .read = read, .user = user, .source = source},
+               shape);
+}
+
+cab_status cab_safetensors_writer_add_parts(cab_safetensors_writer *writer, const char *name, cab_dtype dtype,
+                                            int n_dim, const int64_t *shape, cab_safetensors_read_part read, void *user,
+                                            const void *source)
+{
+    return add(writer, name,
+               (pending){.dtype = dtype, .n_dim = n_dim, .read_part = read, .user = user, .source = source}, shape);
 }
 
 size_t cab_safetensors_writer_bytes(const cab_safetensors_writer *writer)
@@ -97,12 +111,16 @@ cab_status cab_safetensors_writer_hold(cab_safetensors_writer *writer)
         const pending *tensor = &writer->tensors[i];
         if (tensor->read != NULL)
             CAB_GOTO(tensor->read(tensor->user, tensor->source, at, tensor->bytes));
+        else if (tensor->read_part != NULL)
+            CAB_GOTO(tensor->read_part(tensor->user, tensor->source, 0,
+                                       (int64_t)(tensor->bytes / cab_dtype_size(tensor->dtype)), at));
         else
             memcpy(at, tensor->source, tensor->bytes);
     }
     at = held;
     for (size_t i = 0; i < writer->count; at += writer->tensors[i++].bytes) {
         writer->tensors[i].read = NULL;
+        writer->tensors[i].read_part = NULL;
         writer->tensors[i].source = at;
     }
     cab_free(writer->held);
@@ -193,21 +211,47 @@ static cab_status format_header(json_object *header, const char *path, char **ou
     return CAB_OK;
 }
 
-/* A tensor's bytes: where they lie, or read into `scratch`. */
-static cab_status fetch(const pending *tensor, void *scratch, const void **data)
+/* Elements that are read at a time, whole rows. */
+static int64_t part_of(const pending *t)
 {
-    *data = tensor->read != NULL ? scratch : tensor->source;
-    return tensor->read != NULL ? tensor->read(tensor->user, tensor->source, scratch, tensor->bytes) : CAB_OK;
+    const int64_t n = (int64_t)(t->bytes / cab_dtype_size(t->dtype)), rows = t->n_dim > 0 ? t->shape[0] : 1;
+    const int64_t columns = rows > 0 ? n / rows : 0;
+    if (t->read_part == NULL || columns == 0)
+        return n;
+    return columns < PART ? PART / columns * columns : columns;
 }
 
-/* Room for any one tensor that has to be read. */
+/* Room for any one tensor, or part of one, that has to be read. */
 static cab_status new_scratch(const cab_safetensors_writer *writer, void **scratch)
 {
     size_t most = 0;
-    for (size_t i = 0; i < writer->count; i++)
-        if (writer->tensors[i].read != NULL && writer->tensors[i].bytes > most)
-            most = writer->tensors[i].bytes;
+    for (size_t i = 0; i < writer->count; i++) {
+        const pending *t = &writer->tensors[i];
+        const size_t part = (size_t)part_of(t) * cab_dtype_size(t->dtype), size = part < t->bytes ? part : t->bytes;
+        if ((t->read != NULL || t->read_part != NULL) && size > most)
+            most = size;
+    }
     return cab_alloc(scratch, 1, most, "a tensor to write");
+}
+
+/* Hands over a tensor's bytes, part by part: to the file, or where that is NULL to the checksum. */
+static cab_status pass_on(const pending *t, void *scratch, cab_checksum *checksum, cab_writer *file)
+{
+    const size_t size = cab_dtype_size(t->dtype);
+    const int64_t n = (int64_t)(t->bytes / size), part = part_of(t);
+    for (int64_t first = 0; first < n; first += part) {
+        const int64_t count = n - first < part ? n - first : part;
+        const void *data = t->read != NULL || t->read_part != NULL ? scratch : t->source;
+        if (t->read_part != NULL)
+            CAB_TRY(t->read_part(t->user, t->source, first, count, scratch));
+        else if (t->read != NULL)
+            CAB_TRY(t->read(t->user, t->source, scratch, t->bytes));
+        if (file != NULL)
+            CAB_TRY(cab_writer_write(file, data, (size_t)count * size));
+        else
+            cab_checksum_add(checksum, data, (size_t)count * size);
+    }
+    return CAB_OK;
 }
 
 /* Replaces the zeros in the header by the checksum of all that is going to be written. */
@@ -216,11 +260,8 @@ static cab_status put_checksum(const cab_safetensors_writer *writer, void *scrat
     char digits[CAB_SAFETENSORS_DIGITS + 1];
     cab_checksum checksum = cab_checksum_begin();
     cab_checksum_add(&checksum, header, size);
-    for (size_t i = 0; i < writer->count; i++) {
-        const void *data = NULL;
-        CAB_TRY(fetch(&writer->tensors[i], scratch, &data));
-        cab_checksum_add(&checksum, data, writer->tensors[i].bytes);
-    }
+    for (size_t i = 0; i < writer->count; i++)
+        CAB_TRY(pass_on(&writer->tensors[i], scratch, &checksum, NULL));
     snprintf(digits, sizeof digits, "%016" PRIx64, cab_checksum_end(&checksum));
     char *at = header + cab_safetensors_find_digits(header, size);
     memcpy(at, digits, CAB_SAFETENSORS_DIGITS);
@@ -237,11 +278,8 @@ static cab_status write_file(const cab_safetensors_writer *writer, json_object *
     CAB_GOTO(new_scratch(writer, &scratch));
     CAB_GOTO(put_checksum(writer, scratch, text, size));
     CAB_GOTO(cab_writer_write(file, text, size));
-    for (size_t i = 0; i < writer->count; i++) {
-        const void *data = NULL;
-        CAB_GOTO(fetch(&writer->tensors[i], scratch, &data));
-        CAB_GOTO(cab_writer_write(file, data, writer->tensors[i].bytes));
-    }
+    for (size_t i = 0; i < writer->count; i++)
+        CAB_GOTO(pass_on(&writer->tensors[i], scratch, NULL, file));
     status = cab_writer_commit(file);
 done:
     cab_free(scratch);

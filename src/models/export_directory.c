@@ -5,85 +5,101 @@
 #include "models/export_internal.h"
 #include "tensor/blocks.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A tensor to write. */
-typedef struct copied {
-    const cab_safetensors_entry *entry;
-    cab_dtype dtype;
-} copied;
-
-/* cab_safetensors_read: `user` is the checkpoint. */
-static cab_status read_tensor(void *user, const void *source, void *out, size_t bytes)
+/* cab_safetensors_read_part: `user` is the checkpoint. */
+static cab_status read_tensor(void *user, const void *source, int64_t first, int64_t count, void *out)
 {
-    enum { AT_ONCE = 1 << 18 };
-    const copied *c = source;
-    const cab_safetensors_entry *e = c->entry;
-    const int64_t n = (int64_t)(bytes / cab_dtype_size(c->dtype)), columns = e->n_dim > 1 ? n / e->shape[0] : 1;
-    const int64_t step = columns < AT_ONCE ? AT_ONCE / columns * columns : columns;
+    const cab_export_tensor *t = source;
     float *values = NULL;
-    cab_status status = CAB_NEW(&values, (size_t)(step < n ? step : n), "a part of a tensor");
-    for (int64_t first = 0; status == CAB_OK && first < n; first += step) {
-        const int64_t count = n - first < step ? n - first : step;
-        status = cab_checkpoint_read_part(user, e, first, count, values);
-        if (status == CAB_OK &&
-            cab_blocks_pack(c->dtype, values, (uint8_t *)out + (size_t)first * cab_dtype_size(c->dtype), count) >= 0)
-            status = cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\" has values too large for %s", e->file, e->name,
-                              cab_dtype_name(c->dtype));
+    if (t->entry == NULL) {
+        memset(out, 0, cab_dtype_bytes(t->dtype, count));
+        return CAB_OK;
     }
+    CAB_TRY(CAB_NEW(&values, (size_t)count, "a part of a tensor"));
+    cab_status status = cab_checkpoint_read_part(user, t->entry, t->first + first, count, values);
+    if (status == CAB_OK && cab_blocks_pack(t->dtype, values, out, count) >= 0)
+        status = cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\" has values too large for %s", t->entry->file, t->entry->name,
+                          cab_dtype_name(t->dtype));
     cab_free(values);
     return status;
 }
 
 /* Matrices that are multiplied; those of a convolution have three dimensions. */
-static bool is_product(const cab_safetensors_entry *e)
+static bool is_product(const cab_export_tensor *t)
 {
-    const size_t n = strlen(e->name), end = strlen(".weight");
-    return e->n_dim == 2 && n > end && strcmp(e->name + n - end, ".weight") == 0;
+    const size_t n = strlen(t->name), end = strlen(".weight");
+    return t->n_dim == 2 && n > end && strcmp(t->name + n - end, ".weight") == 0;
 }
 
-static cab_status write_weights(cab_checkpoint *source, cab_dtype dtype, const char *directory, cab_exported *out)
+cab_status cab_export_weights(cab_checkpoint *source, cab_export_tensor *tensors, size_t count, cab_dtype dtype,
+                              const char *directory, cab_exported *out)
 {
     char path[CAB_PATH_MAX];
     cab_safetensors_writer *writer = NULL;
-    copied *tensors = NULL;
     cab_status status;
-    out->tensors = cab_checkpoint_count(source);
+    out->tensors = count;
     cab_export_say_left_out(source);
     CAB_GOTO(cab_path_join(path, directory, "model.safetensors"));
     CAB_GOTO(cab_safetensors_writer_new(&writer));
     CAB_GOTO(cab_safetensors_writer_metadata(writer, "format", "pt"));
-    CAB_GOTO(CAB_NEW(&tensors, out->tensors, "tensors to write"));
-    for (size_t i = 0; i < out->tensors; i++) {
-        const cab_safetensors_entry *e = cab_checkpoint_at(source, i);
-        uint64_t bytes;
-        tensors[i] = (copied){.entry = e, .dtype = is_product(e) ? dtype : CAB_F32};
-        bytes = cab_dtype_size(tensors[i].dtype);
-        for (int d = 0; d < e->n_dim; d++)
-            bytes *= (uint64_t)e->shape[d];
+    for (size_t i = 0; i < count; i++) {
+        cab_export_tensor *t = &tensors[i];
+        t->dtype = is_product(t) ? dtype : CAB_F32;
+        uint64_t bytes = cab_dtype_size(t->dtype);
+        for (int d = 0; d < t->n_dim; d++)
+            bytes *= (uint64_t)t->shape[d];
         out->bytes += bytes;
-        CAB_GOTO(cab_safetensors_writer_add_from(writer, e->name, tensors[i].dtype, e->n_dim, e->shape, read_tensor,
-                                                 source, &tensors[i]));
+        CAB_GOTO(
+            cab_safetensors_writer_add_parts(writer, t->name, t->dtype, t->n_dim, t->shape, read_tensor, source, t));
     }
     status = cab_safetensors_writer_save(writer, path);
 done:
-    cab_free(tensors);
     cab_safetensors_writer_free(writer);
     return status;
 }
 
-static cab_status write_config(const cab_checkpoint *source, cab_dtype dtype, const char *directory)
+/* All tensors as they are. */
+static cab_status write_weights(cab_checkpoint *source, cab_dtype dtype, const char *directory, cab_exported *out)
+{
+    const size_t count = cab_checkpoint_count(source);
+    cab_export_tensor *tensors = NULL;
+    cab_status status = CAB_NEW(&tensors, count, "tensors to write");
+    for (size_t i = 0; status == CAB_OK && i < count; i++) {
+        const cab_safetensors_entry *e = cab_checkpoint_at(source, i);
+        cab_export_tensor *t = &tensors[i];
+        if (e->n_dim > CAB_MAX_DIMS || strlen(e->name) >= sizeof t->name)
+            status = cab_fail(CAB_EUNSUPPORTED, "%s: tensor \"%.120s\" has %d dimensions, or too long a name", e->file,
+                              e->name, e->n_dim);
+        t->entry = e;
+        t->n_dim = e->n_dim <= CAB_MAX_DIMS ? e->n_dim : 0;
+        snprintf(t->name, sizeof t->name, "%s", e->name);
+        memcpy(t->shape, e->shape, (size_t)t->n_dim * sizeof *t->shape);
+    }
+    if (status == CAB_OK)
+        status = cab_export_weights(source, tensors, count, dtype, directory, out);
+    cab_free(tensors);
+    return status;
+}
+
+cab_status cab_export_config(json_object *config, cab_dtype dtype, const char *directory)
 {
     char path[CAB_PATH_MAX];
     const char *name = dtype == CAB_F32 ? "float32" : dtype == CAB_F16 ? "float16" : "bfloat16";
-    json_object *config = NULL;
     CAB_TRY(cab_path_join(path, directory, "config.json"));
-    if (json_object_deep_copy(cab_checkpoint_config(source)->root, &config, NULL) != 0)
-        return cab_fail(CAB_ENOMEM, "%s: no memory for it", path);
     json_object_object_add(config, "dtype", json_object_new_string(name));
     json_object_object_del(config, "torch_dtype");
-    const cab_status status = cab_json_save(config, path);
+    return cab_json_save(config, path);
+}
+
+static cab_status write_config(const cab_checkpoint *source, cab_dtype dtype, const char *directory)
+{
+    json_object *config = NULL;
+    if (json_object_deep_copy(cab_checkpoint_config(source)->root, &config, NULL) != 0)
+        return cab_fail(CAB_ENOMEM, "%s: no memory for config.json", directory);
+    const cab_status status = cab_export_config(config, dtype, directory);
     json_object_put(config);
     return status;
 }
@@ -98,6 +114,14 @@ static bool same_directory(const char *a, const char *b)
     return same;
 }
 
+cab_status cab_export_check(const cab_export *what, const char *directory)
+{
+    if (cab_dtype_is_blocks(what->dtype))
+        return cab_fail(CAB_EARG, "%s: directories hold F32, F16 or BF16, not %s", directory,
+                        cab_dtype_name(what->dtype));
+    return same_directory(what->model, directory) ? cab_fail(CAB_EARG, "%s: is the model itself", directory) : CAB_OK;
+}
+
 cab_status cab_export_directory(const cab_export *what, const char *directory, cab_exported *out)
 {
     cab_checkpoint *source = NULL;
@@ -105,11 +129,7 @@ cab_status cab_export_directory(const cab_export *what, const char *directory, c
     cab_config *config = NULL;
     cab_status status;
     *out = (cab_exported){0};
-    if (cab_dtype_is_blocks(what->dtype))
-        return cab_fail(CAB_EARG, "%s: directories hold F32, F16 or BF16, not %s", directory,
-                        cab_dtype_name(what->dtype));
-    if (same_directory(what->model, directory))
-        return cab_fail(CAB_EARG, "%s: is the model itself", directory);
+    CAB_TRY(cab_export_check(what, directory));
     CAB_GOTO(cab_checkpoint_open(what->model, &source));
     CAB_GOTO(cab_architecture_of(cab_checkpoint_config(source), &arch));
     CAB_GOTO(CAB_NEW(&config, 1, "a configuration"));

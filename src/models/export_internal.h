@@ -21,6 +21,24 @@ typedef struct cab_exporter {
     cab_gguf_writer *file;
 } cab_exporter;
 
+/* A tensor of a directory to write: elements of the source's entry from `first` on, as many as the shape has, or zeros (NULL). */
+typedef struct cab_export_tensor {
+    char name[CAB_NAME_MAX];
+    const cab_safetensors_entry *entry;
+    int64_t first;
+    int n_dim;
+    int64_t shape[CAB_MAX_DIMS];
+    cab_dtype dtype; /* set by cab_export_weights() */
+} cab_export_tensor;
+
+/* CAB_EARG: a dtype that directories do not hold, or the model's own directory. */
+cab_status cab_export_check(const cab_export *what, const char *directory);
+/* model.safetensors of these tensors, matrices of `dtype`. */
+cab_status cab_export_weights(cab_checkpoint *source, cab_export_tensor *tensors, size_t count, cab_dtype dtype,
+                              const char *directory, cab_exported *out);
+/* config.json of this, with the name of the dtype added. */
+cab_status cab_export_config(json_object *config, cab_dtype dtype, const char *directory);
+
 /* What rows of a tensor are multiplied by: `rows` of each of n parts. n 0: 1. */
 enum { CAB_FACTORS_MAX = 5 };
 typedef struct cab_export_factors {

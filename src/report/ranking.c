@@ -10,10 +10,10 @@ static void put_words(FILE *out, const cab_kept *k, int rows, int columns)
 {
     fprintf(out, "<text x=\"%d\" y=\"11\">%s</text>", BESIDE, k->layers ? "layer" : "head");
     for (int i = 0; i < columns; i++)
-        fprintf(out, "<text class=\"word\" text-anchor=\"middle\" x=\"%d\" y=\"%d\">%d</text>",
+        fprintf(out, "<text text-anchor=\"middle\" x=\"%d\" y=\"%d\">%d</text>",
                 BESIDE + i * CELL_WIDTH + CELL_WIDTH / 2, ABOVE - 6, i);
     for (int l = 0; l < rows && !k->layers; l++)
-        fprintf(out, "<text class=\"word\" text-anchor=\"end\" x=\"%d\" y=\"%d\">layer %d</text>", BESIDE - 6,
+        fprintf(out, "<text text-anchor=\"end\" x=\"%d\" y=\"%d\">layer %d</text>", BESIDE - 6,
                 ABOVE + l * CELL_HEIGHT + CELL_HEIGHT - 5, l);
 }
 
@@ -35,7 +35,7 @@ static cab_status put_ranking(FILE *out, const cab_report_runs *runs, size_t ind
     char *png = NULL;
     double full = 0;
     CAB_TRY(cab_heat_png(k->cost, rows, columns, CAB_HEAT_PLAIN, &full, &png));
-    fputs("<figure class=\"card matrix ranking\"><figcaption>", out);
+    fputs("<figure class=\"card ranking\"><figcaption>", out);
     cab_page_put_key(out, runs, index);
     cab_page_put(out, runs->items[index].name);
     fprintf(out,

@@ -26,6 +26,10 @@ expect 0 "$CAB" generate examples/tales/teacher -p 'Tom ran' -n 20 -t 0 -q --thr
 cp "$TMP/out" "$TMP/first"
 expect 0 "$CAB" generate "$TMP/copy" -p 'Tom ran' -n 20 -t 0 -q --threads 1
 cmp -s "$TMP/out" "$TMP/first" || fail "the copy writes: $(cat "$TMP/out")"
+expect 2 "$CAB" export examples/tales/teacher -o "$TMP/a.gguf" --layout falcon-h1
+says err '--layout goes with --to DIR'
+expect 5 "$CAB" export examples/tales/teacher --to "$TMP/a" --layout falcon-h1
+says err 'architecture "gpt2" has no state-space mixers to write in another layout'
 expect 2 "$CAB" export examples/tales/teacher -o "$TMP/a.gguf" --type q5_k
 says err 'q4_0'
 expect 3 "$CAB" export examples/tales/teacher -o "$TMP/nowhere/a.gguf"

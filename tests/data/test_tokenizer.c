@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "data/tokenizer.h"
+#include "data/tokenizer_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -383,18 +384,47 @@ static void test_bad_files(void **state)
     assert_int_equal(cab_tokenizer_load("no/such/tokenizer.json", &t), CAB_EIO);
 }
 
+/* Pairs of merges become strings where that says the same; nothing else changes, and nothing moves. */
+static void merges_are_shortened(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to;
+    } texts[] = {
+        {"{\"merges\": [[\"a\", \"b\"], [\"ab\",\"c\"]] }", "{\"merges\": [\"a b\"     , \"ab c\"    ] }"},
+        {"{\"merges\":[\"a b\", [ \"\\\"\" , \"\\\\\" ]]}", "{\"merges\":[\"a b\", \"\\\" \\\\\"        ]}"},
+        {"{\"merges\": [[\"a b\", \"c\"], [\"\", \"c\"], [\"\\u0020\", \"c\"]]}", NULL},
+        {"{\"vocab\": {\"merges\": 3, \"a\": [[\"a\", \"b\"]]}}", NULL},
+        {"{\"merges\": [[\"a\", \"b\", \"c\"], [\"a\", \"b\"]]}", NULL},
+        {"{\"merges\": [[\"a\", 3], [\"a\", \"b\"]]}", NULL},
+        {"{\"merges\": [[\"a\", \"b\"", NULL},
+        {"{\"merges\": [[\"a\", \"b", NULL},
+        {"{\"merges\": [[\"a\\", NULL},
+        {"{\"merges\": [", NULL},
+        {"{\"merges\":", NULL},
+        {"{\"merges", NULL},
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const size_t size = strlen(texts[i].from);
+        char *text = malloc(size); /* without a zero at its end, so that a sanitizer sees who reads on */
+        assert_non_null(text);
+        memcpy(text, texts[i].from, size);
+        cab_merges_shorten(text, size);
+        const char *expected = texts[i].to != NULL ? texts[i].to : texts[i].from;
+        if (strlen(expected) != size || memcmp(text, expected, size) != 0)
+            fail_msg("%.*s, expected %s", (int)size, text, expected);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_variants),
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_gguf),
-        cmocka_unit_test(test_long_word),
-        cmocka_unit_test(test_streaming),
-        cmocka_unit_test(test_bad_text),
-        cmocka_unit_test(test_vocabulary_mismatch),
-        cmocka_unit_test(test_runaways),
-        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(merges_are_shortened), cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_golden),          cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_long_word),       cmocka_unit_test(test_streaming),
+        cmocka_unit_test(test_bad_text),        cmocka_unit_test(test_vocabulary_mismatch),
+        cmocka_unit_test(test_runaways),        cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
