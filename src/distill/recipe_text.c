@@ -3,7 +3,7 @@
  *   vanilla        CE                                   from scratch
  *   soft           CE + KL                              from scratch
  *   cab-published  stage 1: align; stage 2: CE + KL     from scratch, squared errors (Wang et al. 2025)
- *   cab            CE + KL + align, 3 fading to 0       from scratch, relative errors
+ *   cab            CE + KL + align, 6 fading to 0       from scratch, relative errors
  *   weight-reuse   CE + KL                              from the teacher's weights (Wang et al. 2024)
  *   cab-best       KL at temperature 4                  from the teacher's weights, folded exactly
  *
@@ -23,7 +23,7 @@ static const char *const cab_published[] = {"bridge.error=squared", "init.conv_i
                                             "stages[1].ce=1",       "stages[1].kl=1",          NULL};
 
 static const char *const cab[] = {
-    SCRATCH, "stages[0].name=joint", "stages[0].ce=1", "stages[0].kl=1", "stages[0].align=3", "stages[0].align_end=0",
+    SCRATCH, "stages[0].name=joint", "stages[0].ce=1", "stages[0].kl=1", "stages[0].align=6", "stages[0].align_end=0",
     NULL};
 
 static const char *const weight_reuse[] = {SCRATCH,          "init.weights=teacher", "stages[0].name=distil",

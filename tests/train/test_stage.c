@@ -208,7 +208,7 @@ static void test_snapshot_beside_training(void **state)
     static const char *const settings[] = {"train.ema=0.9", NULL};
     cab_run run;
     char path[CAB_PATH_MAX], kept[CAB_PATH_MAX];
-    cab_recipe *recipe = open_run(state, "cab-joint", "run", settings, &run);
+    cab_recipe *recipe = open_run(state, "cab", "run", settings, &run);
     assert_ok(cab_path_join(path, recipe->out, CAB_RUN_CHECKPOINT));
     assert_ok(cab_path_join(kept, recipe->out, "kept"));
     advance(&run, 2);
