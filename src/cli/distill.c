@@ -352,23 +352,60 @@ static cab_status run_plan(const struct plan *plan, const struct distill_options
     else if (!options->overwrite && cab_report_is_finished(plan->recipes[0]->out))
         cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
     else
-        CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite));
+        CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite, NULL));
     CAB_TRY(print_results(plan, several));
     if (!several)
         print_next(plan->recipes[0]);
     return CAB_OK;
 }
 
+/* One of several ranks. Rank 0 looks at the directory, and prints. */
+static cab_status run_rank(const struct plan *plan, const struct distill_options *options, cab_communicator *ranks)
+{
+    const bool first = cab_communicator_rank(ranks) == 0;
+    bool ended = false;
+    if (options->methods[0] || options->dry_run)
+        return cab_fail(CAB_EARG, "%s is for one process, this is one of %d",
+                        options->dry_run ? "--dry-run" : "--methods", cab_communicator_size(ranks));
+    if (first) {
+        CAB_TRY(check_directories(plan, options));
+        ended = !options->overwrite && cab_report_is_finished(plan->recipes[0]->out);
+    }
+    CAB_TRY(cab_communicator_share(ranks, &ended, sizeof ended));
+    if (ended)
+        cab_log_info("%s: this run has ended; --overwrite starts anew", plan->recipes[0]->out);
+    else
+        CAB_TRY(cli_distill_here(plan->recipes[0], options->overwrite, ranks));
+    if (first) {
+        CAB_TRY(print_results(plan, false));
+        print_next(plan->recipes[0]);
+    }
+    return CAB_OK;
+}
+
+/* A rank that fails takes the others with it; an interruption they have agreed on. */
+static void leave_ranks(cab_communicator *ranks, cab_status status)
+{
+    if (status != CAB_OK && status != CAB_EINTERRUPTED)
+        cab_communicator_abort(ranks, status);
+    if (cab_communicator_rank(ranks) > 0)
+        cab_error_set_text("");
+    cab_communicator_close(ranks);
+}
+
 static cab_status run_distill(const void *given, const cab_list *operands)
 {
     const struct distill_options *options = given;
     struct plan plan = {0};
-    cab_log_quiet(options->quiet);
+    cab_communicator *ranks = NULL;
+    CAB_TRY(cab_communicator_open(&ranks));
+    cab_log_quiet(options->quiet || cab_communicator_rank(ranks) > 0);
     cab_status status = add_recipes(&plan, options, operands);
     if (status == CAB_OK)
-        status = run_plan(&plan, options);
+        status = ranks != NULL ? run_rank(&plan, options, ranks) : run_plan(&plan, options);
     for (unsigned i = 0; i < plan.count; i++)
         cab_recipe_free(plan.recipes[i]);
+    leave_ranks(ranks, status);
     return status;
 }
 

@@ -59,10 +59,10 @@ static cab_status distill(const cab_recipe *recipe, bool anew)
     return anew ? cab_distill_anew(recipe, NULL, &result) : cab_distill(recipe, NULL, &result);
 }
 
-cab_status cli_distill_here(const cab_recipe *recipe, bool anew)
+cab_status cli_distill_here(const cab_recipe *recipe, bool anew, cab_communicator *communicator)
 {
     catch_signals();
-    return distill(recipe, anew);
+    return communicator != NULL ? cab_distill_ranks(recipe, anew, communicator) : distill(recipe, anew);
 }
 
 static sigset_t waited_signals(void)

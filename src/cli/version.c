@@ -1,4 +1,5 @@
 /* version.c - which version this is and what was built into it. */
+#include "base/communicator.h"
 #include "cli/command.h"
 #include "ops/backends.h"
 #include "report/report.h"
@@ -38,7 +39,7 @@ static const char *instruction_set(void)
 static cab_status run_version(const void *given, const cab_list *operands)
 {
     const struct version_options *options = given;
-    char accelerators[512];
+    char accelerators[512], ranks[128];
     (void)operands;
     if (options->quiet) {
         printf("%s\n", CAB_VERSION);
@@ -53,6 +54,7 @@ static cab_status run_version(const void *given, const cab_list *operands)
 #endif
     printf("processor        %s\n", instruction_set());
     printf("accelerators     %s\n", cab_accelerators(accelerators, sizeof accelerators));
+    printf("ranks            %s\n", cab_communicator_describe(ranks, sizeof ranks));
     printf("libraries        json-c %s, libcyaml %s, utf8proc %s, %s, libjpeg-turbo %s, libpng %s\n", json_c_version(),
            cyaml_version_str, utf8proc_version(), archive_version_string(), QUOTE_VALUE(LIBJPEG_TURBO_VERSION),
            png_get_libpng_ver(NULL));

@@ -43,7 +43,8 @@ struct cab_image_loader {
     cab_image_transform transform;
     cab_augment augment;
     bool training;
-    int batch;
+    int batch, whole;
+    int32_t *rows;      /* of a batch, in the whole; NULL: all */
     size_t image_bytes; /* S S 3 */
     size_t erasures;    /* of an image */
     cab_backend *backend;
@@ -69,6 +70,12 @@ static cab_random random_of(const cab_image_loader *l, cab_stream stream, uint64
     return (cab_random){l->seed, (uint32_t)stream, (uint32_t)counter, counter >> 32 << 32};
 }
 
+/* The number of sample j of a batch among all. */
+static uint64_t sample_of(const cab_image_loader *l, uint64_t batch, int j)
+{
+    return batch * (uint64_t)l->whole + (uint64_t)(l->rows != NULL ? l->rows[j] : j);
+}
+
 /* The failure of a step after decoding, which knows no name. */
 static cab_status named(const cab_image_loader *l, uint64_t i, cab_status status)
 {
@@ -90,7 +97,7 @@ static cab_status make_sample(cab_image_loader *l, slot *s, int j, cab_image_scr
         return CAB_OK;
     }
     if (l->training) {
-        cab_random random = random_of(l, CAB_STREAM_AUGMENT, s->batch * (uint64_t)l->batch + (uint64_t)j);
+        cab_random random = random_of(l, CAB_STREAM_AUGMENT, sample_of(l, s->batch, j));
         CAB_TRY(cab_image_set_load_training(l->set, i, image));
         cab_erasure *erasures = s->erasures + (size_t)j * l->erasures;
         CAB_TRY(named(l, i, cab_augment_apply(&l->augment, &l->transform, &random, scratch, image, pixels, erasures)));
@@ -203,7 +210,7 @@ static void schedule(cab_image_loader *l)
         s->taken = s->done = 0;
         s->samples = l->batch;
         for (int j = 0; j < l->batch; j++) {
-            uint64_t sample = s->batch * (uint64_t)l->batch + (uint64_t)j;
+            const uint64_t sample = sample_of(l, s->batch, j);
             s->images[j] = l->training ? image_of(l, sample) : sample < l->images ? sample : ABSENT;
         }
     }
@@ -256,7 +263,7 @@ static slot *await_slot(cab_image_loader *l, uint64_t index)
 
 cab_status cab_image_loader_batch(cab_image_loader *l, uint64_t index, cab_image_batch *batch)
 {
-    if (l->training ? index > UINT64_MAX / (uint64_t)l->batch - 1 : index >= l->batches)
+    if (l->training ? index > UINT64_MAX / (uint64_t)l->whole - 1 : index >= l->batches)
         return cab_fail(CAB_EARG, "batch %" PRIu64 " of %" PRIu64, index, l->batches);
     if (l->backend != NULL && l->backend->sent != NULL)
         CAB_TRY(l->backend->sent(l->backend));
@@ -293,6 +300,9 @@ static cab_status check_options(const cab_image_set *set, const cab_image_loader
             return cab_fail(CAB_EFORMAT, "class \"%s\" is class %" PRId32 " of the model; expected 0 to %" PRId32,
                             classes->names[c], target, width - 1);
     }
+    for (int j = 0; o->rows != NULL && j < o->batch; j++)
+        if (o->rows[j] < 0 || o->rows[j] >= o->whole)
+            return cab_fail(CAB_EARG, "sample %d is row %" PRId32 " of a batch of %d", j, o->rows[j], o->whole);
     return o->augment == NULL ? CAB_OK : cab_augment_check(o->augment);
 }
 
@@ -312,6 +322,10 @@ static cab_status reserve(cab_image_loader *l, const cab_image_loader_options *o
     }
     if (l->training)
         CAB_TRY(CAB_NEW(&l->order, l->images, "the order of images"));
+    if (o->rows != NULL) {
+        CAB_TRY(CAB_NEW(&l->rows, batch, "the rows of a batch"));
+        memcpy(l->rows, o->rows, batch * sizeof *l->rows);
+    }
     if (o->target_map == NULL)
         return CAB_OK;
     CAB_TRY(CAB_NEW(&l->target_map, classes, "the map of classes"));
@@ -349,6 +363,7 @@ cab_status cab_image_loader_open(cab_image_set *set, const cab_image_loader_opti
     l->training = o->augment != NULL;
     l->augment = l->training ? *o->augment : (cab_augment){0};
     l->batch = o->batch;
+    l->whole = o->rows != NULL ? o->whole : o->batch;
     l->image_bytes = (size_t)CHANNELS * (size_t)o->transform.size * (size_t)o->transform.size;
     l->erasures = l->training ? (size_t)cab_augment_erasures(&l->augment) : 0;
     l->backend = o->backend;
@@ -356,8 +371,8 @@ cab_status cab_image_loader_open(cab_image_set *set, const cab_image_loader_opti
     l->images = cab_image_set_count(set);
     l->classes = o->classes == 0 ? (int32_t)cab_image_set_classes(set)->count : o->classes;
     l->epoch = UINT64_MAX;
-    uint64_t batch = (uint64_t)l->batch, whole = l->images / batch;
-    l->batches = l->training ? (whole == 0 ? 1 : whole) : (l->images + batch - 1) / batch;
+    const uint64_t batch = (uint64_t)l->whole, full = l->images / batch;
+    l->batches = l->training ? (full == 0 ? 1 : full) : (l->images + batch - 1) / batch;
     CAB_GOTO(reserve(l, o));
     CAB_GOTO(start_threads(l, threads < THREADS_MAX ? threads : THREADS_MAX));
     *out = l;
@@ -390,6 +405,7 @@ void cab_image_loader_free(cab_image_loader *l)
     cab_free(l->slots);
     cab_free(l->order);
     cab_free(l->target_map);
+    cab_free(l->rows);
     cab_free(l);
 }
 

@@ -18,6 +18,10 @@ typedef struct cab_image_loader_options {
     cab_image_transform transform;
     const cab_augment *augment; /* copied; NULL: evaluation */
     int batch;                  /* B; timm mixes batches of even size */
+    /* Of ranks that have a part of each batch: samples of the whole, and, for each of the B here, which of them it is;
+     * copied. Of mixed batches sample j and its partner B - 1 - j are partners in the whole. 0 and NULL: all are here. */
+    int whole;
+    const int32_t *rows;
     uint64_t seed;
     int threads;               /* that decode; 0: as many as math uses */
     int prefetch;              /* batches kept ready beside the one in use; 0: two */

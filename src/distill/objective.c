@@ -20,6 +20,8 @@ struct cab_objective {
     float (*values)[2]; /* of each of them */
     int n_results;
     int32_t *all_valid;
+    cab_portion portion;
+    cab_params *stores[2]; /* that train: the student's and, if there are any, the terms' */
 };
 
 /* ---- recording -------------------------------------------------------------------------------------------------------- */
@@ -196,8 +198,12 @@ static cab_status objective_record(cab_objective *o, const cab_model *student, c
         CAB_GOTO(record_terms(o, &in, set, true));
     }
     CAB_GOTO(list_results(o));
-    if (o->options.train)
+    if (o->options.train) {
         record_backward(o);
+        o->stores[0] = student->params;
+        o->stores[1] = set != NULL ? set->params : NULL;
+        cab_graph_reduce(o->graph, o->stores, o->stores[1] != NULL ? 2 : 1, o->options.scatter);
+    }
 done:
     cab_free(student_taps.block);
     cab_free(teacher_taps.block);
@@ -213,6 +219,7 @@ cab_status cab_objective_new(cab_backend *backend, const cab_model *student, con
     cab_status status;
     CAB_TRY(CAB_NEW(&o, 1, "an objective"));
     o->options = *options;
+    o->portion = (cab_portion){1, 1, 1};
     for (int t = 0; t < CAB_TERM_COUNT; t++)
         o->terms[t].over = 1;
     CAB_GOTO(CAB_NEW(&o->all_valid, (size_t)(options->batch * options->seq_len), "a batch"));
@@ -251,6 +258,18 @@ cab_graph *cab_objective_graph(cab_objective *o)
     return o->graph;
 }
 
+void cab_objective_set_portion(cab_objective *o, const cab_portion *portion)
+{
+    o->portion = *portion;
+}
+
+/* Of the values that the term is a mean over, those that are on this rank. */
+static double portion_of(const cab_objective *o, int t)
+{
+    const unsigned needs = cab_term_at((cab_term_id)t)->needs;
+    return needs & CAB_NEEDS_LABELS ? o->portion.labels : needs & CAB_NEEDS_HEAD ? o->portion.valid : o->portion.rows;
+}
+
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
 
 cab_status cab_objective_next(cab_objective *o, const cab_batch *batch)
@@ -277,7 +296,8 @@ cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const c
     CAB_TRY(cab_tensor_write(g, o->valid, batch->valid != NULL ? batch->valid : o->all_valid));
     for (int t = 0; t < CAB_TERM_COUNT; t++) {
         const int over = o->terms[t].over;
-        CAB_TRY(cab_scalar_write(g, o->weights[t], over > 0 ? (float)(weights->of[t] / share / over) : 0));
+        CAB_TRY(cab_scalar_write(g, o->weights[t],
+                                 over > 0 ? (float)(weights->of[t] * portion_of(o, t) / share / over) : 0));
     }
     return cab_graph_run(g);
 }
@@ -296,7 +316,8 @@ cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
     CAB_TRY(cab_tensors_read(o->graph, o->n_results, o->results, sizeof *o->values, o->values));
     const float(*scalar)[2] = (const float(*)[2])o->values + RESULT_TERMS;
     const bool agreement = o->results[RESULT_AGREEMENT] != NULL;
-    *values = (cab_term_values){.agreement = agreement ? (double)o->values[RESULT_AGREEMENT][0] : (double)NAN,
+    *values = (cab_term_values){.agreement =
+                                    agreement ? o->portion.valid * (double)o->values[RESULT_AGREEMENT][0] : (double)NAN,
                                 .labels = (int64_t)o->values[RESULT_COUNT][0],
                                 .valid = (int64_t)o->values[RESULT_COUNT][1]};
     for (int t = 0; t < CAB_TERM_COUNT; t++) {
@@ -304,7 +325,7 @@ cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
         double sum = 0;
         for (int i = 0; i < term->count; i++)
             sum += (double)(*scalar++)[0];
-        values->of[t] = term->count > 0 && term->over > 0 ? sum / term->over : (double)NAN;
+        values->of[t] = term->count > 0 && term->over > 0 ? portion_of(o, t) * sum / term->over : (double)NAN;
         values->counted[t] = counted(t, term, values);
     }
     return CAB_OK;

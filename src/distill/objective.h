@@ -20,6 +20,7 @@ typedef struct cab_objective_options {
     bool documents;   /* sequences hold several, which know nothing of each other */
     bool targets;     /* cross-entropy is against a distribution per row */
     const cab_image_feed_options *pictures; /* images come as bytes; NULL: as models read them */
+    bool scatter;     /* with ranks: each gets the sums of its own part of the gradients alone */
 } cab_objective_options;
 
 /* One micro-batch, on the host. */
@@ -31,6 +32,11 @@ typedef struct cab_batch {
     const int32_t *starts; /* (batch, seq_len), where the options say documents: the first token of each token's */
     const int32_t *valid;  /* (batch, seq_len); 0: the row takes no part in KL; NULL: all do */
 } cab_batch;
+
+/* Of ranks that have a micro-batch each its rows: which part of what the terms are means over is on this one. */
+typedef struct cab_portion {
+    double labels, valid, rows; /* of all rows with a label, of all valid ones, of all */
+} cab_portion;
 
 typedef struct cab_objective cab_objective;
 
@@ -44,6 +50,8 @@ cab_status cab_objective_plan(cab_objective *objective, cab_plan *plan);
 /* Planned graph, for printing and timing. */
 cab_graph *cab_objective_graph(cab_objective *objective);
 
+/* Of the micro-batch that is started next; 1, 1, 1 at the start. Gradients and values are then this rank's summands. */
+void cab_objective_set_portion(cab_objective *objective, const cab_portion *portion);
 /* One micro-batch, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the
  * device computes. Adds the gradients of (weights . terms) / `share` to the parameters; share is the number of
  * micro-batches per step. Input and targets of a batch that cab_objective_next() was called with need not be given

@@ -174,7 +174,10 @@
     INT(eval_tokens, 0, 0, INT64_MAX,                                                                                  \
         "validation tokens of a periodic evaluation; 0: 16384, or 2048 images; the last one uses all")                 \
     INT(checkpoint_every, 0, 0, INT64_MAX, "steps between checkpoints; 0: about every five minutes")                   \
-    INT(log_every, 1, 1, INT64_MAX, "steps between log lines")
+    INT(log_every, 1, 1, INT64_MAX, "steps between log lines")                                                         \
+    ENUM(shard, 0, "none|optimizer",                                                                                   \
+         "what several ranks divide among them; optimizer: AdamW's moments, of which each then has its part")          \
+    INT(timeout, 600, 0, 31536000, "seconds that one rank waits for another before all end; 0: without end")
 
 /* Questions with known answers (cab eval --task), asked with every evaluation. */
 #define CAB_RECIPE_EVAL(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                       \
@@ -252,6 +255,7 @@ enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
 enum { CAB_LAYOUT_AUTO };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
 enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };
+enum { CAB_SHARD_NONE, CAB_SHARD_OPTIMIZER };
 enum { CAB_AUGMENT_NONE, CAB_AUGMENT_BASIC, CAB_AUGMENT_DEIT };
 enum { CAB_INIT_SCRATCH, CAB_INIT_TEACHER };
 enum { CAB_BRIDGE_SILU, CAB_BRIDGE_GELU, CAB_BRIDGE_RELU, CAB_BRIDGE_TANH };

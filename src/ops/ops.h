@@ -350,7 +350,8 @@ cab_head_scores cab_head_score(cab_graph *g, const cab_head_side *side, cab_tens
 
 typedef struct cab_optimized {
     cab_tensor *parameter; /* F32 with ->grad; ->low, if there is one, is brought up to date */
-    float *m, *v;          /* moments, one number per element of the parameter, in the backend's memory; the caller's */
+    int64_t first, count;  /* which of its elements; count 0: all. first is a multiple of 64 */
+    float *m, *v;          /* moments, one number per such element, in the backend's memory; the caller's */
     float *average;        /* moving average of the parameter, likewise, or NULL */
     float decay;           /* weight decay of this parameter */
     float rate;            /* factor on lr for this parameter */
@@ -360,6 +361,8 @@ typedef struct cab_adamw_options {
     float beta1, beta2, eps;
     float clip;      /* gradients are scaled down until their global norm is at most this; 0: no clipping */
     float ema_decay; /* average = ema_decay average + (1 - ema_decay) p */
+    /* For cab_adopt(): the gradient's place takes the new value instead of zero, and copies and averages stay. */
+    bool publish;
 } cab_adamw_options;
 
 /* One update of all parameters of a list. Computes the global norm of the gradients (in fp64, in a fixed order), clips,
@@ -373,5 +376,22 @@ typedef struct cab_adamw_options {
  * stay. No backward. */
 cab_tensor *cab_adamw(cab_graph *g, const cab_optimized *list, size_t n, const cab_adamw_options *options,
                       cab_tensor *lr, cab_tensor *step);
+
+/* The same for ranks, of which every one has a part of all elements in its list. `norms` are those of all ranks. */
+cab_tensor *cab_adamw_part(cab_graph *g, const cab_optimized *list, size_t n, const cab_adamw_options *options,
+                           cab_tensor *lr, cab_tensor *step, cab_tensor *norms);
+/* Norms of the gradients in the lists of all ranks, (ranks) F32. */
+cab_tensor *cab_adamw_norms(cab_graph *g, const cab_optimized *list, size_t n);
+/* Takes parameters from their gradients' places, where cab_adamw_options.publish left them; updates averages, if the norm
+ * that the update returned is finite, and bf16 copies; clears the gradients. `list` names whole parameters and must
+ * outlive the graph. */
+void cab_adopt(cab_graph *g, const cab_optimized *list, size_t n, const cab_adamw_options *options, cab_tensor *norm);
+
+/* ---- collective.c: between ranks (backend->communicator) ------------------------------------------------------------ */
+
+/* y (ranks * n) F32: x (n) F32 of every rank. */
+cab_tensor *cab_gather(cab_graph *g, cab_tensor *x);
+/* Gives every rank's pieces of the buckets of these n stores to all. `stores` must outlive the graph. */
+void cab_collect(cab_graph *g, cab_params *const *stores, int n);
 
 #endif

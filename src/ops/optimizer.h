@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-extern const cab_op cab_op_adamw;
+extern const cab_op cab_op_adamw, cab_op_gradient_norm, cab_op_adopt;
 
 enum { CAB_ADAMW_BLOCK = 1 << 14 }; /* elements of one task, and of one partial sum of the norm */
 
@@ -28,5 +28,13 @@ typedef struct cab_adamw_attributes {
     size_t n, blocks;
     cab_adamw_options options;
 } cab_adamw_attributes;
+
+/* Inputs of adamw. */
+enum { CAB_ADAMW_LR, CAB_ADAMW_STEP, CAB_ADAMW_NORMS /* NULL: the norm of the list */ };
+
+static inline int64_t cab_optimized_count(const cab_optimized *o)
+{
+    return o->count > 0 ? o->count : cab_elements(o->parameter);
+}
 
 #endif

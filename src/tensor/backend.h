@@ -7,7 +7,7 @@
 #ifndef CAB_TENSOR_BACKEND_H
 #define CAB_TENSOR_BACKEND_H
 
-#include "base/error.h"
+#include "base/communicator.h"
 
 #include <stdbool.h>
 
@@ -18,6 +18,10 @@ struct cab_backend {
     const cab_kernel_table *kernels; /* what it computes with; kernel.h */
     bool host;   /* the processor itself: device memory is host memory, and a call returns when its work is done */
     int threads; /* OpenMP threads that kernels on the processor use */
+    /* The ranks of this run, of which every one has such a backend; NULL: this process is alone. Set by join, which all
+     * ranks call at the same time, once, before the first graph. */
+    cab_communicator *communicator;
+    cab_status (*join)(cab_backend *backend, cab_communicator *communicator);
     /* Zeroed device memory, 64-byte aligned (256 on a GPU); the caller hands it to release(). `what` names the memory
      * in the text of CAB_ENOMEM. */
     cab_status (*allocate)(cab_backend *backend, size_t bytes, const char *what, void **out);

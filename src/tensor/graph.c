@@ -29,8 +29,9 @@ void cab_graph_free(cab_graph *g)
 {
     if (g == NULL)
         return;
-    if (g->captured != NULL)
-        g->backend->capture_free(g->backend, g->captured);
+    for (int i = 0; i < 2; i++)
+        if (g->captured[i] != NULL)
+            g->backend->capture_free(g->backend, g->captured[i]);
     for (size_t i = 0; i < g->n_ahead; i++) {
         if (g->backend->host) /* what was lent is not the graph's */
             g->ahead[i].tensor->data = NULL;

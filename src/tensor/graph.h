@@ -13,6 +13,7 @@
 #define CAB_TENSOR_GRAPH_H
 
 #include "tensor/backend.h"
+#include "tensor/params.h"
 #include "tensor/tensor.h"
 
 /* Inputs and outputs of a recorded node, at most. A backend that rewrites the list may give a node CAB_MORE_IN more
@@ -129,6 +130,14 @@ void cab_graph_want_gradient(cab_graph *g, cab_tensor *t);
 cab_tensor *cab_graph_gradient(const cab_graph *g, const cab_tensor *t);
 /* After cab_graph_plan(): whether a node that runs adds to this parameter's gradient. */
 bool cab_graph_trains(const cab_graph *g, const cab_tensor *parameter);
+
+/* For ranks that train together (backend->communicator): gradients of the parameters of these n stores are added up over
+ * ranks, bucket by bucket, each as soon as the list has written its last part. Called before cab_graph_plan(); `stores`
+ * must outlive the graph. With `scatter` a rank gets the sums of its own piece of each bucket alone, and what is left in
+ * the others is of no use. No effect where the backend has no communicator. */
+void cab_graph_reduce(cab_graph *g, cab_params *const *stores, int n, bool scatter);
+/* Whether runs from here on add up gradients: of several micro-batches the last one does. Off at the start. */
+void cab_graph_set_reducing(cab_graph *g, bool on);
 
 /* ---- planning and running ---------------------------------------------------------------------------------------- */
 

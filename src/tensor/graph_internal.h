@@ -48,10 +48,15 @@ struct cab_graph {
     void *arena;
     bool eager;
     bool timed;
-    bool warm; /* has run once: kernels have set up what they keep */
+    bool warm[2]; /* has run once, without and with reduction: kernels have set up what they keep */
     cab_ahead *ahead;
     size_t n_ahead, ahead_capacity;
-    void *captured; /* the list as the backend recorded it; NULL: not (yet) */
+    void *captured[2]; /* the list as the backend recorded it, without and with reduction; NULL: not (yet) */
+
+    /* reduce.c */
+    cab_params *const *reduced; /* gradients of these are added up over ranks; NULL: none are */
+    int n_reduced;
+    bool scatter, reducing;
     double *seconds;
 };
 
@@ -72,6 +77,10 @@ void cab_visit_reads(cab_graph *g, int index, cab_visitor visit, void *context);
 void cab_visit_writes(cab_graph *g, int index, cab_visitor visit, void *context);
 /* Moves nodes that only the backward pass needs into it, where that takes no more memory. */
 cab_status cab_graph_order(cab_graph *g);
+/* Puts the nodes that add up gradients over ranks behind the last that writes to each bucket. */
+cab_status cab_graph_insert_reductions(cab_graph *g);
+/* Whether the node does not run this time. */
+bool cab_graph_leaves_out(const cab_graph *g, const cab_node *node);
 /* Whether the node changes something outside the arena, and so must run whether or not its outputs are used. */
 bool cab_node_has_effect(const cab_node *node);
 /* A fresh activation with the shape, dtype and ld of `like`, named "<prefix><name>". */

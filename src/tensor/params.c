@@ -18,10 +18,17 @@ typedef struct entry {
     int64_t stored_shape[CAB_MAX_DIMS];
 } entry;
 
+typedef struct gradient_block {
+    float *data;
+    size_t count, used; /* elements; used: those in buckets, from the front */
+} gradient_block;
+
 struct cab_params {
     cab_backend *backend;
     entry **entries; /* each stays where it is: graphs hold pointers into it */
     size_t count, capacity;
+    gradient_block *blocks;
+    size_t n_blocks, blocks_capacity;
     size_t bytes;
 };
 
@@ -40,11 +47,13 @@ void cab_params_free(cab_params *params)
         entry *e = params->entries[i];
         if (!e->mapped)
             params->backend->release(params->backend, e->tensor.data);
-        params->backend->release(params->backend, e->grad.data);
         params->backend->release(params->backend, e->low.data);
         params->backend->release(params->backend, e->quantised.data);
         cab_free(e);
     }
+    for (size_t i = 0; i < params->n_blocks; i++)
+        params->backend->release(params->backend, params->blocks[i].data);
+    cab_free(params->blocks);
     cab_free(params->entries);
     cab_free(params);
 }
@@ -155,18 +164,119 @@ size_t cab_params_bytes(const cab_params *params)
     return params->bytes;
 }
 
-static cab_status make_trainable(cab_params *params, entry *e)
+/* ---- gradients ---------------------------------------------------------------------------------------------------- */
+
+/* A gradient begins at a multiple of so many elements, 256 bytes; so does a rank's piece of a bucket. */
+enum { GRADIENT_ALIGNMENT = 64 };
+/* Buckets of a block: about so many, of so many elements at least and at most (1 to 32 MiB). The first can go when an
+ * eighth of the gradients is there, and large ones use a link well. */
+enum { BUCKETS = 8, BUCKET_LEAST = 1 << 18, BUCKET_MOST = 1 << 23 };
+
+static size_t round_to(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* What a bucket's number of elements is a multiple of. */
+static size_t bucket_unit(const cab_params *params)
+{
+    return GRADIENT_ALIGNMENT * (size_t)cab_communicator_size(params->backend->communicator);
+}
+
+static size_t bucket_elements(const cab_params *params, const gradient_block *block)
+{
+    size_t n = block->used / BUCKETS;
+    n = n < BUCKET_LEAST ? BUCKET_LEAST : n > BUCKET_MOST ? BUCKET_MOST : n;
+    return round_to(n, bucket_unit(params));
+}
+
+static size_t buckets_of(const cab_params *params, const gradient_block *block)
+{
+    const size_t n = bucket_elements(params, block);
+    return (block->used + n - 1) / n;
+}
+
+size_t cab_params_buckets(const cab_params *params)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < params->n_blocks; i++)
+        n += buckets_of(params, &params->blocks[i]);
+    return n;
+}
+
+cab_bucket cab_params_bucket(const cab_params *params, size_t index)
+{
+    const gradient_block *block = params->blocks;
+    for (; index >= buckets_of(params, block); block++)
+        index -= buckets_of(params, block);
+    const size_t n = bucket_elements(params, block), first = index * n, left = block->used - first;
+    return (cab_bucket){block->data + first, left < n ? left : n};
+}
+
+static cab_status check_trainable(const entry *e)
 {
     if (e->mapped || e->tensor.dtype != CAB_F32)
         return cab_fail(CAB_EARG, "parameter \"%s\" was loaded frozen and cannot train", e->tensor.name);
-    e->tensor.trainable = true;
-    if (e->tensor.grad != NULL)
-        return CAB_OK;
-    describe(&e->grad, e->tensor.name, CAB_F32, e->tensor.n_dim, e->tensor.shape);
-    CAB_TRY(params->backend->allocate(params->backend, cab_tensor_bytes(&e->grad), e->tensor.name, &e->grad.data));
-    params->bytes += cab_tensor_bytes(&e->grad);
-    e->tensor.grad = &e->grad;
     return CAB_OK;
+}
+
+/* One block for the gradients of the trainable parameters that have none. */
+static cab_status add_gradients(cab_params *params)
+{
+    size_t count = 0, at = 0;
+    for (size_t i = 0; i < params->count; i++) {
+        const cab_tensor *t = &params->entries[i]->tensor;
+        if (t->trainable && t->grad == NULL)
+            count += round_to((size_t)cab_elements(t), GRADIENT_ALIGNMENT);
+    }
+    if (count == 0)
+        return CAB_OK;
+    count = round_to(count, bucket_unit(params));
+    CAB_TRY(CAB_GROW(&params->blocks, &params->blocks_capacity, params->n_blocks + 1, "gradients"));
+    gradient_block *block = &params->blocks[params->n_blocks];
+    CAB_TRY(params->backend->allocate(params->backend, count * sizeof(float), "gradients", (void **)&block->data));
+    block->count = count;
+    block->used = count;
+    params->n_blocks++;
+    for (size_t i = params->count; i-- > 0;) {
+        entry *e = params->entries[i];
+        if (!e->tensor.trainable || e->tensor.grad != NULL)
+            continue;
+        describe(&e->grad, e->tensor.name, CAB_F32, e->tensor.n_dim, e->tensor.shape);
+        e->grad.data = block->data + at;
+        e->tensor.grad = &e->grad;
+        params->bytes += cab_tensor_bytes(&e->grad);
+        at += round_to((size_t)cab_elements(&e->tensor), GRADIENT_ALIGNMENT);
+    }
+    return CAB_OK;
+}
+
+static bool lies_in(const entry *e, const gradient_block *block)
+{
+    const float *data = e->grad.data;
+    return e->tensor.grad != NULL && data >= block->data && data < block->data + block->count;
+}
+
+/* Gives the gradients of a block that are chosen, or those that are not, their places from *at on. */
+static void place_gradients(cab_params *params, const gradient_block *block, const bool *chosen, bool which, size_t *at)
+{
+    for (size_t i = params->count; i-- > 0;) {
+        entry *e = params->entries[i];
+        if (!lies_in(e, block) || chosen[i] != which)
+            continue;
+        e->grad.data = block->data + *at;
+        *at += round_to((size_t)cab_elements(&e->tensor), GRADIENT_ALIGNMENT);
+    }
+}
+
+void cab_params_choose_gradients(cab_params *params, const bool *chosen)
+{
+    for (size_t b = 0; b < params->n_blocks; b++) {
+        size_t at = 0;
+        place_gradients(params, &params->blocks[b], chosen, true, &at);
+        params->blocks[b].used = round_to(at, bucket_unit(params));
+        place_gradients(params, &params->blocks[b], chosen, false, &at);
+    }
 }
 
 cab_status cab_params_set_trainable(cab_params *params, const char *pattern, bool trainable, size_t *matched)
@@ -178,14 +288,15 @@ cab_status cab_params_set_trainable(cab_params *params, const char *pattern, boo
             continue;
         n++;
         if (trainable)
-            CAB_TRY(make_trainable(params, e));
-        else
-            e->tensor.trainable = false;
+            CAB_TRY(check_trainable(e));
+        e->tensor.trainable = trainable;
     }
     if (matched != NULL)
         *matched = n;
-    return CAB_OK;
+    return add_gradients(params);
 }
+
+/* ---- host access -------------------------------------------------------------------------------------------------- */
 
 /* Values of another type than fp32 are converted on the host, so many at a time. */
 enum { CONVERT_PIECE = 1 << 20 };
@@ -280,11 +391,9 @@ cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *para
 
 cab_status cab_params_zero_grad(cab_params *params)
 {
-    for (size_t i = 0; i < params->count; i++) {
-        cab_tensor *grad = params->entries[i]->tensor.grad;
-        if (grad != NULL)
-            CAB_TRY(params->backend->fill(params->backend, grad->data, 0, cab_tensor_bytes(grad),
-                                          cab_tensor_bytes(grad), 1));
+    for (size_t i = 0; i < params->n_blocks; i++) {
+        const size_t bytes = params->blocks[i].count * sizeof(float);
+        CAB_TRY(params->backend->fill(params->backend, params->blocks[i].data, 0, bytes, bytes, 1));
     }
     return CAB_OK;
 }

@@ -37,7 +37,7 @@ uint64_t cab_params_elements(const cab_params *params);
 size_t cab_params_bytes(const cab_params *params);
 
 /* Makes parameters whose name matches `pattern` (shell wildcards, fnmatch) trainable or frozen, and allocates gradients
- * for the trainable ones. Returns the number matched in *matched (may be NULL). */
+ * for the trainable ones: one block for all that have none yet. Returns the number matched in *matched (may be NULL). */
 cab_status cab_params_set_trainable(cab_params *params, const char *pattern, bool trainable, size_t *matched);
 
 /* Host access: fp32 values in, whatever the parameter's dtype; bumps the version and refreshes the bf16 copy. Mapped
@@ -46,6 +46,19 @@ cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const flo
 cab_status cab_params_read(const cab_params *params, const cab_tensor *parameter, float *values);
 cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *parameter, float *values);
 cab_status cab_params_zero_grad(cab_params *params);
+
+/* The blocks of gradients, cut into buckets: what ranks add up at once. The last parameter's gradient comes first, as in
+ * a backward pass. A bucket divides into equal pieces of whole cache lines, one of each rank, and has room in between
+ * that belongs to no gradient and is zero. */
+typedef struct cab_bucket {
+    float *data;
+    size_t count; /* elements */
+} cab_bucket;
+/* Only gradients of the chosen parameters, by index, lie in buckets from here on; others get other places. Gradients are
+ * zero when this is called. */
+void cab_params_choose_gradients(cab_params *params, const bool *chosen);
+size_t cab_params_buckets(const cab_params *params);
+cab_bucket cab_params_bucket(const cab_params *params, size_t index);
 
 /* The bf16 copy of a matrix, made on first demand (cab_graph_weight). */
 cab_status cab_params_low(cab_params *params, cab_tensor *parameter, cab_tensor **low);

@@ -240,11 +240,12 @@ cab_status cab_graph_plan(cab_graph *g, cab_plan *plan)
     if (g->planned)
         return cab_fail(CAB_EARG, "the graph has been planned before");
     CAB_TRY(CAB_GROW(&g->places, &g->places_capacity, g->n_tensors, "a plan"));
-    CAB_TRY(CAB_NEW(&g->scratch_offsets, g->n_nodes, "a plan"));
-    CAB_TRY(CAB_NEW(&g->seconds, g->n_nodes, "a plan"));
     drop_dead(g, &own);
     if (!g->eager)
         CAB_TRY(arrange(g));
+    CAB_TRY(cab_graph_insert_reductions(g));
+    CAB_TRY(CAB_NEW(&g->scratch_offsets, g->n_nodes, "a plan"));
+    CAB_TRY(CAB_NEW(&g->seconds, g->n_nodes, "a plan"));
     measure_lifetimes(g);
     if (!g->eager)
         CAB_TRY(place_blocks(g, &own));

@@ -97,7 +97,7 @@ static cab_status run_list(cab_graph *g)
 {
     for (size_t i = 0; i < g->n_nodes; i++) {
         const cab_node *node = g->nodes[i];
-        if (!node->skip)
+        if (!node->skip && !cab_graph_leaves_out(g, node))
             CAB_TRY(g->timed ? run_timed(g, i) : node->kernel->run(node, g->backend));
     }
     return CAB_OK;
@@ -190,7 +190,7 @@ static cab_status capture(cab_graph *g)
     cab_status ran = run_list(g);
     cab_status ended = g->backend->capture_end(g->backend, &captured);
     if (ran == CAB_OK && ended == CAB_OK)
-        g->captured = captured;
+        g->captured[g->reducing] = captured;
     else if (captured != NULL)
         g->backend->capture_free(g->backend, captured);
     return ran != CAB_OK ? ran : ended;
@@ -207,14 +207,14 @@ cab_status cab_graph_run(cab_graph *g)
     CAB_TRY(poison(g));
     CAB_TRY(take_ahead(g));
     CAB_TRY(prepare(g));
-    if (g->backend->capture_begin == NULL || g->timed || g->eager || !g->warm) {
+    if (g->backend->capture_begin == NULL || g->timed || g->eager || !g->warm[g->reducing]) {
         CAB_TRY(run_list(g));
-        g->warm = true;
+        g->warm[g->reducing] = true;
         return CAB_OK;
     }
-    if (g->captured == NULL)
+    if (g->captured[g->reducing] == NULL)
         CAB_TRY(capture(g));
-    return g->backend->replay(g->backend, g->captured);
+    return g->backend->replay(g->backend, g->captured[g->reducing]);
 }
 
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from)

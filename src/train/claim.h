@@ -2,6 +2,7 @@
 #ifndef CAB_TRAIN_CLAIM_H
 #define CAB_TRAIN_CLAIM_H
 
+#include "base/communicator.h"
 #include "distill/recipe.h"
 
 #include <stdbool.h>
@@ -26,5 +27,7 @@ void cab_claim_release(const cab_recipe *recipe, bool fruitless, cab_claim *clai
 
 /* cab_distill(), in place of the run that the directory holds, which stays as it is until teacher and data have been opened. */
 cab_status cab_distill_anew(const cab_recipe *recipe, cab_model **student, cab_result *result);
+/* Either of them as one of several ranks; NULL: alone. */
+cab_status cab_distill_ranks(const cab_recipe *recipe, bool anew, cab_communicator *communicator);
 
 #endif

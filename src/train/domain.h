@@ -15,6 +15,7 @@
 typedef struct cab_domain_setup {
     const cab_recipe *recipe;
     cab_backend *backend;
+    cab_communicator *communicator; /* ranks that share the work; NULL: none */
     cab_precision precision;
     const cab_model *teacher;
 } cab_domain_setup;
@@ -59,19 +60,19 @@ typedef struct cab_domain {
     /* Fills the parameters of a new student. */
     cab_status (*initialise)(void *data, cab_model *student, const int *layer_map);
     /* Called before the first batch: makes buffers and starts threads that load. A step has `batch` samples, of which
-     * `micro_batch` are computed at once. */
+     * `micro_batch` are computed at once, over all ranks; their number divides micro_batch. */
     cab_status (*start)(void *data, const cab_model *student, int64_t batch, int64_t micro_batch);
 
     /* Sets those options of a stage's objective that depend on the data. The terms are set before. */
     void (*objective)(const void *data, cab_objective_options *options);
-    /* Gives micro-batch `index` of a step; its contents depend on step and index alone. `data` owns the arrays, which
+    /* Gives this rank's rows of micro-batch `index` of a step; its contents depend on step and index alone. `data` owns the arrays, which
      * hold until the next call. */
     cab_status (*batch)(void *data, uint64_t step, int index, cab_batch *batch);
 
     /* Makes an evaluator of `model`, beside `teacher` or, if that is NULL, by itself. The values of both models'
      * parameters may change between evaluations. evaluator_free() frees it. */
     cab_status (*evaluator)(void *data, const cab_model *model, const cab_model *teacher, cab_evaluator **evaluator);
-    /* Evaluates on about `most` units of the validation data; 0: on all. */
+    /* Evaluates on about `most` units of the validation data; 0: on all. Ranks share the work, and all get the result. */
     cab_status (*evaluate)(cab_evaluator *evaluator, uint64_t most, cab_run_evaluation *evaluation);
     void (*evaluator_free)(cab_evaluator *evaluator);
 

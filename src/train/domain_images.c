@@ -256,29 +256,69 @@ static cab_status images_initialise(void *data, cab_model *student, const int *l
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
 
-static cab_status images_start(void *data, const cab_model *student, int64_t batch, int64_t micro_batch)
+/* The rows of a step that are on this rank, of a micro-batch as many on each. Sample j and its partner in mixing, at the same distance
+ * from the other end of the batch, are on the same rank: of a micro-batch of m rows, rows / 2 from the front and as many from the back. */
+static cab_status choose_rows(const cab_image_data *i, int64_t micro_batch, int32_t **out)
 {
-    cab_image_data *i = data;
+    const int64_t q = i->rank_rows, half = q / 2, rank = cab_communicator_rank(i->setup.communicator);
+    int32_t *rows = NULL;
+    *out = NULL;
+    if (q == micro_batch)
+        return CAB_OK;
+    if (i->feed.mixed && q % 2 != 0)
+        return cab_fail(CAB_ESHAPE,
+                        "of %" PRId64 " images at once (train.micro_batch) each of %d ranks has %" PRId64
+                        ", an odd number: mixup and cutmix need pairs",
+                        micro_batch, cab_communicator_size(i->setup.communicator), q);
+    CAB_TRY(CAB_NEW(&rows, (size_t)i->rank_batch, "the rows of a batch"));
+    for (int64_t k = 0; k < i->rank_batch; k++) {
+        const int64_t first = k / q * micro_batch, at = k % q;
+        const int64_t row = q % 2 != 0  ? rank * q + at
+                            : at < half ? rank * half + at
+                                        : micro_batch - (rank + 1) * half + at - half;
+        rows[k] = (int32_t)(first + row);
+    }
+    *out = rows;
+    return CAB_OK;
+}
+
+static cab_status open_training(cab_image_data *i, const cab_augment *augment, const int32_t *rows)
+{
     const cab_recipe *r = i->setup.recipe;
-    cab_augment augment;
-    i->batch = batch;
-    i->micro_batch = micro_batch;
-    i->classes = (size_t)student->config.n_classes;
-    CAB_TRY(cab_recipe_augment(r, &augment));
-    i->feed = (cab_image_feed_options){.transform = &i->transform,
-                                       .batch = micro_batch,
-                                       .erasures = cab_augment_erasures(&augment),
-                                       .mixed = augment.mixup > 0 || augment.cutmix > 0,
-                                       .apart = micro_batch != batch};
     const cab_image_loader_options options = {.transform = i->transform,
-                                              .augment = &augment,
-                                              .batch = (int)batch,
+                                              .augment = augment,
+                                              .batch = (int)i->rank_batch,
+                                              .whole = (int)i->batch,
+                                              .rows = rows,
                                               .seed = (uint64_t)r->seed,
                                               .target_map = r->student.classes == CAB_CLASSES_TEACHER ? i->map : NULL,
-                                              .classes = student->config.n_classes,
+                                              .classes = (int32_t)i->classes,
                                               .targets = i->mixed,
                                               .backend = i->setup.backend};
     return cab_image_loader_open(i->train, &options, &i->loader);
+}
+
+static cab_status images_start(void *data, const cab_model *student, int64_t batch, int64_t micro_batch)
+{
+    cab_image_data *i = data;
+    const int64_t ranks = cab_communicator_size(i->setup.communicator);
+    cab_augment augment;
+    int32_t *rows = NULL;
+    CAB_TRY(cab_recipe_augment(i->setup.recipe, &augment));
+    i->batch = batch;
+    i->rank_rows = micro_batch / ranks;
+    i->rank_batch = batch / ranks;
+    i->classes = (size_t)student->config.n_classes;
+    i->feed = (cab_image_feed_options){.transform = &i->transform,
+                                       .batch = i->rank_rows,
+                                       .erasures = cab_augment_erasures(&augment),
+                                       .mixed = augment.mixup > 0 || augment.cutmix > 0,
+                                       .apart = micro_batch != batch};
+    cab_status status = choose_rows(i, micro_batch, &rows);
+    if (status == CAB_OK)
+        status = open_training(i, &augment, rows);
+    cab_free(rows);
+    return status;
 }
 
 static void images_objective(const void *data, cab_objective_options *options)
@@ -302,9 +342,9 @@ static cab_status load_step(cab_image_data *i, uint64_t step)
 static cab_status images_batch(void *data, uint64_t step, int index, cab_batch *batch)
 {
     cab_image_data *i = data;
-    const int64_t first = index * i->micro_batch;
+    const int64_t first = index * i->rank_rows;
     CAB_TRY(load_step(i, step));
-    i->rows = cab_image_feed_rows(&i->feed, &i->lent, i->batch, first);
+    i->rows = cab_image_feed_rows(&i->feed, &i->lent, i->rank_batch, first);
     *batch = (cab_batch){.pictures = &i->rows, .labels = i->lent.labels + first};
     if (i->mixed)
         batch->targets = i->lent.targets + (size_t)first * i->classes;
@@ -347,8 +387,8 @@ static void images_evaluator_free(cab_evaluator *e)
 static cab_status open_evaluator(const cab_evaluator *e, cab_image_set *set, cab_image_evaluator **out)
 {
     const cab_image_data *i = e->data;
-    const int64_t batch = i->micro_batch < EVALUATION_BATCH ? i->micro_batch : EVALUATION_BATCH;
-    const cab_image_evaluator_options options = {.batch = (int)batch};
+    const int64_t batch = i->rank_rows < EVALUATION_BATCH ? i->rank_rows : EVALUATION_BATCH;
+    const cab_image_evaluator_options options = {.batch = (int)batch, .communicator = i->setup.communicator};
     const bool compared = e->teacher != NULL && i->compared;
     const cab_image_judge model = judge_of(i, e->model), teacher = judge_of(i, compared ? e->teacher : e->model);
     return cab_image_evaluator_new(&model, compared ? &teacher : NULL, set, &options, out);

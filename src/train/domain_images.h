@@ -16,13 +16,14 @@ typedef struct cab_image_data {
     cab_head_side side; /* of these */
     cab_kept kept;      /* layers of the teacher, in a student that keeps attention */
     cab_image_loader *loader;
-    int64_t batch, micro_batch;
-    size_t classes;              /* of the student */
-    bool mixed;                  /* labels are distributions: mixing or smoothing is on */
-    cab_image_feed_options feed; /* of a micro-batch */
-    cab_image_batch lent;        /* by the loader: the images of one optimizer step */
-    uint64_t loaded;             /* 1 + that step; 0: none */
-    cab_image_rows rows;         /* of a micro-batch */
+    int64_t batch;                 /* of a step, over all ranks */
+    int64_t rank_rows, rank_batch; /* of a micro-batch and of a step, on this rank */
+    size_t classes;                /* of the student */
+    bool mixed;                    /* labels are distributions: mixing or smoothing is on */
+    cab_image_feed_options feed;   /* of a micro-batch */
+    cab_image_batch lent;          /* by the loader: the images of one optimizer step */
+    uint64_t loaded;               /* 1 + that step; 0: none */
+    cab_image_rows rows;           /* of a micro-batch */
 } cab_image_data;
 
 #endif

@@ -182,10 +182,12 @@ static cab_status text_initialise(void *data, cab_model *student, const int *lay
 static cab_status text_start(void *data, const cab_model *student, int64_t batch, int64_t micro_batch)
 {
     cab_text_data *d = data;
-    const size_t n = (size_t)(micro_batch * d->seq_len);
+    const int64_t rows = micro_batch / cab_communicator_size(d->setup.communicator);
+    const size_t n = (size_t)(rows * d->seq_len);
     (void)student;
     d->batch = batch;
     d->micro_batch = micro_batch;
+    d->rows = rows;
     CAB_TRY(CAB_NEW(&d->ids, n, "a batch"));
     CAB_TRY(CAB_NEW(&d->valid, n, "a batch"));
     if (d->setup.recipe->data.reset)
@@ -202,13 +204,14 @@ static void text_objective(const void *data, cab_objective_options *options)
 static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *batch)
 {
     cab_text_data *d = data;
-    const uint64_t first = step * (uint64_t)d->batch + (uint64_t)(index * d->micro_batch);
-    for (int64_t i = 0; i < d->micro_batch; i++)
+    const int64_t row = index * d->micro_batch + cab_communicator_rank(d->setup.communicator) * d->rows;
+    const uint64_t first = step * (uint64_t)d->batch + (uint64_t)row;
+    for (int64_t i = 0; i < d->rows; i++)
         CAB_TRY(cab_dataset_train_sequence(d->train, first + (uint64_t)i, d->ids + i * d->seq_len,
                                            d->labels + i * d->seq_len));
-    for (int64_t i = 0; d->starts != NULL && i < d->micro_batch; i++)
+    for (int64_t i = 0; d->starts != NULL && i < d->rows; i++)
         cab_dataset_train_starts(d->train, first + (uint64_t)i, d->starts + i * d->seq_len, d->labels + i * d->seq_len);
-    for (int64_t i = 0; i < d->micro_batch * d->seq_len; i++)
+    for (int64_t i = 0; i < d->rows * d->seq_len; i++)
         d->valid[i] = d->labels[i] >= 0;
     *batch = (cab_batch){.input = d->ids, .labels = d->labels, .valid = d->valid, .starts = d->starts};
     return CAB_OK;
@@ -237,9 +240,9 @@ static void text_evaluator_free(cab_evaluator *e)
 static cab_status text_evaluator(void *data, const cab_model *model, const cab_model *teacher, cab_evaluator **out)
 {
     const cab_text_data *d = data;
-    const size_t n = (size_t)(d->micro_batch * d->seq_len);
+    const size_t n = (size_t)(d->rows * d->seq_len);
     const cab_objective_options options = {
-        .batch = d->micro_batch, .seq_len = d->seq_len, .documents = d->setup.recipe->data.reset, .temperature = 1};
+        .batch = d->rows, .seq_len = d->seq_len, .documents = d->setup.recipe->data.reset, .temperature = 1};
     cab_evaluator *e = NULL;
     cab_status status;
     CAB_TRY(CAB_NEW(&e, 1, "an evaluator"));
@@ -262,7 +265,7 @@ done:
 static void load_windows(cab_evaluator *e, uint64_t first, uint64_t windows)
 {
     const cab_text_data *d = e->data;
-    for (int64_t i = 0; i < d->micro_batch; i++) {
+    for (int64_t i = 0; i < d->rows; i++) {
         int32_t *labels = e->labels + i * d->seq_len, *valid = e->valid + i * d->seq_len;
         int32_t *ids = e->ids + i * d->seq_len;
         bool real = first + (uint64_t)i < windows;
@@ -283,43 +286,58 @@ static void load_windows(cab_evaluator *e, uint64_t first, uint64_t windows)
     }
 }
 
+/* Sums over the windows that were looked at. */
+typedef struct sums {
+    double ce, kl, agreement, labels;
+} sums;
+
+/* Every rank takes its batches of windows, one by one in turn. */
+static cab_status sum_windows(cab_evaluator *e, uint64_t windows, sums *s)
+{
+    const cab_text_data *d = e->data;
+    const cab_term_weights none = {{0}};
+    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid, .starts = e->starts};
+    const uint64_t rows = (uint64_t)d->rows, ranks = (uint64_t)cab_communicator_size(d->setup.communicator);
+    cab_progress progress;
+    cab_status status = CAB_OK;
+    cab_progress_begin(&progress, "evaluating", "windows", 0, windows);
+    for (uint64_t w = (uint64_t)cab_communicator_rank(d->setup.communicator) * rows; w < windows; w += ranks * rows) {
+        cab_term_values v;
+        load_windows(e, w, windows);
+        CAB_GOTO(cab_objective_run(e->objective, &batch, &none, 1, &v));
+        cab_progress_update(&progress, w + ranks * rows < windows ? w + ranks * rows : windows, "");
+        s->ce += v.of[CAB_TERM_CE] * (double)v.labels;
+        s->kl += v.of[CAB_TERM_KL] * (double)v.valid;
+        s->agreement += v.agreement * (double)v.valid;
+        s->labels += (double)v.labels;
+    }
+done:
+    cab_progress_end(&progress);
+    return status;
+}
+
 static cab_status text_evaluate(cab_evaluator *e, uint64_t most, cab_run_evaluation *out)
 {
     const cab_text_data *d = e->data;
     const uint64_t length = (uint64_t)d->seq_len, limit = (most + length - 1) / length;
-    const cab_term_weights none = {{0}};
-    const cab_batch batch = {.input = e->ids, .labels = e->labels, .valid = e->valid, .starts = e->starts};
-    uint64_t windows = cab_dataset_eval_windows(d->eval, length), tokens = 0;
-    double ce = 0, kl = 0, agreement = 0;
-    cab_progress progress;
-    cab_status status = CAB_OK;
+    uint64_t windows = cab_dataset_eval_windows(d->eval, length);
+    sums s = {0};
     if (most > 0 && limit < windows)
         windows = limit;
-    cab_progress_begin(&progress, "evaluating", "windows", 0, windows);
-    for (uint64_t w = 0; w < windows; w += (uint64_t)d->micro_batch) {
-        cab_term_values v;
-        load_windows(e, w, windows);
-        CAB_GOTO(cab_objective_run(e->objective, &batch, &none, 1, &v));
-        const uint64_t done = w + (uint64_t)d->micro_batch;
-        cab_progress_update(&progress, done < windows ? done : windows, "");
-        ce += v.of[CAB_TERM_CE] * (double)v.labels;
-        kl += v.of[CAB_TERM_KL] * (double)v.valid;
-        agreement += v.agreement * (double)v.valid;
-        tokens += (uint64_t)v.labels;
-    }
-    const double n = (double)tokens;
-    *out = (cab_run_evaluation){.loss = ce / n,
-                                .perplexity = exp(ce / n),
-                                .kl = kl / n,
-                                .agreement = agreement / n,
+    CAB_TRY(sum_windows(e, windows, &s));
+    double all[] = {s.ce, s.kl, s.agreement, s.labels};
+    CAB_TRY(cab_communicator_sum(d->setup.communicator, all, 4));
+    const double n = all[3];
+    *out = (cab_run_evaluation){.loss = all[0] / n,
+                                .perplexity = exp(all[0] / n),
+                                .kl = all[1] / n,
+                                .agreement = all[2] / n,
                                 .top1 = NAN,
                                 .top5 = NAN,
                                 .teacher_top1 = NAN,
                                 .teacher_top5 = NAN,
-                                .tokens = tokens};
-done:
-    cab_progress_end(&progress);
-    return status;
+                                .tokens = (uint64_t)n};
+    return CAB_OK;
 }
 
 static cab_status text_tasks(const void *data, const cab_model *student, cab_task_set **set)

@@ -11,7 +11,8 @@ typedef struct cab_text_data {
     cab_tokenizer *tokenizer;
     cab_chat *chat; /* how the teacher was shown conversations */
     cab_dataset *train, *eval;
-    int64_t seq_len, batch, micro_batch;
+    int64_t seq_len, batch, micro_batch;    /* batch and micro_batch: over all ranks */
+    int64_t rows;                           /* of a micro-batch, on this rank */
     int32_t *ids, *labels, *valid, *starts; /* one micro-batch; valid: rows with a label; starts: NULL without reset */
     cab_kept kept;                          /* of the teacher, in a student that keeps attention */
 } cab_text_data;

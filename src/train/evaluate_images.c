@@ -169,13 +169,29 @@ typedef struct pass {
     cab_image_evaluation *result;
 } pass;
 
+/* Where this rank's pictures begin in the set, of batch `batch` of all. */
+static uint64_t first_of(const cab_image_evaluator *e, uint64_t batch)
+{
+    const uint64_t ranks = (uint64_t)cab_communicator_size(e->options.communicator);
+    return (batch * ranks + (uint64_t)cab_communicator_rank(e->options.communicator)) * (uint64_t)e->options.batch;
+}
+
 static cab_status open_loader(const cab_image_evaluator *e, const side *s, cab_image_loader **loader)
 {
+    const int batch = e->options.batch;
+    int32_t *rows = NULL;
+    CAB_TRY(CAB_NEW(&rows, (size_t)batch, "the rows of a batch"));
+    for (int j = 0; j < batch; j++)
+        rows[j] = (int32_t)first_of(e, 0) + j;
     const cab_image_loader_options options = {.transform = s->judge.transform,
-                                              .batch = e->options.batch,
+                                              .batch = batch,
+                                              .whole = batch * cab_communicator_size(e->options.communicator),
+                                              .rows = rows,
                                               .threads = e->options.threads,
                                               .backend = s->judge.model->backend};
-    return cab_image_loader_open(e->set, &options, loader);
+    cab_status status = cab_image_loader_open(e->set, &options, loader);
+    cab_free(rows);
+    return status;
 }
 
 static cab_status evaluator_load(pass *p, cab_image_loader *loader, uint64_t batch, cab_image_batch *lent)
@@ -192,7 +208,7 @@ static cab_status evaluator_run_batch(pass *p, uint64_t batch)
     const float *logits = NULL, *teacher_logits = NULL;
     const size_t width = (size_t)e->model.judge.model->config.n_classes;
     const size_t teacher_width = e->teacher.scorer == NULL ? 0 : (size_t)e->teacher.judge.model->config.n_classes;
-    const uint64_t first = batch * (uint64_t)e->options.batch;
+    const uint64_t first = first_of(e, batch);
     cab_image_batch own, other;
     CAB_TRY(evaluator_load(p, p->loader, batch, &own));
     CAB_TRY(cab_image_scorer_run(e->model.scorer, own.pixels, &logits));
@@ -212,7 +228,7 @@ static cab_status evaluator_run_batch(pass *p, uint64_t batch)
 static cab_status run_batches(pass *p)
 {
     const cab_image_evaluation *r = p->result;
-    const uint64_t batches = cab_image_loader_batches(p->loader), size = (uint64_t)p->e->options.batch;
+    const uint64_t batches = cab_image_loader_batches(p->loader), size = first_of(p->e, 1) - first_of(p->e, 0);
     cab_status status = CAB_OK;
     cab_progress progress;
     char detail[32];
@@ -244,6 +260,22 @@ static cab_status prepare(const cab_image_evaluator *e, cab_image_evaluation *r)
     return CAB_OK;
 }
 
+/* Adds up the sums of all ranks. */
+static cab_status add_ranks(const cab_image_evaluator *e, cab_image_evaluation *r)
+{
+    double *const sums[] = {&r->loss,      &r->top1,         &r->top5,         &r->kl,
+                            &r->agreement, &r->teacher_loss, &r->teacher_top1, &r->teacher_top5};
+    enum { SUMS = sizeof sums / sizeof *sums };
+    double all[SUMS + 1] = {[SUMS] = (double)r->images};
+    for (int i = 0; i < SUMS; i++)
+        all[i] = *sums[i];
+    CAB_TRY(cab_communicator_sum(e->options.communicator, all, SUMS + 1));
+    for (int i = 0; i < SUMS; i++)
+        *sums[i] = all[i];
+    r->images = (uint64_t)all[SUMS];
+    return CAB_OK;
+}
+
 /* Sums to means. */
 static void evaluator_finish(const cab_image_evaluator *e, double seconds, cab_image_evaluation *r)
 {
@@ -269,6 +301,7 @@ cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation 
     if (e->teacher.scorer != NULL && !cab_image_transform_equal(&e->model.judge.transform, &e->teacher.judge.transform))
         CAB_GOTO(open_loader(e, &e->teacher, &p.teacher_loader));
     CAB_GOTO(run_batches(&p));
+    CAB_GOTO(add_ranks(e, evaluation));
     if (evaluation->images == 0)
         CAB_GOTO(cab_fail(CAB_EFORMAT, "none of the %" PRIu64 " images could be decoded", evaluation->count));
     evaluator_finish(e, cab_seconds() - started, evaluation);

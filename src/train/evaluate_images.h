@@ -6,6 +6,7 @@
 #ifndef CAB_TRAIN_EVALUATE_IMAGES_H
 #define CAB_TRAIN_EVALUATE_IMAGES_H
 
+#include "base/communicator.h"
 #include "data/image_set.h"
 #include "data/image_transform.h"
 #include "models/model.h"
@@ -24,6 +25,9 @@ typedef struct cab_image_judge {
 typedef struct cab_image_evaluator_options {
     int batch;   /* 0: 32 */
     int threads; /* that decode; 0: as many as math uses */
+    /* Ranks that look at a part of the set each; NULL: none. All get the figures of the whole set; `predicted` and what
+     * is counted by class tell of a rank's own part. */
+    cab_communicator *communicator;
 } cab_image_evaluator_options;
 
 /* Shares are between 0 and 1; what a teacher is needed for is NaN without one. */

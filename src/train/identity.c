@@ -39,6 +39,8 @@ static key_kind kind_of(const char *key)
                    {"train.eval_tokens", FREE},
                    {"train.checkpoint_every", FREE},
                    {"train.log_every", FREE},
+                   {"train.shard", FREE},
+                   {"train.timeout", FREE},
                    {"eval.tasks", FREE},
                    {"eval.data", FREE},
                    {"eval.items", FREE}};

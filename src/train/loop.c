@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "train/claim.h"
+#include "train/ranks.h"
 #include "train/snapshot.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@ static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_ter
                          .unit = run->domain->recipes->unit,
                          .seconds = run->seconds};
     memcpy(line.terms, v->of, sizeof line.terms);
-    if (run->step % (uint64_t)run->recipe->train.log_every != 0)
+    if (run->step % (uint64_t)run->recipe->train.log_every != 0 || !cab_run_writes(run))
         return CAB_OK;
     return cab_run_log_step(&run->log, &line);
 }
@@ -80,7 +81,7 @@ static cab_status evaluate_and_log(cab_run *run, uint64_t max_tokens, cab_run_ev
                          .unit = run->domain->recipes->unit,
                          .tasks = *tasks,
                          .seconds = run->seconds};
-    return cab_run_log_eval(&run->log, &line);
+    return cab_run_writes(run) ? cab_run_log_eval(&run->log, &line) : CAB_OK;
 }
 
 /* Whether the evaluations so far and one more take a tenth of the time so far at most. The first one is taken to cost per token
@@ -132,6 +133,9 @@ static cab_status failed_step(cab_run *run, cab_status status)
     char text[1024];
     snprintf(text, sizeof text, "%s", cab_error_text());
     (void)cab_snapshot_wait(run);
+    if (!cab_run_writes(run)) /* rank 0 knows */
+        return cab_fail(status, "%s; %s/" CAB_RUN_CHECKPOINT " is the last good checkpoint, if there is one", text,
+                        run->recipe->out);
     if (run->saved_step > 0)
         return cab_fail(status, "%s; the last good checkpoint is %s/" CAB_RUN_CHECKPOINT " (step %" PRIu64 ")", text,
                         run->recipe->out, run->saved_step);
@@ -176,13 +180,15 @@ static cab_status train(cab_run *run, bool resumed)
     double saved = cab_seconds();
     cab_run_evaluation evaluation;
     cab_progress progress;
+    cab_due due = {.stop = stop_requested};
     cab_status status = CAB_OK;
     char label[64];
     run->saved_step = resumed ? run->step : 0;
+    CAB_TRY(cab_run_agree(run, &due));
     cab_progress_begin(&progress, cab_recipe_method_name(run->recipe, label, sizeof label), "steps", run->step,
                        run->total_steps);
     while (run->step < run->total_steps) {
-        if (stop_requested) {
+        if (due.stop || (run->communicator == NULL && stop_requested)) {
             status = stage == UINT32_MAX ? cab_fail(CAB_EINTERRUPTED, "interrupted before the first step")
                                          : interrupted(run);
             goto done;
@@ -191,14 +197,18 @@ static cab_status train(cab_run *run, bool resumed)
         resumed = false;
         CAB_GOTO(train_one(run, &progress));
         CAB_GOTO(cab_snapshot_check(run));
-        if (evaluation_due(run)) {
+        due = (cab_due){stop_requested, evaluation_due(run), checkpoint_due(run, saved)};
+        status = cab_run_agree(run, &due);
+        if (status != CAB_OK)
+            CAB_GOTO(failed_step(run, status));
+        if (due.evaluation) {
             json_object *tasks = NULL;
             status = evaluate_and_log(run, run->sizes.part, &evaluation, &tasks);
             json_object_put(tasks);
             CAB_GOTO(status);
             run->eval_seconds += run->eval_last;
         }
-        if (checkpoint_due(run, saved) && run->step < run->total_steps) {
+        if (due.checkpoint && run->step < run->total_steps) {
             CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
             CAB_GOTO(cab_snapshot_begin(run));
             saved = cab_seconds();
@@ -296,6 +306,8 @@ static cab_status run_finish(cab_run *run, cab_result *result)
     cab_status status;
     CAB_GOTO(evaluate_and_log(run, 0, &e, &tasks));
     CAB_GOTO(teacher_perplexity(run, &teacher));
+    if (!cab_run_writes(run))
+        goto done;
     warn_of_chance(run, &e);
     CAB_GOTO(cab_path_join(directory, run->recipe->out, "student"));
     CAB_GOTO(export_and_show(run, directory, &sample));
@@ -320,12 +332,15 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
 {
     bool resumed = false;
     CAB_TRY(cab_snapshot_load(run, &resumed));
-    CAB_TRY(cab_claim_record(run->recipe));
+    CAB_TRY(cab_run_meet(run));
+    if (cab_run_writes(run))
+        CAB_TRY(cab_claim_record(run->recipe));
     if (resumed)
         cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run->step, run->total_steps);
     run_describe(run);
     run->seconds += cab_seconds() - opened;
-    CAB_TRY(cab_run_log_open(&run->log, run->recipe->out, run->step, run->step == run->total_steps));
+    if (cab_run_writes(run))
+        CAB_TRY(cab_run_log_open(&run->log, run->recipe->out, run->step, run->step == run->total_steps));
     CAB_TRY(train(run, resumed));
     tell_speed(run);
     if (run->optimizer != NULL) /* trained just now: what follows may be interrupted without losing it */
@@ -334,32 +349,42 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
     return student != NULL ? cab_model_load(run->student->directory, run->precision, student) : CAB_OK;
 }
 
-static cab_status distill(const cab_recipe *recipe, bool anew, cab_model **student, cab_result *result)
+static cab_status distill(const cab_recipe *recipe, bool anew, cab_communicator *communicator, cab_model **student,
+                          cab_result *result)
 {
-    cab_run run = {0};
+    cab_run run = {.communicator = communicator};
     cab_claim claim = {.directory = -1};
     cab_result own;
     const double opened = cab_seconds();
     cab_status status;
     CAB_TRY(cab_recipe_validate(recipe));
-    CAB_GOTO(cab_claim_take(recipe, anew, &claim));
+    if (cab_run_writes(&run))
+        CAB_GOTO(cab_claim_take(recipe, anew, &claim));
     CAB_GOTO(cab_run_open(recipe, &run));
-    CAB_GOTO(cab_claim_begin(recipe, anew, &claim));
+    if (cab_run_writes(&run))
+        CAB_GOTO(cab_claim_begin(recipe, anew, &claim));
+    CAB_GOTO(cab_run_after_first(&run));
     CAB_GOTO(carry_out(&run, opened, student, result != NULL ? result : &own));
 done:
     stop_requested = 0; /* obeyed, or too late: another run may follow in this process */
     cab_run_log_close(&run.log);
-    cab_claim_release(recipe, status != CAB_OK && run.step == 0, &claim);
+    if (cab_run_writes(&run))
+        cab_claim_release(recipe, status != CAB_OK && run.step == 0, &claim);
     cab_run_close(&run);
     return status;
 }
 
 cab_status cab_distill(const cab_recipe *recipe, cab_model **student, cab_result *result)
 {
-    return distill(recipe, false, student, result);
+    return distill(recipe, false, NULL, student, result);
 }
 
 cab_status cab_distill_anew(const cab_recipe *recipe, cab_model **student, cab_result *result)
 {
-    return distill(recipe, true, student, result);
+    return distill(recipe, true, NULL, student, result);
+}
+
+cab_status cab_distill_ranks(const cab_recipe *recipe, bool anew, cab_communicator *communicator)
+{
+    return distill(recipe, anew, communicator, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 #include "distill/students.h"
 #include "ops/backends.h"
 #include "train/inputs.h"
+#include "train/ranks.h"
 #include "train/snapshot.h"
 
 #include <inttypes.h>
@@ -17,7 +18,7 @@
 
 static cab_status run_open_models(const cab_recipe *r, cab_run *run)
 {
-    CAB_TRY(cab_backend_open(r->device, &run->backend));
+    CAB_TRY(cab_backend_open_for(r->device, run->communicator, &run->backend));
     run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto(r->device)
                      : r->precision == CAB_RECIPE_BF16 ? CAB_PRECISION_BF16
                                                        : CAB_PRECISION_FP32;
@@ -67,6 +68,11 @@ static cab_status choose_batches(const cab_recipe *r, uint64_t pass, cab_run *ru
     if (run->batch % run->micro_batch != 0)
         return cab_fail(CAB_ESHAPE, "train.batch %" PRId64 " is not a multiple of train.micro_batch %" PRId64,
                         run->batch, run->micro_batch);
+    const int ranks = cab_communicator_size(run->communicator);
+    if (run->micro_batch % ranks != 0)
+        return cab_fail(CAB_ESHAPE, "%s %" PRId64 " does not divide among %d ranks",
+                        r->train.micro_batch > 0 ? "train.micro_batch" : "train.batch", run->micro_batch, ranks);
+    run->rank_batch = run->micro_batch / ranks;
     CAB_TRY(CAB_NEW(&run->stage_steps, r->stages_count, "stages"));
     CAB_TRY(cab_recipe_stage_steps(r, (uint64_t)run->seq_len, pass, run->stage_steps));
     for (unsigned i = 0; i < r->stages_count; i++)
@@ -76,8 +82,11 @@ static cab_status choose_batches(const cab_recipe *r, uint64_t pass, cab_run *ru
 
 static cab_status run_open_data(const cab_recipe *r, cab_run *run)
 {
-    const cab_domain_setup setup = {
-        .recipe = r, .backend = run->backend, .precision = run->precision, .teacher = run->teacher};
+    const cab_domain_setup setup = {.recipe = r,
+                                    .backend = run->backend,
+                                    .communicator = run->communicator,
+                                    .precision = run->precision,
+                                    .teacher = run->teacher};
     CAB_TRY(run->domain->open(&setup, &run->data, &run->sizes));
     run->seq_len = run->sizes.length;
     return choose_batches(r, run->sizes.pass, run);
@@ -89,7 +98,12 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
     if (r->threads > 0)
         cab_thread_limit((int)r->threads);
     CAB_TRY(run_open_models(r, run));
+    /* Rank 0 fills the caches that the others read. */
+    if (!cab_run_writes(run))
+        CAB_TRY(cab_run_after_first(run));
     CAB_TRY(run_open_data(r, run));
+    if (cab_run_writes(run))
+        CAB_TRY(cab_run_after_first(run));
     CAB_TRY(run->domain->student(run->data, &run->student));
     const int n_layer = run->student->config.n_layer;
     CAB_TRY(CAB_NEW(&run->layer_map, (size_t)n_layer, "a layer map"));

@@ -16,7 +16,8 @@
 
 typedef struct cab_run {
     const cab_recipe *recipe;
-    char *inputs; /* what it was given, by content (inputs.h) */
+    cab_communicator *communicator; /* the ranks that carry it out; NULL: this process alone */
+    char *inputs;                   /* what it was given, by content (inputs.h) */
     cab_backend *backend;
     cab_precision precision;
     cab_model *teacher, *student;
@@ -27,6 +28,7 @@ typedef struct cab_run {
     void *data;                          /* the domain's */
     cab_domain_sizes sizes;              /* of it */
     int64_t seq_len, batch, micro_batch; /* images: seq_len 1 */
+    int64_t rank_batch;                  /* rows of a micro-batch that are on this rank */
 
     uint64_t *stage_steps;
     uint64_t total_steps;
@@ -40,6 +42,7 @@ typedef struct cab_run {
     double peak;              /* bytes that its plan needs, with parameters and optimizer */
     cab_optimizer *optimizer;
     bool ahead;                  /* the next micro-batch is with the objective already */
+    cab_portion portion;         /* of it */
     cab_evaluator *evaluator;    /* of the student beside the teacher; made on first use */
     struct cab_run_tasks *tasks; /* of eval.tasks; NULL: none */
     struct cab_saver *saver;     /* a checkpoint that is being written beside training; NULL: none */
@@ -47,7 +50,7 @@ typedef struct cab_run {
     cab_run_log log;
 } cab_run;
 
-/* Opens teacher and data; makes and initialises the student and the bridge. */
+/* Opens teacher and data; makes and initialises the student and the bridge. run->communicator is set before. */
 cab_status cab_run_open(const cab_recipe *recipe, cab_run *run);
 void cab_run_close(cab_run *run);
 

@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "train/identity.h"
 #include "train/inputs.h"
+#include "train/ranks.h"
 #include "train/saver.h"
 
 #include <errno.h>
@@ -68,12 +69,14 @@ static cab_status add_metadata(const cab_run *run, cab_safetensors_writer *write
     CAB_TRY(cab_safetensors_writer_metadata(writer, "train_seconds", text));
     snprintf(text, sizeof text, "%d", cab_thread_count());
     CAB_TRY(cab_safetensors_writer_metadata(writer, "threads", text));
+    snprintf(text, sizeof text, "%d", cab_communicator_size(run->communicator));
+    CAB_TRY(cab_safetensors_writer_metadata(writer, "ranks", text));
     CAB_TRY(cab_safetensors_writer_metadata(writer, "precision", precision_name(run)));
     CAB_TRY(cab_safetensors_writer_metadata(writer, "inputs", run->inputs));
     return add_recipe(run, writer);
 }
 
-static cab_status add_tensors(const cab_run *run, cab_safetensors_writer *writer)
+static cab_status add_tensors(const cab_run *run, cab_safetensors_writer *writer, float *const *moments)
 {
     const cab_params *student = run->student->params;
     for (size_t i = 0; i < cab_params_count(student); i++) {
@@ -86,10 +89,39 @@ static cab_status add_tensors(const cab_run *run, cab_safetensors_writer *writer
         const cab_tensor *t = cab_params_at(run->terms.params, i);
         CAB_TRY(add_values(writer, run->backend, "", t, t->data));
     }
-    for (size_t i = 0; i < cab_optimizer_count(run->optimizer); i++) {
+    for (size_t i = 0; moments == NULL && i < cab_optimizer_count(run->optimizer); i++) {
         const cab_optimized *o = cab_optimizer_at(run->optimizer, i);
         CAB_TRY(add_values(writer, run->backend, "m.", o->parameter, o->m));
         CAB_TRY(add_values(writer, run->backend, "v.", o->parameter, o->v));
+    }
+    return CAB_OK;
+}
+
+/* Moments that are divided among ranks, on the host: m and v of every parameter in turn. */
+static cab_status add_moments(const cab_run *run, cab_safetensors_writer *writer, float *const *moments)
+{
+    char name[NAME_MAX_LENGTH];
+    for (size_t i = 0; i < 2 * cab_optimizer_count(run->optimizer); i++) {
+        const cab_tensor *t = cab_optimizer_at(run->optimizer, i / 2)->parameter;
+        snprintf(name, sizeof name, "%s%s", i % 2 == 0 ? "m." : "v.", t->name);
+        CAB_TRY(cab_safetensors_writer_add(writer, name, CAB_F32, t->n_dim, t->shape, moments[i]));
+    }
+    return CAB_OK;
+}
+
+/* All ranks take part; rank 0 keeps them until they are written. */
+static cab_status gather_moments(const cab_run *run, float **moments)
+{
+    for (size_t i = 0; i < cab_optimizer_count(run->optimizer); i++) {
+        const cab_tensor *t = cab_optimizer_at(run->optimizer, i)->parameter;
+        float **m = &moments[2 * i], **v = m + 1;
+        CAB_TRY(CAB_NEW(m, (size_t)cab_elements(t), "a checkpoint"));
+        CAB_TRY(CAB_NEW(v, (size_t)cab_elements(t), "a checkpoint"));
+        CAB_TRY(cab_optimizer_read_moments(run->optimizer, i, *m, *v));
+        for (int k = 0; !cab_run_writes(run) && k < 2; k++) {
+            cab_free(m[k]);
+            m[k] = NULL;
+        }
     }
     return CAB_OK;
 }
@@ -100,7 +132,8 @@ static bool can_hold(const cab_safetensors_writer *writer)
     return 2.0 * (double)cab_safetensors_writer_bytes(writer) < cab_available_memory();
 }
 
-static cab_status write_snapshot(cab_run *run, bool beside)
+/* moments: NULL where they are the optimizer's own. */
+static cab_status write_snapshot(cab_run *run, bool beside, float *const *moments)
 {
     char path[CAB_PATH_MAX];
     cab_safetensors_writer *writer = NULL;
@@ -109,7 +142,9 @@ static cab_status write_snapshot(cab_run *run, bool beside)
     CAB_TRY(snapshot_path(run, path));
     CAB_GOTO(cab_safetensors_writer_new(&writer));
     CAB_GOTO(add_metadata(run, writer));
-    CAB_GOTO(add_tensors(run, writer));
+    CAB_GOTO(add_tensors(run, writer, moments));
+    if (moments != NULL)
+        CAB_GOTO(add_moments(run, writer, moments));
     if (beside && can_hold(writer)) {
         CAB_GOTO(cab_safetensors_writer_hold(writer));
         return cab_saver_start(writer, path, run->step, &run->saver);
@@ -121,14 +156,32 @@ done:
     return status;
 }
 
+/* All ranks come here together. */
+static cab_status take_snapshot(cab_run *run, bool beside)
+{
+    const size_t n = 2 * cab_optimizer_count(run->optimizer);
+    float **moments = NULL;
+    cab_status status = CAB_OK;
+    if (cab_optimizer_divided(run->optimizer)) {
+        CAB_TRY(CAB_NEW(&moments, n, "a checkpoint"));
+        status = gather_moments(run, moments);
+    }
+    if (status == CAB_OK && cab_run_writes(run))
+        status = write_snapshot(run, beside, moments);
+    for (size_t i = 0; moments != NULL && i < n; i++)
+        cab_free(moments[i]);
+    cab_free(moments);
+    return status;
+}
+
 cab_status cab_snapshot_save(cab_run *run)
 {
-    return write_snapshot(run, false);
+    return take_snapshot(run, false);
 }
 
 cab_status cab_snapshot_begin(cab_run *run)
 {
-    return write_snapshot(run, true);
+    return take_snapshot(run, true);
 }
 
 cab_status cab_snapshot_wait(cab_run *run)
@@ -141,17 +194,21 @@ cab_status cab_snapshot_check(cab_run *run)
     return cab_saver_is_done(run->saver) ? cab_snapshot_wait(run) : CAB_OK;
 }
 
+static cab_status load_values(const cab_safetensors *st, const char *prefix, const cab_tensor *shape, float **values)
+{
+    char name[NAME_MAX_LENGTH];
+    snprintf(name, sizeof name, "%s%s", prefix, shape->name);
+    CAB_TRY(CAB_NEW(values, (size_t)cab_elements(shape), "a checkpoint"));
+    return cab_safetensors_read_f32(st, name, shape->n_dim, shape->shape, *values);
+}
+
 static cab_status load_into(const cab_run *run, const cab_safetensors *st, const char *prefix, const cab_tensor *shape,
                             void *data)
 {
-    char name[NAME_MAX_LENGTH];
     float *values = NULL;
-    size_t n = (size_t)cab_elements(shape);
-    snprintf(name, sizeof name, "%s%s", prefix, shape->name);
-    CAB_TRY(CAB_NEW(&values, n, "a checkpoint"));
-    cab_status status = cab_safetensors_read_f32(st, name, shape->n_dim, shape->shape, values);
+    cab_status status = load_values(st, prefix, shape, &values);
     if (status == CAB_OK)
-        status = run->backend->upload(run->backend, data, values, n * sizeof *values);
+        status = run->backend->upload(run->backend, data, values, (size_t)cab_elements(shape) * sizeof *values);
     cab_free(values);
     return status;
 }
@@ -193,10 +250,13 @@ cab_status cab_snapshot_facts_read(const cab_safetensors *st, const char *path, 
             return cab_fail(CAB_EFORMAT, "%s: not a checkpoint of a run: its metadata lack %s; %s", path, keys[i],
                             advice);
     }
+    const char *ranks = cab_safetensors_metadata(st, "ranks"); /* earlier versions had one, and did not note it */
     *out = (cab_snapshot_facts){.recipe = values[3], .inputs = values[4], .precision = values[6]};
     if (!read_whole(values[0], &out->step) || !read_seconds(values[1], &out->seconds) ||
-        !read_seconds(values[2], &out->train_seconds) || !read_whole(values[5], &out->threads))
-        return cab_fail(CAB_EFORMAT, "%s: step, seconds, train_seconds or threads is no number; %s", path, advice);
+        !read_seconds(values[2], &out->train_seconds) || !read_whole(values[5], &out->threads) ||
+        !read_whole(ranks != NULL ? ranks : "1", &out->ranks))
+        return cab_fail(CAB_EFORMAT, "%s: step, seconds, train_seconds, threads or ranks is no number; %s", path,
+                        advice);
     return CAB_OK;
 }
 
@@ -213,7 +273,14 @@ static cab_status check_identity(const cab_run *run, const cab_snapshot_facts *f
 /* What may change the last bits is no other run, but it is told. */
 static void tell_differences(const cab_run *run, const cab_snapshot_facts *facts)
 {
-    if (facts->threads != (uint64_t)cab_thread_count())
+    const int ranks = cab_communicator_size(run->communicator);
+    if (!cab_run_writes(run))
+        return;
+    if (facts->ranks != (uint64_t)ranks)
+        cab_log_warn("the run had %" PRIu64
+                     " ranks and goes on with %d: its bits will differ from those of an unbroken run",
+                     facts->ranks, ranks);
+    else if (facts->threads != (uint64_t)cab_thread_count())
         cab_log_warn("the run had %" PRIu64
                      " threads and goes on with %d: its bits may differ from those of an unbroken run",
                      facts->threads, cab_thread_count());
@@ -291,10 +358,15 @@ cab_status cab_snapshot_moments(cab_run *run)
     CAB_TRY(snapshot_path(run, path));
     CAB_TRY(open_checkpoint(path, &st));
     for (size_t i = 0; status == CAB_OK && i < cab_optimizer_count(run->optimizer); i++) {
-        const cab_optimized *o = cab_optimizer_at(run->optimizer, i);
-        status = load_into(run, st, "m.", o->parameter, o->m);
+        const cab_tensor *t = cab_optimizer_at(run->optimizer, i)->parameter;
+        float *m = NULL, *v = NULL;
+        status = load_values(st, "m.", t, &m);
         if (status == CAB_OK)
-            status = load_into(run, st, "v.", o->parameter, o->v);
+            status = load_values(st, "v.", t, &v);
+        if (status == CAB_OK)
+            status = cab_optimizer_write_moments(run->optimizer, i, m, v);
+        cab_free(m);
+        cab_free(v);
     }
     cab_safetensors_close(st);
     return status;

@@ -29,7 +29,7 @@ typedef struct cab_snapshot_facts {
     uint64_t step;
     double seconds, train_seconds;
     const char *recipe, *inputs, *precision;
-    uint64_t threads;
+    uint64_t threads, ranks;
 } cab_snapshot_facts;
 cab_status cab_snapshot_facts_read(const cab_safetensors *st, const char *path, cab_snapshot_facts *out);
 

@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "distill/students.h"
-#include "train/run.h"
+#include "train/ranks.h"
 #include "train/schedule.h"
 
 #include <inttypes.h>
@@ -46,7 +46,7 @@ static cab_status new_optimizer(cab_run *run, const cab_stage *stage)
     cab_optimizer_free(run->optimizer);
     run->optimizer = NULL;
     return cab_optimizer_new(cab_objective_graph(run->objective), stores, averages, stores[1] != NULL ? 2 : 1, &rates,
-                             &options, &run->optimizer);
+                             &options, r->train.shard == CAB_SHARD_OPTIMIZER, &run->optimizer);
 }
 
 /* Parameters and gradients. */
@@ -87,10 +87,11 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     const cab_stage *stage = &run->recipe->stages[index];
     cab_plan plan;
     cab_objective_options options = {
-        .batch = run->micro_batch,
+        .batch = run->rank_batch,
         .seq_len = run->seq_len,
         .temperature = (float)stage->temperature,
         .train = true,
+        .scatter = run->recipe->train.shard == CAB_SHARD_OPTIMIZER,
     };
     for (int t = 0; t < CAB_TERM_COUNT; t++)
         options.terms[t] = cab_stage_uses(stage, (cab_term_id)t);
@@ -121,16 +122,19 @@ static cab_status next_batch(cab_run *run, uint64_t step, int index, cab_batch *
     return spend(&run->spent.loader, started, run->domain->batch(run->data, step, index, batch));
 }
 
-/* What follows micro-batch `index` is loaded and sent while the device computes. A failure comes again when it is its turn. */
-static void send_next(cab_run *run, int index, int share)
+/* What follows micro-batch `index` is loaded, sent and counted while the device computes. A failure to load comes again when it is its
+ * turn. */
+static cab_status send_next(cab_run *run, int index, int share)
 {
     const bool last = index + 1 == share;
     const uint64_t step = run->step + (last ? 1 : 0);
     uint64_t first = 0;
     cab_batch next;
-    if (step < run->total_steps && next_batch(run, step, last ? 0 : index + 1, &next) == CAB_OK &&
-        cab_run_stage(run, step, &first) == cab_run_stage(run, run->step, &first))
-        run->ahead = cab_objective_next(run->objective, &next) == CAB_OK;
+    if (step >= run->total_steps || cab_run_stage(run, step, &first) != cab_run_stage(run, run->step, &first))
+        return CAB_OK;
+    const bool here = next_batch(run, step, last ? 0 : index + 1, &next) == CAB_OK &&
+                      cab_objective_next(run->objective, &next) == CAB_OK;
+    return cab_run_portion(run, here ? &next : NULL, &run->portion, &run->ahead);
 }
 
 /* Micro-batch `index` of the current step, of `share`. */
@@ -141,11 +145,15 @@ static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weight
     CAB_TRY(next_batch(run, run->step, index, &batch));
     if (run->ahead)
         batch.input = NULL, batch.pictures = NULL;
+    else
+        CAB_TRY(cab_run_portion(run, &batch, &run->portion, &run->ahead));
     run->ahead = false;
+    cab_objective_set_portion(run->objective, &run->portion);
+    cab_graph_set_reducing(cab_objective_graph(run->objective), index + 1 == share);
     double started = cab_seconds(), launched = 0;
     CAB_TRY(spend(run->backend->host ? &run->spent.device : &launched, started,
                   cab_objective_start(run->objective, &batch, weights, share)));
-    send_next(run, index, share);
+    CAB_TRY(send_next(run, index, share));
     started = cab_seconds();
     return spend(&run->spent.device, started, cab_objective_finish(run->objective, v));
 }
@@ -184,9 +192,13 @@ cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weigh
     for (int i = 0; i < share; i++) {
         cab_term_values v;
         CAB_TRY(stage_run_batch(run, i, weights, share, &v));
-        CAB_TRY(check_finite(run, stage, &v));
+        if (run->communicator == NULL)
+            CAB_TRY(check_finite(run, stage, &v));
         add_values(values, &v, share);
     }
+    CAB_TRY(cab_run_sum_values(run, values));
+    if (run->communicator != NULL)
+        CAB_TRY(check_finite(run, stage, values)); /* ranks fail together */
     const double update = cab_seconds();
     cab_status status =
         spend(&run->spent.device, update, cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm));

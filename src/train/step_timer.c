@@ -103,7 +103,7 @@ static cab_status timer_record(timer *t)
     cab_params *stores[2] = {t->student->params, t->terms.params};
     float *const *averages[2] = {NULL, NULL};
     return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1,
-                             &(cab_optimizer_rates){.decay = 0.1f}, &adamw, &t->optimizer);
+                             &(cab_optimizer_rates){.decay = 0.1f}, &adamw, false, &t->optimizer);
 }
 
 static cab_status run_step(timer *t)

@@ -1,7 +1,7 @@
 /* test_optimizer.c - AdamW against its formula in fp64: several steps, clipping, averages, bf16 copies, bad gradients. */
 #include "ops/check.h"
 
-enum { N = 4 };
+enum { N = 4, PARTS = 2 * N };
 static const int64_t shapes[N][2] = {{1, 1}, {37, 3}, {3, 16384}, {130, 127}}; /* the last two span several blocks */
 
 /* The list on the device, and the same state in fp64. */
@@ -11,6 +11,8 @@ typedef struct setup {
     cab_graph *graph;
     cab_tensor *lr, *step, *norm;
     cab_optimized list[N];
+    cab_communicator *communicator; /* of one rank; NULL: none */
+    cab_optimized parts[PARTS];
     cab_adamw_options options;
     double *p[N], *m[N], *v[N], *average[N];
 } setup;
@@ -34,7 +36,42 @@ static void *copy(const setup *s, const void *from, size_t n, size_t size)
     return to;
 }
 
-static void open_setup(setup *s, const char *isa, int threads, float clip)
+/* The update in its three steps for ranks: every parameter is cut in two, where the part ends at a multiple of 64. */
+static void record_parts(setup *s)
+{
+    size_t n = 0;
+    for (int i = 0; i < N; i++) {
+        const int64_t all = (int64_t)count(i), cut = all / 128 * 64;
+        for (int k = 0; k < 2; k++) {
+            cab_optimized *part = &s->parts[n];
+            *part = s->list[i];
+            part->first = k == 0 ? 0 : cut;
+            part->count = k == 0 ? cut : all - cut;
+            part->m += part->first;
+            part->v += part->first;
+            n += part->count > 0;
+        }
+    }
+    cab_adamw_options options = s->options;
+    options.publish = true;
+    cab_tensor *norms = cab_adamw_norms(s->graph, s->parts, n);
+    s->norm = cab_adamw_part(s->graph, s->parts, n, &options, s->lr, s->step, norms);
+    cab_collect(s->graph, &s->params, 1);
+    cab_adopt(s->graph, s->list, N, &s->options, s->norm);
+}
+
+static void open_communicator(setup *s)
+{
+    setenv("RANK", "0", 1);
+    setenv("WORLD_SIZE", "1", 1);
+    check_ok(cab_communicator_open(&s->communicator));
+    unsetenv("RANK");
+    unsetenv("WORLD_SIZE");
+    assert_int_equal(cab_communicator_size(s->communicator), 1);
+    check_ok(s->backend->join(s->backend, s->communicator));
+}
+
+static void open_setup(setup *s, const char *isa, int threads, float clip, bool divided)
 {
     *s = (setup){.options = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = clip, .ema_decay = 0.75f}};
     setenv("CAB_CPU_ISA", isa, 1);
@@ -42,6 +79,8 @@ static void open_setup(setup *s, const char *isa, int threads, float clip)
     unsetenv("CAB_CPU_ISA");
     if (threads && s->backend->host)
         s->backend->threads = threads;
+    if (divided)
+        open_communicator(s);
     check_ok(cab_params_new(s->backend, &s->params));
     check_ok(cab_graph_new(s->backend, &s->graph));
     for (int i = 0; i < N; i++) {
@@ -70,7 +109,10 @@ static void open_setup(setup *s, const char *isa, int threads, float clip)
     assert_non_null(cab_graph_weight(s->graph, s->list[3].parameter, CAB_BF16));
     s->lr = cab_graph_scalar(s->graph, "lr", 1e-2f);
     s->step = cab_graph_input(s->graph, "step", CAB_I32, 1, (int64_t[]){1});
-    s->norm = cab_adamw(s->graph, s->list, N, &s->options, s->lr, s->step);
+    if (divided)
+        record_parts(s);
+    else
+        s->norm = cab_adamw(s->graph, s->list, N, &s->options, s->lr, s->step);
     check_ok(cab_graph_plan(s->graph, NULL));
 }
 
@@ -88,6 +130,7 @@ static void close_setup(setup *s)
     cab_graph_free(s->graph);
     cab_params_free(s->params);
     cab_backend_close(s->backend);
+    cab_communicator_close(s->communicator);
 }
 
 /* Fills the gradients for a step, runs it, and returns the norm it reports. */
@@ -172,9 +215,9 @@ static void test_steps(void **state)
     (void)state;
     const char *const isas[] = {"v1", "v3", "v4"};
     for (size_t k = 0; k < sizeof isas / sizeof *isas; k++)
-        for (int clipped = 0; clipped < 2 && check_have(isas[k]); clipped++) {
+        for (int form = 0; form < 4 && check_have(isas[k]); form++) { /* clipped or not, divided or not */
             setup s;
-            open_setup(&s, isas[k], 0, clipped ? 1.0f : 0.0f);
+            open_setup(&s, isas[k], 0, form % 2 == 1 ? 1.0f : 0.0f, form >= 2);
             const uint64_t version = s.list[1].parameter->version, low = s.list[1].parameter->low->version;
             for (int step = 1; step <= 3; step++) {
                 float factor = step == 2 ? 1e-3f : 1.0f; /* one below the clipping norm */
@@ -194,12 +237,12 @@ static void test_bad_gradient(void **state)
 {
     (void)state;
     const float bad[] = {INFINITY, -INFINITY, NAN};
-    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+    for (size_t k = 0; k < 2 * (sizeof bad / sizeof *bad); k++) {
         setup s;
-        open_setup(&s, "v1", 0, 1.0f);
+        open_setup(&s, "v1", 0, 1.0f, k % 2 == 1);
         reference_step(&s, 1, 1.0);
         run_step(&s, 1, 1.0f);
-        assert_false(isfinite(run_step(&s, 2, bad[k])));
+        assert_false(isfinite(run_step(&s, 2, bad[k / 2])));
         assert_state(&s);
         close_setup(&s);
     }
@@ -210,8 +253,8 @@ static void test_threads(void **state)
 {
     (void)state;
     setup one, many;
-    open_setup(&one, "v1", 1, 1.0f);
-    open_setup(&many, "v1", 3, 1.0f);
+    open_setup(&one, "v1", 1, 1.0f, false);
+    open_setup(&many, "v1", 3, 1.0f, false);
     for (int step = 1; step <= 2; step++)
         assert_true(run_step(&one, step, 1.0f) == run_step(&many, step, 1.0f));
     for (int i = 0; i < N; i++) {
@@ -235,7 +278,7 @@ static void test_late_copy(void **state)
 {
     (void)state;
     setup s;
-    open_setup(&s, "v1", 0, 1.0f);
+    open_setup(&s, "v1", 0, 1.0f, false);
     for (int step = 1; step <= 4; step++) {
         cab_tensor *low;
         reference_step(&s, step, 1.0);
@@ -254,7 +297,7 @@ static void test_bad_step(void **state)
     (void)state;
     setup s;
     float norm;
-    open_setup(&s, "v1", 0, 1.0f);
+    open_setup(&s, "v1", 0, 1.0f, false);
     check_ok(cab_tensor_write(s.graph, s.step, &(int32_t){0}));
     cab_status status = cab_graph_run(s.graph);
     if (!s.backend->host) {

@@ -61,6 +61,12 @@ static double cpu_available(cab_backend *backend)
     return cab_available_memory();
 }
 
+static cab_status cpu_join(cab_backend *backend, cab_communicator *communicator)
+{
+    backend->communicator = communicator;
+    return CAB_OK;
+}
+
 static cab_isa detect(void)
 {
 #if defined(__x86_64__)
@@ -118,6 +124,7 @@ cab_status cab_cpu_open(const char *name, cab_backend **out)
                              .kernels = &cab_cpu_kernels,
                              .host = true,
                              .threads = cab_thread_count(),
+                             .join = cpu_join,
                              .allocate = cpu_allocate,
                              .release = cpu_release,
                              .upload = cpu_copy,

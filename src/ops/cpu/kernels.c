@@ -2,6 +2,7 @@
 #include "ops/cpu/kernels.h"
 
 #include "ops/attention.h"
+#include "ops/collective.h"
 #include "ops/conv1d.h"
 #include "ops/cpu/device.h"
 #include "ops/elementwise.h"
@@ -17,6 +18,7 @@
 #include "ops/scan.h"
 #include "ops/ssd.h"
 #include "ops/tokens.h"
+#include "tensor/reduce.h"
 
 #define DECLARE(op, direction, kernel, scratch)                                                                        \
     cab_status kernel##_v1(const cab_node *node, cab_backend *backend);                                                \
@@ -41,6 +43,10 @@ static bool has_v3(const cab_node *node, const cab_backend *backend)
         {.op = &cab_op_##name, .direction = CAB_##way, .run = kernel##_v3, .fits = has_v3, .scratch = bytes},          \
         {.op = &cab_op_##name, .direction = CAB_##way, .run = kernel##_v1, .scratch = bytes},
 
-static const cab_kernel_row rows[] = {CAB_CPU_KERNELS(ROWS)};
+/* Between ranks no arithmetic differs by instruction set. */
+static const cab_kernel_row rows[] = {
+    CAB_CPU_KERNELS(ROWS){.op = &cab_op_reduce, .direction = CAB_FORWARD, .run = cab_cpu_reduce},
+    {.op = &cab_op_gather, .direction = CAB_FORWARD, .run = cab_cpu_gather},
+    {.op = &cab_op_collect, .direction = CAB_FORWARD, .run = cab_cpu_collect}};
 
 const cab_kernel_table cab_cpu_kernels = {.rows = rows, .n_row = sizeof rows / sizeof *rows};

@@ -56,7 +56,14 @@
     ROW(head_loss, BACKWARD, cab_head_loss_backward, cab_head_loss_scratch)                                            \
     ROW(head_score, FORWARD, cab_head_score_forward, cab_head_score_scratch)                                           \
     ROW(adamw, FORWARD, cab_adamw_forward, cab_adamw_scratch)                                                          \
+    ROW(gradient_norm, FORWARD, cab_gradient_norm_forward, cab_adamw_scratch)                                          \
+    ROW(adopt, FORWARD, cab_adopt_forward, cab_adamw_scratch)                                                          \
     ROW(next_token, FORWARD, cab_next_token_forward, cab_next_token_scratch)
+
+/* Between ranks (collective.c), once for all instruction sets. */
+cab_status cab_cpu_reduce(const cab_node *node, cab_backend *backend);
+cab_status cab_cpu_gather(const cab_node *node, cab_backend *backend);
+cab_status cab_cpu_collect(const cab_node *node, cab_backend *backend);
 
 /* Scratch of the kernels, in bytes: attention_blocks.c has that of attention, scratch.c that of the others. */
 #define CAB_DECLARE_SCRATCH(op, direction, kernel, scratch)                                                            \

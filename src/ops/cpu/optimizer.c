@@ -17,9 +17,9 @@ typedef struct update {
 static void cut(const cab_adamw_attributes *a, cab_adamw_block *blocks)
 {
     for (size_t i = 0; i < a->n; i++) {
-        const size_t size = (size_t)cab_elements(a->list[i].parameter);
-        for (size_t first = 0; first < size; first += CAB_ADAMW_BLOCK) {
-            size_t count = size - first < CAB_ADAMW_BLOCK ? size - first : CAB_ADAMW_BLOCK;
+        const size_t begin = (size_t)a->list[i].first, end = begin + (size_t)cab_optimized_count(&a->list[i]);
+        for (size_t first = begin; first < end; first += CAB_ADAMW_BLOCK) {
+            size_t count = end - first < CAB_ADAMW_BLOCK ? end - first : CAB_ADAMW_BLOCK;
             *blocks++ = (cab_adamw_block){.entry = i, .first = first, .count = count};
         }
     }
@@ -60,16 +60,33 @@ static void average(float ema, size_t n, const float *restrict p, float *restric
 static void update_block(const cab_adamw_attributes *a, const cab_adamw_block *block, const update *u)
 {
     const cab_optimized *o = &a->list[block->entry];
-    float *p = o->parameter->data, *g = o->parameter->grad->data;
+    float *p = o->parameter->data, *g = o->parameter->grad->data, *m = o->m - o->first, *v = o->v - o->first;
     cab_bf16 *low = o->parameter->low != NULL ? o->parameter->low->data : NULL;
     for (size_t i = block->first, end = block->first + block->count; i < end; i += CAB_PIECE) {
         const size_t n = end - i < CAB_PIECE ? end - i : CAB_PIECE;
-        apply(u, o, n, p + i, g + i, o->m + i, o->v + i);
+        apply(u, o, n, p + i, g + i, m + i, v + i);
+        if (a->options.publish) {
+            memcpy(g + i, p + i, n * sizeof *g);
+            continue;
+        }
         if (o->average != NULL)
             average(u->ema, n, p + i, o->average + i);
         if (low != NULL)
             cab_narrow(low + i, p + i, (int64_t)n);
     }
+}
+
+/* The part of adopt() that is a block. */
+static void adopt_block(const cab_adamw_attributes *a, const cab_adamw_block *block, bool updated)
+{
+    const cab_optimized *o = &a->list[block->entry];
+    float *p = (float *)o->parameter->data + block->first, *g = (float *)o->parameter->grad->data + block->first;
+    memcpy(p, g, block->count * sizeof *p);
+    memset(g, 0, block->count * sizeof *g);
+    if (o->average != NULL && updated)
+        average(a->options.ema_decay, block->count, p, o->average + block->first);
+    if (o->parameter->low != NULL)
+        cab_narrow((cab_bf16 *)o->parameter->low->data + block->first, p, (int64_t)block->count);
 }
 
 static double gradient_norm(const cab_adamw_attributes *a, cab_adamw_block *blocks, int threads)
@@ -85,10 +102,59 @@ static double gradient_norm(const cab_adamw_attributes *a, cab_adamw_block *bloc
     return sqrt(sum);
 }
 
+/* Parameters stay; published they are all the same. */
 static void clear_gradients(const cab_adamw_attributes *a)
 {
-    for (size_t i = 0; i < a->n; i++)
-        memset(a->list[i].parameter->grad->data, 0, cab_tensor_bytes(a->list[i].parameter));
+    for (size_t i = 0; i < a->n; i++) {
+        const cab_optimized *o = &a->list[i];
+        float *g = (float *)o->parameter->grad->data + o->first;
+        const size_t bytes = (size_t)cab_optimized_count(o) * sizeof *g;
+        if (a->options.publish)
+            memcpy(g, (const float *)o->parameter->data + o->first, bytes);
+        else
+            memset(g, 0, bytes);
+    }
+}
+
+/* Of all ranks' parts, in their order. */
+static double whole_norm(const cab_tensor *norms)
+{
+    const float *part = norms->data;
+    double sum = 0.0;
+    for (int64_t r = 0; r < cab_elements(norms); r++)
+        sum += (double)part[r] * (double)part[r];
+    return sqrt(sum);
+}
+
+/* What is kept of a parameter beside it follows its version. */
+static void raise_versions(const cab_adamw_attributes *a)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        cab_tensor *p = a->list[i].parameter;
+        p->version++;
+        if (p->low != NULL)
+            p->low->version++;
+    }
+}
+
+cab_status CAB_ISA(cab_gradient_norm_forward)(const cab_node *node, cab_backend *backend)
+{
+    cut(node->attributes, node->scratch);
+    *(float *)node->out[0]->data = (float)gradient_norm(node->attributes, node->scratch, backend->threads);
+    return CAB_OK;
+}
+
+cab_status CAB_ISA(cab_adopt_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_adamw_attributes *a = node->attributes;
+    const cab_adamw_block *blocks = node->scratch;
+    const bool updated = isfinite(*(const float *)node->in[0]->data);
+    cut(a, node->scratch);
+#pragma omp parallel for num_threads(backend->threads) schedule(static)
+    for (size_t i = 0; i < a->blocks; i++)
+        adopt_block(a, &blocks[i], updated);
+    raise_versions(a);
+    return CAB_OK;
 }
 
 cab_status CAB_ISA(cab_adamw_forward)(const cab_node *node, cab_backend *backend)
@@ -100,7 +166,8 @@ cab_status CAB_ISA(cab_adamw_forward)(const cab_node *node, cab_backend *backend
     if (step < 1)
         return cab_fail(CAB_EARG, "adamw: step is %d, expected 1 for the first update", (int)step);
     cut(a, blocks);
-    const double norm = gradient_norm(a, blocks, backend->threads);
+    const cab_tensor *norms = node->in[CAB_ADAMW_NORMS];
+    const double norm = norms != NULL ? whole_norm(norms) : gradient_norm(a, blocks, backend->threads);
     *(float *)node->out[0]->data = (float)norm;
     if (!isfinite((float)norm)) {
         clear_gradients(a);
@@ -117,11 +184,6 @@ cab_status CAB_ISA(cab_adamw_forward)(const cab_node *node, cab_backend *backend
 #pragma omp parallel for num_threads(backend->threads) schedule(static)
     for (size_t i = 0; i < a->blocks; i++)
         update_block(a, &blocks[i], &u);
-    for (size_t i = 0; i < a->n; i++) {
-        cab_tensor *p = a->list[i].parameter;
-        p->version++;
-        if (p->low != NULL)
-            p->low->version++;
-    }
+    raise_versions(a);
     return CAB_OK;
 }

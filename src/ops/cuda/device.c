@@ -9,12 +9,14 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "ops/cuda/collective.h"
 #include "ops/cuda/device_kernels.h"
 #include "ops/cuda/kernels.h"
 #include "ops/cuda/open.h"
 
 #include <cublasLt.h>
 #include <cudnn_backend.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -184,10 +186,31 @@ static cab_status check_fault(context *c)
     }
 }
 
+/* Of several ranks the others' GPUs may be waited for, and one of them may never come. */
+static cab_status wait_for_ranks(cab_backend *backend)
+{
+    const context *c = backend->context;
+    const double begun = cab_seconds(), limit = cab_communicator_patience(backend->communicator);
+    for (;;) {
+        const cudaError_t state = cudaStreamQuery(c->cuda.stream);
+        if (state != cudaErrorNotReady)
+            return cab_cuda_check(state, "waiting for the GPU");
+        CAB_TRY(cab_cuda_ranks_check(backend));
+        if (limit > 0 && cab_seconds() - begun > limit)
+            return cab_fail(CAB_EBACKEND,
+                            "%s has not ended its work for %.0f s (train.timeout); it may wait for another rank's",
+                            backend->name, limit);
+        sched_yield();
+    }
+}
+
 static cab_status cuda_wait(cab_backend *backend)
 {
     context *c = backend->context;
-    CAB_TRY(cab_cuda_check(cudaStreamSynchronize(c->cuda.stream), "waiting for the GPU"));
+    if (cab_communicator_size(backend->communicator) > 1)
+        CAB_TRY(wait_for_ranks(backend));
+    else
+        CAB_TRY(cab_cuda_check(cudaStreamSynchronize(c->cuda.stream), "waiting for the GPU"));
     return check_fault(c);
 }
 
@@ -400,6 +423,7 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
                              .narrow = cuda_narrow,
                              .fill = cuda_fill,
                              .available = cuda_available,
+                             .join = cab_cuda_join,
                              .wait = cuda_wait,
                              .capture_begin = cuda_capture_begin,
                              .capture_end = cuda_capture_end,
@@ -416,15 +440,23 @@ done:
     return status;
 }
 
+int cab_cuda_count(void)
+{
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
 void cab_cuda_describe(char *buffer, size_t size)
 {
     int runtime = 0, count = 0;
     const size_t cudnn = cudnnGetVersion(), blas = cublasLtGetVersion();
     struct cudaDeviceProp properties;
+    char nccl[32];
     (void)cudaRuntimeGetVersion(&runtime);
-    int used = snprintf(buffer, size, "CUDA %d.%d for %s, cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu; ", runtime / 1000,
-                        runtime % 1000 / 10, CAB_CUDA_ARCHITECTURES, blas / 10000, blas / 100 % 100, blas % 100,
-                        cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
+    int used =
+        snprintf(buffer, size, "CUDA %d.%d for %s, cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu, %s; ", runtime / 1000,
+                 runtime % 1000 / 10, CAB_CUDA_ARCHITECTURES, blas / 10000, blas / 100 % 100, blas % 100, cudnn / 10000,
+                 cudnn / 100 % 100, cudnn % 100, cab_cuda_ranks_describe(nccl, sizeof nccl));
     if (used < 0 || (size_t)used >= size)
         return;
     if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0 ||

@@ -28,7 +28,12 @@ typedef enum cab_cuda_fault_kind {
 
 /* A library that kernels keep handles and plans of between runs (cuBLASLt, cuDNN); filled on first use, freed with the
  * backend. */
-typedef enum cab_cuda_library { CAB_CUDA_MATRIX, CAB_CUDA_ATTENTION, CAB_CUDA_LIBRARIES } cab_cuda_library;
+typedef enum cab_cuda_library {
+    CAB_CUDA_MATRIX,
+    CAB_CUDA_ATTENTION,
+    CAB_CUDA_RANKS,
+    CAB_CUDA_LIBRARIES
+} cab_cuda_library;
 
 typedef struct cab_cuda {
     int device;

@@ -81,6 +81,8 @@ CAB_CUDA_KERNELS(CAB_DECLARE_ROW)
 
 /* AdamW has a table of pointers besides, which the host writes before every run. */
 cab_status cab_adamw_forward_cuda(const cab_node *node, cab_backend *backend);
+cab_status cab_gradient_norm_forward_cuda(const cab_node *node, cab_backend *backend);
+cab_status cab_adopt_forward_cuda(const cab_node *node, cab_backend *backend);
 cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *backend);
 size_t cab_adamw_prepared_cuda(const cab_node *node, const cab_backend *backend);
 size_t cab_adamw_scratch_cuda(const cab_node *node, const cab_backend *backend);

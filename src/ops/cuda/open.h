@@ -5,6 +5,8 @@
 #include "tensor/backend.h"
 
 /* "cuda" or "cuda:N". CAB_EBACKEND where there is no such GPU. */
+/* GPUs that this process sees. */
+int cab_cuda_count(void);
 cab_status cab_cuda_open(const char *name, cab_backend **backend);
 /* Architectures, library versions, the GPUs found. */
 void cab_cuda_describe(char *buffer, size_t size);

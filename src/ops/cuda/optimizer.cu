@@ -12,6 +12,9 @@
  *   3. m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2, p -= rate lr (m^ / (sqrt(v^) + eps) + decay p), the
  *      average and the bf16 copy where there are any, g = 0: everything read and written once, 16 bytes an access.
  *
+ * Of ranks that have a part of all parameters each (src/ops/optimizer.c), the norms of all parts are gathered between 1 and 2,
+ * and another kernel adopts what every rank has published: 14 to 22 bytes an element.
+ *
  * Bytes per element: 36 for 1 and 3 together, 38 with a bf16 copy, 8 more with an average. Memory is the limit. */
 #include "ops/cuda/cuda.cuh"
 
@@ -31,7 +34,15 @@ struct numbers {
 
 struct hyper {
     float beta1, beta2, eps, clip, ema;
+    bool publish;
 };
+
+static hyper hyper_of(const cab_adamw_attributes *a)
+{
+    const cab_adamw_options *o = &a->options;
+    const hyper h = {o->beta1, o->beta2, o->eps, o->clip, o->ema_decay, o->publish};
+    return h;
+}
 
 extern "C" size_t cab_adamw_scratch_cuda(const cab_node *node, const cab_backend *backend)
 {
@@ -57,10 +68,12 @@ extern "C" cab_status cab_adamw_prepare_cuda(const cab_node *node, cab_backend *
         for (size_t i = 0; i < n; i++) {
             const cab_optimized *o = &a->list[first + i];
             cab_tensor *p = o->parameter;
-            const int64_t count = cab_elements(p);
-            const cab_adamw_entry entry = {(float *)p->data, (float *)p->grad->data,       o->m,   o->v,
-                                           o->average,       p->low ? p->low->data : NULL, blocks, count,
-                                           o->decay,        o->rate};
+            const int64_t count = cab_optimized_count(o), first = o->first;
+            const bool beside = !a->options.publish; /* averages and copies */
+            float *average = beside && o->average ? o->average + first : NULL;
+            void *low = beside && p->low ? (bf16 *)p->low->data + first : NULL;
+            const cab_adamw_entry entry = {(float *)p->data + first, (float *)p->grad->data + first,
+                                           o->m, o->v, average, low, blocks, count, o->decay, o->rate};
             entries[i] = entry;
             blocks += ceil_div(count, CAB_ADAMW_BLOCK);
             p->version++;
@@ -124,16 +137,35 @@ static __global__ void __launch_bounds__(THREADS) sum_squares(const cab_adamw_en
         partials[blockIdx.x] = sum;
 }
 
-static __global__ void __launch_bounds__(SUM_THREADS)
-    conclude(const double *partials, int64_t n, hyper h, const float *lr, const int32_t *step, float *norm_out,
-             numbers *out, cab_cuda_fault *fault)
+/* The sum of n partial sums, or of the squares of the norms of `ranks` parts; in thread 0. */
+__device__ __forceinline__ double add_up(const double *partials, int64_t n, const float *norms, int ranks, double *shared)
 {
-    __shared__ double shared[SUM_THREADS / 32];
     double sum = 0.0;
+    if (norms) {
+        for (int r = 0; r < ranks && threadIdx.x == 0; r++)
+            sum += (double)norms[r] * (double)norms[r];
+        return sum;
+    }
 #pragma unroll 4
     for (int64_t i = threadIdx.x; i < n; i += SUM_THREADS)
         sum += partials[i];
-    sum = block_sum_double<SUM_THREADS>(sum, shared);
+    return block_sum_double<SUM_THREADS>(sum, shared);
+}
+
+static __global__ void __launch_bounds__(SUM_THREADS) norm_of(const double *partials, int64_t n, float *norm)
+{
+    __shared__ double shared[SUM_THREADS / 32];
+    const double sum = add_up(partials, n, NULL, 0, shared);
+    if (threadIdx.x == 0)
+        *norm = (float)sqrt(sum);
+}
+
+static __global__ void __launch_bounds__(SUM_THREADS)
+    conclude(const double *partials, int64_t n, const float *norms, int ranks, hyper h, const float *lr, const int32_t *step, float *norm_out,
+             numbers *out, cab_cuda_fault *fault)
+{
+    __shared__ double shared[SUM_THREADS / 32];
+    const double sum = add_up(partials, n, norms, ranks, shared);
     if (threadIdx.x > 0)
         return;
     const double norm = sqrt(sum);
@@ -153,8 +185,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
 template <int N>
 __device__ __forceinline__ void update_packet(const cab_adamw_entry &e, const numbers &c, const hyper &h, int64_t at)
 {
-    float p[N], g[N], m[N], v[N], average[N];
-    const float zero[N] = {};
+    float p[N], g[N], m[N], v[N], average[N], left[N];
     load_floats(e.p + at, p);
     load_floats(e.g + at, g);
     load_floats(e.m + at, m);
@@ -169,9 +200,10 @@ __device__ __forceinline__ void update_packet(const cab_adamw_entry &e, const nu
         p[i] -= e.rate * c.lr * (m[i] * c.correct1 / (sqrtf(v[i] * c.correct2) + h.eps) + e.decay * p[i]);
         if (e.average)
             average[i] = h.ema * average[i] + (1.0f - h.ema) * p[i];
+        left[i] = h.publish ? p[i] : 0.0f;
     }
     store_floats(e.p + at, p);
-    store_floats(e.g + at, zero);
+    store_floats(e.g + at, left);
     store_floats(e.m + at, m);
     store_floats(e.v + at, v);
     if (e.average)
@@ -191,7 +223,7 @@ static __global__ void __launch_bounds__(THREADS)
     const int count = (int)(left < CAB_ADAMW_BLOCK ? left : CAB_ADAMW_BLOCK), packets = count / WIDTH;
     if (c.what == CLEAR) {
         for (int i = threadIdx.x; i < count; i += THREADS)
-            e.g[first + i] = 0.0f;
+            e.g[first + i] = h.publish ? e.p[first + i] : 0.0f;
         return;
     }
     for (int i = threadIdx.x; i < packets; i += THREADS)
@@ -203,16 +235,72 @@ static __global__ void __launch_bounds__(THREADS)
 extern "C" cab_status cab_adamw_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_adamw_attributes *a = (const cab_adamw_attributes *)node->attributes;
-    const hyper h = {a->options.beta1, a->options.beta2, a->options.eps, a->options.clip, a->options.ema_decay};
+    const hyper h = hyper_of(a);
+    const cab_tensor *norms = node->in[CAB_ADAMW_NORMS];
     const cab_adamw_entry *table = (const cab_adamw_entry *)node->prepared;
     double *partials = (double *)node->scratch;
     numbers *shared = (numbers *)(partials + a->blocks);
     const unsigned blocks = (unsigned)a->blocks;
     const cudaStream_t stream = stream_of(backend);
-    sum_squares<<<blocks, THREADS, 0, stream>>>(table, (int)a->n, partials);
-    conclude<<<1, SUM_THREADS, 0, stream>>>(partials, blocks, h, (const float *)node->in[0]->data,
+    if (!norms)
+        sum_squares<<<blocks, THREADS, 0, stream>>>(table, (int)a->n, partials);
+    conclude<<<1, SUM_THREADS, 0, stream>>>(partials, blocks, norms ? (const float *)norms->data : NULL,
+                                            norms ? (int)cab_elements(norms) : 0, h, (const float *)node->in[0]->data,
                                             (const int32_t *)node->in[1]->data, (float *)node->out[0]->data, shared,
                                             cab_cuda_of(backend)->fault);
-    update<<<blocks, THREADS, 0, stream>>>(table, (int)a->n, shared, h);
+    if (blocks > 0)
+        update<<<blocks, THREADS, 0, stream>>>(table, (int)a->n, shared, h);
     return cab_cuda_launched("adamw");
+}
+
+extern "C" cab_status cab_gradient_norm_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_adamw_attributes *a = (const cab_adamw_attributes *)node->attributes;
+    double *partials = (double *)node->scratch;
+    const unsigned blocks = (unsigned)a->blocks;
+    const cudaStream_t stream = stream_of(backend);
+    if (blocks > 0)
+        sum_squares<<<blocks, THREADS, 0, stream>>>((const cab_adamw_entry *)node->prepared, (int)a->n, partials);
+    norm_of<<<1, SUM_THREADS, 0, stream>>>(partials, blocks, (float *)node->out[0]->data);
+    return cab_cuda_launched("gradient_norm");
+}
+
+template <int N>
+__device__ __forceinline__ void adopt_packet(const cab_adamw_entry &e, float ema, bool updated, int64_t at)
+{
+    float p[N], average[N];
+    const float zero[N] = {};
+    load_floats(e.g + at, p);
+    store_floats(e.p + at, p);
+    store_floats(e.g + at, zero);
+    if (e.low)
+        store_floats((bf16 *)e.low + at, p);
+    if (!e.average || !updated)
+        return;
+    load_floats(e.average + at, average);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        average[i] = ema * average[i] + (1.0f - ema) * p[i];
+    store_floats(e.average + at, average);
+}
+
+/* p = g, average = ema average + (1 - ema) p, bf16 copy = p, g = 0. */
+static __global__ void __launch_bounds__(THREADS) adopt(const cab_adamw_entry *table, int n, const float *norm, float ema)
+{
+    const bool updated = isfinite(*norm);
+    const cab_adamw_entry e = find_entry(table, n, blockIdx.x);
+    const int64_t first = (blockIdx.x - e.first_block) * CAB_ADAMW_BLOCK, left = e.count - first;
+    const int count = (int)(left < CAB_ADAMW_BLOCK ? left : CAB_ADAMW_BLOCK), packets = count / WIDTH;
+    for (int i = threadIdx.x; i < packets; i += THREADS)
+        adopt_packet<WIDTH>(e, ema, updated, first + i * WIDTH);
+    for (int i = packets * WIDTH + threadIdx.x; i < count; i += THREADS)
+        adopt_packet<1>(e, ema, updated, first + i);
+}
+
+extern "C" cab_status cab_adopt_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    const cab_adamw_attributes *a = (const cab_adamw_attributes *)node->attributes;
+    adopt<<<(unsigned)a->blocks, THREADS, 0, stream_of(backend)>>>((const cab_adamw_entry *)node->prepared, (int)a->n,
+                                                                   (const float *)node->in[0]->data, a->options.ema_decay);
+    return cab_cuda_launched("adopt");
 }
