@@ -2,6 +2,7 @@
 #include "base/thread.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "cli/ranks.h"
 #include "cli/results.h"
 #include "models/model.h"
 #include "train/decode_timer.h"
@@ -31,7 +32,8 @@
     INT(recompute, 0, "N", 0, 0, 1024, "step: layers of the student that are computed again in the backward pass")     \
     LIST(set, 's', "KEY=VALUE", "run: override a key of the recipe")                                                   \
     TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
-    BOOL(nodes, 0, "step: a line for every node as well")
+    BOOL(nodes, 0, "step: a line for every node as well")                                                              \
+    BOOL(shard, 0, "step, of several ranks: AdamW's moments are divided among them")
 
 struct bench_options {
     CAB_FIELDS(BENCH_OPTIONS)
@@ -65,9 +67,10 @@ static cab_status check_sizes(const struct bench_options *o)
     return CAB_OK;
 }
 
-static cab_status run_step(const struct bench_options *o, const cab_list *operands, FILE *out)
+static cab_status time_step(const struct bench_options *o, cab_communicator *ranks, FILE *out)
 {
-    (void)operands;
+    if (o->out[0] != '\0' && cab_communicator_size(ranks) > 1)
+        return cab_fail(CAB_EARG, "--out is for one process, this is one of %d", cab_communicator_size(ranks));
     if ((o->teacher[0] == '\0') == (o->teacher_config[0] == '\0'))
         return cab_fail(CAB_EARG, "give either --teacher=DIR or --teacher-config=FILE");
     if (o->student[0] != '\0' || o->length.count > 0)
@@ -89,8 +92,21 @@ static cab_status run_step(const struct bench_options *o, const cab_list *operan
                                       .image_size = o->image_size.count == 1 ? (int)o->image_size.items[0] : 0,
                                       .steps = o->steps > 0 ? (int)o->steps : 3,
                                       .recompute = (int)o->recompute,
-                                      .nodes = o->nodes};
+                                      .nodes = o->nodes,
+                                      .communicator = ranks,
+                                      .divided = o->shard};
     return cab_step_time(&options, out);
+}
+
+/* Of several ranks all of them together, if they were started so. */
+static cab_status run_step(const struct bench_options *o, const cab_list *operands, FILE *out)
+{
+    cab_communicator *ranks = NULL;
+    (void)operands;
+    CAB_TRY(cab_communicator_open(&ranks));
+    const cab_status status = time_step(o, ranks, out);
+    cli_leave_ranks(ranks, status);
+    return status;
 }
 
 static cab_status run_decode(const struct bench_options *o, const cab_list *operands, FILE *out)
@@ -118,13 +134,17 @@ static cab_status run_decode(const struct bench_options *o, const cab_list *oper
     return cab_decode_time(&options, out);
 }
 
-static cab_status bench_recipe(const struct bench_options *o, const cab_list *operands, FILE *out)
+static cab_status bench_recipe(const struct bench_options *o, const cab_list *operands, const cab_communicator *ranks,
+                               FILE *out)
 {
     char path[CAB_PATH_MAX];
     cab_recipe *recipe = NULL;
     cab_status status;
     if (operands->count != 2)
         return cab_fail(CAB_EARG, "bench run: expected a recipe");
+    if (cab_communicator_size(ranks) > 1)
+        return cab_fail(CAB_EARG, "bench run is for one process, this is one of %d; bench step is for several",
+                        cab_communicator_size(ranks));
     CAB_TRY(cli_find_recipe(operands->items[1], path));
     CAB_TRY(cab_recipe_load(path, &recipe));
     if (strcmp(o->device, "cpu") != 0)

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "cli/command.h"
 #include "cli/find.h"
+#include "cli/ranks.h"
 #include "data/data_paths.h"
 #include "distill/recipe_domain.h"
 #include "distill/term.h"
@@ -383,16 +384,6 @@ static cab_status run_rank(const struct plan *plan, const struct distill_options
     return CAB_OK;
 }
 
-/* A rank that fails takes the others with it; an interruption they have agreed on. */
-static void leave_ranks(cab_communicator *ranks, cab_status status)
-{
-    if (status != CAB_OK && status != CAB_EINTERRUPTED)
-        cab_communicator_abort(ranks, status);
-    if (cab_communicator_rank(ranks) > 0)
-        cab_error_set_text("");
-    cab_communicator_close(ranks);
-}
-
 static cab_status run_distill(const void *given, const cab_list *operands)
 {
     const struct distill_options *options = given;
@@ -405,7 +396,7 @@ static cab_status run_distill(const void *given, const cab_list *operands)
         status = ranks != NULL ? run_rank(&plan, options, ranks) : run_plan(&plan, options);
     for (unsigned i = 0; i < plan.count; i++)
         cab_recipe_free(plan.recipes[i]);
-    leave_ranks(ranks, status);
+    cli_leave_ranks(ranks, status);
     return status;
 }
 

@@ -20,7 +20,7 @@ typedef struct cab_objective_options {
     bool documents;   /* sequences hold several, which know nothing of each other */
     bool targets;     /* cross-entropy is against a distribution per row */
     const cab_image_feed_options *pictures; /* images come as bytes; NULL: as models read them */
-    bool scatter;     /* with ranks: each gets the sums of its own part of the gradients alone */
+    bool scatter;                           /* with ranks: each gets the sums of its own part of the gradients alone */
 } cab_objective_options;
 
 /* One micro-batch, on the host. */

@@ -35,6 +35,7 @@ typedef struct timer {
     int32_t *labels;
     void *input;         /* ids or pixels */
     double step, update; /* seconds */
+    double apart;        /* of a step without sums over ranks */
     double memory;       /* peak, before the limits are measured */
     uint64_t steps_done;
 } timer;
@@ -42,7 +43,7 @@ typedef struct timer {
 static cab_status timer_open_models(timer *t)
 {
     cab_step_options *o = &t->o;
-    CAB_TRY(cab_backend_open(o->device, &t->backend));
+    CAB_TRY(cab_backend_open_for(o->device, o->communicator, &t->backend));
     t->available = t->backend->available(t->backend);
     if (o->teacher != NULL)
         CAB_TRY(cab_model_open_sized(o->teacher, o->image_size, t->backend, o->precision, false, &t->teacher));
@@ -89,9 +90,16 @@ static cab_status make_recipe(timer *t)
 static cab_status timer_record(timer *t)
 {
     const cab_step_options *o = &t->o;
-    cab_objective_options objective = {
-        .batch = o->batch, .seq_len = o->seq_len, .temperature = 1, .recompute = o->recompute, .train = true};
+    const int ranks = cab_communicator_size(o->communicator);
+    cab_objective_options objective = {.batch = o->batch / ranks,
+                                       .seq_len = o->seq_len,
+                                       .temperature = 1,
+                                       .recompute = o->recompute,
+                                       .train = true,
+                                       .scatter = o->divided};
     const cab_adamw_options adamw = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .clip = 1};
+    if (o->batch % ranks != 0)
+        return cab_fail(CAB_ESHAPE, "a batch of %lld does not divide among %d ranks", (long long)o->batch, ranks);
     CAB_TRY(make_recipe(t));
     const cab_term_setup setup = {
         .recipe = t->recipe, .student = t->student, .teacher = t->teacher, .layer_map = t->layer_map};
@@ -100,10 +108,12 @@ static cab_status timer_record(timer *t)
         objective.terms[i] = cab_stage_uses(&t->recipe->stages[0], (cab_term_id)i);
     CAB_TRY(cab_objective_new(t->backend, t->student, t->teacher, &t->terms, &objective, &t->objective));
     CAB_TRY(cab_objective_plan(t->objective, &t->plan));
+    cab_objective_set_portion(t->objective, &(cab_portion){1.0 / ranks, 1.0 / ranks, 1.0 / ranks});
+    cab_graph_set_reducing(cab_objective_graph(t->objective), true);
     cab_params *stores[2] = {t->student->params, t->terms.params};
     float *const *averages[2] = {NULL, NULL};
     return cab_optimizer_new(cab_objective_graph(t->objective), stores, averages, stores[1] != NULL ? 2 : 1,
-                             &(cab_optimizer_rates){.decay = 0.1f}, &adamw, false, &t->optimizer);
+                             &(cab_optimizer_rates){.decay = 0.1f}, &adamw, o->divided, &t->optimizer);
 }
 
 static cab_status run_step(timer *t)
@@ -122,7 +132,7 @@ static cab_status run_step(timer *t)
     return CAB_OK;
 }
 
-static cab_status run_steps(timer *t)
+static cab_status time_steps(timer *t, double *seconds)
 {
     for (int i = 0; i < WARM; i++)
         CAB_TRY(run_step(t));
@@ -130,7 +140,18 @@ static cab_status run_steps(timer *t)
     double started = cab_seconds();
     for (int i = 0; i < t->o.steps; i++)
         CAB_TRY(run_step(t));
-    t->step = (cab_seconds() - started) / t->o.steps;
+    *seconds = (cab_seconds() - started) / t->o.steps;
+    return CAB_OK;
+}
+
+static cab_status run_steps(timer *t)
+{
+    if (t->o.communicator != NULL) {
+        cab_graph_set_reducing(cab_objective_graph(t->objective), false);
+        CAB_TRY(time_steps(t, &t->apart));
+        cab_graph_set_reducing(cab_objective_graph(t->objective), true);
+    }
+    CAB_TRY(time_steps(t, &t->step));
     const double update = t->update / t->o.steps;
     cab_graph_time(cab_objective_graph(t->objective), true);
     for (int i = 0; i < TABLE_STEPS; i++)
@@ -230,6 +251,23 @@ static void print_ops(const timer *t, const op_time *ops, int n, const limits *l
     }
 }
 
+/* Gradients that travel in a step. */
+static void print_ranks(const timer *t)
+{
+    const cab_params *stores[2] = {t->student->params, t->terms.params};
+    const int ranks = cab_communicator_size(t->o.communicator);
+    char bytes[CAB_FORMAT_MAX], moments[CAB_FORMAT_MAX];
+    double sum = 0;
+    for (int s = 0; s < 2 && stores[s] != NULL; s++)
+        for (size_t b = 0; b < cab_params_buckets(stores[s]); b++)
+            sum += (double)cab_params_bucket(stores[s], b).count * sizeof(float);
+    fprintf(
+        t->out,
+        "  %d ranks: %s of gradients, %.2f ms of a step wait for their sums (%.2f ms without sums); moments here %s\n",
+        ranks, cab_format_bytes(sum, bytes), (t->step - t->apart) * 1e3, t->apart * 1e3,
+        cab_format_bytes((double)cab_optimizer_bytes(t->optimizer), moments));
+}
+
 static void timer_print(const timer *t, const limits *l)
 {
     op_time ops[MAX_OPS];
@@ -252,6 +290,8 @@ static void timer_print(const timer *t, const limits *l)
     fprintf(t->out, "  step %.2f ms (update %.2f ms), %.0f %s/s, activations %s, peak %s\n", t->step * 1e3,
             t->update * 1e3, items / t->step, t->domain->recipes->unit, cab_format_bytes((double)t->plan.arena, arena),
             cab_format_bytes(t->memory, peak));
+    if (t->o.communicator != NULL)
+        print_ranks(t);
     fprintf(t->out, "  %.1f GFLOP in matrix products: %.1f GFLOP/s, %.1f %% of the measured %.1f\n",
             t->plan.flops * 1e-9, t->plan.flops / t->step * 1e-9, 100 * t->plan.flops / t->step / l->matrix,
             l->matrix * 1e-9);
@@ -282,12 +322,14 @@ cab_status cab_step_time(const cab_step_options *options, FILE *out)
     cab_status status;
     CAB_GOTO(timer_open_models(&t));
     CAB_GOTO(timer_record(&t));
-    CAB_GOTO(t.domain->draw(t.student, t.o.batch, t.o.seq_len, &t.input, &t.labels));
+    CAB_GOTO(t.domain->draw(t.student, t.o.batch / cab_communicator_size(t.o.communicator), t.o.seq_len, &t.input,
+                            &t.labels));
     CAB_GOTO(run_steps(&t));
     t.memory = t.backend->host ? cab_peak_memory() : t.available - t.backend->available(t.backend);
     CAB_GOTO(cab_matrix_limit(t.backend, options->precision == CAB_PRECISION_BF16 ? CAB_BF16 : CAB_F32, &l.matrix));
     CAB_GOTO(cab_copy_limit(t.backend, &l.copy));
-    timer_print(&t, &l);
+    if (cab_communicator_rank(t.o.communicator) == 0)
+        timer_print(&t, &l);
 done:
     timer_close(&t);
     return status;

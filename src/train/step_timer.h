@@ -2,7 +2,7 @@
 #ifndef CAB_TRAIN_STEP_TIMER_H
 #define CAB_TRAIN_STEP_TIMER_H
 
-#include "base/error.h"
+#include "base/communicator.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -25,12 +25,15 @@ typedef struct cab_step_options {
     int64_t batch, seq_len; /* seq_len of text; 0: the teacher's context */
     int image_size;         /* 0: the teacher's */
     int steps;
-    int recompute; /* layers of the student that are computed again in the backward pass */
-    bool nodes;    /* a line for each node of the list */
+    int recompute;                  /* layers of the student that are computed again in the backward pass */
+    bool nodes;                     /* a line for each node of the list */
+    cab_communicator *communicator; /* ranks that share the batch; rank 0 prints. NULL: none */
+    bool divided;                   /* the optimizer's moments among them */
 } cab_step_options;
 
 /* Prints ms, tokens or images per second, the matrix FLOPs of the step (teacher included), their rate and its share of the
- * device's measured matrix rate, memory, and a table of the time by op. */
+ * device's measured matrix rate, memory, and a table of the time by op. With ranks also the bytes of gradients, and what of their sums
+ * is not hidden behind the backward pass: the time of a step less that of one without sums. */
 cab_status cab_step_time(const cab_step_options *options, FILE *out);
 
 #endif
