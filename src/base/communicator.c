@@ -26,7 +26,7 @@ typedef struct identity {
 struct cab_communicator {
     const cab_transport *transport;
     void *state;
-    int rank, size, local_rank;
+    int rank, size, local_rank, local_size;
     double limit;
     identity *ranks;
     float *scratch;
@@ -111,8 +111,11 @@ static cab_status meet(cab_communicator *c)
         snprintf(own.host, sizeof own.host, "?");
     CAB_TRY(CAB_NEW(&c->ranks, (size_t)c->size, "ranks"));
     CAB_TRY(cab_communicator_gather(c, &own, sizeof own, c->ranks));
-    for (int r = 0; r < c->rank; r++)
-        c->local_rank += strcmp(c->ranks[r].host, own.host) == 0;
+    for (int r = 0; r < c->size; r++) {
+        const bool here = strcmp(c->ranks[r].host, own.host) == 0;
+        c->local_size += here;
+        c->local_rank += here && r < c->rank;
+    }
     return CAB_OK;
 }
 
@@ -187,6 +190,11 @@ int cab_communicator_size(const cab_communicator *c)
 int cab_communicator_local_rank(const cab_communicator *c)
 {
     return c != NULL ? c->local_rank : 0;
+}
+
+int cab_communicator_local_size(const cab_communicator *c)
+{
+    return c != NULL ? c->local_size : 1;
 }
 
 void cab_communicator_limit(cab_communicator *c, double seconds)

@@ -27,8 +27,9 @@ void cab_communicator_abort(cab_communicator *c, cab_status status);
 
 int cab_communicator_rank(const cab_communicator *c);
 int cab_communicator_size(const cab_communicator *c);
-/* Counted among the ranks of this host. */
+/* Counted among the ranks of this host, and how many these are. */
 int cab_communicator_local_rank(const cab_communicator *c);
+int cab_communicator_local_size(const cab_communicator *c);
 /* Seconds that one rank waits for another from here on; 0, as at the start: without end. */
 void cab_communicator_limit(cab_communicator *c, double seconds);
 

@@ -61,8 +61,8 @@ static cab_status make_nodes(cab_graph *g, insertion *list, size_t *count)
     const size_t n = g->n_nodes;
     for (int s = 0; s < g->n_reduced; s++) {
         for (size_t b = 0; b < cab_params_buckets(g->reduced[s]); b++) {
-            const cab_reduce_attributes attributes = {.bucket = cab_params_bucket(g->reduced[s], b),
-                                                      .scatter = g->scatter};
+            const cab_reduce_attributes attributes = {
+                .bucket = cab_params_bucket(g->reduced[s], b), .store = (size_t)s, .index = b, .scatter = g->scatter};
             const int after = last_writer(g, n, &attributes.bucket);
             if (after < 0)
                 continue;

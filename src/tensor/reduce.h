@@ -11,7 +11,8 @@ extern const cab_op cab_op_reduce;
 
 typedef struct cab_reduce_attributes {
     cab_bucket bucket;
-    bool scatter; /* this rank's piece alone gets its sums */
+    size_t store, index; /* which one it is: of cab_graph_reduce()'s stores, and in it */
+    bool scatter;        /* this rank's piece alone gets its sums */
     bool last;
 } cab_reduce_attributes;
 

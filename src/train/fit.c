@@ -3,7 +3,7 @@
  * Recording and planning a step takes milliseconds and runs nothing, so the fewest layers that fit a budget are found by
  * bisection over plans: the more layers are recomputed, the smaller the arena. Results do not depend on it, to the bit. */
 #include "base/log.h"
-#include "train/run.h"
+#include "train/ranks.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -35,7 +35,8 @@ static cab_status parse_bytes(const char *text, double *bytes)
 static cab_status activation_budget(const cab_run *run, double *budget)
 {
     const char *memory = run->recipe->train.memory;
-    const double moments = 8.0 * (double)cab_model_parameters(run->student);
+    const int parts = run->recipe->train.shard == CAB_SHARD_OPTIMIZER ? cab_communicator_size(run->communicator) : 1;
+    const double moments = 8.0 * (double)cab_model_parameters(run->student) / parts;
     if (strcmp(memory, "auto") == 0) {
         *budget = 0.95 * (run->backend->available(run->backend) - (run->optimizer == NULL ? moments : 0));
         return CAB_OK;
@@ -79,15 +80,16 @@ cab_status cab_run_fit(cab_run *run, cab_objective_options *options, cab_plan *p
         return plan_with(run, options, run->recipe->train.recompute ? n_layer : 0, plan);
     CAB_TRY(plan_with(run, options, 0, plan)); /* makes the bf16 copies, which count */
     CAB_TRY(activation_budget(run, &budget));
-    if (fits(plan, budget))
-        return CAB_OK;
     const cab_plan all_kept = *plan;
-    int low = 0, high = n_layer; /* low layers do not fit, high may */
+    int low = 0, high = fits(plan, budget) ? 0 : n_layer; /* low layers do not fit, high may */
     while (high - low > 1) {
         const int middle = low + (high - low) / 2;
         CAB_TRY(plan_with(run, options, middle, plan));
         *(fits(plan, budget) ? &high : &low) = middle;
     }
+    CAB_TRY(cab_run_most(run, &high)); /* the same list on all ranks */
+    if (high == 0)
+        return CAB_OK;
     CAB_TRY(plan_with(run, options, high, plan));
     cab_format_bytes((double)all_kept.arena, kept);
     cab_format_bytes((double)plan->arena, traded);

@@ -3,14 +3,24 @@
 
 #include "base/checksum.h"
 #include "base/memory.h"
+#include "base/thread.h"
+#include "tensor/reduce.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 bool cab_run_writes(const cab_run *run)
 {
     return cab_communicator_rank(run->communicator) == 0;
+}
+
+int cab_run_threads(const cab_run *run)
+{
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    const int part = (int)(online / cab_communicator_local_size(run->communicator)), own = cab_thread_processors();
+    return part < 1 ? 1 : part < own ? part : own;
 }
 
 cab_status cab_run_after_first(const cab_run *run)
@@ -49,6 +59,40 @@ cab_status cab_run_meet(const cab_run *run)
 done:
     cab_free(all);
     return status;
+}
+
+cab_status cab_run_most(const cab_run *run, int *number)
+{
+    const int size = cab_communicator_size(run->communicator), own = *number;
+    int *all = NULL;
+    CAB_TRY(CAB_NEW(&all, (size_t)size, "ranks"));
+    cab_status status = cab_communicator_gather(run->communicator, &own, sizeof own, all);
+    for (int r = 0; status == CAB_OK && r < size; r++)
+        *number = all[r] > *number ? all[r] : *number;
+    cab_free(all);
+    return status;
+}
+
+cab_status cab_run_compare_lists(const cab_run *run)
+{
+    const cab_graph *g = cab_objective_graph(run->objective);
+    cab_checksum order = cab_checksum_begin();
+    for (int i = 0; i < cab_graph_nodes(g); i++) {
+        const cab_node *node = cab_graph_node(g, i);
+        if (node->op != &cab_op_reduce)
+            continue;
+        const cab_reduce_attributes *a = node->attributes;
+        const uint64_t what[] = {a->store, a->index, a->bucket.count};
+        cab_checksum_add(&order, what, sizeof what);
+    }
+    uint64_t first = cab_checksum_end(&order);
+    const uint64_t own = first;
+    CAB_TRY(cab_communicator_share(run->communicator, &first, sizeof first));
+    return own == first
+               ? CAB_OK
+               : cab_fail(CAB_EBACKEND,
+                          "the list of a step adds up gradients in another order here than on rank 0: ranks need "
+                          "the same build of cab and the same kind of device");
 }
 
 /* ---- counts --------------------------------------------------------------------------------------------------------- */

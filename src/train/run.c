@@ -97,6 +97,8 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
     run->recipe = r;
     if (r->threads > 0)
         cab_thread_limit((int)r->threads);
+    else if (run->communicator != NULL)
+        cab_thread_limit(cab_run_threads(run));
     CAB_TRY(run_open_models(r, run));
     /* Rank 0 fills the caches that the others read. */
     if (!cab_run_writes(run))

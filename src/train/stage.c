@@ -102,6 +102,7 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     run->ahead = false;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
+    CAB_TRY(cab_run_compare_lists(run));
     CAB_TRY(new_optimizer(run, stage));
     run->peak =
         parameter_bytes(run) + (double)cab_optimizer_bytes(run->optimizer) + (double)plan.arena + (double)plan.inputs;
