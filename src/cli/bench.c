@@ -134,17 +134,13 @@ static cab_status run_decode(const struct bench_options *o, const cab_list *oper
     return cab_decode_time(&options, out);
 }
 
-static cab_status bench_recipe(const struct bench_options *o, const cab_list *operands, const cab_communicator *ranks,
-                               FILE *out)
+static cab_status bench_recipe(const struct bench_options *o, const cab_list *operands, FILE *out)
 {
     char path[CAB_PATH_MAX];
     cab_recipe *recipe = NULL;
     cab_status status;
     if (operands->count != 2)
         return cab_fail(CAB_EARG, "bench run: expected a recipe");
-    if (cab_communicator_size(ranks) > 1)
-        return cab_fail(CAB_EARG, "bench run is for one process, this is one of %d; bench step is for several",
-                        cab_communicator_size(ranks));
     CAB_TRY(cli_find_recipe(operands->items[1], path));
     CAB_TRY(cab_recipe_load(path, &recipe));
     if (strcmp(o->device, "cpu") != 0)
@@ -240,7 +236,8 @@ const cli_command cli_bench = {
                    "forward sends images through each of the given models and prints for every size of images the "
                    "tokens, milliseconds, "
                    "images per second, and memory of activations.\n\n"
-                   "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.",
+                   "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.\n\n"
+                   "Started by mpirun, srun or torchrun, step is of all ranks together: --batch is the whole batch.",
     .examples = examples,
     .options = bench_table,
     .options_size = sizeof(struct bench_options),

@@ -94,7 +94,7 @@ says err 'train.micro_batch 3 does not divide among 2 ranks'
 ranks 2 2 dry "$TMP/text.yaml" --dry-run
 says err '--dry-run is for one process, this is one of 2'
 
-# the layer-wise error has the variance of the whole batch
+# the layer-wise error
 cat >"$TMP/layers.yaml" <<END
 threads: 1
 precision: fp32
