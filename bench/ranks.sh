@@ -11,7 +11,7 @@ trap 'rm -rf "$TMP"' EXIT
 export NCCL_NVLS_ENABLE=0 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 cat >"$TMP/recipe.yaml" <<END
-method: cab
+method: cab-published
 device: $DEVICE
 precision: ${PRECISION:-fp32}
 teacher: {path: examples/tales/teacher}

@@ -10,7 +10,7 @@ export LSAN_OPTIONS="suppressions=$suppressions" OMP_NUM_THREADS=1
 head -c 30000 examples/tales/train.txt >"$TMP/train.txt"
 head -c 2000 examples/tales/val.txt >"$TMP/val.txt"
 cat >"$TMP/text.yaml" <<END
-method: cab
+method: cab-published
 threads: 1
 precision: fp32
 teacher: {path: examples/tales/teacher}
@@ -111,7 +111,6 @@ near layers layers2
 # pictures are mixed with those of the same rank
 if python3 tests/campaigns/make_images.py "$TMP" 2>/dev/null; then
     cat >"$TMP/images.yaml" <<END
-method: cab-joint
 threads: 1
 precision: fp32
 teacher: {path: $TMP/vit}
@@ -119,6 +118,7 @@ student: {architecture: vim, n_layer: 1}
 data: {train: [$TMP/train], eval: [$TMP/val], cache: $TMP/cache}
 train: {batch: 12, micro_batch: 6, tokens: 60, ema: 0.9, eps: 1e-4, eval_every: 2, lr: 1e-3}
 augment: {preset: deit}
+stages: [{name: joint, kl: 1, ce: 1, align: 1}]
 END
     one images "$TMP/images.yaml"
     ranks 3 0 images3 "$TMP/images.yaml" --set train.shard=optimizer
