@@ -221,23 +221,24 @@ const cli_command cli_bench = {
     .name = "bench",
     .summary = "time a recipe's run, a training step, decoding, or a forward pass",
     .synopsis = "run RECIPE|step|decode|forward",
-    .description = "run opens what a recipe's run opens and takes steps of its last stage, with their data; then as "
-                   "many that compute one batch again and again. It prints tokens or images per second of both, and "
-                   "how much of the time went to waiting for data (loader), to the host's own work, and to the device. "
-                   "No run is left.\n\n"
-                   "step times training steps of a teacher and a student on this machine and prints milliseconds, "
-                   "tokens or images "
-                   "per second, memory, the share of the measured matrix rate, and the time by op.\n\n"
-                   "decode generates text with a student and with its teacher, which keeps its keys and values, and "
-                   "prints for every "
-                   "batch and length tokens per second, milliseconds, the bytes of state or cache, and the share of "
-                   "the measured copy "
-                   "rate at which these and the weights are read.\n\n"
-                   "forward sends images through each of the given models and prints for every size of images the "
-                   "tokens, milliseconds, "
-                   "images per second, and memory of activations.\n\n"
-                   "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.\n\n"
-                   "Started by mpirun, srun or torchrun, step is of all ranks together: --batch is the whole batch.",
+    .description =
+        "run opens what a recipe's run opens and takes steps of its last stage, with their data; then as "
+        "many that compute one batch again and again. It prints tokens or images per second of both, and "
+        "how much of the time went to waiting for data (loader), to the host's own work, and to the device. "
+        "No run is left.\n\n"
+        "step times training steps of a teacher and a student on this machine and prints milliseconds, "
+        "tokens or images "
+        "per second, memory, the share of the measured matrix rate, and the time by op.\n\n"
+        "decode generates text with a student and with its teacher, which keeps its keys and values, and "
+        "prints for every "
+        "batch and length tokens per second, milliseconds, the bytes of state or cache, and the share of "
+        "the measured copy "
+        "rate at which these and the weights are read.\n\n"
+        "forward sends images through each of the given models and prints for every size of images the "
+        "tokens, milliseconds, "
+        "images per second, and memory of activations.\n\n"
+        "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.\n\n"
+        "Started by mpirun, srun or torchrun, step is of all ranks together: --batch is the whole batch.",
     .examples = examples,
     .options = bench_table,
     .options_size = sizeof(struct bench_options),
