@@ -15,8 +15,8 @@ method: cab-published
 device: $DEVICE
 precision: ${PRECISION:-fp32}
 teacher: {path: examples/tales/teacher}
-data: {train: [examples/tales/train.txt], eval: [examples/tales/val.txt], seq_len: 128, cache: $TMP/cache}
-train: {batch: 24, micro_batch: 12, tokens: 368640, ema: 0.9, eps: 1e-4, eval_every: 50, checkpoint_every: 20, timeout: 60}
+data: {train: [examples/tales/train.txt], eval: [examples/tales/val.txt], seq_len: ${LENGTH:-128}, cache: $TMP/cache}
+train: {batch: 24, micro_batch: 12, tokens: ${TOKENS:-368640}, ema: 0.9, eps: 1e-4, eval_every: 50, checkpoint_every: 20, timeout: 60}
 END
 
 # start RANKS OUT ARGUMENT... - RANKS 0: one process, which knows of no others.
@@ -75,7 +75,7 @@ if [ "$n" -gt 1 ]; then
     while ! [ -s "$TMP/killed/log.jsonl" ] || [ "$(wc -l <"$TMP/killed/log.jsonl")" -lt 25 ]; do sleep 0.1; done
     victim=
     for environ in /proc/[0-9]*/environ; do
-        if tr '\0' '\n' <"$environ" 2>/dev/null | grep -qxE '(OMPI_COMM_WORLD_RANK|RANK)=1'; then
+        if { tr '\0' '\n' <"$environ"; } 2>/dev/null | grep -qxE '(OMPI_COMM_WORLD_RANK|RANK)=1'; then
             pid=${environ#/proc/}
             [ "$(tr '\0' ' ' <"/proc/${pid%/environ}/cmdline" | grep -c 'killed')" -eq 0 ] || victim=${pid%/environ}
         fi
