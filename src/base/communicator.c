@@ -294,6 +294,31 @@ static cab_status check_pieces(const cab_communicator *c, size_t count)
     return CAB_OK;
 }
 
+/* After an exchange that did not end: whose fault it is. Who is alive has run out of time, too, and comes here; rank 0 hears them and
+ * tells the others. Gives the failure with a name. */
+static cab_status call_roll(const cab_communicator *c, cab_status failure)
+{
+    const double enough = 3;
+    char here = 0, text[256];
+    int missing = -1;
+    snprintf(text, sizeof text, "%s", cab_error_text());
+    if (c->rank > 0) {
+        if (c->transport->send(c->state, 0, &here, sizeof here, enough) != CAB_OK ||
+            c->transport->receive(c->state, 0, &missing, sizeof missing, enough * c->size) != CAB_OK)
+            missing = 0;
+    } else {
+        for (int r = 1; r < c->size; r++)
+            if (c->transport->receive(c->state, r, &here, sizeof here, enough) != CAB_OK && missing < 0)
+                missing = r;
+        for (int r = 1; r < c->size; r++)
+            if (r != missing)
+                (void)c->transport->send(c->state, r, &missing, sizeof missing, enough);
+    }
+    if (missing < 0)
+        return cab_fail(failure, "%s", text);
+    return of_rank(c, missing, cab_fail(failure, "no answer for %.0f s (train.timeout)", c->limit));
+}
+
 cab_status cab_communicator_sum_scatter(cab_communicator *c, float *data, size_t count)
 {
     if (cab_communicator_size(c) == 1)
@@ -301,7 +326,9 @@ cab_status cab_communicator_sum_scatter(cab_communicator *c, float *data, size_t
     CAB_TRY(check_pieces(c, count));
     const size_t size = (size_t)c->size, piece = count / size;
     CAB_TRY(CAB_GROW(&c->scratch, &c->scratch_capacity, count, "an exchange between ranks"));
-    CAB_TRY(c->transport->exchange(c->state, data, c->scratch, piece, c->limit));
+    const cab_status status = c->transport->exchange(c->state, data, c->scratch, piece, c->limit);
+    if (status != CAB_OK)
+        return call_roll(c, status);
     float *own = data + (size_t)c->rank * piece;
     memcpy(own, c->scratch, piece * sizeof *own);
     for (size_t r = 1; r < size; r++) {
@@ -317,7 +344,8 @@ cab_status cab_communicator_all_gather(cab_communicator *c, float *data, size_t 
     if (cab_communicator_size(c) == 1)
         return CAB_OK;
     CAB_TRY(check_pieces(c, count));
-    return c->transport->collect(c->state, data, count / (size_t)c->size, c->limit);
+    const cab_status status = c->transport->collect(c->state, data, count / (size_t)c->size, c->limit);
+    return status == CAB_OK ? CAB_OK : call_roll(c, status);
 }
 
 const char *cab_communicator_describe(char *buffer, size_t size)

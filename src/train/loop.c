@@ -142,6 +142,12 @@ static cab_status failed_step(cab_run *run, cab_status status)
     return cab_fail(status, "%s; no checkpoint had been written yet", text);
 }
 
+/* The same for what comes between steps, where a rank may wait for another in vain. */
+static cab_status between_steps(cab_run *run, cab_status status)
+{
+    return status == CAB_OK || run->communicator == NULL ? status : failed_step(run, status);
+}
+
 static cab_status enter_stage_if_new(cab_run *run, unsigned *current, bool resumed)
 {
     uint64_t first = 0;
@@ -198,19 +204,17 @@ static cab_status train(cab_run *run, bool resumed)
         CAB_GOTO(train_one(run, &progress));
         CAB_GOTO(cab_snapshot_check(run));
         due = (cab_due){stop_requested, evaluation_due(run), checkpoint_due(run, saved)};
-        status = cab_run_agree(run, &due);
-        if (status != CAB_OK)
-            CAB_GOTO(failed_step(run, status));
+        CAB_GOTO(between_steps(run, cab_run_agree(run, &due)));
         if (due.evaluation) {
             json_object *tasks = NULL;
             status = evaluate_and_log(run, run->sizes.part, &evaluation, &tasks);
             json_object_put(tasks);
-            CAB_GOTO(status);
+            CAB_GOTO(between_steps(run, status));
             run->eval_seconds += run->eval_last;
         }
         if (due.checkpoint && run->step < run->total_steps) {
             CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
-            CAB_GOTO(cab_snapshot_begin(run));
+            CAB_GOTO(between_steps(run, cab_snapshot_begin(run)));
             saved = cab_seconds();
         }
     }
