@@ -19,6 +19,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { BATCH = 32, TOP = 5 };
 
@@ -167,6 +168,9 @@ typedef struct pass {
     cab_image_evaluator *e;
     cab_image_loader *loader, *teacher_loader; /* the latter only where the teacher wants other pixels */
     cab_image_evaluation *result;
+    cab_image_batch own, other;           /* lent: what the models read next */
+    int32_t *labels[2];                   /* of the last two batches */
+    const float *logits, *teacher_logits; /* of the last batch that is computed */
 } pass;
 
 /* Where this rank's pictures begin in the set, of batch `batch` of all. */
@@ -202,27 +206,47 @@ static cab_status evaluator_load(pass *p, cab_image_loader *loader, uint64_t bat
     return status;
 }
 
-static cab_status evaluator_run_batch(pass *p, uint64_t batch)
+/* Has the loaders' next batch lent. */
+static cab_status load_batch(pass *p, uint64_t batch)
+{
+    CAB_TRY(evaluator_load(p, p->loader, batch, &p->own));
+    if (p->teacher_loader != NULL)
+        return evaluator_load(p, p->teacher_loader, batch, &p->other);
+    p->other = p->own;
+    return CAB_OK;
+}
+
+/* Counts a batch whose logits are there. */
+static cab_status count_batch(pass *p, uint64_t batch)
 {
     cab_image_evaluator *e = p->e;
-    const float *logits = NULL, *teacher_logits = NULL;
     const size_t width = (size_t)e->model.judge.model->config.n_classes;
     const size_t teacher_width = e->teacher.scorer == NULL ? 0 : (size_t)e->teacher.judge.model->config.n_classes;
     const uint64_t first = first_of(e, batch);
-    cab_image_batch own, other;
-    CAB_TRY(evaluator_load(p, p->loader, batch, &own));
-    CAB_TRY(cab_image_scorer_run(e->model.scorer, own.pixels, &logits));
-    if (e->teacher.scorer != NULL) {
-        other = own;
-        if (p->teacher_loader != NULL)
-            CAB_TRY(evaluator_load(p, p->teacher_loader, batch, &other));
-        CAB_TRY(cab_image_scorer_run(e->teacher.scorer, other.pixels, &teacher_logits));
-    }
+    const int32_t *labels = p->labels[batch % 2];
     for (int j = 0; j < e->options.batch; j++)
-        if (own.labels[j] >= 0)
-            CAB_TRY(count(e, first + (uint64_t)j, logits + (size_t)j * width,
-                          teacher_logits == NULL ? NULL : teacher_logits + (size_t)j * teacher_width, p->result));
+        if (labels[j] >= 0)
+            CAB_TRY(count(e, first + (uint64_t)j, p->logits + (size_t)j * width,
+                          p->teacher_logits == NULL ? NULL : p->teacher_logits + (size_t)j * teacher_width, p->result));
     return CAB_OK;
+}
+
+/* While the device computes this batch, the one before is counted and the one behind is loaded. */
+static cab_status evaluator_run_batch(pass *p, uint64_t batch, uint64_t batches)
+{
+    cab_image_evaluator *e = p->e;
+    CAB_TRY(cab_image_scorer_start(e->model.scorer, p->own.pixels));
+    if (e->teacher.scorer != NULL)
+        CAB_TRY(cab_image_scorer_start(e->teacher.scorer, p->other.pixels));
+    memcpy(p->labels[batch % 2], p->own.labels, (size_t)e->options.batch * sizeof(int32_t));
+    if (batch > 0)
+        CAB_TRY(count_batch(p, batch - 1));
+    if (batch + 1 < batches)
+        CAB_TRY(load_batch(p, batch + 1));
+    CAB_TRY(cab_image_scorer_finish(e->model.scorer, &p->logits));
+    if (e->teacher.scorer != NULL)
+        CAB_TRY(cab_image_scorer_finish(e->teacher.scorer, &p->teacher_logits));
+    return batch + 1 < batches ? CAB_OK : count_batch(p, batch);
 }
 
 static cab_status run_batches(pass *p)
@@ -232,9 +256,10 @@ static cab_status run_batches(pass *p)
     cab_status status = CAB_OK;
     cab_progress progress;
     char detail[32];
+    CAB_TRY(load_batch(p, 0));
     cab_progress_begin(&progress, "evaluating", "images", 0, r->count);
     for (uint64_t b = 0; b < batches && status == CAB_OK; b++) {
-        status = evaluator_run_batch(p, b);
+        status = evaluator_run_batch(p, b, batches);
         uint64_t done = (b + 1) * size < r->count ? (b + 1) * size : r->count;
         snprintf(detail, sizeof detail, "top-1 %.2f %%", r->images > 0 ? 100.0 * r->top1 / (double)r->images : 0.0);
         cab_progress_update(&progress, done, detail);
@@ -297,6 +322,8 @@ cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation 
     const double started = cab_seconds();
     cab_status status;
     CAB_GOTO(prepare(e, evaluation));
+    for (int k = 0; k < 2; k++)
+        CAB_GOTO(CAB_NEW(&p.labels[k], (size_t)e->options.batch, "a batch of labels"));
     CAB_GOTO(open_loader(e, &e->model, &p.loader));
     if (e->teacher.scorer != NULL && !cab_image_transform_equal(&e->model.judge.transform, &e->teacher.judge.transform))
         CAB_GOTO(open_loader(e, &e->teacher, &p.teacher_loader));
@@ -308,6 +335,8 @@ cab_status cab_image_evaluator_run(cab_image_evaluator *e, cab_image_evaluation 
 done:
     cab_image_loader_free(p.loader);
     cab_image_loader_free(p.teacher_loader);
+    cab_free(p.labels[0]);
+    cab_free(p.labels[1]);
     return status;
 }
 

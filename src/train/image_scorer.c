@@ -47,9 +47,19 @@ void cab_image_scorer_free(cab_image_scorer *s)
 
 cab_status cab_image_scorer_run(cab_image_scorer *s, const uint8_t *pixels, const float **logits)
 {
+    CAB_TRY(cab_image_scorer_start(s, pixels));
+    return cab_image_scorer_finish(s, logits);
+}
+
+cab_status cab_image_scorer_start(cab_image_scorer *s, const uint8_t *pixels)
+{
     const cab_image_rows rows = {.bytes = pixels};
     CAB_TRY(cab_image_feed_write(s->graph, &s->feed, &rows));
-    CAB_TRY(cab_graph_run(s->graph));
+    return cab_graph_run(s->graph);
+}
+
+cab_status cab_image_scorer_finish(cab_image_scorer *s, const float **logits)
+{
     CAB_TRY(cab_tensor_read(s->graph, s->logits, s->raw));
     cab_convert(s->values, CAB_F32, s->raw, s->logits->dtype, (size_t)cab_elements(s->logits));
     *logits = s->values;

@@ -15,6 +15,11 @@ void cab_image_scorer_free(cab_image_scorer *scorer);
 /* pixels: (batch, S, S, 3), the cropped pictures. *logits: (batch, classes) fp32 of the scorer's, until its next run. */
 cab_status cab_image_scorer_run(cab_image_scorer *scorer, const uint8_t *pixels, const float **logits);
 
+/* The same in two calls. Pixels must stay as they are until the second, which waits for the device; *logits hold until the next second
+ * call. */
+cab_status cab_image_scorer_start(cab_image_scorer *scorer, const uint8_t *pixels);
+cab_status cab_image_scorer_finish(cab_image_scorer *scorer, const float **logits);
+
 /* How a model wants its pictures: what its directory states, at the size that the model reads. */
 cab_status cab_image_transform_of(const cab_model *model, cab_image_transform *transform);
 
