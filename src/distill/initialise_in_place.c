@@ -340,6 +340,12 @@ static void projection_free(projection *p)
     cab_free(p->b.values);
 }
 
+/* What the mixer multiplies its input by: x is as much smaller than V, which the output projection makes good; B and C are not. */
+static float input_scale(const cab_mamba2 *m)
+{
+    return m->input_scale > 0 ? m->input_scale : 1;
+}
+
 /* Row r of the projection, times `factor`, is added to `row`; its bias to *bias. */
 static void add_row(const projection *p, int64_t r, float factor, float *row, float *bias)
 {
@@ -374,6 +380,7 @@ static cab_status start_values(const start *s, int l, const cab_mamba2 *m, float
         const int64_t column = column_of(s, m, j, &negative);
         if (column >= 0)
             add_row(&v, value_row(&s->teacher->config, column), negative ? -1 : 1, in + j * D, conv + j);
+        conv[j] *= input_scale(m);
     }
     projection_free(&v);
     return status;
@@ -436,6 +443,9 @@ static cab_status start_states(const start *s, int l, const cab_mamba2 *m, bool 
             const int64_t to = g * N + n + feature % half;
             add_row(&p, row, sign * factor * (normed != NULL ? normed[row] : 1), in + to * D, conv + to);
         }
+    if (status == CAB_OK)
+        for (int64_t i = 0; i < (int64_t)m->n_group * N * D; i++)
+            in[i] /= input_scale(m);
     cab_free(normed);
     projection_free(&p);
     return status;
@@ -452,7 +462,7 @@ static cab_status start_output(const start *s, int l, const cab_mamba2 *m, float
         const bool kept = column >= 0 && s->kept->count > 0 && cab_kept_has(s->kept, l, (int)(column / t->head_dim));
         for (int64_t r = 0; r < p.rows; r++)
             out[r * m->d_inner + j] =
-                column < 0 || kept ? 0 : (negative ? -1.0f : 1.0f) * p.values[r * p.columns + column];
+                column < 0 || kept ? 0 : (negative ? -1.0f : 1.0f) * p.values[r * p.columns + column] / input_scale(m);
     }
     cab_free(p.values);
     return CAB_OK;

@@ -56,6 +56,8 @@ static const char *other_mixer(const cab_network *n, const cab_config *c)
             (double)shape->scale * (b->attention.query_scale > 0 ? (double)b->attention.query_scale : 1);
         if (b->mamba2.out_proj.w == NULL && b->attention.out.w == NULL)
             return "mixers of Mamba-1";
+        if (b->mamba2.input_scale > 0)
+            return "a factor on what the mixers read";
         if (!cab_block_attends(b))
             continue;
         if (first != NULL && (shape->n_head != first->n_head || shape->n_kv_head != first->n_kv_head))

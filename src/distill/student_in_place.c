@@ -8,11 +8,14 @@
  *
  * E = expand * (heads * head width), heads of width P, groups as many as the teacher has heads of K and V. */
 #include "base/log.h"
+#include "base/memory.h"
 #include "distill/initialise_in_place.h"
 #include "distill/layouts.h"
 #include "distill/students.h"
 #include "models/in_place.h"
+#include "models/part.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -142,11 +145,31 @@ static json_object *list_kept(const cab_kept *kept)
     return list;
 }
 
+/* Norms before attention may multiply by much more than 1, Gemma's by 20: what they give is divided by that for a mixer, or nothing of what it
+ * learns would have the right size. 0: they do not. */
+static cab_status measure_inputs(const cab_model *teacher, double *scale)
+{
+    enum { MUCH = 4 };
+    double sum = 0;
+    for (int l = 0; l < teacher->config.n_layer; l++) {
+        cab_part_values w;
+        double square = 0;
+        CAB_TRY(cab_model_part(teacher, CAB_PART_NORM_W, l, &w));
+        for (int64_t i = 0; i < w.rows; i++)
+            square += (double)w.values[i] * (double)w.values[i] / (double)w.rows;
+        sum += sqrt(square) / teacher->config.n_layer;
+        cab_free(w.values);
+    }
+    *scale = sum > MUCH ? 1 / sum : 0;
+    return CAB_OK;
+}
+
 /* The teacher's own configuration with a mixer. What attention's output projection adds, the mixer's does where attention is gone. */
 static cab_status derive_own(const cab_student_source *source, const cab_student_layout *layout, cab_config *c)
 {
     *c = source->teacher->config;
     CAB_TRY(derive_mixer(source, layout, c));
+    CAB_TRY(measure_inputs(source->teacher, &c->input_scale));
     c->out_bias = source->teacher->network.blocks[0].attention.out.b != NULL;
     return cab_in_place_describe_teacher(source->teacher, list_kept(source->kept), c);
 }

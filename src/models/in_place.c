@@ -22,6 +22,7 @@ static const cab_switch switches[] = {CAB_FIELD("projectors_bias", out_bias, fal
                                       {0}};
 static const cab_setting mixer_settings[] = {{"kind", NULL},
                                              {"mamba_d_ssm", NULL},
+                                             {"input_scale", NULL},
                                              {"mamba_rms_norm", NULL},
                                              {"mamba_norm_before_gate", NULL},
                                              {"projectors_bias", NULL},
@@ -50,6 +51,8 @@ static cab_status parse_mixer(const cab_json *json, cab_config *c)
     CAB_TRY(cab_settings_check(json, NULL, c->both_ways ? both_tables : mixer_tables, true));
     CAB_TRY(cab_json_int(json, NULL, "mamba_d_ssm", 1, 1 << 18, &inner));
     CAB_TRY(cab_switches_parse(json, switches, c));
+    if (json_object_object_get_ex(json->root, "input_scale", NULL))
+        CAB_TRY(cab_positive_parse(json, NULL, "input_scale", 1, &c->input_scale));
     CAB_TRY(cab_mamba2_parse(json, inner, c));
     return c->both_ways ? cab_positive_parse(json, NULL, "token_scale", 0, &c->token_scale) : CAB_OK;
 }
@@ -61,6 +64,8 @@ static json_object *describe_mixer(const cab_config *c)
     json_object_object_add(mixer, "mamba_d_ssm", json_object_new_int(c->d_inner));
     cab_mamba2_describe(c, mixer);
     cab_switches_describe(switches, c, mixer);
+    if (c->input_scale > 0)
+        json_object_object_add(mixer, "input_scale", json_object_new_double(c->input_scale));
     if (c->token_scale > 0)
         json_object_object_add(mixer, "token_scale", json_object_new_double(c->token_scale));
     return mixer;

@@ -64,6 +64,7 @@ typedef struct cab_config {
     bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */
     bool timm;                /* names of timm, not of transformers */
     int bos_token, eos_token; /* -1: none */
+    double input_scale;       /* Mamba-2: of what the mixer reads; 0: 1 */
     const cab_arch *base;     /* in-place (in_place.h): the family whose blocks these are, */
     json_object
         *in_place; /* and what its config.json says of teacher and kept heads. Borrowed; a model has a reference */

@@ -154,6 +154,7 @@ cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *nam
     m->n_group = c->n_group;
     m->d_state = c->d_state;
     m->norm_first = c->norm_first;
+    m->input_scale = (float)c->input_scale;
     m->both = c->both_ways;
     m->token_scale = (float)c->token_scale;
     CAB_TRY(build_projections(b, c, name, m));

@@ -47,7 +47,7 @@ static cab_tensor *gate(cab_graph *g, const cab_mamba2 *m, cab_tensor *y, cab_te
 cab_tensor *cab_mamba2_record(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *u)
 {
     cab_tensor *p[3], *xBC[3];
-    project(g, m, u, p);
+    project(g, m, m->input_scale > 0 ? cab_scale(g, u, m->input_scale) : u, p);
     convolve(g, context, m, p[1], xBC);
     const cab_ssd_inputs in = {.x = xBC[0],
                                .B = xBC[1],

@@ -27,6 +27,7 @@ typedef struct cab_mamba2 {
     bool norm_first;   /* the gate reads what the norm gives */
     bool both;         /* every token sees those behind it too */
     float token_scale; /* of both directions: y is multiplied by it over the tokens of a sequence; 0: it is not */
+    float input_scale; /* of u, before all else; 0: 1 */
     int d_inner, n_head, n_group, d_state;
 } cab_mamba2;
 

@@ -188,6 +188,47 @@ static void test_normed_keys(void **state)
     close_fixture(&f);
 }
 
+/* Where the norm before attention multiplies by much, the mixer divides by that, and starts as if it did not. */
+static void test_large_inputs(void **state)
+{
+    enum { D = 32, E = 2 * FAMILY_HEADS * P };
+    static const char *const settings[] = {"student.keep_list", "1", "init.qk_scale", "0.5", NULL};
+    fixture f = open_fixture(state, &families[2], settings); /* llama */
+    for (int l = 0; l < FAMILY_LAYERS; l++) {
+        cab_tensor *norm = f.teacher->network.blocks[l].norm.w;
+        float twenty[D];
+        for (int i = 0; i < D; i++)
+            twenty[i] = 20;
+        assert_ok(cab_params_write(f.teacher->params, norm, twenty));
+    }
+    assert_ok(make(&f));
+    const cab_mamba2 *m = &f.student->network.blocks[1].mamba2;
+    const cab_attention_mixer *a = &f.teacher->network.blocks[1].attention;
+    assert_true(fabsf(m->input_scale - 0.05f) < 1e-6f);
+    float *in = values_of(f.student, m->in_proj.w), *conv = values_of(f.student, m->conv_b),
+          *out = values_of(f.student, m->out_proj.w), *v = values_of(f.teacher, a->v.w),
+          *b = values_of(f.teacher, a->v.b), *k = values_of(f.teacher, a->k.w), *kb = values_of(f.teacher, a->k.b),
+          *o = values_of(f.teacher, a->out.w);
+    for (int i = 0; i < P * D; i++) { /* x of the first head, B of the first group */
+        assert_true(fabsf(in[E * D + i] - v[i]) < 1e-6f);
+        assert_true(fabsf(in[2 * E * D + i] - 0.5f * 20 * k[i]) < 1e-5f);
+    }
+    for (int i = 0; i < P; i++) {
+        assert_true(fabsf(conv[i] - b[i] / 20) < 1e-6f);
+        assert_true(fabsf(conv[E + i] - 0.5f * kb[i]) < 1e-6f);
+        assert_true(fabsf(out[i] - 20 * o[i]) < 1e-5f);
+    }
+    assert_ok(cab_model_save(f.student, temp_path(state, "student")));
+    cab_model *again = NULL;
+    assert_ok(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, false, &again));
+    expect_equal(f.student, again, f.ids, 0, "large inputs");
+    float *all[] = {in, conv, out, v, b, k, kb, o};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]);
+    cab_model_free(again);
+    close_fixture(&f);
+}
+
 /* KL per token of one model's words from another's, by their logits. */
 static double divergence(const float *p, const float *q)
 {
@@ -316,9 +357,9 @@ static void test_damaged(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads),   TEMP_TEST(test_kept_heads), TEMP_TEST(test_saved),
-                                       TEMP_TEST(test_normed_keys), TEMP_TEST(test_costs),      TEMP_TEST(test_refused),
-                                       TEMP_TEST(test_damaged)};
+    const struct CMUnitTest tests[] = {TEMP_TEST(test_all_heads),   TEMP_TEST(test_kept_heads),   TEMP_TEST(test_saved),
+                                       TEMP_TEST(test_normed_keys), TEMP_TEST(test_large_inputs), TEMP_TEST(test_costs),
+                                       TEMP_TEST(test_refused),     TEMP_TEST(test_damaged)};
     cab_log_quiet(true);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
