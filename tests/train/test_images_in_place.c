@@ -13,7 +13,6 @@ static cab_recipe *in_place(void **state, const char *method, const char *out, c
                                         "train.lr=0",
                                         NULL};
     cab_recipe *recipe = images_recipe(state, method, out, sizes);
-    assert_ok(cab_recipe_set(recipe, "method", method));
     if (settings != NULL)
         runs_set(recipe, settings);
     return recipe;

@@ -19,6 +19,22 @@ static const char *const demanding[] = {"augment.preset=deit",
                                         "train.eval_every=9",
                                         NULL};
 
+/* The student that keeps its teacher's blocks, a layer's attention too: over the border of its stages, of half the layers. */
+static const char *const in_place[] = {"student.architecture=in-place-vit",
+                                       "student.d_model=0",
+                                       "student.d_state=0",
+                                       "student.n_layer=6",
+                                       "student.keep_list=3",
+                                       "data.image_size=32",
+                                       "train.passes=0",
+                                       "train.tokens=384",
+                                       "train.micro_batch=8",
+                                       "train.recompute=true",
+                                       "train.checkpoint_every=1",
+                                       "train.eval_every=30",
+                                       "train.lr=0",
+                                       NULL};
+
 static pid_t start_process(const char *recipe)
 {
     pid_t pid = fork();
@@ -58,13 +74,13 @@ static int stop_after(const char *recipe, const char *out, int lines, int signal
     return status;
 }
 
-static void test_same_bits(void **state)
+static void check_same_bits(void **state, const char *method, const char *const *settings)
 {
     char file[CAB_PATH_MAX], out[CAB_PATH_MAX];
     if (!images_present())
         skip();
-    runs_distill(images_recipe(state, "cab", "unbroken", demanding), NULL);
-    cab_recipe *recipe = images_recipe(state, "cab", "broken", demanding);
+    runs_distill(images_recipe(state, method, "unbroken", settings), NULL);
+    cab_recipe *recipe = images_recipe(state, method, "broken", settings);
     snprintf(out, sizeof out, "%s", recipe->out);
     snprintf(file, sizeof file, "%s", temp_path(state, "broken.yaml"));
     assert_ok(cab_recipe_save(recipe, file));
@@ -76,6 +92,18 @@ static void test_same_bits(void **state)
     assert_int_equal(result.steps, 24);
     runs_expect_same_student(state, "unbroken", "broken");
     assert_int_equal(log_lines(out), log_lines(temp_path(state, "unbroken")));
+    temp_remove(temp_path(state, "unbroken"));
+    temp_remove(temp_path(state, "broken"));
+}
+
+static void test_same_bits(void **state)
+{
+    check_same_bits(state, "cab", demanding);
+}
+
+static void test_in_place(void **state)
+{
+    check_same_bits(state, "cab-best", in_place);
 }
 
 static void stop(int signal)
@@ -101,6 +129,6 @@ int main(int argc, char **argv)
 {
     if (argc == 3)
         return run_recipe(argv[2]);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_in_place)};
     return cmocka_run_group_tests(tests, images_setup, temp_teardown);
 }
