@@ -4,8 +4,7 @@
 . tests/cli/common.sh
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_plm_rsh_agent=false
-suppressions=$PWD/tests/ranks.supp
-export LSAN_OPTIONS="suppressions=$suppressions" OMP_NUM_THREADS=1
+export OMP_NUM_THREADS=1
 
 head -c 30000 examples/tales/train.txt >"$TMP/train.txt"
 head -c 2000 examples/tales/val.txt >"$TMP/val.txt"
@@ -55,6 +54,11 @@ RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=28177 expect 5 "$CAB" dist
 says err 'train on GPUs (device: cuda); on processors start them by mpirun or srun'
 wait
 
+# MPI keeps memory until the process ends, and its threads are not instrumented; tests/base/test_communicator.c runs under sanitizers.
+if [ -n "${CAB_TEST_SANITIZED-}" ]; then
+    echo 'sanitizers do not see into MPI: no run of several ranks'
+    exit 0
+fi
 if ! command -v mpirun >/dev/null 2>&1 || ! "$CAB" version | grep -q '^ranks .*MPI'; then
     echo 'MPI is not here: no run of several ranks'
     exit 0
