@@ -33,7 +33,8 @@ typedef struct cli_command {
 } cli_command;
 
 extern const cli_command cli_bench, cli_classify, cli_compare, cli_completion, cli_distill, cli_eval, cli_export,
-    cli_generate, cli_help, cli_inspect, cli_man, cli_recipe, cli_report, cli_sample, cli_subset, cli_version;
+    cli_generate, cli_help, cli_inspect, cli_man, cli_recipe, cli_report, cli_sample, cli_subset, cli_teach,
+    cli_version;
 
 /* Every subcommand in the order of the help text, NULL-terminated. */
 const cli_command *const *cli_commands(void);

@@ -17,9 +17,9 @@
 const cli_command *const *cli_commands(void)
 {
     static const cli_command *const commands[] = {
-        &cli_distill, &cli_eval,   &cli_generate, &cli_sample,     &cli_classify, &cli_subset,
-        &cli_inspect, &cli_export, &cli_compare,  &cli_report,     &cli_bench,    &cli_recipe,
-        &cli_version, &cli_help,   &cli_man,      &cli_completion, NULL};
+        &cli_distill, &cli_eval,    &cli_generate, &cli_sample,  &cli_teach,      &cli_classify,
+        &cli_subset,  &cli_inspect, &cli_export,   &cli_compare, &cli_report,     &cli_bench,
+        &cli_recipe,  &cli_version, &cli_help,     &cli_man,     &cli_completion, NULL};
     return commands;
 }
 

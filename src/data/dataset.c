@@ -41,6 +41,7 @@ struct cab_dataset {
     bool bytes_known;
     int32_t end_id;
     uint64_t seed;
+    bool same_windows;
     uint64_t *starts; /* file order; documents_count + 1 entries */
     /* training */
     uint64_t seq_len, sequences;
@@ -203,6 +204,7 @@ cab_status cab_dataset_open(const char *const *paths, size_t count, const cab_da
     d->bytes_known = true;
     d->end_id = options->end_id;
     d->seed = options->seed;
+    d->same_windows = options->same_windows;
     d->epoch = UINT64_MAX;
     CAB_GOTO(cab_strdup(&d->name, paths[0]));
     CAB_GOTO(CAB_NEW(&d->sources, files.count, "a dataset"));
@@ -378,7 +380,10 @@ static cab_status begin_epoch(cab_dataset *d, uint64_t epoch)
         CAB_TRY(CAB_NEW(&d->order, d->documents_count, "the order of documents"));
     if (d->epoch_starts == NULL)
         CAB_TRY(CAB_NEW(&d->epoch_starts, d->documents_count + 1, "the order of documents"));
-    draw(d, epoch, 0, d->order, d->documents_count);
+    for (uint64_t i = 0; d->same_windows && i < d->documents_count; i++)
+        d->order[i] = i;
+    if (!d->same_windows)
+        draw(d, epoch, 0, d->order, d->documents_count);
     draw(d, epoch, 1, d->windows, d->sequences);
     fill_starts(d, d->order, d->epoch_starts);
     d->epoch = epoch;
@@ -396,6 +401,11 @@ cab_status cab_dataset_train_sequence(cab_dataset *d, uint64_t index, int32_t *i
     copy_stream(d, d->order, d->epoch_starts, at, d->seq_len, false, ids);
     copy_stream(d, d->order, d->epoch_starts, at + 1, d->seq_len, true, labels);
     return CAB_OK;
+}
+
+uint64_t cab_dataset_train_window(const cab_dataset *d, uint64_t index)
+{
+    return d->windows[index % d->sequences];
 }
 
 void cab_dataset_train_starts(const cab_dataset *d, uint64_t index, int32_t *starts, int32_t *labels)

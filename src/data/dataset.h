@@ -37,6 +37,8 @@ typedef struct cab_dataset_options {
     int32_t end_id;          /* end-of-text; -1: none */
     double fraction;         /* of the documents that is kept, 0 < fraction <= 1: ceil(fraction * documents) */
     uint64_t seed;
+    bool
+        same_windows; /* training: documents in file order in every epoch, so that windows are the same; their order is drawn */
 } cab_dataset_options;
 
 /* `paths`: any mixture of text files (text.h), .npy and .bin, folders of them, and patterns (data_paths.h). CAB_EFORMAT when there is no document. */
@@ -63,6 +65,9 @@ cab_status cab_dataset_set_sequence(cab_dataset *dataset, uint64_t seq_len);
 uint64_t cab_dataset_sequences(const cab_dataset *dataset);
 /* ids, labels: seq_len each. Fast for indices that rise; each change of epoch draws its order anew. */
 cab_status cab_dataset_train_sequence(cab_dataset *dataset, uint64_t index, int32_t *ids, int32_t *labels);
+
+/* Of the same sequence, after it: which window it is, 0 to cab_dataset_sequences() - 1; with same_windows the same in every epoch. */
+uint64_t cab_dataset_train_window(const cab_dataset *dataset, uint64_t index);
 
 /* Of the same sequence, after it: starts[k], the first token in it of token k's document, its separator included. Labels that begin
  * another document become -1, so that every document is as if it were alone. */

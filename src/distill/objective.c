@@ -12,7 +12,8 @@ struct cab_objective {
     cab_objective_options options;
     cab_graph *graph;
     cab_tensor *input, *labels, *valid, *targets, *starts;
-    cab_image_feed feed; /* makes `input`, where pictures come as bytes */
+    cab_image_feed feed;  /* makes `input`, where pictures come as bytes */
+    cab_head_words words; /* in the teacher's place; NULL: it runs, or there is none */
     cab_head_losses losses;
     cab_term_output terms[CAB_TERM_COUNT];
     cab_tensor *weights[CAB_TERM_COUNT]; /* of the stage's terms, divided by `over` and by the share */
@@ -90,15 +91,18 @@ static void record_head(cab_objective *o, const cab_term_inputs *in, bool teache
     const cab_head_side *given = &o->options.teacher_head;
     cab_head_side sides[2] = {cab_model_head(in->student), {0}};
     sides[0].hidden = in->student_hidden;
-    if (teacher) {
+    if (teacher && o->words.ids == NULL) {
         sides[1] = given->w != NULL ? *given : cab_model_head(in->teacher);
         sides[1].hidden = in->teacher_hidden;
     }
     if (o->options.targets)
         o->targets = cab_graph_input(o->graph, "targets", CAB_F32, 3,
                                      (int64_t[]){o->options.batch, o->options.seq_len, sides[0].w->shape[0]});
-    o->losses = cab_head_loss_targets(o->graph, &sides[0], teacher ? &sides[1] : NULL, o->labels, o->targets, o->valid,
-                                      o->options.temperature);
+    if (o->words.ids != NULL)
+        o->losses = cab_head_loss_words(o->graph, &sides[0], &o->words, o->labels, o->valid, o->options.temperature);
+    else
+        o->losses = cab_head_loss_targets(o->graph, &sides[0], teacher ? &sides[1] : NULL, o->labels, o->targets,
+                                          o->valid, o->options.temperature);
     cab_graph_keep(o->graph, o->losses.agreement);
     cab_graph_keep(o->graph, o->losses.count);
 }
@@ -172,6 +176,16 @@ static cab_status list_results(cab_objective *o)
     return CAB_OK;
 }
 
+/* What the batch gives of the teacher, where that is all of it that the terms ask for. */
+static void record_words(cab_objective *o, const wishes *want)
+{
+    const int64_t shape[3] = {o->options.batch, o->options.seq_len, o->options.words};
+    if (o->options.words == 0 || !want->teacher_head || want->teacher_taps != 0)
+        return;
+    o->words.ids = cab_graph_input(o->graph, "teacher's words", CAB_I32, 3, shape);
+    o->words.top = cab_graph_input(o->graph, "teacher's log p", CAB_F32, 3, shape);
+}
+
 static cab_status objective_record(cab_objective *o, const cab_model *student, const cab_model *teacher,
                                    const cab_term_set *set)
 {
@@ -180,9 +194,10 @@ static cab_status objective_record(cab_objective *o, const cab_model *student, c
     cab_term_inputs in = {.g = o->graph, .student = student, .teacher = teacher};
     cab_status status;
     record_inputs(o, student);
+    record_words(o, &want);
     in.labels = o->labels;
     in.valid = o->valid;
-    if (teacher != NULL) {
+    if (teacher != NULL && o->words.ids == NULL) {
         CAB_GOTO(taps_new(&teacher_taps, want.teacher_taps, teacher->config.n_layer));
         in.teacher_taps = &teacher_taps.taps;
         in.teacher_hidden = cab_model_record_documents(o->graph, teacher, o->input, o->starts, false, in.teacher_taps);
@@ -276,6 +291,10 @@ cab_status cab_objective_next(cab_objective *o, const cab_batch *batch)
 {
     if (o->targets != NULL)
         CAB_TRY(cab_tensor_write_ahead(o->graph, o->targets, batch->targets));
+    if (o->words.ids != NULL) {
+        CAB_TRY(cab_tensor_write_ahead(o->graph, o->words.ids, batch->word_ids));
+        CAB_TRY(cab_tensor_write_ahead(o->graph, o->words.top, batch->word_top));
+    }
     if (batch->pictures != NULL)
         return cab_image_feed_write(o->graph, &o->feed, batch->pictures);
     return cab_tensor_write_ahead(o->graph, o->input, batch->input);
@@ -290,6 +309,10 @@ cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const c
         CAB_TRY(cab_tensor_write(g, o->input, batch->input));
     if ((batch->input != NULL || batch->pictures != NULL) && o->targets != NULL)
         CAB_TRY(cab_tensor_write(g, o->targets, batch->targets));
+    if (batch->input != NULL && o->words.ids != NULL) {
+        CAB_TRY(cab_tensor_write(g, o->words.ids, batch->word_ids));
+        CAB_TRY(cab_tensor_write(g, o->words.top, batch->word_top));
+    }
     CAB_TRY(cab_tensor_write(g, o->labels, batch->labels));
     if (o->starts != NULL)
         CAB_TRY(cab_tensor_write(g, o->starts, batch->starts));

@@ -19,6 +19,8 @@ typedef struct cab_objective_options {
         teacher_head; /* stands for the teacher's own where its w is not NULL: the rows of the data's classes */
     bool documents;   /* sequences hold several, which know nothing of each other */
     bool targets;     /* cross-entropy is against a distribution per row */
+    int64_t
+        words; /* the teacher is its so many likeliest words, given with the batch, unless a term looks into it; 0: it runs */
     const cab_image_feed_options *pictures; /* images come as bytes; NULL: as models read them */
     bool scatter;                           /* with ranks: each gets the sums of its own part of the gradients alone */
 } cab_objective_options;
@@ -29,8 +31,10 @@ typedef struct cab_batch {
     const cab_image_rows *pictures; /* in place of input, where the options say pictures */
     const int32_t *labels;          /* (batch, seq_len); -1: none */
     const float *targets;           /* (batch, seq_len, classes), where the options say targets */
-    const int32_t *starts; /* (batch, seq_len), where the options say documents: the first token of each token's */
-    const int32_t *valid;  /* (batch, seq_len); 0: the row takes no part in KL; NULL: all do */
+    const int32_t *starts;   /* (batch, seq_len), where the options say documents: the first token of each token's */
+    const int32_t *word_ids; /* (batch, seq_len, words), where the options say words, and log p of these */
+    const float *word_top;
+    const int32_t *valid; /* (batch, seq_len); 0: the row takes no part in KL; NULL: all do */
 } cab_batch;
 
 /* Of ranks that have a micro-batch each its rows: which part of what the terms are means over is on this one. */

@@ -498,6 +498,7 @@ static cab_status check_names(const cab_recipe *recipe)
 {
     CAB_TRY(check_utf8("out", recipe->out));
     CAB_TRY(check_utf8("teacher.path", recipe->teacher.path));
+    CAB_TRY(check_utf8("teacher.cache", recipe->teacher.cache));
     CAB_TRY(check_utf8("student.path", recipe->student.path));
     CAB_TRY(check_utf8("data.cache", recipe->data.cache));
     CAB_TRY(check_files("eval.tasks", &recipe->eval.tasks));

@@ -35,7 +35,11 @@
 #define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "Hugging Face directory of the teacher")                                                            \
     ENUM(precision, 0, "auto|fp8",                                                                                     \
-         "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can")
+         "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can")     \
+    TEXT(cache, "",                                                                                                    \
+         "text: file of the teacher's likeliest words of every training token, computed once and then read in its "    \
+         "place; windows are then the same in every pass")                                                             \
+    INT(cache_words, 64, 1, 1024, "words of a token in that file; KL sees what they leave as one event")
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \

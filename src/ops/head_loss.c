@@ -7,7 +7,12 @@
  *   with a cap ds is multiplied by 1 - (s / cap)^2
  *   dhidden = ds W      dW = ds^T hidden      db = sum over rows of ds
  *
- * with y = onehot(label) where there are no targets.
+ * with y = onehot(label) where there are no targets. Of a teacher that is its k likeliest words, q_v for v among them, r = 1 - sum of q:
+ *
+ *   t_v = log q_v among the words      t_v = log p_v + log(r / P) elsewhere, P the sum of p there
+ *
+ * so that elsewhere the teacher is what the student is, but for the sum of it: the KL is that of k + 1 events, and its gradient
+ * p_v - q_v among the words, p_v (1 - r / P) elsewhere.
  *
  * hidden: (B, L, D)    W: (V, D)    b: (V)    labels, valid: (B, L) I32    targets: (B, L, V) F32
  * The gradient comes with the values, chunk by chunk (backward_computes_outputs), so that no logits outlive their chunk. */
@@ -80,6 +85,10 @@ static bool head_fits(cab_graph *g, const cab_head_side *student, const cab_head
     if (!side_fits(g, "the student", student, rows, dtype) || !rows_fit(g, "labels", labels, rows) ||
         (valid != NULL && !rows_fit(g, "valid", valid, rows)))
         return false;
+    if (!(temperature > 0.0f) || !isfinite(temperature)) {
+        cab_graph_fail(g, CAB_EARG, "head_loss: temperature is %g, expected a positive number", (double)temperature);
+        return false;
+    }
     if (teacher == NULL)
         return true;
     if (!side_fits(g, "the teacher", teacher, rows, dtype))
@@ -87,10 +96,6 @@ static bool head_fits(cab_graph *g, const cab_head_side *student, const cab_head
     if (teacher->w->shape[0] != student->w->shape[0]) {
         cab_graph_fail(g, CAB_ESHAPE, "head_loss: the student has %" PRId64 " words and the teacher %" PRId64,
                        student->w->shape[0], teacher->w->shape[0]);
-        return false;
-    }
-    if (!(temperature > 0.0f) || !isfinite(temperature)) {
-        cab_graph_fail(g, CAB_EARG, "head_loss: temperature is %g, expected a positive number", (double)temperature);
         return false;
     }
     return true;
@@ -111,18 +116,38 @@ static bool complete(const cab_head_side *side)
     return side->hidden != NULL && side->w != NULL;
 }
 
+static bool words_fit(cab_graph *g, const cab_head_words *words, int64_t rows, int64_t V)
+{
+    char a[96], b[96];
+    const cab_tensor *ids = words->ids, *top = words->top;
+    if (ids->dtype == CAB_I32 && top->dtype == CAB_F32 && cab_rows(ids) == rows && cab_rows(top) == rows &&
+        cab_columns(ids) == cab_columns(top) && cab_columns(ids) <= V && ids->ld == cab_columns(ids) &&
+        top->ld == cab_columns(top))
+        return true;
+    cab_graph_fail(g, CAB_ESHAPE,
+                   "head_loss: the teacher's words are %s and %s, expected I32 and F32 of %" PRId64
+                   " rows, of at most %" PRId64 " words",
+                   cab_shape_text(ids, a), cab_shape_text(top, b), rows, V);
+    return false;
+}
+
 cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                               cab_tensor *labels, cab_tensor *valid, float temperature)
 {
     return cab_head_loss_targets(g, student, teacher, labels, NULL, valid, temperature);
 }
 
-cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
-                                      cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature)
+/* words: in the teacher's place; both NULL: no teacher. */
+static cab_head_losses record(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
+                              const cab_head_words *words, cab_tensor *labels, cab_tensor *targets, cab_tensor *valid,
+                              float temperature)
 {
     const cab_head_losses none = {0};
+    const bool taught = teacher != NULL || words != NULL;
     if (cab_graph_failed(g) || !complete(student) || (teacher != NULL && !complete(teacher)) || labels == NULL ||
+        (words != NULL && (words->ids == NULL || words->top == NULL)) ||
         !head_fits(g, student, teacher, labels, valid, temperature) ||
+        (words != NULL && !words_fit(g, words, cab_rows(student->hidden), student->w->shape[0])) ||
         (targets != NULL && !targets_fit(g, targets, cab_rows(student->hidden), student->w->shape[0])))
         return none;
     const cab_dtype dtype = student->hidden->dtype;
@@ -131,7 +156,9 @@ cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student
                                        [CAB_HEAD_B] = student->b,
                                        [CAB_HEAD_LABELS] = labels,
                                        [CAB_HEAD_VALID] = valid,
-                                       [CAB_HEAD_TARGETS] = targets};
+                                       [CAB_HEAD_TARGETS] = targets,
+                                       [CAB_HEAD_IDS] = words != NULL ? words->ids : NULL,
+                                       [CAB_HEAD_TOP] = words != NULL ? words->top : NULL};
     if (teacher != NULL) {
         in[CAB_HEAD_TEACHER_HIDDEN] = teacher->hidden;
         in[CAB_HEAD_TEACHER_W] = cab_graph_weight(g, teacher->w, dtype);
@@ -142,12 +169,24 @@ cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student
     const cab_head_losses losses = {
         .ce = cab_graph_activation(g, "ce", CAB_F32, 1, (int64_t[]){1}),
         .count = cab_graph_activation(g, "count", CAB_F32, 1, (int64_t[]){2}),
-        .kl = teacher != NULL ? cab_graph_activation(g, "kl", CAB_F32, 1, (int64_t[]){1}) : NULL,
-        .agreement = teacher != NULL ? cab_graph_activation(g, "agreement", CAB_F32, 1, (int64_t[]){1}) : NULL};
+        .kl = taught ? cab_graph_activation(g, "kl", CAB_F32, 1, (int64_t[]){1}) : NULL,
+        .agreement = taught ? cab_graph_activation(g, "agreement", CAB_F32, 1, (int64_t[]){1}) : NULL};
     cab_tensor *out[CAB_HEAD_OUTPUTS] = {losses.ce, losses.count, losses.kl, losses.agreement};
     const cab_head_attributes attributes = {.temperature = temperature,
                                             .cap = {student->cap, teacher != NULL ? teacher->cap : 0.0f}};
-    cab_graph_append(g, &cab_op_head_loss, CAB_HEAD_INPUTS, in, teacher != NULL ? CAB_HEAD_OUTPUTS : CAB_HEAD_KL, out,
+    cab_graph_append(g, &cab_op_head_loss, CAB_HEAD_INPUTS, in, taught ? CAB_HEAD_OUTPUTS : CAB_HEAD_KL, out,
                      &attributes, sizeof attributes);
     return cab_graph_failed(g) ? none : losses;
+}
+
+cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
+                                      cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature)
+{
+    return record(g, student, teacher, NULL, labels, targets, valid, temperature);
+}
+
+cab_head_losses cab_head_loss_words(cab_graph *g, const cab_head_side *student, const cab_head_words *teacher,
+                                    cab_tensor *labels, cab_tensor *valid, float temperature)
+{
+    return record(g, student, NULL, teacher, labels, NULL, valid, temperature);
 }

@@ -4,6 +4,8 @@
 
 #include "tensor/graph.h"
 
+#include <stdbool.h>
+
 extern const cab_op cab_op_head_loss;
 
 /* Inputs and outputs of the node. The teacher's three, the valid mask, the targets and both biases may be NULL; without a
@@ -18,9 +20,19 @@ enum {
     CAB_HEAD_LABELS,
     CAB_HEAD_VALID,
     CAB_HEAD_TARGETS, /* (rows, V) F32 */
+    CAB_HEAD_IDS,     /* (rows, k) I32: in the teacher's place its likeliest words, */
+    CAB_HEAD_TOP,     /* (rows, k) F32: and their log p */
     CAB_HEAD_INPUTS
 };
+
+/* Whether there is a teacher in either form. */
+static inline bool cab_head_taught(const cab_node *node)
+{
+    return node->in[CAB_HEAD_TEACHER_HIDDEN] != NULL || node->in[CAB_HEAD_IDS] != NULL;
+}
 enum { CAB_HEAD_CE, CAB_HEAD_COUNT, CAB_HEAD_KL, CAB_HEAD_AGREEMENT, CAB_HEAD_OUTPUTS };
+
+#define CAB_HEAD_REST 1e-6f /* the least probability that words beyond the teacher's likeliest have */
 
 typedef struct cab_head_attributes {
     float temperature;

@@ -89,7 +89,7 @@ static inline cab_head_workspace cab_head_workspace_of(const cab_node *node)
     w.chunk = cab_head_chunk(w.V, w.rows);
     const size_t elements = (size_t)(w.chunk * w.ld);
     w.teacher = elements * sizeof(float);
-    w.dlogits = w.teacher * (node->in[CAB_HEAD_TEACHER_HIDDEN] != NULL ? 2 : 1);
+    w.dlogits = w.teacher * (cab_head_taught(node) ? 2 : 1);
     const bool low = node->backward && hidden->dtype == CAB_BF16;
     w.results = w.dlogits + (low ? (elements * sizeof(cab_bf16) + 63) / 64 * 64 : 0);
     w.gemm = w.results + ((size_t)w.rows * 3 * sizeof(float) + 63) / 64 * 64;

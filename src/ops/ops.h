@@ -333,6 +333,22 @@ cab_head_losses cab_head_loss(cab_graph *g, const cab_head_side *student, const 
 cab_head_losses cab_head_loss_targets(cab_graph *g, const cab_head_side *student, const cab_head_side *teacher,
                                       cab_tensor *labels, cab_tensor *targets, cab_tensor *valid, float temperature);
 
+/* What is left of a teacher that has been asked before: its k likeliest words per row and their probabilities. */
+typedef struct cab_head_words {
+    cab_tensor *ids; /* (B, L, k) I32, an input; no word twice in a row */
+    cab_tensor *top; /* (B, L, k) F32, an input: log p of each, over the whole vocabulary */
+} cab_head_words;
+
+/* KL from those words in place of a teacher's head. What they leave, r = 1 - sum of p, is one event: the teacher gave it r, the student
+ * gives it the sum P of its other words:
+ *
+ *   KL = sum of p (log p - log p_student) over the k words + r (log r - log P)
+ *
+ * which is the teacher's KL where k = V, and below it elsewhere. T other than 1: the rest is taken to be spread as the student spreads it.
+ * agreement is with the first of the words. */
+cab_head_losses cab_head_loss_words(cab_graph *g, const cab_head_side *student, const cab_head_words *teacher,
+                                    cab_tensor *labels, cab_tensor *valid, float temperature);
+
 /* ---- head_score.c: what a head says of single rows ---------------------------------------------------------------- */
 
 /* Of R = B L rows. */

@@ -63,6 +63,9 @@ typedef struct cab_domain {
      * `micro_batch` are computed at once, over all ranks; their number divides micro_batch. */
     cab_status (*start)(void *data, const cab_model *student, int64_t batch, int64_t micro_batch);
 
+    /* Makes ready what the teacher says of the first so many training sequences, where the recipe wants that kept. NULL: nothing is. */
+    cab_status (*teach)(void *data, uint64_t sequences);
+
     /* Sets those options of a stage's objective that depend on the data. The terms are set before. */
     void (*objective)(const void *data, cab_objective_options *options);
     /* Gives this rank's rows of micro-batch `index` of a step; its contents depend on step and index alone. `data` owns the arrays, which

@@ -10,6 +10,7 @@
 #include "train/compare_internal.h"
 #include "train/inputs.h"
 #include "train/tasks.h"
+#include "train/teach.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -53,7 +54,8 @@ static cab_status text_open_sets(cab_text_data *d)
                                    .vocab_size = vocab_size,
                                    .end_id = cab_text_bounds_separator(&bounds),
                                    .fraction = r->data.fraction,
-                                   .seed = (uint64_t)r->seed};
+                                   .seed = (uint64_t)r->seed,
+                                   .same_windows = r->teacher.cache[0] != '\0'};
     CAB_TRY(cab_dataset_open((const char *const *)r->data.train.items, r->data.train.count, &options, &d->train));
     CAB_TRY(cab_dataset_set_sequence(d->train, (uint64_t)d->seq_len));
     options.fraction = 1;
@@ -73,6 +75,9 @@ static void text_close(void *data)
     cab_free(d->labels);
     cab_free(d->valid);
     cab_free(d->starts);
+    cab_free(d->word_ids);
+    cab_free(d->word_top);
+    cab_teacher_cache_close(d->cache);
     cab_kept_close(&d->kept);
     cab_free(d);
 }
@@ -199,6 +204,23 @@ static void text_objective(const void *data, cab_objective_options *options)
 {
     const cab_text_data *d = data;
     options->documents = d->setup.recipe->data.reset;
+    options->words = d->words;
+}
+
+static cab_status text_teach(void *data, uint64_t sequences)
+{
+    cab_text_data *d = data;
+    return d->setup.recipe->teacher.cache[0] != '\0' ? cab_teach(d, sequences) : CAB_OK;
+}
+
+/* What the teacher's cache has of row i of the batch, which is training sequence `index`, just read. */
+static cab_status read_words(cab_text_data *d, uint64_t index, int64_t i)
+{
+    const size_t each = (size_t)(d->seq_len * d->words);
+    const int32_t *starts = d->starts != NULL ? d->starts + i * d->seq_len : NULL;
+    const uint64_t hash = cab_teach_hash(d->ids + i * d->seq_len, starts, d->seq_len);
+    return cab_teacher_cache_get(d->cache, cab_dataset_train_window(d->train, index), hash,
+                                 d->word_ids + (size_t)i * each, d->word_top + (size_t)i * each);
 }
 
 static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *batch)
@@ -206,14 +228,22 @@ static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *ba
     cab_text_data *d = data;
     const int64_t row = index * d->micro_batch + cab_communicator_rank(d->setup.communicator) * d->rows;
     const uint64_t first = step * (uint64_t)d->batch + (uint64_t)row;
-    for (int64_t i = 0; i < d->rows; i++)
-        CAB_TRY(cab_dataset_train_sequence(d->train, first + (uint64_t)i, d->ids + i * d->seq_len,
-                                           d->labels + i * d->seq_len));
-    for (int64_t i = 0; d->starts != NULL && i < d->rows; i++)
-        cab_dataset_train_starts(d->train, first + (uint64_t)i, d->starts + i * d->seq_len, d->labels + i * d->seq_len);
+    for (int64_t i = 0; i < d->rows; i++) {
+        const uint64_t sequence = first + (uint64_t)i;
+        CAB_TRY(cab_dataset_train_sequence(d->train, sequence, d->ids + i * d->seq_len, d->labels + i * d->seq_len));
+        if (d->starts != NULL)
+            cab_dataset_train_starts(d->train, sequence, d->starts + i * d->seq_len, d->labels + i * d->seq_len);
+        if (d->cache != NULL)
+            CAB_TRY(read_words(d, sequence, i));
+    }
     for (int64_t i = 0; i < d->rows * d->seq_len; i++)
         d->valid[i] = d->labels[i] >= 0;
-    *batch = (cab_batch){.input = d->ids, .labels = d->labels, .valid = d->valid, .starts = d->starts};
+    *batch = (cab_batch){.input = d->ids,
+                         .labels = d->labels,
+                         .valid = d->valid,
+                         .starts = d->starts,
+                         .word_ids = d->word_ids,
+                         .word_top = d->word_top};
     return CAB_OK;
 }
 
@@ -475,6 +505,7 @@ const cab_domain cab_domain_text = {
     .student = text_student,
     .initialise = text_initialise,
     .start = text_start,
+    .teach = text_teach,
     .objective = text_objective,
     .batch = text_batch,
     .evaluator = text_evaluator,

@@ -12,10 +12,11 @@
 enum { KEY_MAX = 128, VALUE_SHOWN = 200 };
 
 typedef enum key_kind {
-    RESULT, /* changes the student: must be the same */
-    FREE,   /* does not */
-    DEVICE, /* of "cuda:1", the number does not */
-    PATH    /* to be resolved */
+    RESULT,  /* changes the student: must be the same */
+    FREE,    /* does not */
+    DEVICE,  /* of "cuda:1", the number does not */
+    PRESENT, /* whether there is one does */
+    PATH     /* to be resolved */
 } key_kind;
 
 static key_kind kind_of(const char *key)
@@ -27,6 +28,7 @@ static key_kind kind_of(const char *key)
                    {"threads", FREE},
                    {"device", DEVICE},
                    {"teacher.path", PATH},
+                   {"teacher.cache", PRESENT},
                    {"student.path", PATH},
                    {"data.train", PATH},
                    {"data.eval", PATH},
@@ -68,6 +70,8 @@ static bool same_value(key_kind kind, const char *a, const char *b)
         return true;
     case PATH:
         return same_path(a, b);
+    case PRESENT:
+        return (a[0] == '\0') == (b[0] == '\0');
     case DEVICE:
         return strcspn(a, ":") == strcspn(b, ":") && strncmp(a, b, strcspn(a, ":")) == 0;
     default:
@@ -152,7 +156,7 @@ static bool is_name(const char *key, const char *path)
 /* Keys that lead somewhere, though the run may be gone on with elsewhere. */
 static bool leads_somewhere(const char *key)
 {
-    static const char *const keys[] = {"out", "data.cache", "eval.tasks", "eval.data"};
+    static const char *const keys[] = {"out", "teacher.cache", "data.cache", "eval.tasks", "eval.data"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (strcmp(keys[i], key) == 0)
             return true;

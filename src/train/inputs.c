@@ -164,3 +164,16 @@ cab_status cab_inputs_compare(const char *file, const char *then, const char *no
     CAB_TRY(compare_one_way(file, then, now, true));
     return compare_one_way(file, now, then, false);
 }
+
+cab_status cab_inputs_model_hash(const char *model, uint64_t *hash)
+{
+    cab_input_list l = {0};
+    input one;
+    bool bad = false;
+    const cab_status status = add_model(&l, "model", model);
+    *hash = CAB_HASH_START;
+    for (const char *at = l.text; status == CAB_OK && at != NULL && next_input(&at, &one, &bad) && !bad;)
+        *hash = cab_hash(*hash, one.content, (size_t)one.content_length);
+    cab_free(l.text);
+    return status;
+}

@@ -17,4 +17,7 @@ cab_status cab_input_add(cab_input_list *list, const char *key, const char *path
 /* CAB_EARG, naming the first input that is not as it was; CAB_EFORMAT where `then` is no such text. `file` begins the sentence. */
 cab_status cab_inputs_compare(const char *file, const char *then, const char *now);
 
+/* A hash of what a model is read from, wherever it lies. */
+cab_status cab_inputs_model_hash(const char *model, uint64_t *hash);
+
 #endif

@@ -117,6 +117,8 @@ cab_status cab_run_open(const cab_recipe *r, cab_run *run)
     CAB_TRY(open_averages(r, run));
     CAB_TRY(run->domain->start(run->data, run->student, run->batch, run->micro_batch));
     CAB_TRY(cab_run_tasks_open(run));
+    if (run->domain->teach != NULL)
+        CAB_TRY(run->domain->teach(run->data, run->total_steps * (uint64_t)run->batch));
     return cab_inputs_describe(run, &run->inputs);
 }
 

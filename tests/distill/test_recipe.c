@@ -148,7 +148,7 @@ static void test_typos(void **state)
     refused("method: soft\nstages:\n- {kl: 1}\n-\n  kl: 1\n  tempratur: 2\n",
             "r.yaml:6: unknown key \"stages[1].tempratur\"; did you mean \"stages[0].temperature\"?");
     refused("teacher:\n  zzzzzzzzzzzzzzzz: 2\n",
-            "r.yaml:2: unknown key \"teacher.zzzzzzzzzzzzzzzz\"; its group has path, precision");
+            "r.yaml:2: unknown key \"teacher.zzzzzzzzzzzzzzzz\"; its group has path, precision, cache, cache_words");
     refused("qqqqqqqqqqqqqqq: 2\n",
             "r.yaml:1: unknown key \"qqqqqqqqqqqqqqq\"; groups are teacher, student, data, augment, init, "
             "bridge, train, eval, stages[N]");
@@ -325,7 +325,7 @@ static void test_set_errors(void **state)
         {"stages[0].kll", "1", "unknown key \"stages[0].kll\"; did you mean \"stages[0].kl\"?"},
         {"train.beta1", "2", "train.beta1: found \"2\", expected a number from 0 to 1"},
         {"bridge.layers", "1,,2", "bridge.layers: found \"\", expected a list of whole numbers"},
-        {"teacher", "1", "unknown key \"teacher\"; its group has path, precision"},
+        {"teacher", "1", "unknown key \"teacher\"; its group has path, precision, cache, cache_words"},
     };
     cab_recipe *recipe = preset("cab-published");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -520,6 +520,186 @@ static void test_large_vocabulary(void **state)
     cab_backend_close(backend);
 }
 
+/* ---- a teacher that is its likeliest words -------------------------------------------------------------------------------- */
+
+enum { WORDS_ROWS = 5, WORDS_V = 37 };
+
+/* Logits of both models, the same numbers in either dtype. */
+static void draw_logits(double *s, double *t)
+{
+    double *a = check_draw("words", 0, WORDS_ROWS * WORDS_V, -3, 3, false),
+           *b = check_draw("words", 1, WORDS_ROWS * WORDS_V, -3, 3, false);
+    memcpy(s, a, WORDS_ROWS * WORDS_V * sizeof *s);
+    memcpy(t, b, WORDS_ROWS * WORDS_V * sizeof *t);
+    free(a);
+    free(b);
+}
+
+/* The k likeliest words of the teacher with their log p. */
+static void likeliest_words(const double *t, int k, int32_t *ids, float *top)
+{
+    double logp[WORDS_V];
+    bool taken[WORDS_V] = {false};
+    log_softmax(t, WORDS_V, 1, logp);
+    for (int i = 0; i < k; i++) {
+        int best = -1;
+        for (int v = 0; v < WORDS_V; v++)
+            if (!taken[v] && (best < 0 || t[v] > t[best]))
+                best = v;
+        taken[best] = true;
+        ids[i] = best;
+        top[i] = (float)logp[best];
+    }
+}
+
+/* KL of a row and, scaled by `scale`, its gradient in the student's logits, by the formulas of ops.h. */
+static double words_kl(const double *s, const int32_t *ids, const float *top, int k, double T, double scale, double *ds)
+{
+    double p[WORDS_V], t[WORDS_V], pT[WORDS_V], qT[WORDS_V], rest = 1, outside = 1, kl = 0;
+    log_softmax(s, WORDS_V, 1, p);
+    for (int i = 0; i < k; i++) {
+        rest -= exp((double)top[i]);
+        outside -= exp(p[ids[i]]);
+    }
+    for (int v = 0; v < WORDS_V; v++)
+        t[v] = p[v] + log(rest / outside);
+    for (int i = 0; i < k; i++)
+        t[ids[i]] = (double)top[i];
+    log_softmax(s, WORDS_V, T, pT);
+    log_softmax(t, WORDS_V, T, qT);
+    for (int v = 0; v < WORDS_V; v++) {
+        kl += T * T * exp(qT[v]) * (qT[v] - pT[v]);
+        ds[v] = scale * T * (exp(pT[v]) - exp(qT[v]));
+    }
+    return kl;
+}
+
+/* Records and runs the losses of hidden states that are the student's logits: the head is the identity. */
+static void run_words(cab_dtype dtype, const double *s, const int32_t *ids, const float *top, int k, double T,
+                      double *kl, double *agreement, double *ds)
+{
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w;
+    float *eye = calloc((size_t)WORDS_V * WORDS_V, sizeof *eye), value;
+    int32_t labels[WORDS_ROWS];
+    assert_non_null(eye);
+    for (int v = 0; v < WORDS_V; v++)
+        eye[v * WORDS_V + v] = 1;
+    for (int r = 0; r < WORDS_ROWS; r++)
+        labels[r] = -1;
+    check_ok(cab_backend_open(check_device(), &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_graph_new(backend, &g));
+    check_ok(cab_params_add(params, "w", CAB_F32, 2, (int64_t[]){WORDS_V, WORDS_V}, CAB_DECAY, &w));
+    check_ok(cab_params_write(params, w, eye));
+    cab_tensor *h = cab_graph_input(g, "h", dtype, 3, (int64_t[]){1, WORDS_ROWS, WORDS_V});
+    cab_tensor *l = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){1, WORDS_ROWS});
+    const cab_head_words words = {cab_graph_input(g, "ids", CAB_I32, 3, (int64_t[]){1, WORDS_ROWS, k}),
+                                  cab_graph_input(g, "top", CAB_F32, 3, (int64_t[]){1, WORDS_ROWS, k})};
+    check_write(g, h, s, WORDS_V, 0);
+    check_ok(cab_tensor_write(g, l, labels));
+    check_ok(cab_tensor_write(g, words.ids, ids));
+    check_ok(cab_tensor_write(g, words.top, top));
+    cab_graph_want_gradient(g, h);
+    const cab_head_losses losses = cab_head_loss_words(g, &(cab_head_side){h, w, NULL, 0}, &words, l, NULL, (float)T);
+    cab_tensor *seed = cab_graph_scalar(g, "seed", 0.5f), *kl_out = losses.kl;
+    cab_graph_keep(g, losses.kl);
+    cab_graph_keep(g, losses.agreement);
+    cab_graph_backward(g, 1, &kl_out, &seed);
+    check_ok(cab_graph_plan(g, NULL));
+    check_ok(cab_graph_run(g));
+    check_ok(cab_scalar_read(g, losses.kl, &value));
+    *kl = (double)value;
+    check_ok(cab_scalar_read(g, losses.agreement, &value));
+    *agreement = (double)value;
+    double *read = check_read(g, cab_graph_gradient(g, h), WORDS_V, 0);
+    memcpy(ds, read, WORDS_ROWS * WORDS_V * sizeof *ds);
+    free(read);
+    free(eye);
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
+static double distance(const double *a, const double *b, int n)
+{
+    double apart = 0, size = 0;
+    for (int i = 0; i < n; i++) {
+        apart += (a[i] - b[i]) * (a[i] - b[i]);
+        size += b[i] * b[i];
+    }
+    return sqrt(apart / size);
+}
+
+/* One word, some, all; at k = V what the whole teacher gives, which needs no formula of the words. */
+static void test_words(void **state)
+{
+    (void)state;
+    const int counts[] = {1, 8, 36, WORDS_V};
+    double s[WORDS_ROWS * WORDS_V], t[WORDS_ROWS * WORDS_V], ds[WORDS_ROWS * WORDS_V], wanted[WORDS_ROWS * WORDS_V];
+    draw_logits(s, t);
+    for (int n = 0; n < 4; n++)
+        for (int low = 0; low < 2; low++)
+            for (int warm = 0; warm < 2; warm++) {
+                const int k = counts[n];
+                const double T = warm ? 2 : 1;
+                int32_t ids[WORDS_ROWS * WORDS_V];
+                float top[WORDS_ROWS * WORDS_V];
+                double kl = 0, got, agreement, same = 0, whole = 0;
+                for (int r = 0; r < WORDS_ROWS; r++) {
+                    const double *row = s + r * WORDS_V, *teacher = t + r * WORDS_V;
+                    double pT[WORDS_V], qT[WORDS_V];
+                    int best = 0;
+                    likeliest_words(teacher, k, ids + r * k, top + r * k);
+                    kl += words_kl(row, ids + r * k, top + r * k, k, T, 0.5 / WORDS_ROWS, wanted + r * WORDS_V) /
+                          WORDS_ROWS;
+                    for (int v = 0; v < WORDS_V; v++)
+                        best = row[v] > row[best] ? v : best;
+                    same += (double)(best == ids[r * k]) / WORDS_ROWS;
+                    log_softmax(row, WORDS_V, T, pT);
+                    log_softmax(teacher, WORDS_V, T, qT);
+                    for (int v = 0; v < WORDS_V; v++)
+                        whole += T * T * exp(qT[v]) * (qT[v] - pT[v]) / WORDS_ROWS;
+                }
+                run_words(low ? CAB_BF16 : CAB_F32, s, ids, top, k, T, &got, &agreement, ds);
+                assert_true(fabs(got - kl) < (low ? 2e-2 : 1e-4) * kl);
+                assert_true(distance(ds, wanted, WORDS_ROWS * WORDS_V) < (low ? 2e-2 : 1e-3));
+                if (k == WORDS_V)
+                    assert_true(fabs(got - whole) < (low ? 2e-2 : 1e-4) * whole);
+                else if (!warm && k + 1 < WORDS_V) /* of one word that is left the sum is the word */
+                    assert_true(got < whole);
+                if (k > 1 && !low)
+                    assert_true(fabs(agreement - same) < 1e-6);
+            }
+}
+
+/* A word that is none is an error at run time. */
+static void test_bad_words(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    cab_graph *g;
+    if (strcmp(check_device(), "cpu") != 0)
+        skip();
+    check_ok(cab_backend_open("cpu", &backend));
+    check_ok(cab_graph_new(backend, &g));
+    cab_tensor *h = cab_graph_input(g, "h", CAB_F32, 3, (int64_t[]){1, 1, 4});
+    cab_tensor *w = cab_graph_input(g, "w", CAB_F32, 2, (int64_t[]){5, 4});
+    cab_tensor *labels = cab_graph_input(g, "labels", CAB_I32, 2, (int64_t[]){1, 1});
+    const cab_head_words words = {cab_graph_input(g, "ids", CAB_I32, 3, (int64_t[]){1, 1, 2}),
+                                  cab_graph_input(g, "top", CAB_F32, 3, (int64_t[]){1, 1, 2})};
+    check_ok(cab_tensor_write(g, words.ids, (int32_t[]){1, 5}));
+    const cab_head_losses losses = cab_head_loss_words(g, &(cab_head_side){h, w, NULL, 0}, &words, labels, NULL, 1.0f);
+    cab_graph_keep(g, losses.kl);
+    check_ok(cab_graph_plan(g, NULL));
+    assert_int_equal(cab_graph_run(g), CAB_EARG);
+    assert_string_equal(cab_error_text(), "head_loss: the teacher's word 1 has id 5, expected 0 to 4");
+    cab_graph_free(g);
+    cab_backend_close(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_small),
@@ -530,6 +710,8 @@ int main(void)
                                        cmocka_unit_test(test_golden),
                                        cmocka_unit_test(test_repeat),
                                        cmocka_unit_test(test_large_vocabulary_is_flat),
-                                       cmocka_unit_test(test_large_vocabulary)};
+                                       cmocka_unit_test(test_large_vocabulary),
+                                       cmocka_unit_test(test_words),
+                                       cmocka_unit_test(test_bad_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

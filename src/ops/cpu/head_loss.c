@@ -40,6 +40,20 @@ static bool is_valid(const pass *p, int64_t row)
     return p->valid == NULL || p->valid[row] != 0;
 }
 
+/* The teacher's words must be words. */
+static cab_status check_words(const pass *p)
+{
+    const cab_tensor *ids = p->node->in[CAB_HEAD_IDS];
+    for (int64_t i = 0; ids != NULL && i < cab_elements(ids); i++) {
+        const int32_t id = ((const int32_t *)ids->data)[i];
+        if (id < 0 || id >= p->w.V)
+            return cab_fail(CAB_EARG,
+                            "head_loss: the teacher's word %" PRId64 " has id %" PRId32 ", expected 0 to %" PRId64, i,
+                            id, p->w.V - 1);
+    }
+    return CAB_OK;
+}
+
 static cab_status count_rows(pass *p)
 {
     for (int64_t row = 0; row < p->w.rows; row++) {
@@ -66,11 +80,12 @@ static cab_status begin(const cab_node *node, cab_backend *backend, pass *p)
     p->results = (result *)(p->scratch + p->w.results);
     p->valid = node->in[CAB_HEAD_VALID] != NULL ? node->in[CAB_HEAD_VALID]->data : NULL;
     p->targets = node->in[CAB_HEAD_TARGETS] != NULL ? node->in[CAB_HEAD_TARGETS]->data : NULL;
-    if (node->in[CAB_HEAD_TEACHER_HIDDEN] != NULL) {
+    if (cab_head_taught(node)) {
         p->teacher = (float *)(p->scratch + p->w.teacher);
         p->sharpness = 1.0f / attributes->temperature;
     }
     CAB_TRY(count_rows(p));
+    CAB_TRY(check_words(p));
     if (!node->backward)
         return CAB_OK;
     p->dlogits = node->in[CAB_HEAD_HIDDEN]->dtype == CAB_F32 ? p->scratch : p->scratch + p->w.dlogits;
@@ -212,6 +227,29 @@ static void row_gradient(const pass *p, const statistics *k, float *s, const flo
     }
 }
 
+/* The teacher's logits of a row out of its likeliest words and the student's logits. Neither of what is left is taken as less than
+ * CAB_HEAD_REST, which fp32 could not tell from 0. */
+static void expand_words(const pass *p, const float *s, int64_t row, float *t)
+{
+    const cab_tensor *ids = p->node->in[CAB_HEAD_IDS], *top = p->node->in[CAB_HEAD_TOP];
+    const int64_t V = p->w.V, k = cab_columns(ids);
+    const int32_t *id = (const int32_t *)ids->data + row * k;
+    const float *q = (const float *)top->data + row * k, largest = cab_max(s, V);
+    const float z = cab_sum_exp(s, V, largest, 1.0f);
+    float rest = 1.0f, outside = z;
+    for (int64_t i = 0; i < k; i++) {
+        rest -= expf(q[i]);
+        outside -= expf(s[id[i]] - largest);
+    }
+    rest = rest > CAB_HEAD_REST ? rest : CAB_HEAD_REST;
+    outside = outside / z > CAB_HEAD_REST ? outside / z : CAB_HEAD_REST;
+    const float shift = logf(rest / outside) - largest - logf(z);
+    for (int64_t v = 0; v < V; v++)
+        t[v] = s[v] + shift;
+    for (int64_t i = 0; i < k; i++)
+        t[id[i]] = q[i];
+}
+
 static cab_status multiply(const pass *p, cab_head_product product, int64_t first, int64_t n, const void *a,
                            const void *b, void *c, const cab_tensor *bias)
 {
@@ -226,7 +264,7 @@ static cab_status logits(const pass *p, int64_t first, int64_t n)
     cab_tensor *const *in = p->node->in;
     CAB_TRY(multiply(p, CAB_HEAD_LOGITS, first, n, cab_at(in[CAB_HEAD_HIDDEN], first, 0), in[CAB_HEAD_W]->data,
                      p->student, in[CAB_HEAD_B]));
-    if (p->teacher == NULL)
+    if (in[CAB_HEAD_TEACHER_HIDDEN] == NULL)
         return CAB_OK;
     return multiply(p, CAB_HEAD_TEACHER_LOGITS, first, n, cab_at(in[CAB_HEAD_TEACHER_HIDDEN], first, 0),
                     in[CAB_HEAD_TEACHER_W]->data, p->teacher, in[CAB_HEAD_TEACHER_B]);
@@ -273,7 +311,9 @@ static cab_status chunk(const pass *p, int64_t first, int64_t n)
         float *s = p->student + i * p->w.ld, *t = p->teacher != NULL ? p->teacher + i * p->w.ld : NULL;
         if (p->cap[0] > 0.0f)
             cab_cap_row(s, p->w.V, p->cap[0]);
-        if (t != NULL && p->cap[1] > 0.0f)
+        if (t != NULL && p->node->in[CAB_HEAD_IDS] != NULL)
+            expand_words(p, s, first + i, t);
+        else if (t != NULL && p->cap[1] > 0.0f)
             cab_cap_row(t, p->w.V, p->cap[1]);
         const statistics k = row_losses(p, s, t, first + i, &p->results[first + i]);
         if (p->dlogits != NULL)

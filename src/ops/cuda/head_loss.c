@@ -57,7 +57,7 @@ static workspace workspace_of(const cab_node *node)
 {
     const cab_tensor *hidden = node->in[CAB_HEAD_HIDDEN];
     const cab_tensor *const biases[2] = {node->in[CAB_HEAD_B], node->in[CAB_HEAD_TEACHER_B]};
-    const bool teacher = node->in[CAB_HEAD_TEACHER_HIDDEN] != NULL;
+    const bool teacher = cab_head_taught(node);
     workspace w = {.dtype = node->backward ? hidden->dtype : CAB_F32,
                    .rows = cab_rows(hidden),
                    .V = node->in[CAB_HEAD_W]->shape[0]};
@@ -104,7 +104,7 @@ static cab_status begin(const cab_node *node, cab_backend *backend, pass *p)
 {
     cab_tensor *const *in = node->in;
     const cab_head_attributes *attributes = node->attributes;
-    const bool teacher = in[CAB_HEAD_TEACHER_HIDDEN] != NULL;
+    const bool teacher = cab_head_taught(node);
     char *scratch = node->scratch;
     *p = (pass){.node = node, .backend = backend, .w = workspace_of(node), .teacher_cap = attributes->cap[1]};
     p->h = (cab_head_rows){.rows = p->w.rows,
@@ -165,12 +165,15 @@ static cab_status chunk(const pass *p, int64_t first, int64_t n)
     cab_tensor *const *in = p->node->in;
     CAB_TRY(multiply(p, CAB_HEAD_LOGITS, first, n, row_of(in[CAB_HEAD_HIDDEN], first), in[CAB_HEAD_W]->data,
                      p->h.student, p->bias[0]));
-    if (p->h.teacher != NULL)
+    if (in[CAB_HEAD_TEACHER_HIDDEN] != NULL)
         CAB_TRY(multiply(p, CAB_HEAD_TEACHER_LOGITS, first, n, row_of(in[CAB_HEAD_TEACHER_HIDDEN], first),
                          in[CAB_HEAD_TEACHER_W]->data, (char *)p->node->scratch + p->w.teacher, p->bias[1]));
     if (p->h.cap > 0.0f)
         CAB_TRY(cab_head_cap_cuda(p->backend, &p->h, p->h.student, p->h.cap, n));
-    if (p->h.teacher != NULL && p->teacher_cap > 0.0f)
+    if (in[CAB_HEAD_IDS] != NULL)
+        CAB_TRY(cab_head_words_cuda(p->backend, &p->h, (char *)p->node->scratch + p->w.teacher, in[CAB_HEAD_IDS]->data,
+                                    in[CAB_HEAD_TOP]->data, (int)cab_columns(in[CAB_HEAD_IDS]), first, n));
+    if (in[CAB_HEAD_TEACHER_HIDDEN] != NULL && p->teacher_cap > 0.0f)
         CAB_TRY(cab_head_cap_cuda(p->backend, &p->h, (char *)p->node->scratch + p->w.teacher, p->teacher_cap, n));
     CAB_TRY(cab_head_rows_cuda(p->backend, &p->h, first, n));
     return p->h.gradient ? gradients(p, first, n) : CAB_OK;

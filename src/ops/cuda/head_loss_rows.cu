@@ -19,6 +19,10 @@
 #include "ops/cuda/soft_cap.cuh"
 #include "ops/cuda/head_loss_rows.h"
 
+extern "C" {
+#include "ops/head_loss.h"
+}
+
 #include <cfloat>
 #include <climits>
 
@@ -451,6 +455,59 @@ extern "C" cab_status cab_head_cap_cuda(cab_backend *backend, const cab_head_row
     BY_DTYPE(h->dtype,
              (cap_rows<T><<<(unsigned)n, FEW, 0, stream_of(backend)>>>((T *)logits, h->ld, h->V, cap)));
     return cab_cuda_launched("head_loss: cap");
+}
+
+/* ---- a teacher that is its likeliest words ---------------------------------------------------------------------------- */
+
+/* One block per row: the student's maximum and sum, what both leave beyond the words, then the teacher's logits. */
+template <typename T>
+static __global__ void __launch_bounds__(FEW)
+    expand_words(const T *student, T *teacher, int64_t ld, int V, const int32_t *ids, const float *top, int k,
+                 int64_t first, cab_cuda_fault *fault)
+{
+    __shared__ float shared[4][FEW / 32];
+    const T *s = student + blockIdx.x * ld;
+    T *t = teacher + blockIdx.x * ld;
+    const int32_t *id = ids + (first + blockIdx.x) * k;
+    const float *q = top + (first + blockIdx.x) * k;
+    float largest = -FLT_MAX, z = 0.0f, within = 0.0f, held = 0.0f;
+    for (int v = threadIdx.x; v < V; v += FEW)
+        largest = fmaxf(largest, to_float(s[v]));
+    largest = warp_max(largest);
+    if (threadIdx.x % 32 == 0)
+        shared[0][threadIdx.x / 32] = largest;
+    __syncthreads();
+    largest = warp_max(threadIdx.x % 32 < FEW / 32 ? shared[0][threadIdx.x % 32] : -FLT_MAX);
+    for (int v = threadIdx.x; v < V; v += FEW)
+        z += exp2_fast((to_float(s[v]) - largest) * LOG2E);
+    for (int i = threadIdx.x; i < k; i += FEW) {
+        if (id[i] < 0 || id[i] >= V) {
+            raise_fault(fault, CAB_CUDA_FAULT_ID, id[i], V);
+            continue;
+        }
+        within += exp2_fast((to_float(s[id[i]]) - largest) * LOG2E);
+        held += exp2_fast(q[i] * LOG2E);
+    }
+    z = block_sum<FEW>(z, shared[1]);
+    within = block_sum<FEW>(within, shared[2]);
+    held = block_sum<FEW>(held, shared[3]);
+    const float rest = fmaxf(1.0f - held, CAB_HEAD_REST), outside = fmaxf((z - within) / z, CAB_HEAD_REST);
+    const float shift = logf(rest / outside) - largest - logf(z);
+    for (int v = threadIdx.x; v < V; v += FEW)
+        t[v] = from_float<T>(to_float(s[v]) + shift);
+    __syncthreads();
+    for (int i = threadIdx.x; i < k; i += FEW)
+        if (id[i] >= 0 && id[i] < V)
+            t[id[i]] = from_float<T>(q[i]);
+}
+
+extern "C" cab_status cab_head_words_cuda(cab_backend *backend, const cab_head_rows *h, void *teacher,
+                                          const int32_t *ids, const float *top, int k, int64_t first, int64_t n)
+{
+    BY_DTYPE(h->dtype, (expand_words<T><<<(unsigned)n, FEW, 0, stream_of(backend)>>>(
+                           (const T *)h->student, (T *)teacher, h->ld, (int)h->V, ids, top, k, first,
+                           cab_cuda_of(backend)->fault)));
+    return cab_cuda_launched("head_loss: words");
 }
 
 /* ---- means, biases --------------------------------------------------------------------------------------------------- */

@@ -32,6 +32,10 @@ typedef struct cab_head_rows {
 cab_status cab_head_count_cuda(cab_backend *backend, const cab_head_rows *h);
 /* n rows of logits of h->dtype, V of h->ld columns, to cap tanh(s / cap), in place. */
 cab_status cab_head_cap_cuda(cab_backend *backend, const cab_head_rows *h, void *logits, float cap, int64_t n);
+/* The teacher's logits of rows first .. first + n, out of its k likeliest words per row (ids, top: of all rows) and the student's
+ * logits, which stand capped. A word outside the vocabulary is a fault of the GPU's, and left out. */
+cab_status cab_head_words_cuda(cab_backend *backend, const cab_head_rows *h, void *teacher, const int32_t *ids,
+                               const float *top, int k, int64_t first, int64_t n);
 /* Losses, and with `gradient` the gradients, of rows first .. first + n, whose logits stand in student and teacher. */
 cab_status cab_head_rows_cuda(cab_backend *backend, const cab_head_rows *h, int64_t first, int64_t n);
 /* Means over the rows; kl and agreement NULL without a teacher. */
