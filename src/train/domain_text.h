@@ -17,7 +17,7 @@ typedef struct cab_text_data {
     int32_t *ids, *labels, *valid, *starts; /* one micro-batch; valid: rows with a label; starts: NULL without reset */
     cab_teacher_cache *cache;               /* of teacher.cache; NULL: the teacher runs */
     int64_t words;                          /* of a token in it */
-    int32_t *word_ids;                      /* (micro_batch, seq_len, words), and log p of them */
+    int32_t *word_ids;                      /* (rows, seq_len, words), and log p of them */
     float *word_top;
     cab_kept kept; /* of the teacher, in a student that keeps attention */
 } cab_text_data;

@@ -168,15 +168,15 @@ done:
 
 cab_status cab_teach(cab_text_data *d, uint64_t sequences)
 {
-    const size_t n = (size_t)(d->micro_batch * d->seq_len);
+    const size_t n = (size_t)(d->rows * d->seq_len);
     const uint64_t all = cab_dataset_sequences(d->train);
+    if (cab_communicator_size(d->setup.communicator) > 1)
+        return cab_fail(CAB_EUNSUPPORTED, "teacher.cache: found %d ranks, expected one: a cache is of one process",
+                        cab_communicator_size(d->setup.communicator));
     if (!some_stage_reads(d->setup.recipe))
         return cab_fail(CAB_EARG,
                         "teacher.cache: no stage could read it: where they learn from the teacher's head at all, "
                         "they look into its layers too");
-    if (cab_communicator_size(d->setup.communicator) > 1)
-        return cab_fail(CAB_EUNSUPPORTED, "teacher.cache is of runs of one process, this one has %d ranks",
-                        cab_communicator_size(d->setup.communicator));
     CAB_TRY(open_cache(d));
     CAB_TRY(ask_all(d, sequences < all ? sequences : all));
     CAB_TRY(cab_teacher_cache_ready(d->cache));

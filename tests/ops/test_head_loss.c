@@ -712,6 +712,8 @@ int main(void)
                                        cmocka_unit_test(test_golden),
                                        cmocka_unit_test(test_repeat),
                                        cmocka_unit_test(test_large_vocabulary_is_flat),
-                                       cmocka_unit_test(test_large_vocabulary)};
+                                       cmocka_unit_test(test_large_vocabulary),
+                                       cmocka_unit_test(test_words),
+                                       cmocka_unit_test(test_bad_words)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
