@@ -151,7 +151,8 @@
     INT(batch, 8, 1, 1048576, "sequences, or images, per optimizer step")                                              \
     INT(micro_batch, 0, 0, 1048576, "of these in memory at once; 0: the whole batch")                                  \
     REAL(lr, 0, 0, 10,                                                                                                 \
-         "peak learning rate; 0: the method's own, scaled by 128 / width; of images 5e-4 * batch / 512; a stage may "  \
+         "peak learning rate; 0: the method's own, scaled by 128 / width (phi-mamba's cab-best: by its root); of "     \
+         "images 5e-4 * batch / 512; a stage may "                                                                     \
          "have "                                                                                                       \
          "its own")                                                                                                    \
     REAL(min_lr, 0.03, 0, 1, "final learning rate as a share of the peak")                                             \
@@ -278,7 +279,7 @@ cab_status cab_recipe_new(cab_recipe **recipe);
  * cab_recipe_set(r, "method", ...) does this. */
 cab_status cab_recipe_apply_method(cab_recipe *recipe, int method);
 /* Peak learning rate of a stage for a student of width d_model: the stage's, else train.lr, else for text the method's own,
- * which was tuned at width 128 and falls with the width, and for images 5e-4 * batch / 512. d_model 0: not known, and so is the rate
+ * which was tuned at width 128 and falls with the width or its root, and for images 5e-4 * batch / 512. d_model 0: not known, and so is the rate
  * where it depends on it (0). */
 double cab_recipe_lr(const cab_recipe *recipe, const cab_stage *stage, int64_t d_model);
 

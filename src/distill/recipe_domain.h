@@ -11,7 +11,8 @@
 typedef struct cab_preset {
     const char *const *settings;
     unsigned stages;
-    double lr; /* as cab_recipe_domain's lr() takes it */
+    double lr;    /* as cab_recipe_domain's lr() takes it */
+    double power; /* of 1 / width that it falls with, where it depends on the width */
 } cab_preset;
 
 typedef struct cab_recipe_domain {

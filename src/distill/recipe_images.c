@@ -64,13 +64,13 @@ static const char *const cab_best[] = {"bridge.error=squared",
                                        NULL};
 
 static const cab_preset presets[] = {
-    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0},
-    [CAB_METHOD_VANILLA] = {vanilla, 1, 0},
-    [CAB_METHOD_SOFT] = {soft, 1, 0},
-    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0},
-    [CAB_METHOD_CAB] = {cab, 1, 0},
-    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0},
-    [CAB_METHOD_CAB_BEST] = {cab_best, 1, 0},
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0, 0},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 0, 0},
+    [CAB_METHOD_SOFT] = {soft, 1, 0, 0},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0, 0},
+    [CAB_METHOD_CAB] = {cab, 1, 0, 0},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0, 0},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 1, 0, 0},
 };
 
 static const double rate = 5e-4 / 512; /* per image of a batch, for all methods */

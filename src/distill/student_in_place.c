@@ -290,19 +290,20 @@ static const char *const cab_best[] = {FROM_ATTENTION,
                                        "stages[0].layer=1",
                                        "stages[1].name=distil",
                                        "stages[1].kl=1",
-                                       "stages[1].ce=0.3",
+                                       "stages[1].ce=0.1",
+                                       "stages[1].ce_end=0",
                                        "stages[1].temperature=2",
                                        NULL};
 
 static const cab_preset presets[] = {
     /* rates at width 128 */
-    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 4e-3},
-    [CAB_METHOD_VANILLA] = {vanilla, 1, 4e-3},
-    [CAB_METHOD_SOFT] = {soft, 1, 4e-3},
-    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 4e-3},
-    [CAB_METHOD_CAB] = {cab, 1, 4e-3},
-    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3},
-    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 4e-3},
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 4e-3, 1},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 4e-3, 1},
+    [CAB_METHOD_SOFT] = {soft, 1, 4e-3, 1},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 4e-3, 1},
+    [CAB_METHOD_CAB] = {cab, 1, 4e-3, 1},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3, 1},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 4e-3, 1},
 };
 
 static const cab_student_default defaults[] = {{NULL, NULL}};

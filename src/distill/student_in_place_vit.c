@@ -123,18 +123,18 @@ static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=joint", "sta
 static const char *const weight_reuse[] = {FROM_ATTENTION, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1",
                                            NULL};
 
-static const char *const cab_best[] = {FROM_ATTENTION,      "stages[0].name=layers", "stages[0].share=0.5",
-                                       "stages[0].lr=2e-3", "stages[0].layer=1",     "stages[1].name=distil",
-                                       "stages[1].lr=2e-4", "stages[1].kl=1",        NULL};
+static const char *const cab_best[] = {
+    FROM_ATTENTION,          "stages[0].name=layers", "stages[0].share=0.5", "stages[0].lr=2e-3", "stages[0].layer=1",
+    "stages[1].name=distil", "stages[1].lr=2e-4",     "stages[1].kl=1",      "stages[1].ce=0.3",  NULL};
 
 static const cab_preset presets[] = {
-    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0},
-    [CAB_METHOD_VANILLA] = {vanilla, 1, 0},
-    [CAB_METHOD_SOFT] = {soft, 1, 0},
-    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0},
-    [CAB_METHOD_CAB] = {cab, 1, 0},
-    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0},
-    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0},
+    [CAB_METHOD_CUSTOM] = {(const char *const[]){NULL}, 0, 0, 0},
+    [CAB_METHOD_VANILLA] = {vanilla, 1, 0, 0},
+    [CAB_METHOD_SOFT] = {soft, 1, 0, 0},
+    [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0, 0},
+    [CAB_METHOD_CAB] = {cab, 1, 0, 0},
+    [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0, 0},
+    [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0, 0},
 };
 
 static const cab_student_default defaults[] = {{"train.batch", "64"}, {"train.weight_decay", "0.05"}, {NULL, NULL}};
