@@ -512,7 +512,7 @@ static void test_large_vocabulary(void **state)
         check_ok(cab_tensor_write(l.g, l.labels, labels));
         check_ok(cab_graph_run(l.g));
         check_ok(cab_scalar_read(l.g, l.ce, &value));
-        if (!(fabs((double)value - expected) < 2e-4))
+        if (!(fabs((double)value - expected) < 3e-5 * expected)) /* a sum of 262,144 terms in fp32 */
             fail_msg("row %d: %.7g, expected %.7g", r, (double)value, expected);
     }
     free(w);
