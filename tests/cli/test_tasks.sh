@@ -2,6 +2,7 @@
 . "$(dirname "$0")/common.sh"
 teacher=examples/tales/teacher
 mkdir "$TMP/data"
+head -c 8000 examples/tales/val.txt >"$TMP/val.txt"
 for i in 1 2 3 4 5 6; do
     echo "{\"q\": \"Once upon a time there was a little\", \"x\": \"girl\", \"y\": \"of of of\", \"label\": $((i > 5))}"
 done >"$TMP/data/quiz.jsonl"
@@ -40,7 +41,7 @@ expect 0 env CAB_RECIPES="$TMP/mine" "$CAB" eval $teacher --task mine --data "$T
 # in a run: with every evaluation and at the end, the teacher beside the student; asked otherwise after an interruption
 expect 0 "$CAB" distill tales-gpt2 -o "$TMP/run" -q --set train.tokens=8192 --set train.eval_every=2 --set train.batch=8 \
     --set data.seq_len=128 --set eval.tasks="recall,$TMP/mine/tasks/mine.yaml" --set eval.data="$TMP/data" --set eval.items=2 \
-    --set data.cache="$TMP/cache"
+    --set data.eval="$TMP/val.txt" --set data.cache="$TMP/cache"
 grep '"eval":true' "$TMP/run/log.jsonl" >"$TMP/out"
 [ "$(grep -c '"tasks":\[{"task":"recall, 4 pairs","items":2,' "$TMP/out")" -eq 3 ] || fail "log: $(cat "$TMP/out")"
 says out '"tasks":[{"task":"recall, 4 pairs","items":100,'
@@ -54,9 +55,11 @@ says err 'did you mean "recall"?'
 expect 2 "$CAB" recipe validate vit-tiny-vim-tiny --set eval.tasks=recall
 says err 'eval.tasks are of text, the student reads images'
 
-# what it writes by itself, its teacher's own beside it; past 10,000 tokens
-expect 0 "$CAB" eval "$TMP/run" --task generation --items 1 -n 10100 --teacher $teacher -q
-[ "$(grep -c '^model ' "$TMP/out")" -eq 2 ] || fail "generation: $(cat "$TMP/out")"
+# what it writes by itself, its teacher's own beside it; past 10,000 tokens, under sanitizers fewer
+long=10100
+[ -z "${CAB_TEST_SANITIZED-}" ] || long=300
+expect 0 "$CAB" eval "$TMP/run" --task generation --items 1 -n $long --teacher $teacher -q
+[ -n "${CAB_TEST_SANITIZED-}" ] || [ "$(grep -c '^model ' "$TMP/out")" -eq 2 ] || fail "generation: $(cat "$TMP/out")"
 [ "$(grep -c '^teacher ' "$TMP/out")" -eq 1 ] || fail "generation: $(cat "$TMP/out")"
 expect 0 "$CAB" eval "$TMP/run" --task generation --items 2 -n 20 --json -q
 says out '"generation": [ { "first": 0, "texts": 2, "tokens": 40, "perplexity": '
