@@ -83,7 +83,7 @@ static void test_ends(void **state)
 
 static void flip(const char *path, off_t at)
 {
-    unsigned char byte;
+    unsigned char byte = 0;
     const int file = open(path, O_RDWR);
     assert_true(file >= 0 && pread(file, &byte, 1, at) == 1);
     byte ^= 4;
