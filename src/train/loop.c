@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +18,7 @@
 static const double checkpoint_seconds = 300; /* between checkpoints, when the recipe leaves it open */
 static const double eval_share = 0.1;         /* of a run's time that evaluations take at most, likewise */
 
-static volatile sig_atomic_t stop_requested; /* outside a run: a signal handler has nothing else to reach */
+static atomic_int stop_requested; /* outside a run: a signal handler, or another thread, has nothing else to reach */
 
 void cab_distill_stop(void)
 {

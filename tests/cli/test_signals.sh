@@ -69,9 +69,13 @@ expect 0 "$CAB" distill "$TMP/small.yaml" --out "$TMP/left" --overwrite --set tr
 
 # data that is cut short while it is mapped
 head -c 2097152 /dev/zero | tr '\0' '\1' >"$TMP/data.bin" # token 257, a million times
+# The process ends in the handler of the fault, where no thread is joined: ThreadSanitizer would call that a leak.
+before_cut=${TSAN_OPTIONS-}
+export TSAN_OPTIONS="$before_cut report_thread_leaks=0"
 start "$TMP/cut" --set "data.train=$TMP/data.bin" --set train.checkpoint_every=1
 cp "$TMP/cut/checkpoint.safetensors" "$TMP/before"
 : >"$TMP/data.bin"
 ended 3
 says err 'data.bin: became shorter'
 [ -s "$TMP/cut/checkpoint.safetensors" ] || fail 'a fault cost the checkpoint'
+export TSAN_OPTIONS="$before_cut"

@@ -5,7 +5,8 @@
 #include "runs.h"
 #include "train/decode.h"
 
-#include <threads.h>
+#include <pthread.h>
+#include <time.h>
 
 #define SIZES                                                                                                          \
     "\"vocab_size\": 1024, \"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "                \
@@ -68,25 +69,25 @@ static int lines_of(const char *path)
 }
 
 /* Stops the run once its log is long enough. */
-static int interrupt(void *user)
+static void *interrupt(void *user)
 {
     interruption *i = user;
     while (!i->over && lines_of(i->log) < i->lines)
-        thrd_sleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (!i->over)
         cab_distill_stop();
-    return 0;
+    return NULL;
 }
 
 static void distill_interrupted(const cab_recipe *r, int lines)
 {
     interruption i = {.lines = lines};
-    thrd_t thread;
+    pthread_t thread;
     assert_ok(cab_path_join(i.log, r->out, CAB_RUN_LOG));
-    assert_int_equal(thrd_create(&thread, interrupt, &i), thrd_success);
+    assert_int_equal(pthread_create(&thread, NULL, interrupt, &i), 0);
     const cab_status status = cab_distill(r, NULL, NULL);
     i.over = true;
-    assert_int_equal(thrd_join(thread, NULL), thrd_success);
+    assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(status, CAB_EINTERRUPTED);
 }
 
