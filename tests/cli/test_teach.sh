@@ -1,10 +1,10 @@
 # test_teach.sh - a teacher's cache: made by cab teach or by a run, read by later ones with the same bits; what does not fit it is told.
 . "$(dirname "$0")/common.sh"
 head -c 8000 examples/tales/val.txt >"$TMP/val.txt"
-run() { # run OUT CACHE WORDS KEY=VALUE... - a short run of the tales, 40 steps over 16 windows
+run() { # run OUT CACHE WORDS KEY=VALUE... - a short run of the tales, 16 steps over 16 windows
     out=$1 cache=$2 words=$3
     shift 3
-    "$CAB" distill tales-gpt2 -o "$TMP/$out" -q --set train.tokens=40960 --set train.batch=8 --set data.seq_len=128 \
+    "$CAB" distill tales-gpt2 -o "$TMP/$out" -q --set train.tokens=16384 --set train.batch=8 --set data.seq_len=128 \
         --set data.fraction=0.005 --set data.eval="$TMP/val.txt" --set data.cache="$TMP/tokens" --set teacher.cache="$cache" \
         --set teacher.cache_words="$words" "$@"
 }
