@@ -290,12 +290,12 @@ static cab_tensor *ssd(bench *b, const shape *s)
     return cab_ssd(b->graph, &in, (int)heads, (int)heads);
 }
 
-/* As Dao and Gu wrote it: a step size, and B and C that all heads of 64 columns share. */
-static cab_tensor *ssd_delta(bench *b, const shape *s)
+/* As Dao and Gu wrote it: a step size, and groups of heads of 64 columns that share B and C. */
+static cab_tensor *ssd_of(bench *b, const shape *s, int groups, bool both)
 {
-    const int64_t heads = s->E / 64;
+    const int64_t heads = s->E / 64, states = groups * s->n;
     cab_tensor *parts[3];
-    cab_split(b->graph, tokens(b, s, s->E + 2 * s->n), 3, (int64_t[]){s->E, s->n, s->n}, parts);
+    cab_split(b->graph, tokens(b, s, s->E + 2 * states), 3, (int64_t[]){s->E, states, states}, parts);
     const cab_ssd_inputs in = {.x = parts[0],
                                .B = parts[1],
                                .C = parts[2],
@@ -303,7 +303,22 @@ static cab_tensor *ssd_delta(bench *b, const shape *s)
                                .dt_bias = parameter(b, 1, &heads),
                                .A_log = parameter(b, 1, &heads),
                                .D = parameter(b, 1, &heads)};
-    return cab_ssd(b->graph, &in, (int)heads, 1);
+    return (both ? cab_ssd_both : cab_ssd)(b->graph, &in, (int)heads, groups);
+}
+
+static cab_tensor *ssd_delta(bench *b, const shape *s)
+{
+    return ssd_of(b, s, 1, false);
+}
+
+static cab_tensor *ssd_three_groups(bench *b, const shape *s)
+{
+    return ssd_of(b, s, 3, false);
+}
+
+static cab_tensor *ssd_both(bench *b, const shape *s)
+{
+    return ssd_of(b, s, 3, true);
 }
 
 static cab_tensor *layer_norm(bench *b, const shape *s)
@@ -342,6 +357,8 @@ static const operation operations[] = {
     {"ssd 8 x 2048, H 32, P 64, N 128", ssd, {8, 2048, 2048, 128}},
     {"ssd delta 8 x 2048, H 32, P 64, N 128, G 1", ssd_delta, {8, 2048, 2048, 128}},
     {"ssd delta 16 x 1024, H 9, P 64, N 128, G 1", ssd_delta, {16, 1024, 576, 128}},
+    {"ssd delta 16 x 1024, H 18, P 64, N 128, G 3", ssd_three_groups, {16, 1024, 1152, 128}},
+    {"ssd both 128 x 197, H 6, P 64, N 128, G 3", ssd_both, {128, 197, 384, 128}},
     {"layer_norm 32 x 1024 x 768", layer_norm, {32, 1024, 768, 0}},
     {"layer_norm 4 x 2048 x 2048", layer_norm, {4, 2048, 2048, 0}},
     {"rms_norm 32 x 1024 x 768", rms_norm, {32, 1024, 768, 0}},

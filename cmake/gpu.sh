@@ -135,6 +135,7 @@ bench() {
 	vit-small vim-small joint --batch 256
 	distilgpt2 phi-mamba-123m align --batch 32 --seq-len 1024
 	distilgpt2 phi-mamba-123m soft --batch 32 --seq-len 1024
+	smollm2 smollm2-falcon-h1 soft --batch 16 --seq-len 1024
 	phi-1.5 phi-mamba-1.5b align --batch 4 --seq-len 2048 --recompute 6
 	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048 --recompute 8
 	phi-1.5 phi-mamba-1.5b soft --batch 4 --seq-len 2048 --recompute 8 --teacher-precision fp8
