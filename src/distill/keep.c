@@ -8,13 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { KL_WINDOWS = 8 }; /* at most, for the ranking by KL */
+
 /* ---- measuring -------------------------------------------------------------------------------------------------------- */
 
 /* The teacher without some columns of one layer's output projection, beside itself. What the layers before that layer make of the windows is
  * kept from layer to layer, what the teacher's head reads from the beginning: only the layers from there on are computed again. */
 typedef struct ranking {
     const cab_model *teacher;
-    const cab_windows *windows;
+    const cab_windows *windows; /* of them the first `count` */
+    int64_t count;
     int32_t *labels;    /* none */
     cab_params *params; /* the projection with columns of zeros */
     cab_tensor *out;
@@ -28,9 +31,10 @@ typedef struct ranking {
 static cab_status ranking_open(const cab_model *teacher, const cab_windows *windows, ranking *r)
 {
     const cab_tensor *w = teacher->network.blocks[0].attention.out.w;
-    const size_t n = (size_t)cab_elements(w), tokens = (size_t)(windows->count * windows->length);
+    const int64_t count = windows->count < KL_WINDOWS ? windows->count : KL_WINDOWS;
+    const size_t n = (size_t)cab_elements(w), tokens = (size_t)(count * windows->length);
     const size_t row = (size_t)teacher->config.d_model * cab_dtype_size(cab_model_dtype(teacher));
-    *r = (ranking){.teacher = teacher, .windows = windows};
+    *r = (ranking){.teacher = teacher, .windows = windows, .count = count};
     CAB_TRY(cab_params_new(teacher->backend, &r->params));
     CAB_TRY(cab_params_add(r->params, "an output projection", w->dtype, 2, w->shape, CAB_NO_DECAY, &r->out));
     CAB_TRY(CAB_NEW(&r->all, n, "an output projection"));
@@ -57,7 +61,7 @@ static void ranking_close(ranking *r)
 /* An input of the windows' activations. */
 static cab_tensor *activations(const ranking *r, cab_graph *g, const char *name)
 {
-    const int64_t shape[3] = {r->windows->count, r->windows->length, r->teacher->config.d_model};
+    const int64_t shape[3] = {r->count, r->windows->length, r->teacher->config.d_model};
     return cab_graph_input(g, name, cab_model_dtype(r->teacher), 3, shape);
 }
 
@@ -77,7 +81,7 @@ static cab_status read_input(ranking *r)
     const cab_model *t = r->teacher;
     cab_graph *g = NULL;
     CAB_TRY(cab_graph_new(t->backend, &g));
-    cab_tensor *input = cab_model_input(g, t, r->windows->count, r->windows->length);
+    cab_tensor *input = cab_model_input(g, t, r->count, r->windows->length);
     cab_tensor *x = cab_network_record_input(g, &t->network, cab_model_dtype(t), input);
     const cab_status status = run_for(g, input, r->windows->ids, x, r->x);
     cab_graph_free(g);
@@ -103,7 +107,7 @@ static cab_status advance(ranking *r, int first, int count, void *out)
 static cab_status record_layer(ranking *r, int l)
 {
     const cab_model *t = r->teacher;
-    const int64_t shape[2] = {r->windows->count, r->windows->length};
+    const int64_t shape[2] = {r->count, r->windows->length};
     const size_t n = (size_t)t->network.n_layer;
     cab_network other = t->network;
     cab_head_side sides[2] = {cab_model_head(t), cab_model_head(t)};
@@ -152,7 +156,6 @@ static cab_status rank(const cab_model *teacher, const cab_windows *windows, cab
     cab_status status;
     cab_progress_begin(&progress, k->layers ? "ranking layers" : "ranking heads", "layers", 0, (uint64_t)k->n_layer);
     CAB_GOTO(ranking_open(teacher, windows, &r));
-    CAB_GOTO(CAB_NEW(&k->cost, (size_t)(k->n_layer * units), "costs"));
     CAB_GOTO(read_input(&r));
     CAB_GOTO(advance(&r, 0, k->n_layer, r.read));
     for (int l = 0; l < k->n_layer; l++) {
@@ -205,7 +208,11 @@ cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, b
     const cab_config *t = &teacher->config;
     const int listed = (int)recipe->student.keep_list.count, most = layers ? t->n_layer : t->n_head;
     const int rows = layers ? 1 : t->n_layer;
-    *k = (cab_kept){.layers = layers, .n_layer = t->n_layer, .n_head = t->n_head, .count = (int)recipe->student.keep};
+    *k = (cab_kept){.layers = layers,
+                    .n_layer = t->n_layer,
+                    .n_head = t->n_head,
+                    .count = (int)recipe->student.keep,
+                    .by = (int)recipe->student.keep_by};
     if (listed > 0 && k->count == 0)
         k->count = listed;
     if (listed > 0 && k->count != listed)
@@ -218,11 +225,21 @@ cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, b
     CAB_TRY(CAB_NEW(&k->units, (size_t)(rows * k->count), "kept attention"));
     if (listed > 0)
         return take_list(recipe, k);
-    if (k->count < most)
-        CAB_TRY(rank(teacher, windows, k));
+    if (k->count < most) {
+        CAB_TRY(CAB_NEW(&k->cost, (size_t)(rows * most), "costs"));
+        k->open = k->by == CAB_KEEP_BY_ERROR;
+        if (!k->open)
+            CAB_TRY(rank(teacher, windows, k));
+    }
+    cab_kept_decide(k);
+    return CAB_OK;
+}
+
+void cab_kept_decide(cab_kept *k)
+{
+    const int rows = k->layers ? 1 : k->n_layer, most = k->layers ? k->n_layer : k->n_head;
     for (int row = 0; row < rows; row++)
         choose_dearest(k->cost != NULL ? k->cost + row * most : NULL, most, k->count, k->units + row * k->count);
-    return CAB_OK;
 }
 
 void cab_kept_close(cab_kept *k)
@@ -264,5 +281,8 @@ void cab_kept_print(const cab_kept *k)
         cab_log_info("%s", line);
     }
     if (k->cost != NULL)
-        cab_log_info("         KL per token without that %s; * stays attention", k->layers ? "layer" : "head");
+        cab_log_info("         %s that %s; * stays attention",
+                     k->by == CAB_KEEP_BY_KL ? "KL per token without"
+                                             : "share of the variance that mixers explain less without",
+                     k->layers ? "layer" : "head");
 }

@@ -1,7 +1,8 @@
 /* keep.h - which heads of a teacher, or which layers, stay attention in an in-place student.
  *
- * They are ranked by what the teacher loses without them: KL(teacher || teacher without it) per token, over some windows of
- * the training data. A head is left out by zeroing its columns of the output projection, a layer by zeroing all of them. */
+ * They are named, or ranked in one of two ways. By error: what mixers leave unexplained without them, which needs training
+ * (train/keep_trial.h). By KL: what the teacher loses without them, KL(teacher || teacher without it) per token, over some windows of the
+ * training data; a head is left out by zeroing its columns of the output projection, a layer by zeroing all of them. */
 #ifndef CAB_DISTILL_KEEP_H
 #define CAB_DISTILL_KEEP_H
 
@@ -19,13 +20,17 @@ typedef struct cab_kept {
     int n_layer, n_head; /* of the teacher */
     int count;           /* heads kept in each layer, or layers kept */
     int *units;          /* heads, (n_layer, count), or layers, (count); rising */
-    float *cost; /* of leaving one out, in nats per token: (n_layer, n_head), or (n_layer); NULL: not measured */
+    int by;      /* what the cost is: CAB_KEEP_BY_ERROR, in shares of variance, or CAB_KEEP_BY_KL, in nats per token */
+    float *cost; /* of leaving one out: (n_layer, n_head), or (n_layer); NULL: not measured */
+    bool open;   /* the cost is still to be measured, and to be followed by cab_kept_decide() */
 } cab_kept;
 
-/* What the recipe says: student.keep_list, or student.keep of them, ranked. windows may have no ids if nothing is ranked.
- * CAB_ESHAPE for units that the teacher has not. The caller closes it, also after a failure. */
+/* What the recipe says: student.keep_list, or student.keep of them, ranked by KL; if they are to be ranked by error, kept->open.
+ * windows may have no ids if nothing is ranked. CAB_ESHAPE for units that the teacher has not. The caller closes it, also after a failure. */
 cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, bool layers, const cab_windows *windows,
                            cab_kept *kept);
+/* Takes the units of the highest costs. */
+void cab_kept_decide(cab_kept *kept);
 void cab_kept_close(cab_kept *kept);
 
 /* The i-th head kept in a layer. */
@@ -38,9 +43,11 @@ bool cab_kept_has(const cab_kept *kept, int layer, int head);
 /* Heads of K and V that the kept heads need: one where all that are kept in a layer share theirs, in every layer; else each has
  * its own. `share` heads of the teacher share one. */
 int cab_kept_kv_heads(const cab_kept *kept, int share);
+/* What the cost is, in a word: "error" or "kl". */
+const char *cab_kept_by(const cab_kept *kept);
 /* The table of costs as lines of the log. */
 void cab_kept_print(const cab_kept *kept);
-/* The same as JSON: {"unit": "heads", "cost": [[...], ...], "kept": [[...], ...]}. */
+/* The same as JSON: {"unit": "heads", "by": "error", "cost": [[...], ...], "kept": [[...], ...]}. */
 cab_status cab_kept_save(const cab_kept *kept, const char *path);
 /* Reads that back. cost is NULL, and units too, where nothing was ranked. The caller closes it; a failure leaves nothing. */
 cab_status cab_kept_load(const char *path, cab_kept *kept);

@@ -27,11 +27,17 @@ cab_status cab_kept_save(const cab_kept *k, const char *path)
             json_object_array_add(cost, row_of(k->cost + row * units, NULL, units));
         json_object_array_add(kept, row_of(NULL, k->units + row * k->count, k->count));
     }
+    json_object_object_add(json, "by", json_object_new_string(cab_kept_by(k)));
     json_object_object_add(json, "cost", cost);
     json_object_object_add(json, "kept", kept);
     const cab_status status = cab_json_save(json, path);
     json_object_put(json);
     return status;
+}
+
+const char *cab_kept_by(const cab_kept *k)
+{
+    return k->by == CAB_KEEP_BY_KL ? "kl" : "error";
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------- */
@@ -91,14 +97,18 @@ static cab_status read_costs(const cab_json *json, json_object *list, int column
 static cab_status read_all(const cab_json *json, cab_kept *k)
 {
     json_object *cost = NULL, *kept = NULL;
-    const char *unit = NULL;
+    const char *unit = NULL, *by = NULL;
     int rows, columns, kept_rows;
     CAB_TRY(cab_json_string(json, NULL, "unit", &unit));
+    CAB_TRY(cab_json_string_or(json, NULL, "by", "kl", &by)); /* of files that do not say */
     CAB_TRY(measure(json, "cost", &cost, &rows, &columns));
     CAB_TRY(measure(json, "kept", &kept, &kept_rows, &k->count));
     k->layers = strcmp(unit, "layers") == 0;
     if (!k->layers && strcmp(unit, "heads") != 0)
         return cab_fail(CAB_EFORMAT, "%s: \"unit\" is \"%.40s\", expected heads or layers", json->name, unit);
+    k->by = strcmp(by, "kl") == 0 ? CAB_KEEP_BY_KL : CAB_KEEP_BY_ERROR;
+    if (k->by == CAB_KEEP_BY_ERROR && strcmp(by, "error") != 0)
+        return cab_fail(CAB_EFORMAT, "%s: \"by\" is \"%.40s\", expected error or kl", json->name, by);
     if (rows == 0)
         return CAB_OK; /* named, not ranked */
     if (kept_rows != rows || (k->layers && rows != 1))

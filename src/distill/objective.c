@@ -354,6 +354,17 @@ cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
     return CAB_OK;
 }
 
+cab_status cab_objective_term_scalars(const cab_objective *o, cab_term_id term, float *values, int most, int *count)
+{
+    int first = RESULT_TERMS;
+    for (int t = 0; t < (int)term; t++)
+        first += o->terms[t].count;
+    *count = o->terms[term].count;
+    for (int i = 0; i < *count && i < most; i++)
+        values[i] = o->values[first + i][0];
+    return CAB_OK;
+}
+
 cab_status cab_objective_run(cab_objective *o, const cab_batch *batch, const cab_term_weights *weights, int share,
                              cab_term_values *values)
 {

@@ -64,6 +64,9 @@ cab_status cab_objective_start(cab_objective *objective, const cab_batch *batch,
                                int share);
 cab_status cab_objective_next(cab_objective *objective, const cab_batch *batch);
 cab_status cab_objective_finish(cab_objective *objective, cab_term_values *values);
+/* The scalars that a term's value is the mean of, of the run that was finished last: the first `most` of `count`. */
+cab_status cab_objective_term_scalars(const cab_objective *objective, cab_term_id term, float *values, int most,
+                                      int *count);
 /* start and finish, with nothing in between. */
 cab_status cab_objective_run(cab_objective *objective, const cab_batch *batch, const cab_term_weights *weights,
                              int share, cab_term_values *values);

@@ -61,6 +61,9 @@
     INT(keep, 0, 0, 1024, "heads of every layer that stay attention, or layers that do (keep_unit)")                   \
     ENUM(keep_unit, 0, "auto|heads|layers", "what keep counts; auto: heads, with granite-hybrid layers")               \
     INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \
+    ENUM(keep_by, 0, "error|kl",                                                                                       \
+         "in-place: what it costs; error: what mixers leave unexplained after a short training; kl: what the teacher " \
+         "loses")                                                                                                      \
     INT(head_dim, 0, 0, 4096, "width of a head of the mixer; 0: 64, or the teacher's where that does not divide")      \
     INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \
     REAL(token_scale, 4, 0, 1e6,                                                                                       \
@@ -258,6 +261,7 @@ enum {
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
 enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
 enum { CAB_LAYOUT_AUTO };
+enum { CAB_KEEP_BY_ERROR, CAB_KEEP_BY_KL };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };
 enum { CAB_IMAGE_CACHE_NONE, CAB_IMAGE_CACHE_MEMORY, CAB_IMAGE_CACHE_FILE };
 enum { CAB_SHARD_NONE, CAB_SHARD_OPTIMIZER };

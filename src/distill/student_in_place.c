@@ -307,9 +307,9 @@ static const cab_preset presets[] = {
 };
 
 static const cab_student_default defaults[] = {{NULL, NULL}};
-static const char *const keys[] = {"student.expand",    "student.layout",    "student.keep",
-                                   "student.keep_list", "student.keep_unit", "student.head_dim",
-                                   "student.n_group",   "init.skip",         NULL};
+static const char *const keys[] = {
+    "student.expand",  "student.layout",   "student.keep",    "student.keep_list", "student.keep_unit",
+    "student.keep_by", "student.head_dim", "student.n_group", "init.skip",         NULL};
 static const char *const fresh[] = {"*.mamba.*", NULL};
 
 const cab_student cab_student_in_place = {

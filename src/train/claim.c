@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/temporary.h"
+#include "distill/keep.h"
 #include "train/compare.h"
 #include "train/identity.h"
 #include "train/log.h"
@@ -69,8 +70,8 @@ cab_status cab_claim_take(const cab_recipe *recipe, bool anew, cab_claim *claim)
 /* result.json first: without it the rest is an interrupted run. */
 static cab_status remove_run(const char *directory)
 {
-    static const char *const files[] = {CAB_RUN_RESULT,     CAB_RUN_CHECKPOINT,  CAB_RUN_LOG,
-                                        CAB_RUN_COMPARISON, CAB_RUN_PREDICTIONS, CAB_RUN_RECIPE};
+    static const char *const files[] = {CAB_RUN_RESULT,      CAB_RUN_CHECKPOINT, CAB_RUN_LOG,   CAB_RUN_COMPARISON,
+                                        CAB_RUN_PREDICTIONS, CAB_KEPT_FILE,      CAB_RUN_RECIPE};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[CAB_PATH_MAX];
         CAB_TRY(cab_path_join(path, directory, files[i]));
@@ -111,7 +112,7 @@ cab_status cab_claim_clear(const cab_recipe *recipe)
 
 void cab_claim_release(const cab_recipe *recipe, bool fruitless, cab_claim *claim)
 {
-    static const char *const files[] = {CAB_RUN_RECIPE, CAB_RUN_LOG};
+    static const char *const files[] = {CAB_RUN_RECIPE, CAB_RUN_LOG, CAB_KEPT_FILE};
     char path[CAB_PATH_MAX];
     for (size_t i = 0; fruitless && claim->begun && i < sizeof files / sizeof *files; i++)
         if (cab_path_join(path, recipe->out, files[i]) == CAB_OK)

@@ -18,6 +18,7 @@ typedef struct cab_domain_setup {
     cab_communicator *communicator; /* ranks that share the work; NULL: none */
     cab_precision precision;
     const cab_model *teacher;
+    bool anew; /* what the run's directory holds does not count */
 } cab_domain_setup;
 
 struct cab_input_list;
@@ -57,6 +58,8 @@ typedef struct cab_domain {
     /* A new student of the recipe's sizes, or the one that student.path names, checked against teacher and data. The
      * caller frees it. */
     cab_status (*student)(void *data, cab_model **student);
+    /* Writes what of the student was found out, and a run that goes on is to read, into the recipe's `out`. NULL: nothing is. */
+    cab_status (*record)(const void *data, const char *out);
     /* Fills the parameters of a new student. */
     cab_status (*initialise)(void *data, cab_model *student, const int *layer_map);
     /* Called before the first batch: makes buffers and starts threads that load. A step has `batch` samples, of which

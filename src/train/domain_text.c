@@ -9,6 +9,7 @@
 #include "distill/students.h"
 #include "train/compare_internal.h"
 #include "train/inputs.h"
+#include "train/keep_trial.h"
 #include "train/tasks.h"
 #include "train/teach.h"
 
@@ -17,7 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SAMPLE_BYTES = 2048, PERIODIC_TOKENS = 16384, KEY_MAX = 320, KEEP_WINDOWS = 8 };
+enum { SAMPLE_BYTES = 2048, PERIODIC_TOKENS = 16384, KEY_MAX = 320 };
 
 /* ---- data --------------------------------------------------------------------------------------------------------- */
 
@@ -124,23 +125,46 @@ static cab_status text_inputs(const void *data, cab_input_list *list)
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
-/* What of the teacher stays attention, where the student can have some: by a few sequences of the training data. */
+/* Whether the run's directory says what stays attention: a run that goes on keeps what it has, on whatever machine. */
+static bool recall_kept(cab_text_data *d)
+{
+    const cab_recipe *r = d->setup.recipe;
+    const cab_config *t = &d->setup.teacher->config;
+    char path[CAB_PATH_MAX];
+    cab_kept k;
+    if (d->setup.anew || r->out[0] == '\0' || cab_path_join(path, r->out, CAB_KEPT_FILE) != CAB_OK ||
+        !cab_path_exists(path) || cab_kept_load(path, &k) != CAB_OK)
+        return false;
+    const bool fits = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
+                      (k.layers || k.n_head == t->n_head);
+    if (!fits) {
+        cab_kept_close(&k);
+        return false;
+    }
+    k.n_head = t->n_head;
+    d->kept = k;
+    return true;
+}
+
+/* What of the teacher stays attention, where the student can have some: by sequences of the training data. */
 static cab_status choose_kept(cab_text_data *d, const cab_student_source *source)
 {
     const cab_student *row = cab_student_of(source->recipe);
-    cab_windows windows = {.count = KEEP_WINDOWS, .length = d->seq_len};
+    cab_windows windows = {.count = CAB_TRIAL_WINDOWS, .length = d->seq_len};
     int32_t *ids = NULL, *labels = NULL;
     cab_status status;
-    if (row->keeps == NULL)
+    if (row->keeps == NULL || recall_kept(d))
         return CAB_OK;
-    CAB_GOTO(CAB_NEW(&ids, (size_t)(KEEP_WINDOWS * d->seq_len), "windows"));
+    CAB_GOTO(CAB_NEW(&ids, (size_t)(CAB_TRIAL_WINDOWS * d->seq_len), "windows"));
     CAB_GOTO(CAB_NEW(&labels, (size_t)d->seq_len, "windows"));
-    for (int64_t i = 0; i < KEEP_WINDOWS; i++)
+    for (int64_t i = 0; i < CAB_TRIAL_WINDOWS; i++)
         CAB_GOTO(cab_dataset_train_sequence(d->train, (uint64_t)i, ids + i * d->seq_len, labels));
     windows.ids = ids;
-    status = row->keeps(source, &windows, &d->kept);
-    if (status == CAB_OK)
-        cab_kept_print(&d->kept);
+    CAB_GOTO(row->keeps(source, &windows, &d->kept));
+    if (d->kept.open)
+        CAB_GOTO(cab_keep_trial(&d->setup, source, &windows, &d->kept));
+    cab_kept_print(&d->kept);
+    status = CAB_OK;
 done:
     cab_free(ids);
     cab_free(labels);
@@ -172,6 +196,16 @@ static cab_status text_student(void *data, cab_model **student)
         return cab_fail(CAB_ESHAPE, "data.seq_len is %" PRId64 ", the student %s takes at most %d tokens", d->seq_len,
                         path, s->config.max_length);
     return CAB_OK;
+}
+
+static cab_status text_record(const void *data, const char *out)
+{
+    const cab_text_data *d = data;
+    char path[CAB_PATH_MAX];
+    if (d->kept.cost == NULL)
+        return CAB_OK; /* named, or nothing */
+    CAB_TRY(cab_path_join(path, out, CAB_KEPT_FILE));
+    return cab_kept_save(&d->kept, path);
 }
 
 static cab_status text_initialise(void *data, cab_model *student, const int *layer_map)
@@ -503,6 +537,7 @@ const cab_domain cab_domain_text = {
     .close = text_close,
     .inputs = text_inputs,
     .student = text_student,
+    .record = text_record,
     .initialise = text_initialise,
     .start = text_start,
     .teach = text_teach,

@@ -337,8 +337,11 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
     bool resumed = false;
     CAB_TRY(cab_snapshot_load(run, &resumed));
     CAB_TRY(cab_run_meet(run));
-    if (cab_run_writes(run))
+    if (cab_run_writes(run)) {
         CAB_TRY(cab_claim_record(run->recipe));
+        if (run->domain->record != NULL)
+            CAB_TRY(run->domain->record(run->data, run->recipe->out));
+    }
     if (resumed)
         cab_log_info("resuming at step %" PRIu64 " of %" PRIu64, run->step, run->total_steps);
     run_describe(run);
@@ -356,7 +359,7 @@ static cab_status carry_out(cab_run *run, double opened, cab_model **student, ca
 static cab_status distill(const cab_recipe *recipe, bool anew, cab_communicator *communicator, cab_model **student,
                           cab_result *result)
 {
-    cab_run run = {.communicator = communicator};
+    cab_run run = {.communicator = communicator, .anew = anew};
     cab_claim claim = {.directory = -1};
     cab_result own;
     const double opened = cab_seconds();

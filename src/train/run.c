@@ -86,6 +86,7 @@ static cab_status run_open_data(const cab_recipe *r, cab_run *run)
                                     .backend = run->backend,
                                     .communicator = run->communicator,
                                     .precision = run->precision,
+                                    .anew = run->anew,
                                     .teacher = run->teacher};
     CAB_TRY(run->domain->open(&setup, &run->data, &run->sizes));
     run->seq_len = run->sizes.length;

@@ -17,6 +17,7 @@
 typedef struct cab_run {
     const cab_recipe *recipe;
     cab_communicator *communicator; /* the ranks that carry it out; NULL: this process alone */
+    bool anew;                      /* what the directory holds of an earlier run does not count */
     char *inputs;                   /* what it was given, by content (inputs.h) */
     cab_backend *backend;
     cab_precision precision;
@@ -50,7 +51,7 @@ typedef struct cab_run {
     cab_run_log log;
 } cab_run;
 
-/* Opens teacher and data; makes and initialises the student and the bridge. run->communicator is set before. */
+/* Opens teacher and data; makes and initialises the student and the bridge. run->communicator and run->anew are set before. */
 cab_status cab_run_open(const cab_recipe *recipe, cab_run *run);
 void cab_run_close(cab_run *run);
 

@@ -162,6 +162,7 @@ static void test_ranking(void **state)
                                cab_params_find(f.teacher->params, "model.layers.0.self_attn.o_proj.weight"), out));
     free(out);
     set(&f, "student.keep", "3");
+    set(&f, "student.keep_by", "kl");
     assert_ok(make(&f));
     assert_true(fabsf(f.kept.cost[2]) < 1e-6f && !cab_kept_has(&f.kept, 0, 2));
     for (int h = 0; h < HEADS; h++)

@@ -250,7 +250,7 @@ static double divergence(const float *p, const float *q)
 /* What leaving out a head costs is the KL of the teacher from itself without that head, though only the layers from there on are computed. */
 static void test_costs(void **state)
 {
-    static const char *const settings[] = {"student.keep", "1", NULL};
+    static const char *const settings[] = {"student.keep", "1", "student.keep_by", "kl", NULL};
     static const int some[] = {0, 2, 12, 15, 16}; /* gpt2, llama, gpt_neox, gemma2, gemma3 */
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         fixture f = open_fixture(state, &families[some[i]], settings);
@@ -278,7 +278,7 @@ static void test_costs(void **state)
 
 static void test_refused(void **state)
 {
-    static const char *const some[] = {"student.keep", "2", NULL};
+    static const char *const some[] = {"student.keep", "2", "student.keep_by", "kl", NULL};
     for (int i = 0; i < FAMILIES; i++) {
         if (!families[i].together)
             continue;

@@ -26,6 +26,7 @@ static const char *const in_place[] = {"student.architecture=in-place",
                                        "student.n_head=0",
                                        "student.d_mlp=0",
                                        "student.keep=1",
+                                       "student.keep_by=kl",
                                        "student.n_group=1",
                                        NULL};
 
