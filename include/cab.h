@@ -52,7 +52,13 @@ const char *cab_status_name(cab_status status);
 typedef struct cab_model cab_model;
 
 /* Numbers kept for activations and matrix inputs. Master weights, statistics, states and losses are always fp32. */
-typedef enum cab_precision { CAB_PRECISION_FP32, CAB_PRECISION_BF16 } cab_precision;
+typedef enum cab_precision {
+    CAB_PRECISION_FP32,
+    CAB_PRECISION_BF16,
+    /* Together with one of the above, as `CAB_PRECISION_BF16 | CAB_PRECISION_AS_IS`: matrices that a .gguf file holds quantised stay so, and
+     * are expanded to that precision where they are multiplied. Frozen models on the processor. */
+    CAB_PRECISION_AS_IS
+} cab_precision;
 
 /* Loads a Hugging Face directory (config.json, model.safetensors or its sharded index), teacher or student. */
 cab_status cab_model_load(const char *directory, cab_precision precision, cab_model **model);

@@ -50,7 +50,8 @@ enum { WRITTEN_TEXTS = 8, WRITTEN_TOKENS = 1000 };
     ENUM(loss_on, 0, "WORD", 0, "assistant|all", "conversations: which tokens are scored")                             \
     ENUM(bin_type, 0, "NAME", 0, "uint16|uint32", "element type of .bin token files")                                  \
     TEXT(cache, 0, "DIR", "", "token cache; without it $XDG_CACHE_HOME/cab or ~/.cache/cab")                           \
-    ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16", "numbers kept for activations and matrices")                       \
+    ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16|as-is",                                                              \
+         "numbers kept for activations and matrices; as-is: matrices of a .gguf file stay as quantised as they are")   \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
     TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
@@ -281,7 +282,8 @@ static cab_status check_kind(const struct eval_options *o, bool tasks, bool writ
 static cab_status run_eval(const void *given, const cab_list *operands)
 {
     const struct eval_options *options = given;
-    const cab_precision precisions[] = {cab_precision_auto(options->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision fitting = cab_precision_auto(options->device);
+    const cab_precision precisions[] = {fitting, CAB_PRECISION_FP32, CAB_PRECISION_BF16, fitting | CAB_PRECISION_AS_IS};
     char model[CAB_PATH_MAX];
     cab_config sizes;
     cli_results results;

@@ -34,8 +34,9 @@
 
 #define CAB_RECIPE_TEACHER(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "Hugging Face directory of the teacher")                                                            \
-    ENUM(precision, 0, "auto|fp8",                                                                                     \
-         "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can")     \
+    ENUM(precision, 0, "auto|fp8|as-is",                                                                               \
+         "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can; "    \
+         "as-is: matrices that a .gguf file holds quantised stay so in memory, on the processor")                      \
     TEXT(cache, "",                                                                                                    \
          "text: file of the teacher's likeliest words of every training token, computed once and then read in its "    \
          "place; windows are then the same in every pass")                                                             \
@@ -259,7 +260,7 @@ enum {
     CAB_METHOD_CAB_BEST
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
-enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8 };
+enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8, CAB_TEACHER_AS_IS };
 enum { CAB_LAYOUT_AUTO };
 enum { CAB_KEEP_BY_ERROR, CAB_KEEP_BY_KL };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };

@@ -424,3 +424,38 @@ cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n
         *data = entry->data;
     return CAB_OK;
 }
+
+cab_status cab_checkpoint_blocks(const cab_checkpoint *ck, const char *name, const int64_t shape[2], cab_dtype *dtype,
+                                 const void **data)
+{
+    const cab_safetensors_entry *entry = NULL;
+    *dtype = CAB_DTYPES;
+    *data = NULL;
+    CAB_TRY(require(ck, name, &entry));
+    CAB_TRY(cab_safetensors_entry_check_shape(entry, 2, shape));
+    if (ck->gguf == NULL || entry->dtype == CAB_DTYPES || !cab_dtype_is_blocks(entry->dtype))
+        return CAB_OK;
+    const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
+    const cab_safetensors_entry *rest = ck->view.rests[index_of(ck, entry)];
+    if (change->added != 0 || change->decay || (rest != NULL && rest->dtype != entry->dtype))
+        return CAB_OK;
+    *dtype = entry->dtype;
+    if (unchanged(ck, entry))
+        *data = entry->data;
+    return CAB_OK;
+}
+
+void cab_checkpoint_read_blocks(const cab_checkpoint *ck, const char *name, void *out)
+{
+    const cab_safetensors_entry *entry = cab_checkpoint_find(ck, name);
+    const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
+    const cab_safetensors_entry *rest = ck->view.rests[index_of(ck, entry)];
+    const size_t bytes = cab_dtype_bytes(entry->dtype, entry->shape[1]);
+    const int64_t half = rest != NULL ? rest->shape[0] : entry->shape[0];
+    for (int64_t i = 0; i < entry->shape[0]; i++) {
+        const int64_t row = cab_gguf_row(change, entry->shape[0], i);
+        const uint8_t *from = row < half ? (const uint8_t *)entry->data + (size_t)row * bytes
+                                         : (const uint8_t *)rest->data + (size_t)(row - half) * bytes;
+        memcpy((uint8_t *)out + (size_t)i * bytes, from, bytes);
+    }
+}

@@ -46,4 +46,12 @@ cab_status cab_checkpoint_read_part(const cab_checkpoint *ck, const cab_safetens
 cab_status cab_checkpoint_view(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                cab_dtype dtype, const void **data);
 
+/* A matrix in blocks of few bits (tensor/blocks.h), whose values are those of the file: *dtype is their type, and *data where they lie in the mapped
+ * file, valid until the close; NULL where rows stand there in another order, or in two tensors: cab_checkpoint_read_blocks() copies them in
+ * their order. *dtype is CAB_DTYPES of any other tensor. Absence and another shape are errors as above. The values are not looked at. */
+cab_status cab_checkpoint_blocks(const cab_checkpoint *ck, const char *name, const int64_t shape[2], cab_dtype *dtype,
+                                 const void **data);
+/* Such a matrix, as it is stored, row by row. */
+void cab_checkpoint_read_blocks(const cab_checkpoint *ck, const char *name, void *out);
+
 #endif

@@ -5,6 +5,7 @@
 #include "models/outline.h"
 
 #include <fnmatch.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,6 +64,46 @@ static cab_status try_mapped(cab_builder *b, const char *name, const cab_declara
     return check_finite_bf16(b, name, data, cab_elements(*out));
 }
 
+/* Values are expanded only where they are multiplied: here, to see that they are numbers. */
+static cab_status check_finite_blocks(const cab_builder *b, const cab_tensor *t)
+{
+    enum { PIECE = 256 };
+    const int64_t n = cab_elements(t), pieces = (n + PIECE - 1) / PIECE;
+    int64_t bad = 0;
+#pragma omp parallel for reduction(+ : bad)
+    for (int64_t i = 0; i < pieces; i++) {
+        const int64_t count = n - i * PIECE < PIECE ? n - i * PIECE : PIECE;
+        float values[PIECE];
+        cab_blocks_expand(t->dtype, (const char *)t->data + cab_dtype_bytes(t->dtype, i * PIECE), values, count);
+        for (int64_t e = 0; e < count; e++)
+            bad += !isfinite(values[e]);
+    }
+    if (bad > 0)
+        return cab_fail(CAB_ENUMERIC, "%s: tensor \"%s\": %lld of %lld values are NaN or infinite",
+                        cab_checkpoint_directory(b->source), t->name, (long long)bad, (long long)n);
+    return CAB_OK;
+}
+
+/* Where matrices stay as they are: one in blocks, used where it lies, or copied where its rows lie in another order. */
+static cab_status try_blocks(cab_builder *b, const char *name, const cab_declaration *d, cab_tensor **out)
+{
+    cab_dtype dtype = CAB_DTYPES;
+    const void *data = NULL;
+    if (!b->as_is || !d->blocks)
+        return CAB_OK;
+    CAB_TRY(cab_checkpoint_blocks(b->source, name, d->shape, &dtype, &data));
+    if (dtype == CAB_DTYPES)
+        return CAB_OK;
+    if (data != NULL)
+        CAB_TRY(cab_params_add_mapped(b->params, name, dtype, 2, d->shape, data, out));
+    else
+        CAB_TRY(cab_params_add(b->params, name, dtype, 2, d->shape, CAB_NO_DECAY, out));
+    if (data == NULL)
+        cab_checkpoint_read_blocks(b->source, name, (*out)->data);
+    ++*b->in_blocks;
+    return check_finite_blocks(b, *out);
+}
+
 /* Of a dry build. */
 static cab_status count(cab_builder *b, cab_tensor **out, const cab_declaration *d, const char *name)
 {
@@ -95,7 +136,10 @@ cab_status cab_builder_declare(cab_builder *b, cab_tensor **out, const cab_decla
     if (b->source != NULL) /* checks the shape, before config.json's sizes are believed and allocated */
         CAB_TRY(cab_checkpoint_view(b->source, name, d.stored_dim, d.stored_shape, d.dtype, &stored));
     if (b->source != NULL && !b->trainable) {
-        CAB_TRY(try_mapped(b, name, &d, out));
+        *out = NULL;
+        CAB_TRY(try_blocks(b, name, &d, out));
+        if (*out == NULL)
+            CAB_TRY(try_mapped(b, name, &d, out));
         if (*out != NULL)
             return CAB_OK;
     }
@@ -118,7 +162,7 @@ cab_status cab_builder_declare(cab_builder *b, cab_tensor **out, const cab_decla
 static cab_status add_parameter(cab_builder *b, cab_tensor **out, cab_dtype dtype, cab_decay decay, int n_dim,
                                 const int64_t *shape, const char *short_name)
 {
-    const cab_declaration d = {dtype, decay, n_dim, n_dim, shape, shape, 0};
+    const cab_declaration d = {dtype, decay, n_dim, n_dim, shape, shape, 0, false};
     return cab_builder_declare(b, out, &d, short_name);
 }
 
@@ -133,7 +177,7 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
     int64_t matrix[2] = {shape[0], 1};
     for (int i = 1; i < n_dim; i++)
         matrix[1] *= shape[i];
-    const cab_declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape, 0};
+    const cab_declaration d = {b->dtype, CAB_DECAY, 2, n_dim, matrix, shape, 0, false};
     return cab_builder_declare(b, out, &d, name);
 }
 
@@ -370,7 +414,9 @@ cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, in
     va_start(args, format);
     vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    return add_parameter(b, out, b->dtype, CAB_DECAY, 2, (int64_t[]){rows, columns}, name);
+    const int64_t shape[2] = {rows, columns};
+    const cab_declaration d = {b->dtype, CAB_DECAY, 2, 2, shape, shape, 0, true};
+    return cab_builder_declare(b, out, &d, name);
 }
 
 cab_status cab_builder_vector(cab_builder *b, cab_tensor **out, int64_t n, const char *format, ...)
@@ -431,7 +477,7 @@ cab_status cab_builder_dense(cab_builder *b, cab_dense *dense, int64_t n_in, int
 
 cab_status cab_builder_norm(cab_builder *b, cab_norm *norm, int64_t n, double eps, bool biased, const char *name)
 {
-    const cab_declaration d = {CAB_F32, CAB_NO_DECAY, 1, 1, &n, &n, b->norm_offset};
+    const cab_declaration d = {CAB_F32, CAB_NO_DECAY, 1, 1, &n, &n, b->norm_offset, false};
     char weight[CAB_NAME_MAX];
     snprintf(weight, sizeof weight, "%s.weight", name);
     norm->eps = (float)eps;

@@ -12,6 +12,7 @@ typedef struct cab_declaration {
     int n_dim, stored_dim;
     const int64_t *shape, *stored_shape;
     float offset; /* added to what is stored, of tensors that are converted */
+    bool blocks;  /* read by products, and row by row, alone: may stay in blocks of few bits */
 } cab_declaration;
 
 struct cab_outline;
@@ -26,6 +27,8 @@ struct cab_builder {
     float
         norm_offset; /* 1 where norms multiply by 1 + w of the stored w, which becomes the parameter; else 0. Never saved back */
     bool trainable;
+    bool as_is;                  /* matrices that are stored in blocks of few bits stay so */
+    size_t *in_blocks;           /* as_is: counts them */
     int image_size;              /* pixels of a side that the source states; the model's may be another */
     cab_model_count *count;      /* a dry build: parameters are counted, not made; NULL: they are made */
     cab_tensor counted;          /* what stands for each of them in a dry build */
@@ -43,7 +46,8 @@ void cab_builder_name(const cab_builder *b, const char *name, char out[CAB_NAME_
 /* Whether the checkpoint has it; false for fresh parameters. */
 bool cab_builder_has(const cab_builder *b, const char *name);
 
-/* Matrices are read by products: they take the model's precision when frozen. Vectors are always fp32. `format` with its
+/* Matrices are read by products: they take the model's precision when frozen, or stay as quantised as they
+ * are stored (as_is). Vectors are always fp32. `format` with its
  * arguments makes the name. Missing or misshapen tensors are errors naming the directory and the tensor. */
 cab_status cab_builder_matrix(cab_builder *b, cab_tensor **out, int64_t rows, int64_t columns, const char *format, ...)
     CAB_PRINTF(5, 6);

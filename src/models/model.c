@@ -20,17 +20,35 @@ static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_prec
     CAB_TRY(CAB_NEW(out, 1, "a model"));
     (*out)->arch = arch;
     (*out)->backend = backend;
-    (*out)->precision = precision;
+    (*out)->precision = precision & CAB_PRECISION_BF16;
+    (*out)->as_is = precision & CAB_PRECISION_AS_IS;
     return cab_params_new(backend, &(*out)->params);
+}
+
+/* Before a model is built whose matrices are to stay as quantised as they are stored. */
+static cab_status check_as_is(const cab_model *model, bool trainable)
+{
+    const char *name = model->directory;
+    if (trainable)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: precision as-is is of frozen models; quantised matrices do not train",
+                        name);
+    if (!model->backend->host)
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "%s: precision as-is: quantised matrices are multiplied on the processor alone, not on %s",
+                        name, model->backend->name);
+    return CAB_OK;
 }
 
 static cab_status model_build(cab_model *model, bool trainable)
 {
+    size_t in_blocks = 0;
     cab_builder builder = {.backend = model->backend,
                            .params = model->params,
                            .source = model->source,
                            .dtype = cab_model_dtype(model),
                            .trainable = trainable,
+                           .as_is = model->as_is,
+                           .in_blocks = &in_blocks,
                            .image_size = model->stated_size};
     cab_network *n = &model->network;
     cab_status status;
@@ -42,6 +60,11 @@ static cab_status model_build(cab_model *model, bool trainable)
         CAB_TRY(CAB_NEW(&builder.used, cab_checkpoint_count(model->source), "a model's tensors"));
     CAB_GOTO(model->arch->build(&builder, &model->config, n));
     status = cab_builder_finish(&builder, model->arch->unread);
+    if (status == CAB_OK && model->as_is && in_blocks == 0)
+        status = cab_fail(CAB_EUNSUPPORTED,
+                          "%s: precision as-is: no matrix is quantised, expected a .gguf file of Q8_0, "
+                          "Q4_0 to Q5_1 or Q4_K to Q6_K",
+                          model->directory);
 done:
     cab_free(builder.used);
     if (status != CAB_OK)
@@ -117,6 +140,8 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     model->stated_size = model->config.image_size;
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
+    if (model->as_is)
+        CAB_GOTO(check_as_is(model, trainable));
     status = model_build(model, trainable);
 done:
     if (model == NULL || model->source == NULL)

@@ -84,7 +84,8 @@ struct cab_model {
     cab_config config;
     cab_backend *backend;
     bool owns_backend;
-    cab_precision precision;
+    cab_precision precision; /* FP32 or BF16 */
+    bool as_is;              /* matrices stay as quantised as they are stored */
     cab_params *params;
     cab_checkpoint *source; /* keeps mapped parameters alive; NULL for a fresh model */
     char *directory;        /* where it came from: the tokenizer lies there. NULL for a fresh model */
@@ -129,7 +130,8 @@ cab_status cab_architecture_configure(const cab_arch *arch, const cab_json *json
 /* The sizes of the model in a directory, without loading it: image_size is 0 for a model of text; in_place is NULL. */
 cab_status cab_model_sizes(const char *directory, cab_config *config);
 /* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
- * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. */
+ * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. CAB_EUNSUPPORTED: precision has
+ * CAB_PRECISION_AS_IS, and parameters are trainable, the device has memory of its own, or the file has no quantised matrix. */
 cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
                           cab_model **model);
 /* The same for images of another size than the model was trained on: its positions are interpolated. 0: its own. */

@@ -21,7 +21,7 @@ static bool fits(cab_graph *g, const cab_tensor *ids, const cab_tensor *table, c
                        cab_shape_text(ids, text));
         return false;
     }
-    if (!cab_expect_dtype(g, "embedding", table, CAB_DTYPES))
+    if (!cab_dtype_is_blocks(table->dtype) && !cab_expect_dtype(g, "embedding", table, CAB_DTYPES))
         return false;
     if (!positions)
         return true;

@@ -5,7 +5,7 @@
 #include "tensor/tensor.h"
 
 /* An operand: element (i, r, c) of an operand is data[i[0] * batch[0] + i[1] * batch[1] + r * row + c * column]. One of row and column
- * is 1. F32 or BF16. */
+ * is 1. F32 or BF16; on the CPU B may be a frozen matrix in blocks (tensor/blocks.h), its row 1. */
 typedef struct cab_side {
     cab_dtype dtype;
     int64_t row, column;
@@ -13,7 +13,7 @@ typedef struct cab_side {
 } cab_side;
 
 /* C (m x n) = A (m x k) B (k x n), [+ bias], [+ C], for batch[0] * batch[1] independent triples (0 counts as 1). A and B
- * have the same dtype; sums are fp32. */
+ * have the same dtype, unless B is in blocks; sums are fp32. */
 typedef struct cab_gemm_shape {
     int64_t m, n, k;
     int64_t batch[2];

@@ -304,7 +304,7 @@ cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtyp
 {
     if (cab_graph_failed(g) || parameter == NULL)
         return NULL;
-    if (parameter->dtype == dtype)
+    if (parameter->dtype == dtype || cab_dtype_is_blocks(parameter->dtype))
         return parameter;
     if (parameter->kind != CAB_PARAMETER || parameter->dtype != CAB_F32 || dtype != CAB_BF16)
         return cab_graph_fail(g, CAB_ESHAPE, "\"%s\" is %s where %s is needed", parameter->name,

@@ -101,7 +101,7 @@ void *cab_graph_fail(cab_graph *g, cab_status status, const char *format, ...) C
 /* Whether the graph has failed. Recorders ask this first. */
 bool cab_graph_failed(const cab_graph *g);
 /* A parameter in the dtype that a matrix product reads: the parameter itself, or its bf16 copy, which is made on first
- * demand and belongs to the parameter. */
+ * demand and belongs to the parameter. One in blocks (blocks.h) is read as it is: the product expands it. */
 cab_tensor *cab_graph_weight(cab_graph *g, cab_tensor *parameter, cab_dtype dtype);
 
 /* Splits the columns of x into n parts of sizes[i] columns each, as views: nothing is copied. From here on use the

@@ -363,6 +363,10 @@ static cab_status download_as(const cab_params *params, const cab_tensor *t, flo
     const size_t piece = n < CONVERT_PIECE ? n : CONVERT_PIECE;
     if (t->dtype == CAB_F32)
         return params->backend->download(params->backend, values, t->data, cab_tensor_bytes(t));
+    if (cab_dtype_is_blocks(t->dtype)) { /* on the host alone */
+        cab_blocks_expand(t->dtype, t->data, values, cab_elements(t));
+        return CAB_OK;
+    }
     void *raw = NULL;
     cab_status status;
     CAB_TRY(cab_alloc(&raw, piece, size, t->name));

@@ -9,7 +9,7 @@
 #define CAB_TENSOR_TENSOR_H
 
 #include "base/error.h"
-#include "tensor/dtype.h"
+#include "tensor/blocks.h"
 
 #include <stdbool.h>
 
@@ -85,7 +85,7 @@ static inline int64_t cab_rows(const cab_tensor *t)
 /* Bytes of a tensor, the padding of its rows included. Not for views on columns. */
 static inline size_t cab_tensor_bytes(const cab_tensor *t)
 {
-    return (size_t)(cab_rows(t) * t->ld) * cab_dtype_size(t->dtype);
+    return cab_dtype_bytes(t->dtype, cab_rows(t) * t->ld);
 }
 
 /* Writes "(8, 256, 128) BF16" to a buffer of at least 96 bytes, and returns the buffer. */

@@ -22,7 +22,8 @@ static cab_status run_open_models(const cab_recipe *r, cab_run *run)
     run->precision = r->precision == CAB_RECIPE_AUTO   ? cab_precision_auto(r->device)
                      : r->precision == CAB_RECIPE_BF16 ? CAB_PRECISION_BF16
                                                        : CAB_PRECISION_FP32;
-    CAB_TRY(cab_model_open_sized(r->teacher.path, (int)r->data.image_size, run->backend, run->precision, false,
+    const cab_precision kept = r->teacher.precision == CAB_TEACHER_AS_IS ? CAB_PRECISION_AS_IS : 0;
+    CAB_TRY(cab_model_open_sized(r->teacher.path, (int)r->data.image_size, run->backend, run->precision | kept, false,
                                  &run->teacher));
     if (!run->teacher->arch->teacher)
         return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" cannot be a teacher", r->teacher.path,

@@ -204,7 +204,8 @@ cab_status cab_teach_recipe(const cab_recipe *r, cab_teach_result *result)
                       : r->precision == CAB_RECIPE_FP32 ? CAB_PRECISION_FP32
                                                         : CAB_PRECISION_BF16;
     CAB_GOTO(cab_backend_open(r->device, &backend));
-    CAB_GOTO(cab_model_open(r->teacher.path, backend, setup.precision, false, &teacher));
+    const cab_precision kept = r->teacher.precision == CAB_TEACHER_AS_IS ? CAB_PRECISION_AS_IS : 0;
+    CAB_GOTO(cab_model_open(r->teacher.path, backend, setup.precision | kept, false, &teacher));
     if (r->teacher.precision == CAB_TEACHER_FP8)
         CAB_GOTO(cab_model_quantise(teacher));
     setup.backend = backend;

@@ -5,7 +5,7 @@
 #include "ops/embedding.h"
 
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vec.h"
+#include "ops/cpu/expand.h"
 
 #include <inttypes.h>
 
@@ -34,6 +34,16 @@ static cab_status check_ids(const cab_node *node, int64_t first)
     return CAB_OK;
 }
 
+/* n columns of a row of the table, which may be in blocks. CAB_PIECE is a multiple of every block. */
+static const float *row_of(const cab_tensor *table, int64_t row, int64_t column, int64_t n, float *buffer)
+{
+    if (!cab_dtype_is_blocks(table->dtype))
+        return cab_row_in(table, row, column, n, buffer);
+    cab_expand(table->dtype, (const char *)table->data + cab_dtype_bytes(table->dtype, row * table->ld + column),
+               buffer, n);
+    return buffer;
+}
+
 cab_status CAB_ISA(cab_embedding_forward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *ids = node->in[CAB_EMBEDDING_IDS], *table = node->in[CAB_EMBEDDING_TABLE];
@@ -47,7 +57,7 @@ cab_status CAB_ISA(cab_embedding_forward)(const cab_node *node, cab_backend *bac
         float a[CAB_PIECE], b[CAB_PIECE], sum[CAB_PIECE];
         for (int64_t c = 0; c < columns; c += CAB_PIECE) {
             int64_t width = columns - c < CAB_PIECE ? columns - c : CAB_PIECE;
-            const float *row = cab_row_in(table, id[i], c, width, a);
+            const float *row = row_of(table, id[i], c, width, a);
             float *out = cab_row_out(y, i, c, sum);
             memcpy(out, row, (size_t)width * sizeof *out);
             if (positions)

@@ -3,9 +3,11 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "ops/cpu/block_gemm.h"
 #include "ops/cpu/device.h"
 #include "ops/cpu/onednn.h"
 #include "ops/cpu/own_gemm.h"
+#include "tensor/blocks.h"
 
 #include <string.h>
 
@@ -21,6 +23,8 @@ struct cab_gemm {
     int threads;
     cab_onednn *onednn; /* NULL: own */
     cab_own_gemm *own;
+    cab_block_gemm *blocks;     /* B is in blocks; NULL: it is not */
+    const cab_backend *backend; /* whose products those with blocks are made of */
 };
 
 typedef struct gemm_table {
@@ -102,14 +106,20 @@ static cab_status make_gemm(const cab_backend *backend, const cab_gemm_shape *sh
                             cab_gemm **out)
 {
     static cab_own_gemm *const own[CAB_ISAS] = {cab_own_gemm_v1, cab_own_gemm_v3, cab_own_gemm_v4};
+    static cab_block_gemm *const blocks[CAB_ISAS] = {cab_block_gemm_v1, cab_block_gemm_v3, cab_block_gemm_v4};
+    const bool in_blocks = cab_dtype_is_blocks(shape->b.dtype);
     cab_gemm *gemm;
+    if (in_blocks)
+        CAB_TRY(cab_block_gemm_check(shape));
     CAB_TRY(CAB_NEW(&gemm, 1, "products"));
     gemm->key = *key;
     gemm->shape = *shape;
     gemm->threads = backend->threads;
+    gemm->backend = backend;
     gemm->own = own[cab_cpu_isa(backend)];
+    gemm->blocks = in_blocks ? blocks[cab_cpu_isa(backend)] : NULL;
     cab_status status = CAB_OK;
-    if (cab_onednn_suits(backend, shape))
+    if (!in_blocks && cab_onednn_suits(backend, shape))
         status = cab_onednn_new(shape, backend->threads, &gemm->onednn);
     if (status == CAB_OK)
         *out = gemm;
@@ -144,6 +154,8 @@ static int own_threads(const cab_gemm *gemm)
 
 size_t cab_gemm_scratch(const cab_gemm *gemm)
 {
+    if (gemm->blocks != NULL)
+        return cab_block_gemm_scratch(gemm->backend, &gemm->shape);
     return gemm->onednn != NULL ? cab_onednn_scratch(gemm->onednn) : cab_own_gemm_scratch(own_threads(gemm));
 }
 
@@ -153,8 +165,49 @@ size_t cab_gemm_scratch_of(const cab_backend *backend, const cab_gemm_shape *sha
     return cab_gemm_get(backend, shape, &gemm) == CAB_OK ? cab_gemm_scratch(gemm) : 0;
 }
 
+/* ---- B in blocks --------------------------------------------------------------------------------------------------- */
+
+cab_status cab_block_gemm_check(const cab_gemm_shape *s)
+{
+    if (s->b.row != 1 || s->a.column != 1 || s->batch[0] * s->batch[1] != 1 || s->serial)
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "a matrix in %s is multiplied from the right by a linear layer, forward; nothing flows back "
+                        "through it",
+                        cab_dtype_name(s->b.dtype));
+    return CAB_OK;
+}
+
+/* About a MiB of bf16: what is expanded is still in the second-level cache when it is multiplied. */
+int64_t cab_block_gemm_tile(const cab_gemm_shape *s)
+{
+    enum { ELEMENTS = 1 << 19, STEP = 64 };
+    const int64_t rows = ELEMENTS / s->k / STEP * STEP, tile = rows > STEP ? rows : STEP;
+    return tile < s->n ? tile : s->n;
+}
+
+cab_gemm_shape cab_block_gemm_part(const cab_gemm_shape *s, int64_t columns)
+{
+    cab_gemm_shape part = *s;
+    part.n = columns;
+    part.b = cab_side_dense(s->a.dtype, s->k, true);
+    return part;
+}
+
+size_t cab_block_gemm_scratch(const cab_backend *backend, const cab_gemm_shape *s)
+{
+    const int64_t tile = cab_block_gemm_tile(s), last = s->n % tile;
+    const cab_gemm_shape parts[2] = {cab_block_gemm_part(s, tile), cab_block_gemm_part(s, last > 0 ? last : tile)};
+    if (s->m <= CAB_BLOCK_FEW)
+        return (size_t)(s->m * s->k) * sizeof(float);
+    const size_t expanded = ((size_t)(tile * s->k) * cab_dtype_size(s->a.dtype) + 63) / 64 * 64;
+    const size_t a = cab_gemm_scratch_of(backend, &parts[0]), b = cab_gemm_scratch_of(backend, &parts[1]);
+    return expanded + (a > b ? a : b);
+}
+
 cab_status cab_gemm_run(const cab_gemm *gemm, const void *a, const void *b, void *c, const void *bias, void *scratch)
 {
+    if (gemm->blocks != NULL)
+        return gemm->blocks(gemm->backend, &gemm->shape, a, b, c, bias, scratch);
     if (gemm->onednn != NULL)
         return cab_onednn_run(gemm->onednn, a, b, c, bias, scratch);
     gemm->own(&gemm->shape, own_threads(gemm), a, b, c, bias, scratch);
