@@ -218,7 +218,7 @@ static const cab_option *find_option(const char *key, size_t *offset)
 
 /* ---- defaults of architecture and method ------------------------------------------------------------------------- */
 
-/* Any key but method and student.architecture, which bring others along. The struct that holds it in *object. */
+/* Any key but method and those that decide which student it is, which bring others along. The struct that holds it in *object. */
 static cab_status find_key(cab_recipe *recipe, const char *key, const cab_option **option, void **object)
 {
     char sentence[SENTENCE_MAX];
@@ -312,12 +312,35 @@ cab_status cab_recipe_apply_method(cab_recipe *recipe, int method)
     return fill_in_method(recipe);
 }
 
+/* Where nobody has set them: what is read, by the architecture that was given, or where that does not say by the teacher, if that is
+ * there; and the architecture. */
+static cab_status settle_student(cab_recipe *recipe)
+{
+    const cab_student *row = cab_student_of(recipe);
+    const cab_recipe_domain *domain = row->domain;
+    size_t offset = 0;
+    const cab_option *option = find_option("student.architecture", &offset);
+    const bool open = !cab_option_given(option, (char *)recipe + offset) || cab_student_namesake(row) != NULL;
+    cab_config sizes;
+    if (open && recipe->teacher.path[0] != '\0' && cab_model_sizes(recipe->teacher.path, &sizes) == CAB_OK)
+        domain = sizes.image_size > 0 ? &cab_recipe_images : &cab_recipe_text;
+    CAB_TRY(preset_key(recipe, "student.reads", domain->name));
+    return preset_key(recipe, "student.architecture", cab_student_for(cab_student_domain(recipe))->name);
+}
+
+static bool decides_student(const char *key)
+{
+    return strcmp(key, "student.architecture") == 0 || strcmp(key, "student.reads") == 0 ||
+           strcmp(key, "teacher.path") == 0;
+}
+
 /* What nobody has set gets the defaults of this student in place of those of the one before, and what the method sets for it. */
-static cab_status set_architecture(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
-                                   const char *value)
+static cab_status set_student(cab_recipe *recipe, const cab_option *option, void *object, const char *key,
+                              const char *value)
 {
     const cab_student *before = cab_student_of(recipe);
     CAB_TRY(cab_option_set(option, object, key, value));
+    CAB_TRY(settle_student(recipe));
     const cab_student *now = cab_student_of(recipe);
     if (before == now)
         return CAB_OK;
@@ -343,8 +366,8 @@ cab_status cab_recipe_set(cab_recipe *recipe, const char *key, const char *value
         return status;
     }
     CAB_TRY(find_key(recipe, key, &option, &object));
-    if (strcmp(key, "student.architecture") == 0)
-        return set_architecture(recipe, option, object, key, value);
+    if (decides_student(key))
+        return set_student(recipe, option, object, key, value);
     CAB_TRY(cab_option_set(option, object, key, value));
     recipe->stages_given = recipe->stages_given || of_stages(key);
     return CAB_OK;
@@ -360,28 +383,53 @@ static bool has_key(const cab_student *student, const char *key)
     return false;
 }
 
+/* "in-place"; "in-place of images" where its namesake has no such key. */
+static size_t put_name(const cab_student *student, const char *key, char *out, size_t size)
+{
+    const cab_student *other = cab_student_namesake(student);
+    const bool alone = other != NULL && !has_key(other, key);
+    const int n = snprintf(out, size, "%s%s%s", student->name, alone ? " of " : "", alone ? student->domain->name : "");
+    return n < 0 || (size_t)n >= size ? 0 : (size_t)n;
+}
+
+/* Whether an earlier row stands for this one. */
+static bool named_before(unsigned index, const char *key)
+{
+    for (unsigned i = 0; i < index; i++)
+        if (cab_student_at(i) == cab_student_namesake(cab_student_at(index)) && has_key(cab_student_at(i), key))
+            return true;
+    return false;
+}
+
 void cab_recipe_help(const cab_recipe_group *group, const cab_option *option, char *out, size_t size)
 {
+    const cab_student *s;
     char key[KEY_MAX];
+    size_t used = 0;
     snprintf(key, sizeof key, "%s%s%s", group->name, group->name[0] ? "." : "", option->key);
     snprintf(out, size, "%s", "");
-    for (unsigned i = 0; cab_student_at(i); i++)
-        if (has_key(cab_student_at(i), key)) {
-            const size_t used = strlen(out);
-            snprintf(out + used, size - used, "%s%s", used > 0 ? ", " : "", cab_student_at(i)->name);
+    for (unsigned i = 0; (s = cab_student_at(i)) != NULL; i++)
+        if (has_key(s, key) && !named_before(i, key)) {
+            used += (size_t)snprintf(out + used, size - used, "%s", used > 0 ? ", " : "");
+            used += put_name(s, key, out + used, size - used);
         }
-    size_t used = strlen(out);
     used += used > 0 ? (size_t)snprintf(out + used, size - used, ": ") : 0;
     snprintf(out + used, size - used, "%s", option->help);
-    for (unsigned i = 0; cab_student_at(i) && strcmp(key, "student.architecture") == 0; i++) {
+    for (unsigned i = 0; (s = cab_student_at(i)) != NULL && strcmp(key, "student.architecture") == 0; i++) {
         used = strlen(out);
-        snprintf(out + used, size - used, "; %s reads %s", cab_student_at(i)->name, cab_student_at(i)->domain->name);
+        if (cab_student_namesake(s) == NULL)
+            snprintf(out + used, size - used, "; %s reads %s", s->name, s->domain->name);
+        else if (s->domain == &cab_recipe_images)
+            snprintf(out + used, size - used, "; %s reads what its teacher does", s->name);
     }
-    for (unsigned i = 0; cab_student_at(i); i++)
-        for (const cab_student_default *d = cab_student_at(i)->defaults; d->key; d++) {
+    for (unsigned i = 0; (s = cab_student_at(i)) != NULL; i++)
+        for (const cab_student_default *d = s->defaults; d->key; d++) {
             used = strlen(out);
-            if (strcmp(d->key, key) == 0)
-                snprintf(out + used, size - used, ". %s: %s", cab_student_at(i)->name, d->value);
+            if (strcmp(d->key, key) != 0)
+                continue;
+            used += (size_t)snprintf(out + used, size - used, ". ");
+            used += put_name(s, key, out + used, size - used);
+            snprintf(out + used, size - used, ": %s", d->value);
         }
 }
 
@@ -649,8 +697,12 @@ static cab_status check_student(const cab_recipe *recipe, const cab_student *oth
         if (has_key(student, other->keys[i]))
             continue;
         const cab_option *option = find_option(other->keys[i], &offset);
+        char name[64];
+        put_name(other, other->keys[i], name, sizeof name);
         if (option && !cab_option_at_default(option, (const char *)recipe + offset))
-            return cab_fail(CAB_EARG, "%s is of %s, the student is %s", other->keys[i], other->name, student->name);
+            return cab_fail(CAB_EARG, "%s is of %s, the student is %s%s%s", other->keys[i], name, student->name,
+                            cab_student_namesake(student) ? " of " : "",
+                            cab_student_namesake(student) ? student->domain->name : "");
     }
     return CAB_OK;
 }
@@ -668,6 +720,10 @@ static cab_status check_rates(const cab_recipe *recipe)
 
 static cab_status check_students(const cab_recipe *recipe)
 {
+    const cab_student *student = cab_student_of(recipe);
+    if (student->domain != cab_student_domain(recipe))
+        return cab_fail(CAB_EARG, "student.reads is %s, student.architecture %s reads %s",
+                        cab_student_domain(recipe)->name, student->name, student->domain->name);
     CAB_TRY(check_rates(recipe));
     for (unsigned i = 0; cab_student_at(i); i++)
         CAB_TRY(check_student(recipe, cab_student_at(i)));

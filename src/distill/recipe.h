@@ -44,7 +44,11 @@
 
 #define CAB_RECIPE_STUDENT(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                    \
     TEXT(path, "", "directory of a student to go on from; empty: a new one of the sizes below")                        \
-    ENUM(architecture, 0, CAB_STUDENT_WORDS, "kind of student. Defaults and presets follow it")                        \
+    ENUM(architecture, 0, CAB_STUDENT_WORDS,                                                                           \
+         "kind of student. Defaults and presets follow it; left out, of images in-place")                              \
+    ENUM(reads, 0, "text|images",                                                                                      \
+         "what teacher and student read; left out, what the teacher's config.json says. To give where a recipe is "    \
+         "read before its teacher is there")                                                                           \
     INT(n_layer, 0, 0, 1024, "layers; 0: as the teacher")                                                              \
     INT(d_model, 0, 0, 65536, "width; 0: as the teacher")                                                              \
     INT(n_head, 0, 0, 1024, "mixer heads; 0: as the teacher")                                                          \
@@ -63,7 +67,7 @@
     ENUM(keep_unit, 0, "auto|heads|layers", "what keep counts; auto: heads, with granite-hybrid layers")               \
     INTS(keep_list, "which heads, the same in all layers, or which layers; empty: those that cost most to leave out")  \
     ENUM(keep_by, 0, "error|kl",                                                                                       \
-         "in-place: what it costs; error: what mixers leave unexplained after a short training; kl: what the teacher " \
+         "what it costs; error: what mixers leave unexplained after a short training; kl: what the teacher "           \
          "loses")                                                                                                      \
     INT(head_dim, 0, 0, 4096, "width of a head of the mixer; 0: 64, or the teacher's where that does not divide")      \
     INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \
@@ -261,6 +265,7 @@ enum {
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };
 enum { CAB_TEACHER_AUTO, CAB_TEACHER_FP8, CAB_TEACHER_AS_IS };
+enum { CAB_READS_TEXT, CAB_READS_IMAGES };
 enum { CAB_LAYOUT_AUTO };
 enum { CAB_KEEP_BY_ERROR, CAB_KEEP_BY_KL };
 enum { CAB_CLASSES_DATA, CAB_CLASSES_TEACHER };

@@ -388,27 +388,32 @@ static cab_status take_group(const struct source *source, const struct raw_group
 }
 
 /* What the defaults and presets depend on. */
-static cab_status take_architecture(const struct source *source, const struct raw *raw, cab_recipe *recipe)
+static cab_status take_student(const struct source *source, const struct raw *raw, cab_recipe *recipe)
 {
-    static const char path[] = "student.architecture";
-    for (unsigned g = 1; g < CAB_RECIPE_STAGES_GROUP; g++) {
-        cab_recipe_group group = cab_recipe_group_get(g);
-        const cab_option *option = cab_option_find(group.table, "architecture");
-        if (strcmp(group.name, "student") != 0 || !option || !raw->groups[g])
-            continue;
-        const char *text = raw->groups[g]->values[option - group.table.rows].text;
-        if (text && cab_recipe_set(recipe, path, text) != CAB_OK)
-            return at_line(source, path);
-    }
+    static const struct {
+        const char *group, *key, *path;
+    } first[] = {{"student", "architecture", "student.architecture"},
+                 {"student", "reads", "student.reads"},
+                 {"teacher", "path", "teacher.path"}};
+    for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+        for (unsigned g = 1; g < CAB_RECIPE_STAGES_GROUP; g++) {
+            cab_recipe_group group = cab_recipe_group_get(g);
+            if (strcmp(group.name, first[i].group) != 0 || !raw->groups[g])
+                continue;
+            const cab_option *option = cab_option_find(group.table, first[i].key);
+            const char *text = raw->groups[g]->values[option - group.table.rows].text;
+            if (text && cab_recipe_set(recipe, first[i].path, text) != CAB_OK)
+                return at_line(source, first[i].path);
+        }
     return CAB_OK;
 }
 
-/* Architecture and method first, then everything else, so that the order of lines in the file has no meaning. */
+/* Student and method first, then everything else, so that the order of lines in the file has no meaning. */
 static cab_status take(const struct source *source, const struct raw *raw, cab_recipe *recipe)
 {
     char prefix[64];
     CAB_TRY(take_group(source, &raw->top, cab_recipe_group_get(CAB_RECIPE_TOP_GROUP).table, recipe, ""));
-    CAB_TRY(take_architecture(source, raw, recipe));
+    CAB_TRY(take_student(source, raw, recipe));
     CAB_TRY(cab_recipe_apply_method(recipe, (int)recipe->method));
     for (unsigned g = 1; g < CAB_RECIPE_STAGES_GROUP; g++) {
         cab_recipe_group group = cab_recipe_group_get(g);

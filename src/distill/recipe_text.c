@@ -71,8 +71,8 @@ static cab_status text_check(const cab_recipe *recipe)
     if (data->classes[0] || data->image_size || data->min_side || data->image_cache)
         return cab_fail(CAB_EARG,
                         "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
-                        "set student.architecture to %s",
-                        cab_student_of(recipe)->name, cab_student_for(&cab_recipe_images)->name);
+                        "its teacher must read images, and student.reads be images where that is not there",
+                        cab_student_of(recipe)->name);
     return CAB_OK;
 }
 

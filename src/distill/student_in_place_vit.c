@@ -144,7 +144,7 @@ static const char *const keys[] = {
 static const char *const fresh[] = {"*.mamba.*", NULL};
 
 const cab_student cab_student_in_place_vit = {
-    .name = "in-place-vit",
+    .name = "in-place",
     .domain = &cab_recipe_images,
     .defaults = defaults,
     .keys = keys,

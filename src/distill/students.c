@@ -4,14 +4,36 @@
 #include "distill/student_list.h"
 #include "models/synthetic.h"
 
+#include <string.h>
+
 #define DECLARE(name, word) extern const cab_student cab_student_##name;
-CAB_STUDENTS(DECLARE, DECLARE)
+CAB_STUDENTS(DECLARE, DECLARE, DECLARE)
 #define POINTER(name, word) &cab_student_##name,
-static const cab_student *const students[] = {CAB_STUDENTS(POINTER, POINTER)};
+static const cab_student *const students[] = {CAB_STUDENTS(POINTER, POINTER, POINTER)};
 
 const cab_student *cab_student_of(const cab_recipe *recipe)
 {
-    return students[recipe->student.architecture];
+    const cab_recipe_domain *domain = cab_student_domain(recipe);
+    const cab_student *found = NULL;
+    char word[32];
+    cab_words_get(CAB_STUDENT_WORDS, (unsigned)recipe->student.architecture, word, sizeof word);
+    for (size_t i = 0; i < sizeof students / sizeof *students; i++)
+        if (strcmp(students[i]->name, word) == 0 && (found == NULL || students[i]->domain == domain))
+            found = students[i];
+    return found;
+}
+
+const cab_recipe_domain *cab_student_domain(const cab_recipe *recipe)
+{
+    return recipe->student.reads == CAB_READS_IMAGES ? &cab_recipe_images : &cab_recipe_text;
+}
+
+const cab_student *cab_student_namesake(const cab_student *student)
+{
+    for (size_t i = 0; i < sizeof students / sizeof *students; i++)
+        if (students[i] != student && strcmp(students[i]->name, student->name) == 0)
+            return students[i];
+    return NULL;
 }
 
 const cab_student *cab_student_at(unsigned index)

@@ -24,7 +24,7 @@ typedef struct cab_student_default {
 } cab_student_default;
 
 typedef struct cab_student {
-    const char *name;                    /* its word in student.architecture */
+    const char *name; /* its word in student.architecture; of two rows on different domains it may be the same */
     const cab_recipe_domain *domain;     /* what it reads: text or images */
     const cab_student_default *defaults; /* of recipe keys whose default is another for this student; key NULL ends */
     const char *const *keys;   /* recipe keys that only this student, and others that list them, have; NULL ends */
@@ -42,8 +42,12 @@ typedef struct cab_student {
     cab_status (*initialise)(cab_model *student, const cab_student_source *source);
 } cab_student;
 
-/* The student that a recipe asks for. */
+/* The student that a recipe asks for: the row of that name, of two that of student.reads. */
 const cab_student *cab_student_of(const cab_recipe *recipe);
+/* What student.reads says. */
+const cab_recipe_domain *cab_student_domain(const cab_recipe *recipe);
+/* The row of the same name on the other domain, or NULL. */
+const cab_student *cab_student_namesake(const cab_student *student);
 /* Row `index`; NULL past the last. */
 const cab_student *cab_student_at(unsigned index);
 /* The kind of student that a model is; NULL: of none. */

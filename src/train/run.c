@@ -33,7 +33,8 @@ static cab_status run_open_models(const cab_recipe *r, cab_run *run)
     run->domain = cab_domain_of_recipe(r);
     const cab_domain *of_teacher = cab_domain_of(run->teacher);
     if (of_teacher != run->domain)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: architecture \"%s\" reads %s; student.architecture must be %s",
+        return cab_fail(CAB_EUNSUPPORTED,
+                        "%s: architecture \"%s\" reads %s; student.architecture must be %s, if it is given",
                         r->teacher.path, run->teacher->arch->name, of_teacher->recipes->name,
                         cab_student_for(of_teacher->recipes)->name);
     return CAB_OK;

@@ -79,8 +79,10 @@ static cab_status make_recipe(timer *t)
     const cab_student *row = cab_student_of_model(t->student);
     if (!cab_student_can_be(t->student))
         return cab_fail(CAB_EUNSUPPORTED, "architecture \"%s\" cannot be a student", t->student->arch->name);
-    if (row != NULL)
+    if (row != NULL) {
+        CAB_TRY(cab_recipe_set(t->recipe, "student.reads", row->domain->name));
         CAB_TRY(cab_recipe_set(t->recipe, "student.architecture", row->name));
+    }
     CAB_TRY(cab_recipe_reset_stages(t->recipe, 1));
     for (const char *const *term = t->domain->distillation; t->o.stage != CAB_STEP_ALIGN && *term != NULL; term++)
         CAB_TRY(weigh(t, *term));

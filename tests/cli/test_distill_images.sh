@@ -34,7 +34,7 @@ says out 'top-1'
 # text and images do not meet
 expect 5 small --out "$TMP/x" --set student.architecture=phi-mamba --set data.classes= --set data.image_size=0 \
     --set data.image_cache=none
-says err 'reads images; student.architecture must be in-place-vit'
+says err 'reads images; student.architecture must be in-place'
 expect 5 small --out "$TMP/x" --train examples/tales/train.txt
 says err 'expected a folder of classes, an archive of one, or a .csv list'
 [ ! -e "$TMP/x" ] || fail 'a refused run left a directory'

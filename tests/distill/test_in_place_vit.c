@@ -32,9 +32,12 @@ static fixture open_fixture(void **state, int kind, const char *const *settings)
     tiny_write(&directory, &teacher, 1);
     assert_ok(cab_backend_open(test_device(), &f.backend));
     assert_ok(cab_model_open(directory, f.backend, CAB_PRECISION_FP32, false, &f.teacher));
-    free(directory);
     assert_ok(cab_recipe_new(&f.recipe));
-    assert_ok(cab_recipe_set(f.recipe, "student.architecture", "in-place-vit"));
+    assert_ok(cab_recipe_set(f.recipe, "teacher.path", directory)); /* which says that images are read */
+    assert_ptr_equal(cab_student_of(f.recipe)->domain, &cab_recipe_images);
+    assert_string_equal(cab_student_of(f.recipe)->name, "in-place");
+    assert_int_equal(f.recipe->train.batch, 64);
+    free(directory);
     assert_ok(cab_recipe_set(f.recipe, "method", "cab-best"));
     for (; settings != NULL && *settings != NULL; settings += 2)
         assert_ok(cab_recipe_set(f.recipe, settings[0], settings[1]));

@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "distill/augmentation.h"
 #include "distill/recipe_domain.h"
+#include "distill/students.h"
 #include "temp.h"
 
 static cab_recipe *parse(const char *text)
@@ -282,7 +283,8 @@ static void test_every_override_and_round_trip(void **state)
         for (unsigned i = 0; i < group.table.count; i++) {
             const cab_option *option = &group.table.rows[i];
             char key[96], value[128], *now;
-            if (strcmp(option->key, "method") == 0 || strcmp(option->key, "architecture") == 0)
+            if (strcmp(option->key, "method") == 0 || strcmp(option->key, "architecture") == 0 ||
+                strcmp(option->key, "reads") == 0)
                 continue; /* they would put the stages back */
             snprintf(key, sizeof key, "%s%s%s%s", group.name, stages ? "[1]" : "", *group.name ? "." : "", option->key);
             set(recipe, key, sample_value(option, value, sizeof value));
@@ -354,8 +356,8 @@ static void test_validate(void **state)
          "tokens, steps or passes"},
         {"train.passes", "2", "train.tokens and train.passes exclude each other"},
         {"data.classes", "c.tsv",
-         "data.classes, image_size, min_side and image_cache are of images, the student phi-mamba reads text; set "
-         "student.architecture to in-place-vit"},
+         "data.classes, image_size, min_side and image_cache are of images, the student phi-mamba reads text; its "
+         "teacher must read images, and student.reads be images where that is not there"},
         {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl, align or layer a weight"},
         {"stages[1].kl_end", "-0.5", "stages[1].kl_end: found -0.5, expected 0 or more, or -1"},
         {"stages[0].tokens", "5", "stages[0] \"align\": give one of share, tokens, steps and passes, found 2"},
@@ -473,6 +475,47 @@ static void test_what_was_set_stays(void **state)
     cab_recipe_free(recipe);
 }
 
+/* One word is of text or of images, as student.reads says, or the other key, or nothing. */
+static void test_which_student(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *settings[3];
+        const char *architecture, *domain;
+        int64_t batch;
+    } cases[] = {
+        {{NULL}, "phi-mamba", "text", 8},
+        {{"student.architecture=in-place"}, "in-place", "text", 8},
+        {{"student.reads=images"}, "in-place", "images", 64},
+        {{"student.architecture=in-place", "student.reads=images"}, "in-place", "images", 64},
+        {{"student.reads=images", "student.architecture=vim"}, "vim", "images", 64},
+        {{"student.architecture=vim", "teacher.path=examples/tales/teacher"}, "vim", "images", 64},
+        {{"student.reads=images", "teacher.path=examples/tales/teacher"}, "in-place", "images", 64},
+        {{"student.architecture=vim", "student.architecture=in-place", "student.reads=text"}, "in-place", "text", 8},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cab_recipe *recipe = preset("cab-best"), *read = NULL;
+        for (int k = 0; k < 3 && cases[i].settings[k] != NULL; k++) {
+            const char *equals = strchr(cases[i].settings[k], '=');
+            char key[64];
+            snprintf(key, sizeof key, "%.*s", (int)(equals - cases[i].settings[k]), cases[i].settings[k]);
+            set(recipe, key, equals + 1);
+        }
+        char *text = print(recipe);
+        assert_ok(cab_recipe_parse("printed", text, strlen(text), &read));
+        for (int again = 0; again < 2; again++) {
+            const cab_recipe *r = again ? read : recipe;
+            assert_string_equal(cab_student_of(r)->name, cases[i].architecture);
+            assert_string_equal(cab_recipe_domain_of(r)->name, cases[i].domain);
+            assert_ptr_equal(cab_student_domain(r), cab_recipe_domain_of(r));
+            assert_int_equal(r->train.batch, cases[i].batch);
+        }
+        cab_free(text);
+        cab_recipe_free(recipe);
+        cab_recipe_free(read);
+    }
+}
+
 /* Keys of another student than the recipe's would change nothing: they are refused by name. */
 static void test_keys_of_another_student(void **state)
 {
@@ -485,12 +528,21 @@ static void test_keys_of_another_student(void **state)
     set(recipe, "train.tokens", "1000");
     assert_ok(cab_recipe_validate(recipe));
     set(recipe, "student.expand", "3");
-    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.expand is of in-place-vit, the student is phi-mamba");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.expand is of in-place, the student is phi-mamba");
     set(recipe, "student.expand", "2");
     set(recipe, "student.architecture", "vim");
     assert_ok(cab_recipe_validate(recipe));
     set(recipe, "init.gate_open", "true");
     assert_fails(cab_recipe_validate(recipe), CAB_EARG, "init.gate_open is of phi-mamba, the student is vim");
+    set(recipe, "init.gate_open", "false");
+    set(recipe, "student.architecture", "in-place");
+    set(recipe, "student.reads", "text");
+    set(recipe, "student.token_scale", "2");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG,
+                 "student.token_scale is of in-place of images, the student is in-place of text");
+    set(recipe, "student.token_scale", "4");
+    set(recipe, "student.architecture", "vim");
+    assert_fails(cab_recipe_validate(recipe), CAB_EARG, "student.reads is text, student.architecture vim reads images");
     cab_recipe_free(recipe);
 }
 
@@ -594,6 +646,7 @@ int main(void)
         cmocka_unit_test(test_stage_steps),
         cmocka_unit_test(test_images),
         cmocka_unit_test(test_what_was_set_stays),
+        cmocka_unit_test(test_which_student),
         cmocka_unit_test(test_keys_of_another_student),
         cmocka_unit_test(test_augmentation),
         cmocka_unit_test(test_passes),

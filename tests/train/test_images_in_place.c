@@ -6,7 +6,7 @@
 
 static cab_recipe *in_place(void **state, const char *method, const char *out, const char *const *settings)
 {
-    static const char *const sizes[] = {"student.architecture=in-place-vit",
+    static const char *const sizes[] = {"student.architecture=in-place",
                                         "student.n_layer=0",
                                         "student.d_model=0",
                                         "student.d_state=0",

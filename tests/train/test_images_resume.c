@@ -20,7 +20,7 @@ static const char *const demanding[] = {"augment.preset=deit",
                                         NULL};
 
 /* The student that keeps its teacher's blocks, a layer's attention too: over the border of its stages, of half the layers. */
-static const char *const in_place[] = {"student.architecture=in-place-vit",
+static const char *const in_place[] = {"student.architecture=in-place",
                                        "student.d_model=0",
                                        "student.d_state=0",
                                        "student.n_layer=6",
