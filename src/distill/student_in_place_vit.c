@@ -89,8 +89,11 @@ static cab_status derive(const cab_student_source *source, const cab_arch **arch
 static cab_status keeps(const cab_student_source *source, const cab_windows *windows, cab_kept *kept)
 {
     const struct cab_recipe_student *s = &source->recipe->student;
-    if (s->keep > 0 && s->keep_list.count == 0)
-        return cab_fail(CAB_EARG, "student.keep is %d; of images, give the layers in student.keep_list", (int)s->keep);
+    if (s->keep > 0 && s->keep_list.count == 0 && s->n_layer > 0 && s->n_layer < source->teacher->config.n_layer)
+        return cab_fail(CAB_EARG,
+                        "student.keep is %d of %d layers: layers are ranked for a student of all %d; name them in "
+                        "student.keep_list",
+                        (int)s->keep, (int)s->n_layer, source->teacher->config.n_layer);
     return cab_kept_choose(source->teacher, source->recipe, true, windows, kept);
 }
 

@@ -18,6 +18,7 @@
 #include "train/evaluate_images.h"
 #include "train/image_scorer.h"
 #include "train/inputs.h"
+#include "train/keep_trial.h"
 #include "train/predictions.h"
 
 #include <inttypes.h>
@@ -228,30 +229,87 @@ static cab_status open_given(const cab_image_data *i, cab_model **student)
     return CAB_OK;
 }
 
+/* What the trials see: pictures varied as in training, but apart from one another and whole. */
+typedef struct trial {
+    cab_image_loader *loader;
+    cab_image_feed_options feed;
+    cab_image_batch lent;
+    cab_image_rows rows;
+} trial;
+
+static cab_status trial_batch(void *data, int index, cab_batch *batch)
+{
+    trial *t = data;
+    CAB_TRY(cab_image_loader_batch(t->loader, (uint64_t)index, &t->lent));
+    t->rows = cab_image_feed_rows(&t->feed, &t->lent, CAB_TRIAL_BATCH, 0);
+    *batch = (cab_batch){.pictures = &t->rows};
+    return CAB_OK;
+}
+
+static cab_status rank_layers(cab_image_data *i, const cab_student_source *source)
+{
+    cab_augment augment;
+    trial t = {.feed = {.transform = &i->transform, .batch = CAB_TRIAL_BATCH}};
+    const cab_trial_data data = {.seq_len = 1, .pictures = &t.feed, .batch = trial_batch, .data = &t};
+    CAB_TRY(cab_recipe_augment(i->setup.recipe, &augment));
+    augment.erase = augment.mixup = augment.cutmix = augment.smoothing = 0;
+    const cab_image_loader_options options = {.transform = i->transform,
+                                              .augment = &augment,
+                                              .batch = CAB_TRIAL_BATCH,
+                                              .seed = (uint64_t)i->setup.recipe->seed,
+                                              .backend = i->setup.backend};
+    CAB_TRY(cab_image_loader_open(i->train, &options, &t.loader));
+    const cab_status status = cab_keep_trial(&i->setup, source, &data, &i->kept);
+    cab_image_loader_free(t.loader);
+    return status;
+}
+
+/* Which layers stay attention, where the student can have some. */
+static cab_status choose_kept(cab_image_data *i, const cab_student_source *source)
+{
+    const cab_student *row = cab_student_of(source->recipe);
+    if (row->keeps == NULL || cab_kept_recall(&i->setup, &i->kept))
+        return CAB_OK;
+    CAB_TRY(row->keeps(source, NULL, &i->kept));
+    if (i->kept.open)
+        CAB_TRY(rank_layers(i, source));
+    cab_kept_print(&i->kept);
+    return CAB_OK;
+}
+
+/* From which the student is made; images_initialise() adds the layer map. */
+static cab_student_source source_of(const cab_image_data *i)
+{
+    const cab_recipe *r = i->setup.recipe;
+    return (cab_student_source){.teacher = i->setup.teacher,
+                                .recipe = r,
+                                .n_classes = student_classes(i),
+                                .kept = &i->kept,
+                                .class_map = r->student.classes == CAB_CLASSES_DATA ? i->map : NULL};
+}
+
 static cab_status images_student(void *data, cab_model **student)
 {
     cab_image_data *i = data;
     const cab_domain_setup *setup = &i->setup;
-    const cab_student *row = cab_student_of(setup->recipe);
-    const cab_student_source source = {
-        .teacher = setup->teacher, .recipe = setup->recipe, .n_classes = student_classes(i), .kept = &i->kept};
+    const cab_student_source source = source_of(i);
     if (setup->recipe->student.path[0] != '\0')
         return open_given(i, student);
-    if (row->keeps != NULL)
-        CAB_TRY(row->keeps(&source, NULL, &i->kept));
+    CAB_TRY(choose_kept(i, &source));
     return cab_student_create(&source, setup->backend, setup->precision, student);
+}
+
+static cab_status images_record(const void *data, const char *out)
+{
+    const cab_image_data *i = data;
+    return i->kept.cost != NULL ? cab_kept_record(&i->kept, out) : CAB_OK; /* else named, or nothing */
 }
 
 static cab_status images_initialise(void *data, cab_model *student, const int *layer_map)
 {
-    const cab_image_data *i = data;
-    const cab_recipe *r = i->setup.recipe;
-    return cab_student_initialise(
-        student, &(cab_student_source){.teacher = i->setup.teacher,
-                                       .recipe = r,
-                                       .layer_map = layer_map,
-                                       .kept = &i->kept,
-                                       .class_map = r->student.classes == CAB_CLASSES_DATA ? i->map : NULL});
+    cab_student_source source = source_of(data);
+    source.layer_map = layer_map;
+    return cab_student_initialise(student, &source);
 }
 
 /* ---- training ----------------------------------------------------------------------------------------------------- */
@@ -486,6 +544,8 @@ static cab_status images_export(const void *data, const cab_model *student, cons
     const cab_image_data *i = data;
     CAB_TRY(cab_model_export(student, directory, NULL, NULL));
     CAB_TRY(cab_image_transform_save(&i->transform, directory));
+    if (i->kept.count > 0)
+        CAB_TRY(cab_kept_record(&i->kept, directory));
     return write_classes(i, directory);
 }
 
@@ -538,6 +598,7 @@ const cab_domain cab_domain_images = {
     .close = images_close,
     .inputs = images_inputs,
     .student = images_student,
+    .record = images_record,
     .initialise = images_initialise,
     .start = images_start,
     .objective = images_objective,

@@ -125,27 +125,6 @@ static cab_status text_inputs(const void *data, cab_input_list *list)
 
 /* ---- student ------------------------------------------------------------------------------------------------------ */
 
-/* Whether the run's directory says what stays attention: a run that goes on keeps what it has, on whatever machine. */
-static bool recall_kept(cab_text_data *d)
-{
-    const cab_recipe *r = d->setup.recipe;
-    const cab_config *t = &d->setup.teacher->config;
-    char path[CAB_PATH_MAX];
-    cab_kept k;
-    if (d->setup.anew || r->out[0] == '\0' || cab_path_join(path, r->out, CAB_KEPT_FILE) != CAB_OK ||
-        !cab_path_exists(path) || cab_kept_load(path, &k) != CAB_OK)
-        return false;
-    const bool fits = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
-                      (k.layers || k.n_head == t->n_head);
-    if (!fits) {
-        cab_kept_close(&k);
-        return false;
-    }
-    k.n_head = t->n_head;
-    d->kept = k;
-    return true;
-}
-
 /* What of the teacher stays attention, where the student can have some: by sequences of the training data. */
 static cab_status choose_kept(cab_text_data *d, const cab_student_source *source)
 {
@@ -153,7 +132,7 @@ static cab_status choose_kept(cab_text_data *d, const cab_student_source *source
     cab_windows windows = {.count = CAB_TRIAL_WINDOWS, .length = d->seq_len};
     int32_t *ids = NULL, *labels = NULL;
     cab_status status;
-    if (row->keeps == NULL || recall_kept(d))
+    if (row->keeps == NULL || cab_kept_recall(&d->setup, &d->kept))
         return CAB_OK;
     CAB_GOTO(CAB_NEW(&ids, (size_t)(CAB_TRIAL_WINDOWS * d->seq_len), "windows"));
     CAB_GOTO(CAB_NEW(&labels, (size_t)d->seq_len, "windows"));
@@ -161,8 +140,9 @@ static cab_status choose_kept(cab_text_data *d, const cab_student_source *source
         CAB_GOTO(cab_dataset_train_sequence(d->train, (uint64_t)i, ids + i * d->seq_len, labels));
     windows.ids = ids;
     CAB_GOTO(row->keeps(source, &windows, &d->kept));
+    const cab_trial_data trial = cab_trial_windows(&windows);
     if (d->kept.open)
-        CAB_GOTO(cab_keep_trial(&d->setup, source, &windows, &d->kept));
+        CAB_GOTO(cab_keep_trial(&d->setup, source, &trial, &d->kept));
     cab_kept_print(&d->kept);
     status = CAB_OK;
 done:
@@ -201,11 +181,7 @@ static cab_status text_student(void *data, cab_model **student)
 static cab_status text_record(const void *data, const char *out)
 {
     const cab_text_data *d = data;
-    char path[CAB_PATH_MAX];
-    if (d->kept.cost == NULL)
-        return CAB_OK; /* named, or nothing */
-    CAB_TRY(cab_path_join(path, out, CAB_KEPT_FILE));
-    return cab_kept_save(&d->kept, path);
+    return d->kept.cost != NULL ? cab_kept_record(&d->kept, out) : CAB_OK; /* else named, or nothing */
 }
 
 static cab_status text_initialise(void *data, cab_model *student, const int *layer_map)
@@ -457,12 +433,8 @@ static void text_progress(double done, double per_second, char *out, size_t size
 static cab_status text_export(const void *data, const cab_model *student, const char *directory)
 {
     const cab_text_data *d = data;
-    char path[CAB_PATH_MAX];
     CAB_TRY(cab_model_export(student, directory, d->setup.recipe->teacher.path, NULL));
-    if (d->kept.count == 0)
-        return CAB_OK;
-    CAB_TRY(cab_path_join(path, directory, CAB_KEPT_FILE));
-    return cab_kept_save(&d->kept, path);
+    return d->kept.count > 0 ? cab_kept_record(&d->kept, directory) : CAB_OK;
 }
 
 typedef struct sample {

@@ -1,5 +1,5 @@
 /* keep_trial.c - which heads or layers stay attention, by trial. A student that keeps head h of every layer, and one that keeps none, learn layer
- * by layer for a few steps (distill/term_layer.c). Then, on sequences that no student has learned,
+ * by layer for a few steps (distill/term_layer.c). Then, on samples that no student has learned,
  *
  *   cost[l][h] = error of layer l where nothing is kept - error of layer l where head h is kept
  *
@@ -15,7 +15,7 @@
 
 typedef struct trial {
     const cab_domain_setup *setup;
-    const cab_windows *windows;
+    const cab_trial_data *data;
     cab_student_source source;
     cab_recipe recipe; /* the run's, with one stage: the layers */
     cab_stage stage;
@@ -46,10 +46,10 @@ static void describe_stage(trial *t, const cab_recipe *recipe)
 }
 
 static cab_status trial_open(trial *t, const cab_domain_setup *setup, const cab_student_source *source,
-                             const cab_windows *windows, const cab_kept *kept)
+                             const cab_trial_data *data, const cab_kept *kept)
 {
-    const size_t n = (size_t)(CAB_TRIAL_BATCH * windows->length);
-    *t = (trial){.setup = setup, .windows = windows, .source = *source};
+    const size_t n = (size_t)(CAB_TRIAL_BATCH * data->seq_len);
+    *t = (trial){.setup = setup, .data = data, .source = *source};
     describe_stage(t, source->recipe);
     CAB_TRY(CAB_NEW(&t->layer_map, (size_t)kept->n_layer, "a layer map"));
     CAB_TRY(CAB_NEW(&t->kept.units, (size_t)kept->n_layer, "kept attention"));
@@ -82,7 +82,8 @@ static cab_status open_student(trial *t)
     const cab_model *teacher = t->source.teacher;
     const double ranks = cab_communicator_size(t->setup->communicator);
     const cab_objective_options options = {.batch = CAB_TRIAL_BATCH,
-                                           .seq_len = t->windows->length,
+                                           .seq_len = t->data->seq_len,
+                                           .pictures = t->data->pictures,
                                            .terms = {[CAB_TERM_LAYER] = true},
                                            .temperature = 1,
                                            .train = true};
@@ -110,9 +111,10 @@ static cab_status open_student(trial *t)
 static cab_status run_batch(trial *t, int index, double weight)
 {
     const cab_term_weights weights = {.of = {[CAB_TERM_LAYER] = weight}};
-    const cab_batch batch = {.input = t->windows->ids + (int64_t)index * CAB_TRIAL_BATCH * t->windows->length,
-                             .labels = t->no_labels};
+    cab_batch batch = {0};
     cab_term_values values;
+    CAB_TRY(t->data->batch(t->data->data, index, &batch));
+    batch.labels = t->no_labels;
     return cab_objective_run(t->objective, &batch, &weights, 1, &values);
 }
 
@@ -161,7 +163,19 @@ done:
     return status;
 }
 
-cab_status cab_keep_trial(const cab_domain_setup *setup, const cab_student_source *source, const cab_windows *windows,
+static cab_status windows_batch(void *data, int index, cab_batch *batch)
+{
+    const cab_windows *w = data;
+    *batch = (cab_batch){.input = w->ids + (int64_t)index * CAB_TRIAL_BATCH * w->length};
+    return CAB_OK;
+}
+
+cab_trial_data cab_trial_windows(cab_windows *windows)
+{
+    return (cab_trial_data){.seq_len = windows->length, .batch = windows_batch, .data = windows};
+}
+
+cab_status cab_keep_trial(const cab_domain_setup *setup, const cab_student_source *source, const cab_trial_data *data,
                           cab_kept *kept)
 {
     float *none = NULL, *with = NULL;
@@ -169,7 +183,7 @@ cab_status cab_keep_trial(const cab_domain_setup *setup, const cab_student_sourc
     cab_status status;
     CAB_GOTO(CAB_NEW(&none, (size_t)kept->n_layer, "errors"));
     CAB_GOTO(CAB_NEW(&with, (size_t)kept->n_layer, "errors"));
-    CAB_GOTO(trial_open(&t, setup, source, windows, kept));
+    CAB_GOTO(trial_open(&t, setup, source, data, kept));
     t.kept.layers = kept->layers;
     t.kept.n_layer = kept->n_layer;
     t.kept.n_head = kept->n_head;
@@ -184,4 +198,33 @@ done:
     cab_free(none);
     cab_free(with);
     return status;
+}
+
+/* ---- in directories --------------------------------------------------------------------------------------------------- */
+
+bool cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept)
+{
+    const cab_recipe *r = setup->recipe;
+    const cab_config *t = &setup->teacher->config;
+    char path[CAB_PATH_MAX];
+    cab_kept k;
+    if (setup->anew || r->out[0] == '\0' || cab_path_join(path, r->out, CAB_KEPT_FILE) != CAB_OK ||
+        !cab_path_exists(path) || cab_kept_load(path, &k) != CAB_OK)
+        return false;
+    const bool fits = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
+                      (k.layers || k.n_head == t->n_head);
+    if (!fits) {
+        cab_kept_close(&k);
+        return false;
+    }
+    k.n_head = t->n_head;
+    *kept = k;
+    return true;
+}
+
+cab_status cab_kept_record(const cab_kept *kept, const char *directory)
+{
+    char path[CAB_PATH_MAX];
+    CAB_TRY(cab_path_join(path, directory, CAB_KEPT_FILE));
+    return cab_kept_save(kept, path);
 }

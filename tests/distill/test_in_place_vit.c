@@ -413,7 +413,8 @@ static void test_refused(void **state)
     static const struct {
         const char *settings[5], *said;
     } bad[] = {
-        {{"student.keep", "1", NULL}, "student.keep is 1; of images, give the layers in student.keep_list"},
+        {{"student.n_layer", "1", "student.keep", "1", NULL},
+         "student.keep is 1 of 1 layers: layers are ranked for a student of all 2"},
         {{"student.keep_list", "0,1", NULL}, "student.keep_list keeps all 2 layers"},
         {{"student.n_layer", "1", "student.keep_list", "1", NULL}, "student.keep_list has layer 1, the student has 1"},
         {{"student.n_layer", "3", NULL}, "student.n_layer is 3; an in-place student has at most its teacher's 2"},

@@ -1,6 +1,7 @@
 /* The in-place student of images on real pictures: a few steps leave it near its teacher; what it leaves opens, is judged as in the run, and
  * is gone on with; recomputing changes nothing. */
 #include "images.h"
+#include "train/keep_trial.h"
 
 #include <math.h>
 
@@ -75,8 +76,40 @@ static void test_recompute(void **state)
     assert_true(norms[0] == norms[1]);
 }
 
+/* The layers that stay are those that mixers imitate worst; the choice lies in the run, which goes on with it, and beside the student. */
+static void test_ranking(void **state)
+{
+    static const char *const settings[] = {"student.keep=2", "data.image_size=32", "train.passes=0", "train.tokens=32",
+                                           NULL};
+    char file[CAB_PATH_MAX];
+    cab_kept chosen, changed, again;
+    if (!images_present())
+        skip();
+    runs_distill(in_place(state, "cab-best", "ranked", settings), NULL);
+    assert_ok(cab_path_join(file, temp_path(state, "ranked"), CAB_KEPT_FILE));
+    assert_ok(cab_kept_load(file, &chosen));
+    assert_true(chosen.layers && chosen.n_layer == 12 && chosen.count == 2 && chosen.by == CAB_KEEP_BY_ERROR);
+    for (int l = 0; l < 12; l++)
+        for (int i = 0; i < 2 && !cab_kept_has(&chosen, l, 0); i++)
+            assert_true(chosen.cost[l] > 0 && chosen.cost[l] <= chosen.cost[chosen.units[i]]);
+    assert_ok(cab_kept_load(file, &changed));
+    changed.units[0] = 0;
+    changed.units[1] = changed.units[1] == 11 ? 10 : 11;
+    assert_ok(cab_kept_save(&changed, file));
+    assert_ok(cab_path_join(file, temp_path(state, "ranked"), CAB_RUN_RESULT));
+    assert_int_equal(remove(file), 0);
+    runs_distill(in_place(state, "cab-best", "ranked", settings), NULL);
+    assert_ok(cab_path_join(file, temp_path(state, "ranked"), "student/" CAB_KEPT_FILE));
+    assert_ok(cab_kept_load(file, &again));
+    assert_memory_equal(again.units, changed.units, 2 * sizeof *again.units);
+    cab_kept_close(&chosen);
+    cab_kept_close(&changed);
+    cab_kept_close(&again);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_learns), cmocka_unit_test(test_recompute)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_learns), cmocka_unit_test(test_ranking),
+                                       cmocka_unit_test(test_recompute)};
     return cmocka_run_group_tests(tests, images_setup, temp_teardown);
 }

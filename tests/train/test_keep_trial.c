@@ -66,13 +66,14 @@ static void close_fixture(fixture *f)
 
 static void choose(fixture *f, cab_kept *kept)
 {
-    const cab_windows windows = {.ids = f->ids, .count = CAB_TRIAL_WINDOWS, .length = LENGTH};
+    cab_windows windows = {.ids = f->ids, .count = CAB_TRIAL_WINDOWS, .length = LENGTH};
     const cab_student_source source = {.teacher = f->teacher, .recipe = f->recipe, .seq_len = LENGTH};
     const cab_domain_setup setup = {
         .recipe = f->recipe, .backend = f->backend, .precision = CAB_PRECISION_FP32, .teacher = f->teacher};
     assert_ok(cab_student_of(f->recipe)->keeps(&source, &windows, kept));
     assert_true(kept->open);
-    assert_ok(cab_keep_trial(&setup, &source, &windows, kept));
+    const cab_trial_data data = cab_trial_windows(&windows);
+    assert_ok(cab_keep_trial(&setup, &source, &data, kept));
 }
 
 /* Kept, the head that works leaves nothing to explain. The others are worth nothing. The same again has the same bits. */
