@@ -42,6 +42,7 @@ static cab_status derive_mixer(const cab_student_source *source, cab_config *c)
     c->both_ways = c->in_bias = true;
     c->out_bias = source->teacher->network.blocks[0].attention.out.b != NULL;
     c->token_scale = s->token_scale;
+    c->shared_decay = s->shared_decay;
     c->d_conv = 1;
     c->d_inner = (int)s->expand * c->n_head * c->head_dim;
     c->d_state = cab_student_chosen(s->d_state, 2 * c->head_dim < STATE_MOST ? 2 * c->head_dim : STATE_MOST);
@@ -141,9 +142,17 @@ static const cab_preset presets[] = {
 };
 
 static const cab_student_default defaults[] = {{"train.batch", "64"}, {"train.weight_decay", "0.05"}, {NULL, NULL}};
-static const char *const keys[] = {
-    "student.expand",      "student.keep",    "student.keep_list", "student.head_dim", "student.n_group",
-    "student.token_scale", "student.classes", "init.skip",         "init.gate_open",   NULL};
+static const char *const keys[] = {"student.expand",
+                                   "student.keep",
+                                   "student.keep_list",
+                                   "student.head_dim",
+                                   "student.n_group",
+                                   "student.token_scale",
+                                   "student.shared_decay",
+                                   "student.classes",
+                                   "init.skip",
+                                   "init.gate_open",
+                                   NULL};
 static const char *const fresh[] = {"*.mamba.*", NULL};
 
 const cab_student cab_student_in_place_vit = {

@@ -30,7 +30,7 @@ static const cab_setting mixer_settings[] = {{"kind", NULL},
 static const cab_setting *const mixer_tables[] = {mixer_settings, cab_settings_mamba2, NULL};
 /* Of both directions: there is no convolution. */
 static const cab_setting both_settings[] = {
-    {"mamba_d_conv", "1"}, {"mamba_conv_bias", "false"}, {"token_scale", NULL}, {NULL, NULL}};
+    {"mamba_d_conv", "1"}, {"mamba_conv_bias", "false"}, {"shared_decay", NULL}, {"token_scale", NULL}, {NULL, NULL}};
 static const cab_setting *const both_tables[] = {both_settings, mixer_settings, cab_settings_mamba2, NULL};
 
 /* Mamba-2 of both directions, of images. */
@@ -54,7 +54,10 @@ static cab_status parse_mixer(const cab_json *json, cab_config *c)
     if (json_object_object_get_ex(json->root, "input_scale", NULL))
         CAB_TRY(cab_positive_parse(json, NULL, "input_scale", 1, &c->input_scale));
     CAB_TRY(cab_mamba2_parse(json, inner, c));
-    return c->both_ways ? cab_positive_parse(json, NULL, "token_scale", 0, &c->token_scale) : CAB_OK;
+    if (!c->both_ways)
+        return CAB_OK;
+    CAB_TRY(cab_json_bool_or(json, NULL, "shared_decay", false, &c->shared_decay));
+    return cab_positive_parse(json, NULL, "token_scale", 0, &c->token_scale);
 }
 
 static json_object *describe_mixer(const cab_config *c)
@@ -66,6 +69,8 @@ static json_object *describe_mixer(const cab_config *c)
     cab_switches_describe(switches, c, mixer);
     if (c->input_scale > 0)
         json_object_object_add(mixer, "input_scale", json_object_new_double(c->input_scale));
+    if (c->shared_decay)
+        json_object_object_add(mixer, "shared_decay", json_object_new_boolean(true));
     if (c->token_scale > 0)
         json_object_object_add(mixer, "token_scale", json_object_new_double(c->token_scale));
     return mixer;

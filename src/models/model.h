@@ -49,6 +49,7 @@ typedef struct cab_config {
     bool gated_norm;                     /* Mamba-2: an RMS norm beside the gate, */
     bool norm_first;                     /* which it then reads; else the norm reads what is gated */
     bool both_ways;                      /* Mamba-2: in both directions, without a convolution, */
+    bool shared_decay;                   /* which have the same decays, */
     double token_scale;                  /* with a mean over tokens times this in the place of the sum */
     bool residual_fp32;                  /* the residual sum is fp32 whatever the activations are */
     cab_multipliers multipliers;         /* Falcon-H1 */

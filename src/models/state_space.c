@@ -126,12 +126,17 @@ void cab_mixers_describe(const cab_config *c, json_object *json)
     json_object_object_add(json, "layer_types", types);
 }
 
+/* Heads of dt. */
+static int64_t steps_of(const cab_config *c)
+{
+    return c->both_ways && !c->shared_decay ? 2 * (int64_t)c->n_state_head : c->n_state_head;
+}
+
 static cab_status build_projections(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
 {
     const cab_multipliers *k = &c->multipliers;
     const int64_t E = c->d_inner, groups = (int64_t)c->n_group * c->d_state;
-    const int64_t steps = c->both_ways ? 2 * c->n_state_head : c->n_state_head;
-    const int64_t rows[5] = {E, E, groups, groups, steps};
+    const int64_t rows[5] = {E, E, groups, groups, steps_of(c)};
     cab_multiplied_rows parts[5];
     char part[CAB_NAME_MAX];
     for (int i = 0; i < 5; i++)
@@ -145,7 +150,7 @@ static cab_status build_projections(cab_builder *b, const cab_config *c, const c
 
 cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *name, cab_mamba2 *m)
 {
-    const int64_t H = c->n_state_head, steps = c->both_ways ? 2 * H : H;
+    const int64_t H = c->n_state_head, steps = steps_of(c);
     const int64_t channels = c->d_inner + 2 * (int64_t)c->n_group * c->d_state;
     const int64_t filter[3] = {channels, 1, c->d_conv};
     char norm[CAB_NAME_MAX];
@@ -156,6 +161,7 @@ cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *nam
     m->norm_first = c->norm_first;
     m->input_scale = (float)c->input_scale;
     m->both = c->both_ways;
+    m->shared_decay = c->shared_decay;
     m->token_scale = (float)c->token_scale;
     CAB_TRY(build_projections(b, c, name, m));
     if (!c->both_ways)

@@ -6,7 +6,8 @@
 static void project(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_tensor *parts[3])
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
-    const int64_t sizes[3] = {m->d_inner, m->d_inner + 2 * groups, m->both ? 2 * m->n_head : m->n_head};
+    const int64_t sizes[3] = {m->d_inner, m->d_inner + 2 * groups,
+                              m->both && !m->shared_decay ? 2 * m->n_head : m->n_head};
     cab_split(g, cab_linear_padded(g, u, m->in_proj.w, m->in_proj.b, m->in_proj.layout), 3, sizes, parts);
 }
 

@@ -11,7 +11,7 @@
  * H heads of width P = E / H; head h reads B and C of group h / (H / G).
  *
  * Of both directions at once, for images (`both`): in_proj gives two dt to a head, D -> E + (E + 2 G N) + 2 H, for the tokens before and
- * behind, and y is multiplied by token_scale / L, so that it is a mean over as many tokens as there are. There is no convolution. */
+ * behind (with shared_decay one for both), and y is multiplied by token_scale / L, so that it is a mean over as many tokens as there are. There is no convolution. */
 #ifndef CAB_NN_MAMBA2_H
 #define CAB_NN_MAMBA2_H
 
@@ -26,6 +26,7 @@ typedef struct cab_mamba2 {
     cab_norm norm;     /* (E); w NULL: none */
     bool norm_first;   /* the gate reads what the norm gives */
     bool both;         /* every token sees those behind it too */
+    bool shared_decay; /* by the same dt, dt_bias and A_log, of H heads */
     float token_scale; /* of both directions: y is multiplied by it over the tokens of a sequence; 0: it is not */
     float input_scale; /* of u, before all else; 0: 1 */
     int d_inner, n_head, n_group, d_state;

@@ -191,7 +191,8 @@ cab_tensor *cab_ssd(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_gr
  *   y[t] = sum over s <= t of <C[t], B[s]> a[s+1] ... a[t] u[s]
  *        + sum over s > t  of <C[t], B[s]> a'[t] ... a'[s-1] u'[s]  + D x[t]
  *
- * dt (B, L, 2 H), dt_bias and A_log (2 H): a and u of the H heads forward, then a' and u' of the H heads backward. starts NULL. */
+ * dt (B, L, 2 H), dt_bias and A_log (2 H): a and u of the H heads forward, then a' and u' of the H heads backward. Or
+ * dt (B, L, H), dt_bias and A_log (H), which are those of both. starts NULL. */
 cab_tensor *cab_ssd_both(cab_graph *g, const cab_ssd_inputs *in, int n_head, int n_group);
 /* One token, the recurrence itself: inputs with L = 1, starts NULL; state (B, H, P * N) F32 holds h and is brought up to
  * date. No backward. */

@@ -102,7 +102,7 @@ static bool parameter_fits(cab_graph *g, const char *op, const char *what, const
 static bool take_inputs(cab_graph *g, const char *op, const cab_ssd_inputs *in, const cab_ssd_attributes *a,
                         cab_tensor *list[CAB_SSD_INPUTS])
 {
-    const int n_step = a->both ? 2 * a->n_head : a->n_head;
+    const int n_step = a->both && !a->shared ? 2 * a->n_head : a->n_head;
     if (cab_graph_failed(g) || !in->x || !in->B || !in->C || !in->dt || !in->D ||
         !tokens_fit(g, op, in, a->n_head, n_step, a->n_group) || !parameter_fits(g, op, "D", in->D, a->n_head) ||
         !parameter_fits(g, op, "dt_bias", in->dt_bias, n_step) || !parameter_fits(g, op, "A_log", in->A_log, n_step))
@@ -138,7 +138,9 @@ cab_tensor *cab_ssd_both(cab_graph *g, const cab_ssd_inputs *in, int n_head, int
 {
     if (in->starts != NULL)
         return cab_graph_fail(g, CAB_EARG, "ssd_both: starts are given; sequences of two directions are one document");
-    return record(g, "ssd_both", in, &(cab_ssd_attributes){.n_head = n_head, .n_group = n_group, .both = true});
+    const bool shared = in->dt != NULL && cab_columns(in->dt) == n_head;
+    return record(g, "ssd_both", in,
+                  &(cab_ssd_attributes){.n_head = n_head, .n_group = n_group, .both = true, .shared = shared});
 }
 
 static void reverse_rows(const cab_tensor *t, int64_t first_column, cab_tensor *reversed)
@@ -148,17 +150,17 @@ static void reverse_rows(const cab_tensor *t, int64_t first_column, cab_tensor *
     reversed->ld = -t->ld;
 }
 
-/* An input, or its gradient. */
-static cab_tensor *reverse_input(int input, const cab_tensor *t, int n_head, cab_tensor *reversed)
+/* An input, or its gradient. `second`: heads of dt and the parameters before the second direction's. */
+static cab_tensor *reverse_input(int input, const cab_tensor *t, int second, cab_tensor *reversed)
 {
     if (t == NULL)
         return NULL;
     if (input <= CAB_SSD_DT) {
-        reverse_rows(t, input == CAB_SSD_DT ? n_head : 0, reversed);
+        reverse_rows(t, input == CAB_SSD_DT ? second : 0, reversed);
         return reversed;
     }
-    *reversed = *t; /* a parameter, the second half of it */
-    reversed->data = (float *)t->data + n_head;
+    *reversed = *t; /* a parameter, the second half of it, or the same */
+    reversed->data = (float *)t->data + second;
     return reversed;
 }
 
@@ -169,12 +171,15 @@ void cab_ssd_reverse_of(const cab_node *node, cab_ssd_reverse *r)
     r->attributes = *cab_ssd_attributes_of(node);
     r->attributes.reverse = true;
     n->attributes = &r->attributes;
+    const int second = r->attributes.shared ? 0 : r->attributes.n_head;
     for (int i = 0; i < CAB_SSD_INPUTS; i++) {
-        n->in[i] = reverse_input(i, node->in[i], r->attributes.n_head, &r->in[i]);
-        n->gin[i] = reverse_input(i, node->gin[i], r->attributes.n_head, &r->gin[i]);
+        n->in[i] = reverse_input(i, node->in[i], second, &r->in[i]);
+        n->gin[i] = reverse_input(i, node->gin[i], second, &r->gin[i]);
     }
     n->in[CAB_SSD_D] = n->gin[CAB_SSD_D] = NULL; /* the first direction has added D x */
     n->accumulate |= CAB_SAVE_IN(CAB_SSD_X) | CAB_SAVE_IN(CAB_SSD_B) | CAB_SAVE_IN(CAB_SSD_C);
+    if (r->attributes.shared)
+        n->accumulate |= CAB_SAVE_IN(CAB_SSD_DT) | CAB_SAVE_IN(CAB_SSD_DT_BIAS) | CAB_SAVE_IN(CAB_SSD_A_LOG);
     if (node->out[0] != NULL) {
         reverse_rows(node->out[0], 0, &r->out);
         n->out[0] = &r->out;

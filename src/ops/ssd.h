@@ -24,6 +24,7 @@ enum {
 typedef struct cab_ssd_attributes {
     int n_head, n_group;
     bool both;    /* two directions; the kernels of one are given the node, then its reverse */
+    bool shared;  /* of two: dt, dt_bias and A_log are those of both */
     bool reverse; /* of a node made by cab_ssd_reverse_of(): no token sees itself, and y is added to what is there */
 } cab_ssd_attributes;
 

@@ -64,11 +64,17 @@ cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const
 
 /* ---- Mamba-2 --------------------------------------------------------------------------------------------------------- */
 
-/* Of a column of dt: a head, or H + head in the second direction. */
+/* Where dt, dt_bias and A_log have a head of a direction: column is the head, or H + head in the second. */
+static int ssd_column(const cab_mixing_ssd_inputs *in, int column)
+{
+    return in->shared_decay ? column % in->H : column;
+}
+
 static double ssd_delta(const cab_mixing_ssd_inputs *in, int64_t i, int column)
 {
-    const int64_t columns = in->both ? 2 * in->H : in->H;
-    return softplus((double)in->dt[i * columns + column] + (in->dt_bias != NULL ? (double)in->dt_bias[column] : 0));
+    const int64_t columns = in->both && !in->shared_decay ? 2 * in->H : in->H;
+    const int at = ssd_column(in, column);
+    return softplus((double)in->dt[i * columns + at] + (in->dt_bias != NULL ? (double)in->dt_bias[at] : 0));
 }
 
 /* decay: (directions, H, L). */
@@ -92,7 +98,7 @@ static void add_ssd_row(const cab_mixing_ssd_inputs *in, int h, int64_t i, const
 /* The sum of log a up to each token, in the order of the direction. */
 static void sum_decays(const cab_mixing_ssd_inputs *in, int column, double *sums)
 {
-    const double rate = in->A_log != NULL ? exp((double)in->A_log[column]) : 1;
+    const double rate = in->A_log != NULL ? exp((double)in->A_log[ssd_column(in, column)]) : 1;
     double sum = 0;
     for (int64_t i = 0; i < in->L; i++) {
         const int64_t t = column >= in->H ? in->L - 1 - i : i;

@@ -20,12 +20,12 @@ cab_status cab_mixing_attention(const float *q, const float *k, int64_t L, const
                                 int count, float *M);
 
 /* B, C: (L, G * N), head h in group h / (H / G); dt: (L, H), delta = softplus(dt + dt_bias). dt_bias: (H) or NULL for none, A_log: (H)
- * or NULL for the discrete form. Of both directions all three have 2 H columns, the second direction's last. */
+ * or NULL for the discrete form. Of both directions all three have 2 H columns, the second direction's last, or H, which are both's. */
 typedef struct cab_mixing_ssd_inputs {
     const float *B, *C, *dt, *dt_bias, *A_log;
     int64_t L;
     int H, G, N;
-    bool both;
+    bool both, shared_decay;
 } cab_mixing_ssd_inputs;
 
 cab_status cab_mixing_ssd(const cab_mixing_ssd_inputs *in, int first, int count, float *M);

@@ -177,7 +177,8 @@ static cab_status mamba2(cab_probe *p, const cab_mamba2 *m, int layer)
                                       .H = m->n_head,
                                       .G = m->n_group,
                                       .N = m->d_state,
-                                      .both = m->both};
+                                      .both = m->both,
+                                      .shared_decay = m->shared_decay};
     return cab_mixing_ssd(&in, 0, m->n_head, p->matrix);
 }
 

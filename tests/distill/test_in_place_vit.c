@@ -249,14 +249,14 @@ static double silu(double x)
     return x / (1 + exp(-x));
 }
 
-/* Token i's output of a mixer whose projections give `z` (tokens, 2 E + 2 G N + 4 H) rows; token scale 3. */
-static double mixed(const double *z, int tokens, const float *A, const float *dt_bias, const float *skip, int i,
-                    int channel)
+/* Token i's output of a mixer whose projections give `z` (tokens, 2 E + 2 G N + 4 H) rows, or 2 H where the decays are shared; token scale 3. */
+static double mixed(const double *z, int tokens, const float *A, const float *dt_bias, const float *skip, bool shared,
+                    int i, int channel)
 {
-    const int columns = 2 * E + 2 * GROUPS + 4 * HEADS, head = channel / P, group = head / 2;
+    const int columns = 2 * E + 2 * GROUPS + (shared ? 2 : 4) * HEADS, head = channel / P, group = head / 2;
     double sum = 0;
     for (int j = 0; j < tokens; j++) {
-        const int back = j > i, column = back * 2 * HEADS + head;
+        const int back = j > i, column = (shared ? 0 : back * 2 * HEADS) + head;
         double dot = 0, log_decay = 0;
         for (int n = 0; n < N; n++)
             dot += silu(z[j * columns + 2 * E + group * N + n]) * silu(z[i * columns + 2 * E + GROUPS + group * N + n]);
@@ -278,10 +278,12 @@ static void randomise(const cab_model *model, cab_tensor *t, float *values)
     assert_ok(cab_params_write(model->params, t, values));
 }
 
-static void test_mixer(void **state)
+static void check_mixer(void **state, bool shared)
 {
-    enum { TOKENS = 7, COLUMNS = 2 * E + 2 * GROUPS + 4 * HEADS };
-    static const char *const settings[] = {"student.token_scale", "3", NULL};
+    enum { TOKENS = 7, COLUMNS_MOST = 2 * E + 2 * GROUPS + 4 * HEADS };
+    const int n_column = shared ? COLUMNS_MOST - 2 * HEADS : COLUMNS_MOST;
+    const char *const settings[] = {"student.token_scale", "3", "student.shared_decay", shared ? "true" : "false",
+                                    NULL};
     fixture f = open_fixture(state, 0, settings);
     assert_ok(make(&f));
     const cab_block *b = &f.student->network.blocks[0];
@@ -289,7 +291,7 @@ static void test_mixer(void **state)
     cab_tensor *const parameters[] = {m->in_proj.w, m->in_proj.b, m->out_proj.w, m->out_proj.b,
                                       m->A_log,     m->dt_bias,   m->D};
     float *p[7], u[TOKENS * D], got[TOKENS * D];
-    double z[TOKENS * COLUMNS];
+    double z[TOKENS * COLUMNS_MOST];
     for (int i = 0; i < 7; i++) {
         p[i] = values_of(f.student, parameters[i]);
         randomise(f.student, parameters[i], p[i]);
@@ -307,16 +309,16 @@ static void test_mixer(void **state)
     assert_ok(cab_tensor_write(g, input, u));
     assert_ok(cab_graph_run(g));
     assert_ok(cab_tensor_read(g, y, got));
-    for (int i = 0; i < TOKENS * COLUMNS; i++) {
-        z[i] = (double)p[1][i % COLUMNS];
+    for (int i = 0; i < TOKENS * n_column; i++) {
+        z[i] = (double)p[1][i % n_column];
         for (int d = 0; d < D; d++)
-            z[i] += (double)p[0][i % COLUMNS * D + d] * (double)u[i / COLUMNS * D + d];
+            z[i] += (double)p[0][i % n_column * D + d] * (double)u[i / n_column * D + d];
     }
     for (int i = 0; i < TOKENS; i++)
         for (int r = 0; r < D; r++) {
             double expected = (double)p[3][r];
             for (int e = 0; e < E; e++)
-                expected += (double)p[2][r * E + e] * mixed(z, TOKENS, p[4], p[5], p[6], i, e);
+                expected += (double)p[2][r * E + e] * mixed(z, TOKENS, p[4], p[5], p[6], shared, i, e);
             if (!(fabs((double)got[i * D + r] - expected) < 1e-4 * (1 + fabs(expected))))
                 fail_msg("token %d, %d: %g, expected %g", i, r, (double)got[i * D + r], expected);
         }
@@ -324,6 +326,12 @@ static void test_mixer(void **state)
         free(p[i]);
     cab_graph_free(g);
     close_fixture(&f);
+}
+
+static void test_mixer(void **state)
+{
+    check_mixer(state, false);
+    check_mixer(state, true);
 }
 
 /* ---- directories ------------------------------------------------------------------------------------------------------ */

@@ -6,7 +6,14 @@
 typedef struct shape {
     int64_t B, L, H, G, P, N;
     bool delta, bias; /* A_log, dt_bias */
+    bool shared;      /* both directions have the same dt, dt_bias and A_log */
 } shape;
+
+/* Columns of dt. */
+static int64_t steps_of(const shape *s)
+{
+    return s->shared ? s->H : 2 * s->H;
+}
 
 enum { X, BM, CM, DT, D, DT_BIAS, A_LOG, INPUTS };
 
@@ -49,12 +56,13 @@ typedef struct direction {
 
 static direction open_direction(const shape *s, double *const *in, int64_t b, int64_t head, bool back)
 {
-    direction d = {.column = head + (back ? s->H : 0), .delta = check_doubles(s->L), .sum = check_doubles(s->L)};
+    direction d = {
+        .column = head + (back && !s->shared ? s->H : 0), .delta = check_doubles(s->L), .sum = check_doubles(s->L)};
     double sum = 0;
     d.rate = s->delta ? exp(in[A_LOG][d.column]) : 1;
     for (int64_t i = 0; i < s->L; i++) {
         const int64_t t = back ? s->L - 1 - i : i;
-        const double raw = in[DT][(b * s->L + t) * 2 * s->H + d.column] + (s->bias ? in[DT_BIAS][d.column] : 0);
+        const double raw = in[DT][(b * s->L + t) * steps_of(s) + d.column] + (s->bias ? in[DT_BIAS][d.column] : 0);
         d.delta[t] = log1p(exp(raw));
         d.sum[t] = sum -= d.delta[t] * d.rate;
     }
@@ -130,7 +138,7 @@ static void head_backward(const shape *s, double *const *in, double **gradient, 
         const int64_t t = back ? s->L - 1 - i : i;
         dlog += dsum[t];
         const double slope = 1 - exp(-d.delta[t]), ddt = slope * (ddelta[t] - d.rate * dlog);
-        gradient[DT][(b * s->L + t) * 2 * s->H + d.column] += ddt;
+        gradient[DT][(b * s->L + t) * steps_of(s) + d.column] += ddt;
         gradient[DT_BIAS][d.column] += ddt;
         gradient[A_LOG][d.column] -= d.rate * d.delta[t] * dlog;
     }
@@ -156,10 +164,10 @@ static check_case make_case(const char *name, const shape *s)
                         .in = {{CHECK_ACTIVATION, 3, {s->B, s->L, s->H * s->P}, 0, 0},
                                {CHECK_ACTIVATION, 3, {s->B, s->L, s->G * s->N}, 0, 0},
                                {CHECK_ACTIVATION, 3, {s->B, s->L, s->G * s->N}, 0, 0},
-                               {CHECK_ACTIVATION, 3, {s->B, s->L, 2 * s->H}, -5, 2},
+                               {CHECK_ACTIVATION, 3, {s->B, s->L, steps_of(s)}, -5, 2},
                                {CHECK_PARAMETER, 1, {s->H}, 0, 0},
-                               {s->bias ? CHECK_PARAMETER : CHECK_FROZEN, 1, {2 * s->H}, -2, 1},
-                               {s->delta ? CHECK_PARAMETER : CHECK_FROZEN, 1, {2 * s->H}, -3, 1}},
+                               {s->bias ? CHECK_PARAMETER : CHECK_FROZEN, 1, {steps_of(s)}, -2, 1},
+                               {s->delta ? CHECK_PARAMETER : CHECK_FROZEN, 1, {steps_of(s)}, -3, 1}},
                         .n_out = 1,
                         .n_seeded = 1,
                         .record = record,
@@ -171,9 +179,10 @@ static check_case make_case(const char *name, const shape *s)
 static void test_small(void **state)
 {
     (void)state;
-    const shape shapes[] = {{1, 1, 1, 1, 1, 1, true, true},  {2, 3, 2, 2, 3, 2, true, true},
-                            {1, 5, 4, 2, 2, 3, true, false}, {1, 4, 3, 1, 1, 17, false, false},
-                            {2, 6, 2, 1, 3, 2, false, true}, {1, 2, 2, 1, 2, 3, true, true}};
+    const shape shapes[] = {{1, 1, 1, 1, 1, 1, true, true, false},  {2, 3, 2, 2, 3, 2, true, true, false},
+                            {1, 5, 4, 2, 2, 3, true, false, false}, {1, 4, 3, 1, 1, 17, false, false, false},
+                            {2, 6, 2, 1, 3, 2, false, true, false}, {1, 2, 2, 1, 2, 3, true, true, false},
+                            {2, 5, 4, 2, 2, 3, true, true, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_case c = make_case("ssd both", &shapes[i]);
         check_run(&c);
@@ -202,9 +211,10 @@ static void run_chunks(const shape *s, const char *isa, cab_dtype dtype, int thr
 static void test_chunks(void **state)
 {
     (void)state;
-    const shape shapes[] = {{1, 65, 1, 1, 16, 16, true, true},  {2, 64, 2, 2, 5, 7, true, true},
-                            {1, 200, 4, 2, 33, 19, true, true}, {1, 130, 2, 1, 64, 64, false, false},
-                            {2, 50, 6, 3, 8, 40, true, true},   {1, 129, 2, 1, 20, 128, true, false}};
+    const shape shapes[] = {{1, 65, 1, 1, 16, 16, true, true, false},  {2, 64, 2, 2, 5, 7, true, true, false},
+                            {1, 200, 4, 2, 33, 19, true, true, false}, {1, 130, 2, 1, 64, 64, false, false, false},
+                            {2, 50, 6, 3, 8, 40, true, true, false},   {1, 129, 2, 1, 20, 128, true, false, false},
+                            {2, 130, 4, 2, 9, 12, true, true, true}};
     const char *const isas[] = {"v1", "v3", "v4"};
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
         if (!check_have(isas[i])) {
@@ -221,7 +231,7 @@ static void test_chunks(void **state)
 static void test_threads(void **state)
 {
     (void)state;
-    const shape s = {2, 130, 4, 2, 16, 12, true, true};
+    const shape s = {2, 130, 4, 2, 16, 12, true, true, false};
     const check_case c = make_case("ssd both threads", &s);
     repeat_compare(&c, &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 1},
                    &(check_variant){.dtype = CAB_BF16, .isa = "v1", .threads = 3}, 200000);
@@ -230,7 +240,7 @@ static void test_threads(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    static const char *const expected[] = {"dt is (1, 4, 2) F32, expected (1, 4, 4)", "A_log is (2) F32, expected (4)",
+    static const char *const expected[] = {"dt is (1, 4, 3) F32, expected (1, 4, 4)", "A_log is (2) F32, expected (4)",
                                            "starts are given"};
     for (int wrong = 0; wrong < 3; wrong++) {
         cab_backend *backend;
@@ -240,7 +250,7 @@ static void test_refused(void **state)
         const cab_ssd_inputs in = {.x = cab_graph_input(g, "x", CAB_F32, 3, (int64_t[]){1, 4, 6}),
                                    .B = cab_graph_input(g, "B", CAB_F32, 3, (int64_t[]){1, 4, 8}),
                                    .C = cab_graph_input(g, "C", CAB_F32, 3, (int64_t[]){1, 4, 8}),
-                                   .dt = cab_graph_input(g, "dt", CAB_F32, 3, (int64_t[]){1, 4, wrong == 0 ? 2 : 4}),
+                                   .dt = cab_graph_input(g, "dt", CAB_F32, 3, (int64_t[]){1, 4, wrong == 0 ? 3 : 4}),
                                    .D = cab_graph_input(g, "D", CAB_F32, 1, (int64_t[]){2}),
                                    .A_log = cab_graph_input(g, "A_log", CAB_F32, 1, (int64_t[]){wrong == 1 ? 2 : 4}),
                                    .starts =
@@ -258,10 +268,11 @@ static void test_refused(void **state)
 static void test_gpu(void **state)
 {
     (void)state;
-    const shape shapes[] = {{1, 130, 3, 3, 64, 64, true, true}, {1, 197, 4, 2, 64, 128, true, true},
-                            {2, 50, 2, 1, 64, 128, true, true}, {1, 129, 2, 2, 40, 128, true, false},
-                            {2, 70, 2, 1, 24, 56, false, true}, {1, 100, 4, 2, 24, 99, true, true},
-                            {1, 70, 2, 1, 96, 136, true, true}};
+    const shape shapes[] = {{1, 130, 3, 3, 64, 64, true, true, false}, {1, 197, 4, 2, 64, 128, true, true, false},
+                            {2, 50, 2, 1, 64, 128, true, true, false}, {1, 129, 2, 2, 40, 128, true, false, false},
+                            {2, 70, 2, 1, 24, 56, false, true, false}, {1, 100, 4, 2, 24, 99, true, true, false},
+                            {1, 70, 2, 1, 96, 136, true, true, false}, {2, 70, 2, 1, 24, 56, true, true, true},
+                            {1, 130, 2, 2, 64, 64, true, true, true}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const check_case c = make_case("ssd both tiles", &shapes[i]);
         gpu_compare(&c, 1e-4, 1.5e-2);

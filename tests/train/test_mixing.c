@@ -62,10 +62,10 @@ static void expect_product(const float *M, const float *x, const float *D, const
 
 /* ---- operations ------------------------------------------------------------------------------------------------------ */
 
-static void compare_ssd(bool discrete, bool both)
+static void compare_ssd(bool discrete, bool both, bool shared)
 {
     enum { H = 6, G = 3, N = 5, P = 4 };
-    const int64_t columns = both ? 2 * H : H;
+    const int64_t columns = both && !shared ? 2 * H : H;
     float *x = draw(L * H * P, 1, 1), *B = draw(L * G * N, 1, 2), *C = draw(L * G * N, 1, 3),
           *a = draw(L * columns, 2, 4), *D = draw(H, 1, 5), *bias = draw(columns, 1, 6), *A_log = draw(columns, 1, 7),
           *M = calloc(L * L, sizeof *M), skip[H * P];
@@ -90,7 +90,8 @@ static void compare_ssd(bool discrete, bool both)
                                       .H = H,
                                       .G = G,
                                       .N = N,
-                                      .both = both};
+                                      .both = both,
+                                      .shared_decay = shared};
     for (int h = 0; h < H; h++) {
         for (int p = 0; p < P; p++)
             skip[h * P + p] = D[h];
@@ -107,10 +108,11 @@ static void compare_ssd(bool discrete, bool both)
 static void test_ssd(void **state)
 {
     (void)state;
-    compare_ssd(true, false);
-    compare_ssd(false, false);
-    compare_ssd(true, true);
-    compare_ssd(false, true);
+    compare_ssd(true, false, false);
+    compare_ssd(false, false, false);
+    compare_ssd(true, true, false);
+    compare_ssd(false, true, false);
+    compare_ssd(false, true, true);
 }
 
 static void check_scan(bool reverse)
