@@ -40,7 +40,9 @@
     BOOL(no_echo, 0, "print only what the model adds, without the prompt")                                             \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     ENUM(precision, 0, "NAME", 0, "auto|fp32|bf16|as-is",                                                              \
-         "numbers kept for activations and matrices; as-is: matrices of a .gguf file stay as quantised as they are")   \
+         "numbers kept for activations and matrices; as-is, and auto on the processor: matrices of a .gguf file stay " \
+         "as "                                                                                                         \
+         "quantised as they are")                                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
     TEXT(out, 'o', "FILE", "", CLI_OUT_HELP)                                                                           \
     BOOL(json, 'j', "print a JSON object a line, one for each text")                                                   \
@@ -272,7 +274,6 @@ static cab_status run_generate(const void *given, const cab_list *operands)
 {
     const struct generate_options *options = given;
     const cab_precision fitting = cab_precision_auto(options->device);
-    const cab_precision precisions[] = {fitting, CAB_PRECISION_FP32, CAB_PRECISION_BF16, fitting | CAB_PRECISION_AS_IS};
     char directory[CAB_PATH_MAX];
     cab_model *model = NULL;
     cli_prompts prompts = {0};
@@ -280,6 +281,8 @@ static cab_status run_generate(const void *given, const cab_list *operands)
     cab_status status;
     CAB_TRY(check(options));
     CAB_TRY(cli_find_model(operands->items[0], directory));
+    const cab_precision precisions[] = {cab_precision_of_file(options->device, directory), CAB_PRECISION_FP32,
+                                        CAB_PRECISION_BF16, fitting | CAB_PRECISION_AS_IS};
     cab_log_quiet(options->quiet);
     if (options->threads)
         cab_thread_limit((int)options->threads);

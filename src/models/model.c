@@ -240,6 +240,19 @@ cab_precision cab_precision_auto(const char *device)
     return CAB_PRECISION_FP32;
 }
 
+cab_precision cab_precision_of_file(const char *device, const char *path)
+{
+    const cab_precision precision = cab_precision_auto(device);
+    cab_gguf *gguf = NULL;
+    if (strcmp(device, "cpu") != 0 || !cab_gguf_named(path) || cab_path_is_directory(path) ||
+        cab_gguf_open(path, &gguf) != CAB_OK)
+        return precision;
+    const cab_safetensors_entry *e = cab_gguf_find(gguf, "token_embd.weight");
+    const bool quantised = e != NULL && e->dtype != CAB_DTYPES && cab_dtype_is_blocks(e->dtype);
+    cab_gguf_close(gguf);
+    return quantised ? precision | CAB_PRECISION_AS_IS : precision;
+}
+
 cab_tensor *cab_model_input(cab_graph *g, const cab_model *model, int64_t batch, int64_t length)
 {
     const int64_t size = model->config.image_size;

@@ -135,6 +135,9 @@ cab_status cab_model_sizes(const char *directory, cab_config *config);
  * CAB_PRECISION_AS_IS, and parameters are trainable, the device has memory of its own, or the file has no quantised matrix. */
 cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
                           cab_model **model);
+/* What decodes fastest: cab_precision_auto(), and as-is of a .gguf file on the processor if its embedding is quantised. A file that cannot be
+ * read has none; opening it says why. */
+cab_precision cab_precision_of_file(const char *device, const char *path);
 /* The same for images of another size than the model was trained on: its positions are interpolated. 0: its own. */
 cab_status cab_model_open_sized(const char *directory, int image_size, cab_backend *backend, cab_precision precision,
                                 bool trainable, cab_model **model);

@@ -66,15 +66,18 @@ static void computes_what_it_does_expanded(void **state)
             free(values[0]);
             free(values[1]);
         }
-        for (int batch = 1; batch < 3; batch++) { /* of 14 tokens in all, and of 3, which take another way */
+        for (int batch = 1; batch < 3;
+             batch++) { /* of 14 tokens in all, and of 3, which take another way, in 16 bits */
             const int length = batch == 1 ? 3 : 7;
             float *x = tiny_logits(a, ids, batch, length), *y = tiny_logits(b, ids, batch, length);
             const double distance = tiny_distance(y, x, (size_t)(batch * length) * 23);
-            if (!(distance <= 1e-5))
-                fail_msg("%s: %g away, at most 1e-5", cab_dtype_name(stored[i]), distance);
+            if (!(distance <= (batch == 1 ? 2e-4 : 1e-5)))
+                fail_msg("%s: %g away", cab_dtype_name(stored[i]), distance);
             free(x);
             free(y);
         }
+        assert_int_equal(cab_precision_of_file("cpu", file), cab_precision_auto("cpu") | CAB_PRECISION_AS_IS);
+        assert_int_equal(cab_precision_of_file("cuda", file), cab_precision_auto("cuda"));
         cab_model_free(a);
         cab_model_free(b);
     }

@@ -86,7 +86,7 @@ static void run_case(const blocks_case *c, const char *isa)
             difference += (y[i * c->n + o] - sum) * (y[i * c->n + o] - sum);
             size += sum * sum;
         }
-    const double tolerance = c->dtype == CAB_F32 ? 1e-6 : 6e-3;
+    const double tolerance = c->dtype == CAB_F32 ? (c->m > 4 ? 1e-6 : 1e-4) : 6e-3; /* few rows: 16 bits */
     if (!(sqrt(difference) <= tolerance * sqrt(size)))
         fail_msg("%s, %s, %s, %lld x %lld x %lld: %g away, at most %g", cab_dtype_name(c->stored),
                  cab_dtype_name(c->dtype), isa, (long long)c->m, (long long)c->n, (long long)c->k,

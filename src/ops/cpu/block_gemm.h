@@ -1,7 +1,7 @@
 /* block_gemm.h - products with a matrix that stays in blocks of few bits (tensor/blocks.h): B^T is stored, (n, k), its rows whole blocks.
  *
- * Many rows of A: B is expanded tile by tile into scratch, in A's dtype, and each tile is multiplied as any other matrix. A few: rows of
- * B are expanded to fp32, piece by piece in the first-level cache, and multiplied there. */
+ * Many rows of A: B is expanded tile by tile into scratch, in A's dtype, and each tile is multiplied as any other matrix. A few:
+ * block_few.c multiplies them straight from the blocks. */
 #ifndef CAB_OPS_CPU_BLOCK_GEMM_H
 #define CAB_OPS_CPU_BLOCK_GEMM_H
 
@@ -21,5 +21,10 @@ cab_gemm_shape cab_block_gemm_part(const cab_gemm_shape *shape, int64_t columns)
 typedef cab_status cab_block_gemm(const cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b,
                                   void *c, const void *bias, void *scratch);
 cab_block_gemm cab_block_gemm_v1, cab_block_gemm_v3, cab_block_gemm_v4;
+
+/* Of at most CAB_BLOCK_FEW rows; scratch as of the whole product. */
+typedef void cab_block_few(const cab_backend *backend, const cab_gemm_shape *shape, const void *a, const void *b,
+                           void *c, const void *bias, void *scratch);
+cab_block_few cab_block_few_v1, cab_block_few_v3, cab_block_few_v4;
 
 #endif

@@ -169,7 +169,7 @@ size_t cab_gemm_scratch_of(const cab_backend *backend, const cab_gemm_shape *sha
 
 cab_status cab_block_gemm_check(const cab_gemm_shape *s)
 {
-    if (s->b.row != 1 || s->a.column != 1 || s->batch[0] * s->batch[1] != 1 || s->serial)
+    if (s->b.row != 1 || s->a.column != 1 || s->batch[0] * s->batch[1] != 1 || s->serial || s->accumulate)
         return cab_fail(CAB_EUNSUPPORTED,
                         "a matrix in %s is multiplied from the right by a linear layer, forward; nothing flows back "
                         "through it",
@@ -198,7 +198,7 @@ size_t cab_block_gemm_scratch(const cab_backend *backend, const cab_gemm_shape *
     const int64_t tile = cab_block_gemm_tile(s), last = s->n % tile;
     const cab_gemm_shape parts[2] = {cab_block_gemm_part(s, tile), cab_block_gemm_part(s, last > 0 ? last : tile)};
     if (s->m <= CAB_BLOCK_FEW)
-        return (size_t)(s->m * s->k) * sizeof(float);
+        return (size_t)(s->m * s->k) * 2 * sizeof(float); /* block_few.c takes 6.25 bytes of an element */
     const size_t expanded = ((size_t)(tile * s->k) * cab_dtype_size(s->a.dtype) + 63) / 64 * 64;
     const size_t a = cab_gemm_scratch_of(backend, &parts[0]), b = cab_gemm_scratch_of(backend, &parts[1]);
     return expanded + (a > b ? a : b);
