@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "io/composite.h"
 #include "io/gguf_view.h"
+#include "io/scaled.h"
 #include "tensor/blocks.h"
 
 #include <math.h>
@@ -34,7 +35,8 @@ struct cab_checkpoint {
     size_t n_shards, shard_capacity;
     const cab_safetensors_entry **tensors; /* sorted by name */
     size_t n_tensors;
-    cab_gguf *gguf; /* NULL: a directory */
+    const cab_safetensors_entry **scales; /* by tensor: of one in 8-bit floats; NULL: there are no such */
+    cab_gguf *gguf;                       /* NULL: a directory */
     cab_gguf_view view;
     cab_safetensors_entry *renamed; /* of a model of several parts: the language model's tensors */
     size_t left_out;                /* tensors of its other parts */
@@ -148,6 +150,67 @@ static cab_status open_language_model(cab_checkpoint *ck)
     return CAB_OK;
 }
 
+/* Whether a tensor is the scales of another one. */
+static bool is_scales(const cab_checkpoint *ck, const char *name)
+{
+    size_t length = 0;
+    char other[256];
+    if (!cab_scaled_names(name, &length) || length >= sizeof other)
+        return false;
+    memcpy(other, name, length);
+    other[length] = '\0';
+    const cab_safetensors_entry *entry = cab_checkpoint_find(ck, other);
+    return entry != NULL && entry->dtype == CAB_F8_E4M3;
+}
+
+static cab_status find_scales(const cab_checkpoint *ck, const cab_safetensors_entry *entry,
+                              const cab_safetensors_entry **scales)
+{
+    static const char *const endings[] = {"_scale", "_scale_inv"};
+    char name[256];
+    *scales = NULL;
+    for (int i = 0; i < 2 && *scales == NULL; i++) {
+        snprintf(name, sizeof name, "%s%s", entry->name, endings[i]);
+        *scales = cab_checkpoint_find(ck, name);
+    }
+    if (*scales == NULL)
+        return cab_fail(CAB_EFORMAT,
+                        "%s: tensor \"%s\" is stored as F8_E4M3, and neither \"%s_scale\" nor \"%s_scale_inv\" is "
+                        "there",
+                        entry->file, entry->name, entry->name, entry->name);
+    return cab_scaled_check(entry, *scales);
+}
+
+/* Of a model in 8-bit floats: scales go with their tensors, and neither they nor the key of config.json are seen from here on. */
+static cab_status open_scaled(cab_checkpoint *ck)
+{
+    const cab_safetensors_entry **all = ck->tensors;
+    size_t kept = 0;
+    bool scaled = false;
+    cab_status status;
+    CAB_TRY(cab_scaled_is(&ck->config, &scaled));
+    if (!scaled)
+        return CAB_OK;
+    const cab_safetensors_entry **left = NULL;
+    CAB_TRY(CAB_NEW(&ck->scales, ck->n_tensors, "a model's scales"));
+    CAB_GOTO(CAB_NEW(&left, ck->n_tensors, "a model's tensors"));
+    for (size_t i = 0; i < ck->n_tensors; i++) {
+        if (is_scales(ck, all[i]->name))
+            continue;
+        if (all[i]->dtype == CAB_F8_E4M3)
+            CAB_GOTO(find_scales(ck, all[i], &ck->scales[kept]));
+        left[kept++] = all[i];
+    }
+    ck->tensors = left;
+    ck->n_tensors = kept;
+    left = all;
+    json_object_object_del(ck->config.root, "quantization_config");
+    status = CAB_OK;
+done:
+    cab_free(left);
+    return status;
+}
+
 static cab_status open_weights(cab_checkpoint *ck)
 {
     char single[CAB_PATH_MAX], index[CAB_PATH_MAX];
@@ -162,7 +225,7 @@ static cab_status open_weights(cab_checkpoint *ck)
     if (cab_composite_is(&ck->config))
         CAB_TRY(open_language_model(ck));
     qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_names);
-    return CAB_OK;
+    return open_scaled(ck);
 }
 
 static cab_status open_gguf(cab_checkpoint *ck)
@@ -217,6 +280,7 @@ void cab_checkpoint_close(cab_checkpoint *ck)
     cab_free(ck->shards);
     cab_free(ck->tensors);
     cab_free(ck->renamed);
+    cab_free(ck->scales);
     cab_gguf_view_close(&ck->view);
     cab_gguf_close(ck->gguf);
     cab_json_close(&ck->config);
@@ -357,6 +421,21 @@ static cab_status read_halves(const cab_checkpoint *ck, const cab_safetensors_en
     return cab_safetensors_entry_read_f32(rest, rest->n_dim, rest->shape, out + rest->shape[0] * rest->shape[1]);
 }
 
+/* Elements of a tensor of 8-bit floats, read as they are stored, become what they mean. */
+static cab_status scale(const cab_checkpoint *ck, const cab_safetensors_entry *entry, int64_t first, int64_t count,
+                        float *values)
+{
+    if (entry->dtype != CAB_F8_E4M3)
+        return CAB_OK;
+    if (ck->scales == NULL)
+        return cab_fail(
+            CAB_EUNSUPPORTED,
+            "%s: tensor \"%s\" is stored as F8_E4M3; config.json has no quantization_config of \"fp8\" that says "
+            "how it is scaled",
+            entry->file, entry->name);
+    return cab_scaled_apply(entry, ck->scales[cab_checkpoint_index(ck, entry->name)], first, count, values);
+}
+
 cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, int n_dim, const int64_t *shape,
                                    float *out)
 {
@@ -364,11 +443,12 @@ cab_status cab_checkpoint_read_f32(const cab_checkpoint *ck, const char *name, i
     int64_t count = 1;
     CAB_TRY(require(ck, name, &entry));
     CAB_TRY(read_halves(ck, entry, n_dim, shape, out));
+    for (int i = 0; i < n_dim; i++)
+        count *= shape[i];
+    CAB_TRY(scale(ck, entry, 0, count, out));
     if (unchanged(ck, entry))
         return CAB_OK;
     const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
-    for (int i = 0; i < n_dim; i++)
-        count *= shape[i];
     CAB_TRY(change_values(entry, change, 0, count, out));
     return order_back(change, n_dim, shape, out);
 }
@@ -398,8 +478,10 @@ cab_status cab_checkpoint_read_part(const cab_checkpoint *ck, const cab_safetens
                                     int64_t count, float *out)
 {
     int64_t columns = 1;
-    if (unchanged(ck, entry))
-        return read_elements(entry, first, count, out);
+    if (unchanged(ck, entry)) {
+        CAB_TRY(read_elements(entry, first, count, out));
+        return scale(ck, entry, first, count, out);
+    }
     const cab_gguf_change *change = &ck->view.changes[index_of(ck, entry)];
     const cab_safetensors_entry *rest = ck->view.rests[index_of(ck, entry)];
     const int64_t half = rest != NULL ? rest->shape[0] : entry->shape[0];

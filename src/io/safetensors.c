@@ -46,10 +46,10 @@ static const struct {
     size_t size;
     cab_dtype dtype;
 } stored_types[] = {
-    {"F32", 4, CAB_F32},        {"BF16", 2, CAB_BF16},  {"F16", 2, CAB_F16},        {"F64", 8, CAB_F64},
-    {"I32", 4, CAB_I32},        {"I64", 8, CAB_I64},    {"U16", 2, CAB_U16},        {"U8", 1, CAB_U8},
-    {"BOOL", 1, CAB_DTYPES},    {"I8", 1, CAB_DTYPES},  {"I16", 2, CAB_DTYPES},     {"U32", 4, CAB_DTYPES},
-    {"U64", 8, CAB_DTYPES},     {"C64", 8, CAB_DTYPES}, {"F8_E4M3", 1, CAB_DTYPES}, {"F8_E5M2", 1, CAB_DTYPES},
+    {"F32", 4, CAB_F32},        {"BF16", 2, CAB_BF16},  {"F16", 2, CAB_F16},         {"F64", 8, CAB_F64},
+    {"I32", 4, CAB_I32},        {"I64", 8, CAB_I64},    {"U16", 2, CAB_U16},         {"U8", 1, CAB_U8},
+    {"BOOL", 1, CAB_DTYPES},    {"I8", 1, CAB_DTYPES},  {"I16", 2, CAB_DTYPES},      {"U32", 4, CAB_DTYPES},
+    {"U64", 8, CAB_DTYPES},     {"C64", 8, CAB_DTYPES}, {"F8_E4M3", 1, CAB_F8_E4M3}, {"F8_E5M2", 1, CAB_DTYPES},
     {"F8_E8M0", 1, CAB_DTYPES},
 };
 
@@ -565,7 +565,7 @@ cab_status cab_safetensors_entry_read_f32(const cab_safetensors_entry *entry, in
                                           float *out)
 {
     if (entry->dtype != CAB_F32 && entry->dtype != CAB_BF16 && entry->dtype != CAB_F16 && entry->dtype != CAB_F64 &&
-        !(entry->dtype < CAB_DTYPES && cab_dtype_is_blocks(entry->dtype)))
+        entry->dtype != CAB_F8_E4M3 && !(entry->dtype < CAB_DTYPES && cab_dtype_is_blocks(entry->dtype)))
         return cab_fail(CAB_EFORMAT,
                         "%s: tensor \"%s\": stored as %s, expected F32, BF16, F16 or F64, or blocks of Q8_0, Q4_0 "
                         "to Q5_1 or Q4_K to Q6_K",

@@ -4,10 +4,11 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[CAB_DTYPES] = {
-    [CAB_F32] = {"F32", 4},   [CAB_BF16] = {"BF16", 2}, [CAB_F16] = {"F16", 2},   [CAB_F64] = {"F64", 8},
-    [CAB_I32] = {"I32", 4},   [CAB_I64] = {"I64", 8},   [CAB_U16] = {"U16", 2},   [CAB_U8] = {"U8", 1},
-    [CAB_Q8_0] = {"Q8_0", 0}, [CAB_Q4_0] = {"Q4_0", 0}, [CAB_Q4_1] = {"Q4_1", 0}, [CAB_Q5_0] = {"Q5_0", 0},
-    [CAB_Q5_1] = {"Q5_1", 0}, [CAB_Q4_K] = {"Q4_K", 0}, [CAB_Q5_K] = {"Q5_K", 0}, [CAB_Q6_K] = {"Q6_K", 0},
+    [CAB_F32] = {"F32", 4},         [CAB_BF16] = {"BF16", 2}, [CAB_F16] = {"F16", 2},   [CAB_F64] = {"F64", 8},
+    [CAB_I32] = {"I32", 4},         [CAB_I64] = {"I64", 8},   [CAB_U16] = {"U16", 2},   [CAB_U8] = {"U8", 1},
+    [CAB_F8_E4M3] = {"F8_E4M3", 1}, [CAB_Q8_0] = {"Q8_0", 0}, [CAB_Q4_0] = {"Q4_0", 0}, [CAB_Q4_1] = {"Q4_1", 0},
+    [CAB_Q5_0] = {"Q5_0", 0},       [CAB_Q5_1] = {"Q5_1", 0}, [CAB_Q4_K] = {"Q4_K", 0}, [CAB_Q5_K] = {"Q5_K", 0},
+    [CAB_Q6_K] = {"Q6_K", 0},
 };
 
 size_t cab_dtype_size(cab_dtype dtype)
@@ -63,6 +64,16 @@ static uint16_t f16_from_f32(float value)
     return (uint16_t)(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+/* As f16_to_f32; the bias is 7. */
+static float f8_to_f32(uint8_t value)
+{
+    uint32_t bits = (value & 0x7fu) == 0x7fu ? 0x7fc00000u : (uint32_t)(value & 0x7fu) << 20;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    result *= 0x1p120f;
+    return value & 0x80u ? -result : result;
+}
+
 static float load(const void *from, cab_dtype dtype, size_t i)
 {
     switch (dtype) {
@@ -78,6 +89,8 @@ static float load(const void *from, cab_dtype dtype, size_t i)
         return (float)((const int32_t *)from)[i];
     case CAB_I64:
         return (float)((const int64_t *)from)[i];
+    case CAB_F8_E4M3:
+        return f8_to_f32(((const uint8_t *)from)[i]);
     case CAB_U16:
         return (float)((const uint16_t *)from)[i];
     default:

@@ -15,7 +15,8 @@ typedef enum cab_dtype {
     CAB_I64,
     CAB_U16,
     CAB_U8,
-    CAB_Q8_0, /* from here on blocks of a few bits an element (blocks.h) */
+    CAB_F8_E4M3, /* 4 exponent bits, 3 of mantissa, no infinity: read from files, computed with nowhere */
+    CAB_Q8_0,    /* from here on blocks of a few bits an element (blocks.h) */
     CAB_Q4_0,
     CAB_Q4_1,
     CAB_Q5_0,

@@ -185,11 +185,95 @@ static void real_teacher(void **state)
     cab_checkpoint_close(ck);
 }
 
+/* A matrix (rows, columns) of 8-bit floats 1, 2, -1.5, 448, 2^-9 and -0 in turn, and its scales 0.5, 1, 1.5 ...; `scale` NULL: none. */
+static void put_scaled(void **state, int64_t rows, int64_t columns, const char *scale, int n_dim, const int64_t *shape)
+{
+    static const uint8_t codes[6] = {0x38, 0x40, 0xbc, 0x7e, 0x01, 0x80};
+    static uint8_t stored[130 * 257];
+    float scales[160];
+    cab_safetensors_writer *writer = NULL;
+    for (int64_t i = 0; i < rows * columns; i++)
+        stored[i] = codes[i % 6];
+    for (int i = 0; i < 160; i++)
+        scales[i] = 0.5f * (float)(i + 1);
+    assert_ok(cab_safetensors_writer_new(&writer));
+    assert_ok(cab_safetensors_writer_add(writer, "w", CAB_F8_E4M3, 2, (int64_t[]){rows, columns}, stored));
+    if (scale != NULL)
+        assert_ok(cab_safetensors_writer_add(writer, scale, CAB_F32, n_dim, shape, scales));
+    assert_ok(cab_safetensors_writer_save(writer, temp_path(state, "model.safetensors")));
+    cab_safetensors_writer_free(writer);
+}
+
+static const char *const fp8_config =
+    "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [128, 128]}}";
+
+static void eight_bit_floats_with_scales(void **state)
+{
+    static const float meant[6] = {1, 2, -1.5f, 448, 0x1p-9f, 0};
+    static float out[130 * 257];
+    static const struct {
+        const char *name;
+        int n_dim;
+        int64_t shape[2], span[2];
+    } cases[] = {{"w_scale", 0, {0}, {130, 257}},
+                 {"w_scale", 2, {130, 1}, {1, 257}},
+                 {"w_scale", 1, {130}, {1, 257}},
+                 {"w_scale_inv", 2, {2, 3}, {128, 128}}};
+    put_text(state, "config.json", fp8_config);
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        cab_checkpoint *ck = NULL;
+        const int64_t *span = cases[k].span, across = (257 + span[1] - 1) / span[1];
+        put_scaled(state, 130, 257, cases[k].name, cases[k].n_dim, cases[k].shape);
+        assert_ok(cab_checkpoint_open(*state, &ck));
+        assert_int_equal(cab_checkpoint_count(ck), 1); /* scales are no tensors of the model */
+        assert_false(json_object_object_get_ex(cab_checkpoint_config(ck)->root, "quantization_config", NULL));
+        for (int part = 0; part < 2; part++) { /* whole, and its last two rows */
+            const int64_t first = part ? 128 : 0, rows = 130 - first;
+            if (part)
+                assert_ok(cab_checkpoint_read_part(ck, cab_checkpoint_find(ck, "w"), first * 257, rows * 257, out));
+            else
+                assert_ok(cab_checkpoint_read_f32(ck, "w", 2, (int64_t[]){130, 257}, out));
+            for (int64_t i = 0; i < rows * 257; i++) {
+                const int64_t e = first * 257 + i, s = e / 257 / span[0] * across + e % 257 / span[1];
+                assert_true(out[i] == meant[e % 6] * 0.5f * (float)(s + 1));
+            }
+        }
+        cab_checkpoint_close(ck);
+    }
+}
+
+static void eight_bit_floats_are_refused_by_name(void **state)
+{
+    cab_checkpoint *ck = NULL;
+    float out[12];
+    put_text(state, "config.json", fp8_config);
+    put_scaled(state, 3, 4, NULL, 0, NULL);
+    assert_fails(open_once(state), CAB_EFORMAT, "tensor \"w\" is stored as F8_E4M3, and neither \"w_scale\" nor");
+    put_scaled(state, 3, 4, "w_scale", 1, (int64_t[]){2});
+    assert_fails(open_once(state), CAB_ESHAPE, "tensor \"w_scale\" has 1 dimensions and 2 rows, expected one scale");
+    put_scaled(state, 3, 4, "w_scale", 1, (int64_t[]){3});
+    put_text(state, "config.json",
+             "{\"quantization_config\": {\"quant_method\": \"fp8\", \"weight_block_size\": [64, 128]}}");
+    assert_fails(open_once(state), CAB_EUNSUPPORTED, "weight_block_size is [64,128], expected [128, 128]");
+    put_text(state, "config.json",
+             "{\"quantization_config\": {\"quant_method\": \"gptq\"}}"); /* which is the model's to refuse */
+    assert_ok(cab_checkpoint_open(*state, &ck));
+    assert_fails(cab_checkpoint_read_f32(ck, "w", 2, (int64_t[]){3, 4}, out), CAB_EUNSUPPORTED,
+                 "tensor \"w\" is stored as F8_E4M3; config.json has no quantization_config");
+    cab_checkpoint_close(ck);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEMP_TEST(one_file),      TEMP_TEST(unaligned_data_is_not_viewed), TEMP_TEST(shards), TEMP_TEST(broken_indexes),
-        TEMP_TEST(missing_parts), cmocka_unit_test(real_teacher),
+        TEMP_TEST(one_file),
+        TEMP_TEST(eight_bit_floats_with_scales),
+        TEMP_TEST(eight_bit_floats_are_refused_by_name),
+        TEMP_TEST(unaligned_data_is_not_viewed),
+        TEMP_TEST(shards),
+        TEMP_TEST(broken_indexes),
+        TEMP_TEST(missing_parts),
+        cmocka_unit_test(real_teacher),
     };
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
 }
