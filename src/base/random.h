@@ -16,7 +16,8 @@ typedef enum cab_stream {
     CAB_STREAM_TEST,
     CAB_STREAM_AUGMENT, /* one image of one epoch: crop, flip, colours ... */
     CAB_STREAM_MIX,     /* one batch: mixup and cutmix */
-    CAB_STREAM_TASK     /* the sequences of recall; `sub` their size */
+    CAB_STREAM_TASK,    /* the sequences of recall; `sub` their size */
+    CAB_STREAM_LOOPS    /* what comes again and again in a training sequence; `index` its number times 256 */
 } cab_stream;
 
 typedef struct cab_random {

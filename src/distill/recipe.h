@@ -90,6 +90,8 @@
         "MiB that a packed file may expand to in all; 0: 256 times its size, small ones 64")                           \
     REAL(fraction, 1, 0, 1, "seeded share of the training documents, or of every class's images, that is used")        \
     ENUM(loss_on, 0, "assistant|all", "conversations: whether the assistant's tokens alone are learnt, or all")        \
+    REAL(loops, 0, 0, 1,                                                                                               \
+         "text: share of training sequences in which a few tokens come again and again, for KL to teach the way out")  \
     BOOL(reset, false,                                                                                                 \
          "documents of one sequence know nothing of each other: attention, state, convolution and positions begin "    \
          "anew with each")                                                                                             \

@@ -87,6 +87,8 @@ static cab_status images_check(const cab_recipe *recipe)
     cab_augment augment;
     if (recipe->data.reset)
         return cab_fail(CAB_EARG, "data.reset is of documents of text, the student reads images");
+    if (recipe->data.loops > 0)
+        return cab_fail(CAB_EARG, "data.loops is of text, the student reads images");
     if (recipe->teacher.cache[0] != '\0')
         return cab_fail(CAB_EARG, "teacher.cache is of text, the student reads images");
     if (recipe->eval.tasks.count > 0)

@@ -73,6 +73,9 @@ static cab_status text_check(const cab_recipe *recipe)
                         "data.classes, image_size, min_side and image_cache are of images, the student %s reads text; "
                         "its teacher must read images, and student.reads be images where that is not there",
                         cab_student_of(recipe)->name);
+    if (recipe->teacher.cache[0] != '\0' && data->loops > 0)
+        return cab_fail(CAB_EARG, "data.loops is %g; what the teacher says of repetitions is not in teacher.cache",
+                        data->loops);
     return CAB_OK;
 }
 

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "data/loops.h"
 #include "data/text_bounds.h"
 #include "distill/students.h"
 #include "train/compare_internal.h"
@@ -233,6 +234,16 @@ static cab_status read_words(cab_text_data *d, uint64_t index, int64_t i)
                                  d->word_ids + (size_t)i * each, d->word_top + (size_t)i * each);
 }
 
+/* The loop of row i of the batch, training sequence `index`, if it has one. Its rows stay valid: KL is measured there, CE is not. */
+static void put_loop(cab_text_data *d, uint64_t index, int64_t i)
+{
+    const cab_recipe *r = d->setup.recipe;
+    const int64_t at = i * d->seq_len;
+    cab_loop loop;
+    if (cab_loop_draw((uint64_t)r->seed, r->data.loops, index, d->seq_len, &loop))
+        cab_loop_apply(&loop, d->starts != NULL ? d->starts + at : NULL, d->ids + at, d->labels + at);
+}
+
 static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *batch)
 {
     cab_text_data *d = data;
@@ -248,6 +259,8 @@ static cab_status text_batch(void *data, uint64_t step, int index, cab_batch *ba
     }
     for (int64_t i = 0; i < d->rows * d->seq_len; i++)
         d->valid[i] = d->labels[i] >= 0;
+    for (int64_t i = 0; i < d->rows; i++)
+        put_loop(d, first + (uint64_t)i, i);
     *batch = (cab_batch){.input = d->ids,
                          .labels = d->labels,
                          .valid = d->valid,
