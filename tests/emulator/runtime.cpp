@@ -189,10 +189,6 @@ cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
 {
     return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t)
-{
-    return cudaSuccess;
-}
 cudaError_t cudaEventSynchronize(cudaEvent_t)
 {
     return cudaSuccess;
