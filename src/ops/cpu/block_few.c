@@ -6,7 +6,7 @@
  *   sum over 32 of A B = s d sum(q u) + s m sum(q)
  *
  * whose first sum is of integers, exact, and whose second does not depend on B. Of 8 bits q would cost 0.2 to 0.5 % of a model's perplexity,
- * and save nothing: B's bytes are what takes the time. Processors without AVX2 expand B to fp32 where it is multiplied. */
+ * and leave as many bytes of B to read. Processors without AVX2 expand B to fp32 where it is multiplied. */
 #include "ops/cpu/block_gemm.h"
 #include "ops/cpu/cpu.h"
 #include "ops/cpu/expand.h"
