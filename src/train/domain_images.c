@@ -268,7 +268,10 @@ static cab_status rank_layers(cab_image_data *i, const cab_student_source *sourc
 static cab_status choose_kept(cab_image_data *i, const cab_student_source *source)
 {
     const cab_student *row = cab_student_of(source->recipe);
-    if (row->keeps == NULL || cab_kept_recall(&i->setup, &i->kept))
+    bool found = false;
+    if (row->keeps != NULL)
+        CAB_TRY(cab_kept_recall(&i->setup, &i->kept, &found));
+    if (row->keeps == NULL || found)
         return CAB_OK;
     CAB_TRY(row->keeps(source, NULL, &i->kept));
     if (i->kept.open)

@@ -132,8 +132,11 @@ static cab_status choose_kept(cab_text_data *d, const cab_student_source *source
     const cab_student *row = cab_student_of(source->recipe);
     cab_windows windows = {.count = CAB_TRIAL_WINDOWS, .length = d->seq_len};
     int32_t *ids = NULL, *labels = NULL;
+    bool found = false;
     cab_status status;
-    if (row->keeps == NULL || cab_kept_recall(&d->setup, &d->kept))
+    if (row->keeps != NULL)
+        CAB_TRY(cab_kept_recall(&d->setup, &d->kept, &found));
+    if (row->keeps == NULL || found)
         return CAB_OK;
     CAB_GOTO(CAB_NEW(&ids, (size_t)(CAB_TRIAL_WINDOWS * d->seq_len), "windows"));
     CAB_GOTO(CAB_NEW(&labels, (size_t)d->seq_len, "windows"));

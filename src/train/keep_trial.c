@@ -202,24 +202,28 @@ done:
 
 /* ---- in directories --------------------------------------------------------------------------------------------------- */
 
-bool cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept)
+cab_status cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept, bool *found)
 {
     const cab_recipe *r = setup->recipe;
     const cab_config *t = &setup->teacher->config;
     char path[CAB_PATH_MAX];
     cab_kept k;
-    if (setup->anew || r->out[0] == '\0' || cab_path_join(path, r->out, CAB_KEPT_FILE) != CAB_OK ||
-        !cab_path_exists(path) || cab_kept_load(path, &k) != CAB_OK)
-        return false;
-    const bool fits = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
-                      (k.layers || k.n_head == t->n_head);
-    if (!fits) {
+    *found = false;
+    if (setup->anew || r->out[0] == '\0')
+        return CAB_OK;
+    CAB_TRY(cab_path_join(path, r->out, CAB_KEPT_FILE));
+    if (!cab_path_exists(path))
+        return CAB_OK;
+    CAB_TRY(cab_kept_load(path, &k));
+    *found = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
+             (k.layers || k.n_head == t->n_head);
+    if (!*found) {
         cab_kept_close(&k);
-        return false;
+        return CAB_OK;
     }
     k.n_head = t->n_head;
     *kept = k;
-    return true;
+    return CAB_OK;
 }
 
 cab_status cab_kept_record(const cab_kept *kept, const char *directory)

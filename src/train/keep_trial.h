@@ -24,8 +24,9 @@ cab_trial_data cab_trial_windows(cab_windows *windows);
 cab_status cab_keep_trial(const cab_domain_setup *setup, const cab_student_source *source, const cab_trial_data *data,
                           cab_kept *kept);
 
-/* Whether the run's directory says what stays attention: a run that goes on keeps what it has, on whatever machine. */
-bool cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept);
+/* Sets *found and *kept if the run's directory says what stays attention, for such a teacher and recipe: a run that goes on keeps what it
+ * has, on whatever machine. A file that is there and cannot be read is an error. */
+cab_status cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept, bool *found);
 /* Writes it into a directory, that of a run or of a student. */
 cab_status cab_kept_record(const cab_kept *kept, const char *directory);
 

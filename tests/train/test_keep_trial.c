@@ -146,6 +146,10 @@ static void test_recalled(void **state)
         cab_kept_close(&changed);
     }
     cab_kept_close(&chosen);
+    assert_ok(cab_file_write(path, "{", 1)); /* damaged: a run that goes on says so */
+    assert_ok(cab_path_join(path, r->out, CAB_RUN_RESULT));
+    assert_int_equal(remove(path), 0);
+    assert_fails(cab_distill(r, NULL, NULL), CAB_EFORMAT, CAB_KEPT_FILE);
     cab_recipe_free(r);
 }
 
