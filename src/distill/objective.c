@@ -1,6 +1,7 @@
 #include "distill/objective.h"
 
 #include "base/memory.h"
+#include "tensor/readback.h"
 
 #include <math.h>
 #include <string.h>
@@ -20,7 +21,13 @@ struct cab_objective {
     cab_tensor **results;
     float (*values)[2]; /* of each of them */
     int n_results;
+    cab_readback *readback;
+    cab_portion
+        portions[CAB_READBACKS]; /* of the micro-batches that were started, at their number modulo CAB_READBACKS */
+    uint64_t started, finished;
+    float written[CAB_TERM_COUNT]; /* the weights that the device has; NAN: none yet */
     int32_t *all_valid;
+    bool valid_written; /* the device has all_valid */
     cab_portion portion;
     cab_params *stores[2]; /* that train: the student's and, if there are any, the terms' */
 };
@@ -235,13 +242,16 @@ cab_status cab_objective_new(cab_backend *backend, const cab_model *student, con
     CAB_TRY(CAB_NEW(&o, 1, "an objective"));
     o->options = *options;
     o->portion = (cab_portion){1, 1, 1};
-    for (int t = 0; t < CAB_TERM_COUNT; t++)
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
         o->terms[t].over = 1;
+        o->written[t] = NAN;
+    }
     CAB_GOTO(CAB_NEW(&o->all_valid, (size_t)(options->batch * options->seq_len), "a batch"));
     for (int64_t i = 0; i < options->batch * options->seq_len; i++)
         o->all_valid[i] = 1;
     CAB_GOTO(cab_graph_new(backend, &o->graph));
-    status = objective_record(o, student, teacher, terms);
+    CAB_GOTO(objective_record(o, student, teacher, terms));
+    status = cab_readback_new(o->graph, o->n_results, o->results, &o->readback);
 done:
     if (status != CAB_OK)
         cab_objective_free(o);
@@ -254,6 +264,7 @@ void cab_objective_free(cab_objective *o)
 {
     if (o == NULL)
         return;
+    cab_readback_free(o->readback);
     cab_graph_free(o->graph);
     for (int t = 0; t < CAB_TERM_COUNT; t++)
         cab_free(o->terms[t].scalars);
@@ -279,10 +290,10 @@ void cab_objective_set_portion(cab_objective *o, const cab_portion *portion)
 }
 
 /* Of the values that the term is a mean over, those that are on this rank. */
-static double portion_of(const cab_objective *o, int t)
+static double portion_of(const cab_portion *portion, int t)
 {
     const unsigned needs = cab_term_at((cab_term_id)t)->needs;
-    return needs & CAB_NEEDS_LABELS ? o->portion.labels : needs & CAB_NEEDS_HEAD ? o->portion.valid : o->portion.rows;
+    return needs & CAB_NEEDS_LABELS ? portion->labels : needs & CAB_NEEDS_HEAD ? portion->valid : portion->rows;
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------------ */
@@ -298,6 +309,28 @@ cab_status cab_objective_next(cab_objective *o, const cab_batch *batch)
     if (batch->pictures != NULL)
         return cab_image_feed_write(o->graph, &o->feed, batch->pictures);
     return cab_tensor_write_ahead(o->graph, o->input, batch->input);
+}
+
+/* What the device has already is not sent again. */
+static cab_status write_valid(cab_objective *o, const int32_t *valid)
+{
+    if (valid == NULL && o->valid_written)
+        return CAB_OK;
+    o->valid_written = valid == NULL;
+    return cab_tensor_write(o->graph, o->valid, valid != NULL ? valid : o->all_valid);
+}
+
+static cab_status write_weights(cab_objective *o, const cab_term_weights *weights, int share)
+{
+    for (int t = 0; t < CAB_TERM_COUNT; t++) {
+        const int over = o->terms[t].over;
+        const float weight = over > 0 ? (float)(weights->of[t] * portion_of(&o->portion, t) / share / over) : 0;
+        if (weight == o->written[t])
+            continue;
+        CAB_TRY(cab_scalar_write(o->graph, o->weights[t], weight));
+        o->written[t] = weight;
+    }
+    return CAB_OK;
 }
 
 cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const cab_term_weights *weights, int share)
@@ -316,13 +349,16 @@ cab_status cab_objective_start(cab_objective *o, const cab_batch *batch, const c
     CAB_TRY(cab_tensor_write(g, o->labels, batch->labels));
     if (o->starts != NULL)
         CAB_TRY(cab_tensor_write(g, o->starts, batch->starts));
-    CAB_TRY(cab_tensor_write(g, o->valid, batch->valid != NULL ? batch->valid : o->all_valid));
-    for (int t = 0; t < CAB_TERM_COUNT; t++) {
-        const int over = o->terms[t].over;
-        CAB_TRY(cab_scalar_write(g, o->weights[t],
-                                 over > 0 ? (float)(weights->of[t] * portion_of(o, t) / share / over) : 0));
-    }
-    return cab_graph_run(g);
+    CAB_TRY(write_valid(o, batch->valid));
+    CAB_TRY(write_weights(o, weights, share));
+    CAB_TRY(cab_graph_run(g));
+    o->portions[o->started++ % CAB_READBACKS] = o->portion;
+    return cab_readback_ask(o->readback);
+}
+
+bool cab_objective_full(const cab_objective *o)
+{
+    return o->started - o->finished == CAB_READBACKS;
 }
 
 /* Whether there was something that the term is a mean over. */
@@ -336,11 +372,12 @@ static bool counted(int t, const cab_term_output *term, const cab_term_values *v
 
 cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
 {
-    CAB_TRY(cab_tensors_read(o->graph, o->n_results, o->results, sizeof *o->values, o->values));
+    CAB_TRY(cab_readback_take(o->readback, sizeof *o->values, o->values));
+    const cab_portion *portion = &o->portions[o->finished++ % CAB_READBACKS];
     const float(*scalar)[2] = (const float(*)[2])o->values + RESULT_TERMS;
     const bool agreement = o->results[RESULT_AGREEMENT] != NULL;
     *values = (cab_term_values){.agreement =
-                                    agreement ? o->portion.valid * (double)o->values[RESULT_AGREEMENT][0] : (double)NAN,
+                                    agreement ? portion->valid * (double)o->values[RESULT_AGREEMENT][0] : (double)NAN,
                                 .labels = (int64_t)o->values[RESULT_COUNT][0],
                                 .valid = (int64_t)o->values[RESULT_COUNT][1]};
     for (int t = 0; t < CAB_TERM_COUNT; t++) {
@@ -348,7 +385,7 @@ cab_status cab_objective_finish(cab_objective *o, cab_term_values *values)
         double sum = 0;
         for (int i = 0; i < term->count; i++)
             sum += (double)(*scalar++)[0];
-        values->of[t] = term->count > 0 && term->over > 0 ? portion_of(o, t) * sum / term->over : (double)NAN;
+        values->of[t] = term->count > 0 && term->over > 0 ? portion_of(portion, t) * sum / term->over : (double)NAN;
         values->counted[t] = counted(t, term, values);
     }
     return CAB_OK;

@@ -59,10 +59,12 @@ void cab_objective_set_portion(cab_objective *objective, const cab_portion *port
 /* One micro-batch, in two calls: the next batch can be loaded, and begin its way to the device, in between, while the
  * device computes. Adds the gradients of (weights . terms) / `share` to the parameters; share is the number of
  * micro-batches per step. Input and targets of a batch that cab_objective_next() was called with need not be given
- * again (batch->input and batch->pictures NULL). */
+ * again (batch->input and batch->pictures NULL). More can be started before the first is finished, until cab_objective_full():
+ * finish gives the values of the oldest, and waits for that one alone. */
 cab_status cab_objective_start(cab_objective *objective, const cab_batch *batch, const cab_term_weights *weights,
                                int share);
 cab_status cab_objective_next(cab_objective *objective, const cab_batch *batch);
+bool cab_objective_full(const cab_objective *objective);
 cab_status cab_objective_finish(cab_objective *objective, cab_term_values *values);
 /* The scalars that a term's value is the mean of, of the run that was finished last: the first `most` of `count`. */
 cab_status cab_objective_term_scalars(const cab_objective *objective, cab_term_id term, float *values, int most,

@@ -30,6 +30,11 @@ struct cab_backend {
      * asked for after an upload sees what it wrote. */
     cab_status (*upload)(cab_backend *backend, void *to, const void *from, size_t bytes);
     cab_status (*download)(cab_backend *backend, void *to, const void *from, size_t bytes);
+    /* A download in two steps, while the device still works. download_behind copies to host_allocate()'s memory when all work asked for
+     * so far has ended, and marks that point of the work; marks count up. reach waits on the host until the copy of that mark, and all
+     * before it, has arrived. NULL on a backend whose calls return when their work is done. */
+    cab_status (*download_behind)(cab_backend *backend, void *to, const void *from, size_t bytes, uint64_t *mark);
+    cab_status (*reach)(cab_backend *backend, uint64_t mark);
     /* An upload in two steps, while the device still works. upload_ahead begins to copy from the host into `to`, device
      * memory that nothing but these two functions touches; the host's memory may be used again on return. take waits,
      * on the device, until that copy has arrived and all work asked for before has ended; then it copies within the

@@ -166,9 +166,6 @@ cab_status cab_tensor_write_ahead(cab_graph *g, cab_tensor *t, const void *from)
 /* The same without a copy on the host: `from`, host_allocate()'s memory, is read where it lies. On the processor t has its
  * memory there from now on. On a device `from` must stay as it is until cab_backend.sent, on the processor until t is written or lent again. */
 cab_status cab_tensor_lend(cab_graph *g, cab_tensor *t, const void *from);
-/* Copies tensors[i] to `to` + i * stride bytes on the host, for i < n; NULLs are left out. If all are kept tensors of
- * at most 256 bytes, one copy reads them all, and the device is waited for once. */
-cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to);
 /* One F32 scalar. */
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value);
 cab_status cab_scalar_read(cab_graph *g, const cab_tensor *t, float *value);

@@ -65,6 +65,10 @@ extern const cab_op cab_op_reshape; /* in x, out: the same memory, another shape
 
 /* The tensor whose memory t is part of, and t's first element counted from there. */
 const cab_tensor *cab_tensor_root(const cab_tensor *t, int64_t *offset);
+/* Whether the host may copy it whole; else says why not. */
+cab_status cab_tensor_check_host_access(const cab_tensor *t);
+/* The part of the arena that holds all of the tensors, NULLs left out; false if there is none, or it is too long to be copied for them. */
+bool cab_tensors_range(const cab_graph *g, int n, cab_tensor *const *tensors, const char **begin, size_t *bytes);
 /* Whether t is the output of cab_reshape(): all of its base's memory under another shape. */
 bool cab_tensor_is_reshape(const cab_graph *g, const cab_tensor *t);
 /* A view with the shape of `like` on `base`, `offset` elements in. */

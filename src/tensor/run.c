@@ -103,7 +103,7 @@ static cab_status run_list(cab_graph *g)
     return CAB_OK;
 }
 
-static cab_status check_host_access(const cab_tensor *t)
+cab_status cab_tensor_check_host_access(const cab_tensor *t)
 {
     int64_t offset;
     const cab_tensor *root = cab_tensor_root(t, &offset);
@@ -117,7 +117,7 @@ static cab_status check_host_access(const cab_tensor *t)
 /* The entry of t, which is made on first use. */
 static cab_status ahead_of(cab_graph *g, cab_tensor *t, cab_ahead **out)
 {
-    CAB_TRY(check_host_access(t));
+    CAB_TRY(cab_tensor_check_host_access(t));
     for (size_t i = 0; i < g->n_ahead; i++)
         if (g->ahead[i].tensor == t) {
             *out = &g->ahead[i];
@@ -219,18 +219,17 @@ cab_status cab_graph_run(cab_graph *g)
 
 cab_status cab_tensor_write(cab_graph *g, cab_tensor *t, const void *from)
 {
-    CAB_TRY(check_host_access(t));
+    CAB_TRY(cab_tensor_check_host_access(t));
     return g->backend->upload(g->backend, t->data, from, cab_tensor_bytes(t));
 }
 
 cab_status cab_tensor_read(cab_graph *g, const cab_tensor *t, void *to)
 {
-    CAB_TRY(check_host_access(t));
+    CAB_TRY(cab_tensor_check_host_access(t));
     return g->backend->download(g->backend, to, t->data, cab_tensor_bytes(t));
 }
 
-/* The run of the arena that holds all of the tensors; whether it is short enough to be copied whole. */
-static bool one_range(const cab_graph *g, int n, cab_tensor *const *tensors, const char **begin, size_t *bytes)
+bool cab_tensors_range(const cab_graph *g, int n, cab_tensor *const *tensors, const char **begin, size_t *bytes)
 {
     const size_t most = 1 << 16;
     const char *first = NULL, *last = NULL;
@@ -247,30 +246,6 @@ static bool one_range(const cab_graph *g, int n, cab_tensor *const *tensors, con
     *begin = first;
     *bytes = (size_t)(last - first);
     return first != NULL && *bytes <= most;
-}
-
-cab_status cab_tensors_read(cab_graph *g, int n, cab_tensor *const *tensors, size_t stride, void *to)
-{
-    const char *begin = NULL;
-    char *copy = NULL, *out = to;
-    size_t bytes = 0;
-    cab_status status = CAB_OK;
-    for (int i = 0; i < n; i++)
-        if (tensors[i] != NULL)
-            CAB_TRY(check_host_access(tensors[i]));
-    if (one_range(g, n, tensors, &begin, &bytes)) {
-        CAB_TRY(cab_alloc((void **)&copy, bytes, 1, "results"));
-        status = g->backend->download(g->backend, copy, begin, bytes);
-    }
-    for (int i = 0; i < n && status == CAB_OK; i++) {
-        const cab_tensor *t = tensors[i];
-        if (t != NULL && copy != NULL)
-            memcpy(out + (size_t)i * stride, copy + ((const char *)t->data - begin), cab_tensor_bytes(t));
-        else if (t != NULL)
-            status = cab_tensor_read(g, t, out + (size_t)i * stride);
-    }
-    cab_free(copy);
-    return status;
 }
 
 cab_status cab_scalar_write(cab_graph *g, cab_tensor *t, float value)

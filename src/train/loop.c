@@ -25,26 +25,32 @@ void cab_distill_stop(void)
     stop_requested = 1;
 }
 
-static uint64_t tokens_done(const cab_run *run)
+static uint64_t tokens_in(const cab_run *run, uint64_t steps)
 {
-    return run->step * (uint64_t)(run->batch * run->seq_len);
+    return steps * (uint64_t)(run->batch * run->seq_len);
 }
 
-static cab_status log_step(cab_run *run, const cab_term_values *v, const cab_term_weights *w, double lr, double norm)
+static uint64_t tokens_done(const cab_run *run)
+{
+    return tokens_in(run, run->step);
+}
+
+static cab_status log_step(cab_run *run, const cab_run_found *found)
 {
     uint64_t first = 0;
-    const cab_stage *stage = &run->recipe->stages[cab_run_stage(run, run->step - 1, &first)];
-    cab_run_step line = {.step = run->step,
-                         .tokens = tokens_done(run),
+    const cab_stage *stage = &run->recipe->stages[cab_run_stage(run, found->step - 1, &first)];
+    const uint64_t tokens = tokens_in(run, found->step);
+    cab_run_step line = {.step = found->step,
+                         .tokens = tokens,
                          .stage = stage->name,
-                         .loss = cab_terms_loss(w, v),
-                         .lr = lr,
-                         .grad_norm = norm,
-                         .tokens_per_s = (double)tokens_done(run) / run->train_seconds,
+                         .loss = cab_terms_loss(&found->weights, &found->values),
+                         .lr = found->lr,
+                         .grad_norm = found->norm,
+                         .tokens_per_s = (double)tokens / run->train_seconds,
                          .unit = run->domain->recipes->unit,
                          .seconds = run->seconds};
-    memcpy(line.terms, v->of, sizeof line.terms);
-    if (run->step % (uint64_t)run->recipe->train.log_every != 0 || !cab_run_writes(run))
+    memcpy(line.terms, found->values.of, sizeof line.terms);
+    if (found->step % (uint64_t)run->recipe->train.log_every != 0 || !cab_run_writes(run))
         return CAB_OK;
     return cab_run_log_step(&run->log, &line);
 }
@@ -103,18 +109,19 @@ static bool evaluation_due(const cab_run *run)
     return given > 0 || evaluation_affordable(run);
 }
 
-static void show_progress(const cab_run *run, cab_progress *progress, const cab_term_values *v, double lr)
+static void show_progress(const cab_run *run, cab_progress *progress, const cab_run_found *found)
 {
     char detail[160];
     int used = 0;
+    const cab_term_values *v = &found->values;
     for (int t = 0; t < CAB_TERM_COUNT && (size_t)used < sizeof detail / 2; t++)
         if (v->counted[t] && !isnan(v->of[t]))
             used += snprintf(detail + used, sizeof detail - (size_t)used, "%s %.3f  ", cab_term_name((cab_term_id)t),
                              v->of[t]);
-    const double done = (double)tokens_done(run);
-    used += snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  ", lr);
+    const double done = (double)tokens_in(run, found->step);
+    used += snprintf(detail + used, sizeof detail - (size_t)used, "lr %.1e  ", found->lr);
     run->domain->progress(done, done / run->train_seconds, detail + used, sizeof detail - (size_t)used);
-    cab_progress_update(progress, run->step, detail);
+    cab_progress_update(progress, found->step, detail);
 }
 
 /* Saves, and says where the run stands and how it goes on. */
@@ -148,13 +155,32 @@ static cab_status between_steps(cab_run *run, cab_status status)
     return status == CAB_OK || run->communicator == NULL ? status : failed_step(run, status);
 }
 
-static cab_status enter_stage_if_new(cab_run *run, unsigned *current, bool resumed)
+/* Ends the steps that are on their way but for `behind` of them, and reports them. */
+static cab_status catch_up(cab_run *run, int behind, cab_progress *progress)
+{
+    while (run->flying > behind) {
+        cab_run_found found;
+        const double started = cab_seconds();
+        const cab_status status = cab_run_end_step(run, &found);
+        const double spent = cab_seconds() - started;
+        run->seconds += spent;
+        run->train_seconds += spent;
+        if (status != CAB_OK)
+            return failed_step(run, status);
+        show_progress(run, progress, &found);
+        CAB_TRY(log_step(run, &found));
+    }
+    return CAB_OK;
+}
+
+static cab_status enter_stage_if_new(cab_run *run, unsigned *current, bool resumed, cab_progress *progress)
 {
     uint64_t first = 0;
     unsigned stage = cab_run_stage(run, run->step, &first);
     if (stage == *current)
         return CAB_OK;
     *current = stage;
+    CAB_TRY(catch_up(run, 0, progress));
     CAB_TRY(cab_run_enter_stage(run, stage));
     return resumed && run->step > first ? cab_snapshot_moments(run) : CAB_OK;
 }
@@ -167,24 +193,41 @@ static bool checkpoint_due(const cab_run *run, double last)
 
 static cab_status train_one(cab_run *run, cab_progress *progress)
 {
-    cab_term_values values;
-    cab_term_weights weights;
-    double lr = 0, norm = 0, started = cab_seconds();
-    cab_status status = cab_run_advance(run, &values, &weights, &lr, &norm);
+    const double started = cab_seconds();
+    const cab_status status = cab_run_begin_step(run);
     if (status != CAB_OK)
         return failed_step(run, status);
-    double spent = cab_seconds() - started;
+    const double spent = cab_seconds() - started;
     run->seconds += spent;
     run->train_seconds += spent;
-    show_progress(run, progress, &values, lr);
-    return log_step(run, &values, &weights, lr, norm);
+    return catch_up(run, cab_run_behind(run), progress);
 }
 
+static cab_status evaluate_during(cab_run *run, cab_progress *progress)
+{
+    cab_run_evaluation evaluation;
+    json_object *tasks = NULL;
+    CAB_TRY(catch_up(run, 0, progress));
+    const cab_status status = evaluate_and_log(run, run->sizes.part, &evaluation, &tasks);
+    json_object_put(tasks);
+    CAB_TRY(between_steps(run, status));
+    run->eval_seconds += run->eval_last;
+    return CAB_OK;
+}
+
+static cab_status stop_here(cab_run *run, bool begun, cab_progress *progress)
+{
+    if (!begun)
+        return cab_fail(CAB_EINTERRUPTED, "interrupted before the first step");
+    CAB_TRY(catch_up(run, 0, progress));
+    return interrupted(run);
+}
+
+/* On a device, what a step found is read while the next one runs; before anything that needs the state, all steps are ended. */
 static cab_status train(cab_run *run, bool resumed)
 {
     unsigned stage = UINT32_MAX;
     double saved = cab_seconds();
-    cab_run_evaluation evaluation;
     cab_progress progress;
     cab_due due = {.stop = stop_requested};
     cab_status status = CAB_OK;
@@ -195,29 +238,25 @@ static cab_status train(cab_run *run, bool resumed)
                        run->total_steps);
     while (run->step < run->total_steps) {
         if (due.stop || (run->communicator == NULL && stop_requested)) {
-            status = stage == UINT32_MAX ? cab_fail(CAB_EINTERRUPTED, "interrupted before the first step")
-                                         : interrupted(run);
+            status = stop_here(run, stage != UINT32_MAX, &progress);
             goto done;
         }
-        CAB_GOTO(enter_stage_if_new(run, &stage, resumed));
+        CAB_GOTO(enter_stage_if_new(run, &stage, resumed, &progress));
         resumed = false;
         CAB_GOTO(train_one(run, &progress));
         CAB_GOTO(cab_snapshot_check(run));
         due = (cab_due){stop_requested, evaluation_due(run), checkpoint_due(run, saved)};
         CAB_GOTO(between_steps(run, cab_run_agree(run, &due)));
-        if (due.evaluation) {
-            json_object *tasks = NULL;
-            status = evaluate_and_log(run, run->sizes.part, &evaluation, &tasks);
-            json_object_put(tasks);
-            CAB_GOTO(between_steps(run, status));
-            run->eval_seconds += run->eval_last;
-        }
+        if (due.evaluation)
+            CAB_GOTO(evaluate_during(run, &progress));
         if (due.checkpoint && run->step < run->total_steps) {
-            CAB_GOTO(enter_stage_if_new(run, &stage, false)); /* a stage's end is the next one's start */
+            CAB_GOTO(catch_up(run, 0, &progress));
+            CAB_GOTO(enter_stage_if_new(run, &stage, false, &progress)); /* a stage's end is the next one's start */
             CAB_GOTO(between_steps(run, cab_snapshot_begin(run)));
             saved = cab_seconds();
         }
     }
+    status = catch_up(run, 0, &progress);
 done:
     cab_progress_end(&progress);
     return status;

@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include "base/memory.h"
+#include "tensor/readback.h"
 
 #include <fnmatch.h>
 #include <math.h>
@@ -16,6 +17,7 @@ struct cab_optimizer {
     size_t bytes;
     cab_graph *graph;
     cab_tensor *lr, *step, *norm;
+    cab_readback *readback; /* of the norm */
 };
 
 static cab_status add_moments(cab_optimizer *o, cab_optimized *entry)
@@ -84,7 +86,8 @@ static cab_status optimizer_record(cab_optimizer *o, const cab_adamw_options *op
         cab_adopt(o->graph, o->list, o->count, options, o->norm);
     }
     cab_graph_keep(o->graph, o->norm);
-    return cab_graph_plan(o->graph, NULL);
+    CAB_TRY(cab_graph_plan(o->graph, NULL));
+    return cab_readback_new(o->graph, 1, &o->norm, &o->readback);
 }
 
 /* Ranks begin with the same bits, whatever processors have computed them: every rank's pieces go to all. */
@@ -170,6 +173,7 @@ void cab_optimizer_free(cab_optimizer *o)
 {
     if (o == NULL)
         return;
+    cab_readback_free(o->readback);
     cab_graph_free(o->graph);
     cab_optimized *own = o->parts != NULL ? o->parts : o->list;
     for (size_t i = 0; own != NULL && i < (o->parts != NULL ? o->n_parts : o->count); i++) {
@@ -181,16 +185,27 @@ void cab_optimizer_free(cab_optimizer *o)
     cab_free(o);
 }
 
-cab_status cab_optimizer_step(cab_optimizer *o, double lr, uint64_t step, double *gradient_norm)
+cab_status cab_optimizer_start(cab_optimizer *o, double lr, uint64_t step)
 {
-    float norm = 0;
     int32_t count = step > INT32_MAX ? INT32_MAX : (int32_t)step; /* bias correction is 1 long before */
     CAB_TRY(cab_scalar_write(o->graph, o->lr, (float)lr));
     CAB_TRY(cab_tensor_write(o->graph, o->step, &count));
     CAB_TRY(cab_graph_run(o->graph));
-    CAB_TRY(cab_scalar_read(o->graph, o->norm, &norm));
-    *gradient_norm = norm;
+    return cab_readback_ask(o->readback);
+}
+
+cab_status cab_optimizer_finish(cab_optimizer *o, double *gradient_norm)
+{
+    float norm = 0;
+    CAB_TRY(cab_readback_take(o->readback, sizeof norm, &norm));
+    *gradient_norm = (double)norm;
     return isfinite(norm) ? CAB_OK : cab_fail(CAB_ENUMERIC, "the gradient norm is %g", (double)norm);
+}
+
+cab_status cab_optimizer_step(cab_optimizer *o, double lr, uint64_t step, double *gradient_norm)
+{
+    CAB_TRY(cab_optimizer_start(o, lr, step));
+    return cab_optimizer_finish(o, gradient_norm);
 }
 
 size_t cab_optimizer_count(const cab_optimizer *o)

@@ -23,7 +23,10 @@ cab_status cab_optimizer_new(const cab_graph *trained, cab_params *const *stores
 void cab_optimizer_free(cab_optimizer *optimizer);
 
 /* One update from the accumulated gradients, which are cleared. `step` counts from 1. CAB_ENUMERIC when the gradient is not
- * finite: nothing has changed then. */
+ * finite: nothing has changed then. In two calls, the next step can be asked for in between: finish waits for the oldest update. */
+cab_status cab_optimizer_start(cab_optimizer *optimizer, double lr, uint64_t step);
+cab_status cab_optimizer_finish(cab_optimizer *optimizer, double *gradient_norm);
+/* start and finish, with nothing in between. */
 cab_status cab_optimizer_step(cab_optimizer *optimizer, double lr, uint64_t step, double *gradient_norm);
 
 /* What is updated, for checkpoints. Its moments, m and v, are there unless they are divided. */

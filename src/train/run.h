@@ -14,6 +14,14 @@
 #include "train/log.h"
 #include "train/optimizer.h"
 
+/* What an optimizer step found. */
+typedef struct cab_run_found {
+    uint64_t step;          /* optimizer steps done with it */
+    cab_term_values values; /* means over its micro-batches */
+    cab_term_weights weights;
+    double lr, norm;
+} cab_run_found;
+
 typedef struct cab_run {
     const cab_recipe *recipe;
     cab_communicator *communicator; /* the ranks that carry it out; NULL: this process alone */
@@ -33,7 +41,7 @@ typedef struct cab_run {
 
     uint64_t *stage_steps;
     uint64_t total_steps;
-    uint64_t step;  /* optimizer steps done */
+    uint64_t step;  /* optimizer steps done, those on their way included */
     double seconds; /* of training and evaluation, earlier sittings included */
     double train_seconds;
     cab_run_spent spent;            /* of this sitting */
@@ -42,6 +50,8 @@ typedef struct cab_run {
     cab_objective *objective; /* of the current stage */
     double peak;              /* bytes that its plan needs, with parameters and optimizer */
     cab_optimizer *optimizer;
+    cab_run_found flight[2];     /* steps on their way, the older one first */
+    int flying, landed;          /* how many; micro-batches of theirs whose values are in */
     bool ahead;                  /* the next micro-batch is with the objective already */
     cab_portion portion;         /* of it */
     cab_evaluator *evaluator;    /* of the student beside the teacher; made on first use */
@@ -65,7 +75,15 @@ void cab_run_print_plan(const cab_run *run, const cab_stage *stage, const cab_pl
 /* The stage's objective, planned, with as few layers recomputed as train.memory asks for (fit.c). */
 cab_status cab_run_fit(cab_run *run, cab_objective_options *options, cab_plan *plan);
 
-/* One optimizer step of the current stage: `values` are means over its micro-batches. */
+/* Asks for one optimizer step of the current stage; two at most may be on their way. */
+cab_status cab_run_begin_step(cab_run *run);
+/* Waits for the oldest step that is on its way, and says what it found. CAB_ENUMERIC: a term or the gradient's norm was not finite.
+ * run->step is then that of the last good step. Its update has not been made; that of a step behind it may have been, so the state is of no
+ * use for a checkpoint. */
+cab_status cab_run_end_step(cab_run *run, cab_run_found *found);
+/* Steps on their way that a loop leaves there before it asks for another: on a device one, so that it never waits for the host. */
+int cab_run_behind(const cab_run *run);
+/* One step, begun and ended: `values` are means over its micro-batches. */
 cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weights *weights, double *lr, double *norm);
 
 /* Validation with the weights as they are exported (the EMA if there is one). max_tokens 0: all. */

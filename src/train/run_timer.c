@@ -21,50 +21,84 @@ typedef struct run_timer {
     double whole, alone; /* seconds of the timed steps */
 } run_timer;
 
-/* One step of the run, and its log line. */
-static cab_status take_step(cab_run *run)
+/* The log lines of the steps that are on their way but for `behind` of them. */
+static cab_status end_steps(cab_run *run, int behind)
 {
-    cab_term_values values;
-    cab_term_weights weights;
-    double lr, norm;
-    CAB_TRY(cab_run_advance(run, &values, &weights, &lr, &norm));
-    cab_run_step line = {.step = run->step,
-                         .stage = "timed",
-                         .loss = cab_terms_loss(&weights, &values),
-                         .lr = lr,
-                         .grad_norm = norm,
-                         .unit = run->domain->recipes->unit};
-    return cab_run_log_step(&run->log, &line);
+    while (run->flying > behind) {
+        cab_run_found found;
+        CAB_TRY(cab_run_end_step(run, &found));
+        cab_run_step line = {.step = found.step,
+                             .stage = "timed",
+                             .loss = cab_terms_loss(&found.weights, &found.values),
+                             .lr = found.lr,
+                             .grad_norm = found.norm,
+                             .unit = run->domain->recipes->unit};
+        CAB_TRY(cab_run_log_step(&run->log, &line));
+    }
+    return CAB_OK;
+}
+
+/* `steps` steps as a run takes them, from asking for the first to the end of the last. */
+static cab_status take_steps(cab_run *run, int steps)
+{
+    for (int i = 0; i < steps; i++) {
+        CAB_TRY(cab_run_begin_step(run));
+        CAB_TRY(end_steps(run, cab_run_behind(run)));
+    }
+    return end_steps(run, 0);
 }
 
 static cab_status time_whole(cab_run *run, run_timer *t)
 {
-    CAB_TRY(take_step(run));
+    CAB_TRY(take_steps(run, 1));
     t->first = cab_seconds() - t->opened;
-    for (int i = 1; i < WARM; i++)
-        CAB_TRY(take_step(run));
+    CAB_TRY(take_steps(run, WARM - 1));
     run->spent = (cab_run_spent){0};
     const double started = cab_seconds();
-    for (int i = 0; i < t->steps; i++)
-        CAB_TRY(take_step(run));
+    CAB_TRY(take_steps(run, t->steps));
     t->whole = cab_seconds() - started;
     return CAB_OK;
 }
 
-/* A step of micro-batches that are all the same one. Its rate changes nothing. */
-static cab_status step_alone(cab_run *run, const cab_batch *batch, const cab_term_weights *weights)
+/* Asks for a step of micro-batches that are all the same one; *waiting counts those that are not finished. Its rate changes nothing. */
+static cab_status begin_alone(cab_run *run, const cab_batch *batch, const cab_term_weights *weights, int *waiting)
 {
     const int share = (int)(run->batch / run->micro_batch);
-    cab_term_values values;
     cab_batch sent = *batch;
-    double norm = 0;
     sent.input = NULL, sent.pictures = NULL;
-    for (int i = 0; i < share; i++) {
+    for (int i = 0; i < share; i++, ++*waiting) {
+        cab_term_values values;
+        if (cab_objective_full(run->objective)) {
+            CAB_TRY(cab_objective_finish(run->objective, &values));
+            --*waiting;
+        }
         CAB_TRY(cab_objective_start(run->objective, &sent, weights, share));
         CAB_TRY(cab_objective_next(run->objective, batch)); /* beside the step, as in a run */
+    }
+    return cab_optimizer_start(run->optimizer, 1e-9, run->step + 1);
+}
+
+/* Ends the oldest; `left` micro-batches of the one behind it may wait. */
+static cab_status end_alone(cab_run *run, int left, int *waiting)
+{
+    double norm = 0;
+    for (; *waiting > left; --*waiting) {
+        cab_term_values values;
         CAB_TRY(cab_objective_finish(run->objective, &values));
     }
-    return cab_optimizer_step(run->optimizer, 1e-9, run->step + 1, &norm);
+    return cab_optimizer_finish(run->optimizer, &norm);
+}
+
+static cab_status steps_alone(cab_run *run, const cab_batch *batch, const cab_term_weights *weights, int steps)
+{
+    const int share = (int)(run->batch / run->micro_batch), behind = cab_run_behind(run);
+    int waiting = 0;
+    for (int i = 0; i < steps; i++) {
+        CAB_TRY(begin_alone(run, batch, weights, &waiting));
+        if (i >= behind)
+            CAB_TRY(end_alone(run, behind * share, &waiting));
+    }
+    return behind > 0 ? end_alone(run, 0, &waiting) : CAB_OK;
 }
 
 static cab_status time_alone(cab_run *run, run_timer *t)
@@ -74,14 +108,11 @@ static cab_status time_alone(cab_run *run, run_timer *t)
     const cab_term_weights weights =
         cab_schedule_weights(&run->recipe->stages[index], run->step - first, run->stage_steps[index]);
     cab_batch batch;
-    double started = 0;
     CAB_TRY(run->domain->batch(run->data, run->step, 0, &batch));
     CAB_TRY(cab_objective_next(run->objective, &batch));
-    for (int i = 0; i < WARM + t->steps; i++) {
-        if (i == WARM)
-            started = cab_seconds();
-        CAB_TRY(step_alone(run, &batch, &weights));
-    }
+    CAB_TRY(steps_alone(run, &batch, &weights, WARM));
+    const double started = cab_seconds();
+    CAB_TRY(steps_alone(run, &batch, &weights, t->steps));
     t->alone = cab_seconds() - started;
     return CAB_OK;
 }

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
 unsigned cab_run_stage(const cab_run *run, uint64_t step, uint64_t *first)
 {
@@ -100,6 +101,7 @@ cab_status cab_run_enter_stage(cab_run *run, unsigned index)
     cab_objective_free(run->objective);
     run->objective = NULL;
     run->ahead = false;
+    run->flying = run->landed = 0;
     CAB_TRY(freeze(run, stage));
     CAB_TRY(cab_run_fit(run, &options, &plan));
     CAB_TRY(cab_run_compare_lists(run));
@@ -138,9 +140,8 @@ static cab_status send_next(cab_run *run, int index, int share)
     return cab_run_portion(run, here ? &next : NULL, &run->portion, &run->ahead);
 }
 
-/* Micro-batch `index` of the current step, of `share`. */
-static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weights *weights, int share,
-                                  cab_term_values *v)
+/* Asks for micro-batch `index` of the current step, of `share`. */
+static cab_status start_batch(cab_run *run, int index, const cab_term_weights *weights, int share)
 {
     cab_batch batch;
     CAB_TRY(next_batch(run, run->step, index, &batch));
@@ -154,18 +155,18 @@ static cab_status stage_run_batch(cab_run *run, int index, const cab_term_weight
     double started = cab_seconds(), launched = 0;
     CAB_TRY(spend(run->backend->host ? &run->spent.device : &launched, started,
                   cab_objective_start(run->objective, &batch, weights, share)));
-    CAB_TRY(send_next(run, index, share));
-    started = cab_seconds();
-    return spend(&run->spent.device, started, cab_objective_finish(run->objective, v));
+    return send_next(run, index, share);
 }
 
 /* A term that the stage has must be a number. */
-static cab_status check_finite(const cab_run *run, const cab_stage *stage, const cab_term_values *v)
+static cab_status check_finite(const cab_run *run, uint64_t step, const cab_term_values *v)
 {
+    uint64_t first = 0;
+    const cab_stage *stage = &run->recipe->stages[cab_run_stage(run, step - 1, &first)];
     for (int t = 0; t < CAB_TERM_COUNT; t++)
         if (cab_stage_uses(stage, (cab_term_id)t) && v->counted[t] && !isfinite(v->of[t]))
-            return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the loss term %s is %g", run->step + 1,
-                            stage->name, cab_term_name((cab_term_id)t), v->of[t]);
+            return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the loss term %s is %g", step, stage->name,
+                            cab_term_name((cab_term_id)t), v->of[t]);
     return CAB_OK;
 }
 
@@ -180,35 +181,111 @@ static void add_values(cab_term_values *sum, const cab_term_values *v, int share
     sum->valid += v->valid;
 }
 
-cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weights *weights, double *lr, double *norm)
+static int share_of(const cab_run *run)
+{
+    return (int)(run->batch / run->micro_batch);
+}
+
+/* The values of the oldest micro-batch that was asked for are added to its step's. */
+static cab_status land_batch(cab_run *run)
+{
+    cab_run_found *step = &run->flight[run->landed / share_of(run)];
+    cab_term_values v;
+    const double started = cab_seconds();
+    CAB_TRY(spend(&run->spent.device, started, cab_objective_finish(run->objective, &v)));
+    if (run->communicator == NULL)
+        CAB_TRY(check_finite(run, step->step, &v));
+    add_values(&step->values, &v, share_of(run));
+    run->landed++;
+    return CAB_OK;
+}
+
+static cab_status begin_step(cab_run *run)
 {
     uint64_t first = 0;
     unsigned index = cab_run_stage(run, run->step, &first);
     const cab_stage *stage = &run->recipe->stages[index];
-    const int share = (int)(run->batch / run->micro_batch);
-    const double started = cab_seconds();
-    *values = (cab_term_values){0};
-    *weights = cab_schedule_weights(stage, run->step - first, run->stage_steps[index]);
-    *lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first, run->stage_steps[index]);
+    const int share = share_of(run);
+    cab_run_found *step = &run->flight[run->flying];
+    *step = (cab_run_found){
+        .step = run->step + 1,
+        .weights = cab_schedule_weights(stage, run->step - first, run->stage_steps[index]),
+        .lr = cab_schedule_lr(run->recipe, stage, run->student->config.d_model, run->step - first,
+                              run->stage_steps[index]),
+    };
+    run->flying++;
     for (int i = 0; i < share; i++) {
-        cab_term_values v;
-        CAB_TRY(stage_run_batch(run, i, weights, share, &v));
-        if (run->communicator == NULL)
-            CAB_TRY(check_finite(run, stage, &v));
-        add_values(values, &v, share);
+        if (cab_objective_full(run->objective))
+            CAB_TRY(land_batch(run));
+        CAB_TRY(start_batch(run, i, &step->weights, share));
     }
-    CAB_TRY(cab_run_sum_values(run, values));
-    if (run->communicator != NULL)
-        CAB_TRY(check_finite(run, stage, values)); /* ranks fail together */
     const double update = cab_seconds();
-    cab_status status =
-        spend(&run->spent.device, update, cab_optimizer_step(run->optimizer, *lr, run->step - first + 1, norm));
-    run->spent.steps += cab_seconds() - started;
-    if (status == CAB_ENUMERIC)
-        return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the gradient norm is %g", run->step + 1,
-                        stage->name, *norm);
-    run->step += status == CAB_OK;
+    double launched = 0;
+    CAB_TRY(spend(run->backend->host ? &run->spent.device : &launched, update,
+                  cab_optimizer_start(run->optimizer, step->lr, run->step - first + 1)));
+    run->step++;
+    return CAB_OK;
+}
+
+/* A failed step, or one behind it, is not done. */
+static cab_status end_at_failure(cab_run *run, cab_status status)
+{
+    if (status != CAB_OK && run->flying > 0)
+        run->step = run->flight[0].step - 1;
     return status;
+}
+
+cab_status cab_run_begin_step(cab_run *run)
+{
+    const double started = cab_seconds();
+    return end_at_failure(run, spend(&run->spent.steps, started, begin_step(run)));
+}
+
+/* Of the oldest step on its way: all its values. */
+static cab_status land_step(cab_run *run)
+{
+    cab_run_found *step = &run->flight[0];
+    while (run->landed < share_of(run))
+        CAB_TRY(land_batch(run));
+    CAB_TRY(cab_run_sum_values(run, &step->values));
+    if (run->communicator != NULL)
+        CAB_TRY(check_finite(run, step->step, &step->values)); /* ranks fail together */
+    const double started = cab_seconds();
+    const cab_status status = spend(&run->spent.device, started, cab_optimizer_finish(run->optimizer, &step->norm));
+    if (status != CAB_ENUMERIC)
+        return status;
+    uint64_t first = 0;
+    const cab_stage *stage = &run->recipe->stages[cab_run_stage(run, step->step - 1, &first)];
+    return cab_fail(CAB_ENUMERIC, "step %" PRIu64 " (stage \"%s\"): the gradient norm is %g", step->step, stage->name,
+                    step->norm);
+}
+
+cab_status cab_run_end_step(cab_run *run, cab_run_found *found)
+{
+    const double started = cab_seconds();
+    const cab_status status = end_at_failure(run, spend(&run->spent.steps, started, land_step(run)));
+    *found = run->flight[0];
+    memmove(&run->flight[0], &run->flight[1], sizeof run->flight[0]);
+    run->flying--;
+    run->landed -= share_of(run);
+    return status;
+}
+
+int cab_run_behind(const cab_run *run)
+{
+    return run->backend->host ? 0 : 1;
+}
+
+cab_status cab_run_advance(cab_run *run, cab_term_values *values, cab_term_weights *weights, double *lr, double *norm)
+{
+    cab_run_found found;
+    CAB_TRY(cab_run_begin_step(run));
+    CAB_TRY(cab_run_end_step(run, &found));
+    *values = found.values;
+    *weights = found.weights;
+    *lr = found.lr;
+    *norm = found.norm;
+    return CAB_OK;
 }
 
 /* Graphs hold the tensors, whose memory changes here. A list that was captured keeps the addresses of its second run: training

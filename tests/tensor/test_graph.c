@@ -252,31 +252,6 @@ static void test_kept_columns_cannot_be_read_whole(void **state)
     assert_fails(cab_tensor_read(f->g, parts[1], (float[4]){0}), CAB_EARG, "is a view on columns");
 }
 
-/* Small kept tensors stand together and come in one copy; a large one does not. */
-static void test_results_are_read_at_once(void **state)
-{
-    fixture *f = *state;
-    cab_tensor *x = toy_input(f->g, 40, 16, 1, 1), *y = toy_running(f->g, x);
-    cab_tensor *kept[4] = {toy_total(f->g, x), NULL, toy_total(f->g, y), toy_running(f->g, y)};
-    for (int i = 0; i < 4; i++)
-        cab_graph_keep(f->g, kept[i]);
-    run(f);
-    float first = 0, third = 0, read[3][1] = {{-1}, {-1}, {-1}}, large[4][40 * 16];
-    assert_ok(cab_scalar_read(f->g, kept[0], &first));
-    assert_ok(cab_scalar_read(f->g, kept[2], &third));
-    f->heap.downloads = 0;
-    assert_ok(cab_tensors_read(f->g, 3, kept, sizeof read[0], read));
-    assert_int_equal(f->heap.downloads, 1);
-    assert_true(read[0][0] == first && read[1][0] == -1 && read[2][0] == third && first != third);
-    assert_ok(cab_tensors_read(f->g, 4, kept, sizeof large[0], large));
-    assert_true(large[0][0] == first && large[2][0] == third);
-    float *last = toy_read(f->g, kept[3]);
-    assert_memory_equal(large[3], last, sizeof large[3]);
-    free(last);
-    assert_fails(cab_tensors_read(f->g, 1, &y, sizeof large[0], large), CAB_EARG, "was not kept");
-    assert_ok(cab_tensors_read(f->g, 1, &kept[1], sizeof read[0], read));
-}
-
 /* A chain of equal tensors needs two of them at a time; a kept one stays to the end. */
 static void test_memory_is_shared_but_not_with_kept_tensors(void **state)
 {
@@ -453,7 +428,6 @@ int main(void)
         GRAPH_TEST(test_dead_nodes_are_dropped),
         GRAPH_TEST(test_unkept_tensors_cannot_be_read),
         GRAPH_TEST(test_kept_columns_cannot_be_read_whole),
-        GRAPH_TEST(test_results_are_read_at_once),
         GRAPH_TEST(test_memory_is_shared_but_not_with_kept_tensors),
         GRAPH_TEST(test_out_of_memory_gives_the_numbers),
         GRAPH_TEST(test_a_failing_kernel_stops_the_run),

@@ -114,6 +114,76 @@ static void test_unreached_parameters_stay(void **state)
     close_run(recipe, &run);
 }
 
+static void expect_same_found(const cab_run_found *a, const cab_run_found *b)
+{
+    assert_true(a->step == b->step && a->lr == b->lr && a->norm == b->norm);
+    for (int t = 0; t < CAB_TERM_COUNT; t++)
+        assert_true(a->values.counted[t] == b->values.counted[t] &&
+                    (!a->values.counted[t] || a->values.of[t] == b->values.of[t]));
+    assert_true(a->values.labels == b->values.labels && a->values.valid == b->values.valid && a->values.labels > 0);
+}
+
+/* Steps that are asked for before the ones ahead of them are read give the same bits, with few micro-batches and with more than wait at a
+ * time. */
+static void test_steps_on_their_way(void **state)
+{
+    static const char *const cuts[] = {"train.micro_batch=2", "train.micro_batch=1"};
+    for (int cut = 0; cut < 2; cut++) {
+        const char *const settings[] = {cuts[cut], "train.batch=10", "train.tokens=1600", NULL};
+        cab_run a, b;
+        cab_recipe *one = open_run(state, "cab", "one", settings, &a),
+                   *other = open_run(state, "cab", "other", settings, &b);
+        cab_run_found x, y;
+        for (int i = 0; i < 6; i++) {
+            assert_ok(cab_run_begin_step(&b));
+            assert_int_equal(b.flying, i == 0 ? 1 : 2);
+            if (i == 0)
+                continue;
+            assert_ok(cab_run_begin_step(&a));
+            assert_ok(cab_run_end_step(&a, &x));
+            assert_ok(cab_run_end_step(&b, &y));
+            assert_true(x.step == (uint64_t)i && b.step == (uint64_t)i + 1);
+            expect_same_found(&x, &y);
+        }
+        assert_ok(cab_run_begin_step(&a));
+        assert_ok(cab_run_end_step(&a, &x));
+        assert_ok(cab_run_end_step(&b, &y));
+        expect_same_found(&x, &y);
+        assert_true(b.flying == 0 && b.landed == 0);
+        size_t n;
+        float *p = copy_values(&a, a.student->params, NULL, &n), *q = copy_values(&b, b.student->params, NULL, &n);
+        assert_memory_equal(p, q, n * sizeof *p);
+        free(p);
+        free(q);
+        close_run(one, &a);
+        close_run(other, &b);
+    }
+}
+
+/* A step that fails is named although another one is on its way behind it, and what remains is that the last good one was done. */
+static void test_a_step_that_fails_on_its_way(void **state)
+{
+    cab_run run;
+    cab_run_found found;
+    cab_recipe *recipe = open_run(state, "soft", "run", NULL, &run);
+    advance(&run, 2);
+    cab_tensor *p = cab_params_find(run.student->params, "lm_head.weight");
+    const float large = 3e38f;
+    assert_non_null(p);
+    assert_ok(cab_run_begin_step(&run));
+    for (int i = 0; i < 32; i++)
+        assert_ok(run.backend->upload(run.backend, (float *)p->data + i, &large, sizeof large));
+    assert_ok(cab_params_refresh(run.student->params));
+    assert_ok(cab_run_begin_step(&run));
+    assert_ok(cab_run_end_step(&run, &found));
+    assert_int_equal(found.step, 3);
+    assert_ok(cab_run_begin_step(&run));
+    assert_int_equal(run.step, 5);
+    assert_fails(cab_run_end_step(&run, &found), CAB_ENUMERIC, "step 4 (stage \"distil\"): the loss term ce is ");
+    assert_int_equal(run.step, 3);
+    close_run(recipe, &run);
+}
+
 static void test_stages_follow_one_another(void **state)
 {
     cab_run run;
@@ -350,6 +420,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEMP_TEST(test_frozen_parameters_stay),
         TEMP_TEST(test_unreached_parameters_stay),
+        TEMP_TEST(test_steps_on_their_way),
+        TEMP_TEST(test_a_step_that_fails_on_its_way),
         TEMP_TEST(test_stages_follow_one_another),
         TEMP_TEST(test_averages),
         TEMP_TEST(test_snapshots),

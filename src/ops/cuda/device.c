@@ -1,10 +1,10 @@
 /* device.c - one NVIDIA GPU as a backend: plain device memory, one stream, pinned staging for copies, captured graphs.
  *
  * Uploads go through a ring of pinned buffers: the caller's memory is free on return, the copy itself runs in the stream,
- * behind whatever the GPU still computes. Uploads ahead have a ring and a stream of their own, so that they run beside it, and what is lent
- * needs no ring;
+ * behind whatever the GPU still computes. A buffer takes uploads until it is full, so that the small ones of several steps wait for none
+ * before them. Uploads ahead have a ring and a stream of their own, so that they run beside it, and what is lent needs no ring;
  * two events keep one from overwriting what has not been taken, and the other from taking what has not arrived. A download
- * waits for the stream; that is also when a fault that a kernel raised is found. */
+ * waits for the stream, one behind the work for its event alone; that is also when a fault that a kernel raised is found. */
 #include "ops/cuda/device.h"
 
 #include "base/log.h"
@@ -21,14 +21,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 4, SLOT_BYTES = 4 << 20 };
+enum { SLOTS = 4, SLOT_BYTES = 4 << 20, ALIGNED = 256, MARKS = 64 };
 
 /* Pinned buffers on their way to the device, in one stream. */
 typedef struct ring {
     cudaStream_t stream;
-    char *staging; /* SLOTS * SLOT_BYTES */
-    cudaEvent_t copied[SLOTS];
+    char *staging;             /* SLOTS * SLOT_BYTES */
+    cudaEvent_t copied[SLOTS]; /* the last copy from each */
     int slot;
+    size_t used; /* bytes of this slot */
 } ring;
 
 typedef struct context {
@@ -37,7 +38,9 @@ typedef struct context {
     cab_cuda_fault *fault; /* host address of cuda.fault */
     ring uploads;          /* in the stream that computes */
     ring ahead;
-    cudaEvent_t sent, taken; /* the last upload ahead, and the last one that was moved on */
+    cudaEvent_t sent, taken;    /* the last upload ahead, and the last one that was moved on */
+    cudaEvent_t reached[MARKS]; /* the last so many marks, each at its number modulo MARKS */
+    uint64_t marks;
 } context;
 
 cab_cuda *cab_cuda_of(const cab_backend *backend)
@@ -92,17 +95,29 @@ static void cuda_release(cab_backend *backend, void *block)
     (void)cudaFree(block); /* waits for the GPU */
 }
 
+/* Pinned memory for one copy of at most SLOT_BYTES: what is left of the slot, or the next slot once its copies have run. */
+static cab_status reserve(ring *r, size_t bytes, char **pinned)
+{
+    if (bytes > SLOT_BYTES - r->used) {
+        r->slot = (r->slot + 1) % SLOTS;
+        r->used = 0;
+        CAB_TRY(cab_cuda_check(cudaEventSynchronize(r->copied[r->slot]), "upload"));
+    }
+    *pinned = r->staging + (size_t)r->slot * SLOT_BYTES + r->used;
+    r->used += (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    return CAB_OK;
+}
+
 static cab_status send(ring *r, void *to, const void *from, size_t bytes)
 {
     for (size_t done = 0; done < bytes; done += SLOT_BYTES) {
         const size_t part = bytes - done < SLOT_BYTES ? bytes - done : SLOT_BYTES;
-        char *pinned = r->staging + (size_t)r->slot * SLOT_BYTES;
-        CAB_TRY(cab_cuda_check(cudaEventSynchronize(r->copied[r->slot]), "upload"));
+        char *pinned = NULL;
+        CAB_TRY(reserve(r, part, &pinned));
         memcpy(pinned, (const char *)from + done, part);
         CAB_TRY(cab_cuda_check(cudaMemcpyAsync((char *)to + done, pinned, part, cudaMemcpyHostToDevice, r->stream),
                                "upload"));
         CAB_TRY(cab_cuda_check(cudaEventRecord(r->copied[r->slot], r->stream), "upload"));
-        r->slot = (r->slot + 1) % SLOTS;
     }
     return CAB_OK;
 }
@@ -186,13 +201,13 @@ static cab_status check_fault(context *c)
     }
 }
 
-/* Of several ranks the others' GPUs may be waited for, and one of them may never come. */
-static cab_status wait_for_ranks(cab_backend *backend)
+/* Of several ranks the others' GPUs may be waited for, and one of them may never come. mark NULL: for all work. */
+static cab_status wait_for_ranks(cab_backend *backend, cudaEvent_t mark)
 {
     const context *c = backend->context;
     const double begun = cab_seconds(), limit = cab_communicator_patience(backend->communicator);
     for (;;) {
-        const cudaError_t state = cudaStreamQuery(c->cuda.stream);
+        const cudaError_t state = mark != NULL ? cudaEventQuery(mark) : cudaStreamQuery(c->cuda.stream);
         if (state != cudaErrorNotReady)
             return cab_cuda_check(state, "waiting for the GPU");
         CAB_TRY(cab_cuda_ranks_check(backend));
@@ -208,7 +223,7 @@ static cab_status cuda_wait(cab_backend *backend)
 {
     context *c = backend->context;
     if (cab_communicator_size(backend->communicator) > 1)
-        CAB_TRY(wait_for_ranks(backend));
+        CAB_TRY(wait_for_ranks(backend, NULL));
     else
         CAB_TRY(cab_cuda_check(cudaStreamSynchronize(c->cuda.stream), "waiting for the GPU"));
     return check_fault(c);
@@ -219,6 +234,26 @@ static cab_status cuda_download(cab_backend *backend, void *to, const void *from
     context *c = backend->context;
     CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->cuda.stream), "download"));
     return cuda_wait(backend);
+}
+
+static cab_status cuda_download_behind(cab_backend *backend, void *to, const void *from, size_t bytes, uint64_t *mark)
+{
+    context *c = backend->context;
+    CAB_TRY(cab_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, c->cuda.stream), "download"));
+    *mark = c->marks++;
+    return cab_cuda_check(cudaEventRecord(c->reached[*mark % MARKS], c->cuda.stream), "download");
+}
+
+/* Of a mark that is older than the last MARKS, for the one that has its place. */
+static cab_status cuda_reach(cab_backend *backend, uint64_t mark)
+{
+    context *c = backend->context;
+    cudaEvent_t event = c->reached[mark % MARKS];
+    if (cab_communicator_size(backend->communicator) > 1)
+        CAB_TRY(wait_for_ranks(backend, event));
+    else
+        CAB_TRY(cab_cuda_check(cudaEventSynchronize(event), "waiting for the GPU"));
+    return check_fault(c);
 }
 
 static cab_status cuda_copy(cab_backend *backend, void *to, const void *from, size_t bytes)
@@ -360,6 +395,8 @@ static cab_status open_context(const char *name, context *c)
     CAB_TRY(open_ring(name, &c->ahead));
     CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->sent, cudaEventDisableTiming), name));
     CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->taken, cudaEventDisableTiming), name));
+    for (int i = 0; i < MARKS; i++)
+        CAB_TRY(cab_cuda_check(cudaEventCreateWithFlags(&c->reached[i], cudaEventDisableTiming), name));
     CAB_TRY(cab_cuda_check(cudaHostAlloc((void **)&c->fault, sizeof *c->fault, cudaHostAllocMapped), name));
     memset(c->fault, 0, sizeof *c->fault);
     CAB_TRY(cab_cuda_check(cudaHostGetDevicePointer((void **)&c->cuda.fault, c->fault, 0), name));
@@ -381,6 +418,9 @@ static void close_context(context *c)
         (void)cudaEventDestroy(c->sent);
     if (c->taken != NULL)
         (void)cudaEventDestroy(c->taken);
+    for (int i = 0; i < MARKS; i++)
+        if (c->reached[i] != NULL)
+            (void)cudaEventDestroy(c->reached[i]);
     (void)cudaFreeHost(c->fault);
     (void)cudaFree(c->cuda.ticket);
     close_ring(&c->uploads);
@@ -413,6 +453,8 @@ cab_status cab_cuda_open(const char *name, cab_backend **out)
                              .release = cuda_release,
                              .upload = cuda_upload,
                              .download = cuda_download,
+                             .download_behind = cuda_download_behind,
+                             .reach = cuda_reach,
                              .upload_ahead = cuda_upload_ahead,
                              .upload_lent = cuda_upload_lent,
                              .sent = cuda_sent,
