@@ -36,7 +36,7 @@
     TEXT(path, "", "Hugging Face directory of the teacher")                                                            \
     ENUM(precision, 0, "auto|fp8|as-is",                                                                               \
          "auto: as the run's; fp8: its layers multiply 8-bit floats (e4m3, a scale per tensor), on GPUs that can; "    \
-         "as-is: matrices that a .gguf file holds quantised stay so in memory, on the processor")                      \
+         "as-is: matrices that a .gguf file holds quantised stay so in memory")                                        \
     TEXT(cache, "",                                                                                                    \
          "text: file of the teacher's likeliest words of every training token, computed once and then read in its "    \
          "place; windows are then the same in every pass")                                                             \

@@ -65,7 +65,7 @@ static cab_status try_mapped(cab_builder *b, const char *name, const cab_declara
 }
 
 /* Values are expanded only where they are multiplied: here, to see that they are numbers. */
-static cab_status check_finite_blocks(const cab_builder *b, const cab_tensor *t)
+static cab_status check_finite_blocks(const cab_builder *b, const cab_tensor *t, const void *data)
 {
     enum { PIECE = 256 };
     const int64_t n = cab_elements(t), pieces = (n + PIECE - 1) / PIECE;
@@ -74,7 +74,7 @@ static cab_status check_finite_blocks(const cab_builder *b, const cab_tensor *t)
     for (int64_t i = 0; i < pieces; i++) {
         const int64_t count = n - i * PIECE < PIECE ? n - i * PIECE : PIECE;
         float values[PIECE];
-        cab_blocks_expand(t->dtype, (const char *)t->data + cab_dtype_bytes(t->dtype, i * PIECE), values, count);
+        cab_blocks_expand(t->dtype, (const char *)data + cab_dtype_bytes(t->dtype, i * PIECE), values, count);
         for (int64_t e = 0; e < count; e++)
             bad += !isfinite(values[e]);
     }
@@ -84,7 +84,24 @@ static cab_status check_finite_blocks(const cab_builder *b, const cab_tensor *t)
     return CAB_OK;
 }
 
-/* Where matrices stay as they are: one in blocks, used where it lies, or copied where its rows lie in another order. */
+/* A copy of blocks on the device; data NULL: the file has their rows in another order. */
+static cab_status copy_blocks(cab_builder *b, const void *data, cab_tensor *t)
+{
+    void *ordered = NULL;
+    cab_status status;
+    if (data == NULL) {
+        CAB_TRY(cab_alloc(&ordered, cab_tensor_bytes(t), 1, t->name));
+        cab_checkpoint_read_blocks(b->source, t->name, ordered);
+        data = ordered;
+    }
+    CAB_GOTO(check_finite_blocks(b, t, data));
+    status = cab_params_write_blocks(b->params, t, data);
+done:
+    cab_free(ordered);
+    return status;
+}
+
+/* Where matrices stay as they are: one in blocks, used where it lies, or copied: to a device, or where its rows lie in another order. */
 static cab_status try_blocks(cab_builder *b, const char *name, const cab_declaration *d, cab_tensor **out)
 {
     cab_dtype dtype = CAB_DTYPES;
@@ -94,14 +111,13 @@ static cab_status try_blocks(cab_builder *b, const char *name, const cab_declara
     CAB_TRY(cab_checkpoint_blocks(b->source, name, d->shape, &dtype, &data));
     if (dtype == CAB_DTYPES)
         return CAB_OK;
-    if (data != NULL)
-        CAB_TRY(cab_params_add_mapped(b->params, name, dtype, 2, d->shape, data, out));
-    else
-        CAB_TRY(cab_params_add(b->params, name, dtype, 2, d->shape, CAB_NO_DECAY, out));
-    if (data == NULL)
-        cab_checkpoint_read_blocks(b->source, name, (*out)->data);
     ++*b->in_blocks;
-    return check_finite_blocks(b, *out);
+    if (data != NULL && b->backend->host) {
+        CAB_TRY(cab_params_add_mapped(b->params, name, dtype, 2, d->shape, data, out));
+        return check_finite_blocks(b, *out, data);
+    }
+    CAB_TRY(cab_params_add(b->params, name, dtype, 2, d->shape, CAB_NO_DECAY, out));
+    return copy_blocks(b, data, *out);
 }
 
 /* Of a dry build. */

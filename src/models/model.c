@@ -25,20 +25,6 @@ static cab_status model_new(const cab_arch *arch, cab_backend *backend, cab_prec
     return cab_params_new(backend, &(*out)->params);
 }
 
-/* Before a model is built whose matrices are to stay as quantised as they are stored. */
-static cab_status check_as_is(const cab_model *model, bool trainable)
-{
-    const char *name = model->directory;
-    if (trainable)
-        return cab_fail(CAB_EUNSUPPORTED, "%s: precision as-is is of frozen models; quantised matrices do not train",
-                        name);
-    if (!model->backend->host)
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "%s: precision as-is: quantised matrices are multiplied on the processor alone, not on %s",
-                        name, model->backend->name);
-    return CAB_OK;
-}
-
 static cab_status model_build(cab_model *model, bool trainable)
 {
     size_t in_blocks = 0;
@@ -140,8 +126,9 @@ cab_status cab_model_open_sized(const char *directory, int image_size, cab_backe
     model->stated_size = model->config.image_size;
     CAB_GOTO(resize(&model->config, image_size, directory));
     model->source = source;
-    if (model->as_is)
-        CAB_GOTO(check_as_is(model, trainable));
+    if (model->as_is && trainable)
+        CAB_GOTO(cab_fail(CAB_EUNSUPPORTED, "%s: precision as-is is of frozen models; quantised matrices do not train",
+                          directory));
     status = model_build(model, trainable);
 done:
     if (model == NULL || model->source == NULL)

@@ -132,7 +132,7 @@ cab_status cab_architecture_configure(const cab_arch *arch, const cab_json *json
 cab_status cab_model_sizes(const char *directory, cab_config *config);
 /* cab_model_load() on a given backend. trainable: parameters are fp32 masters (students to go on from); otherwise they are
  * frozen, matrices in the model's precision and used where they lie in the file if they are stored so. CAB_EUNSUPPORTED: precision has
- * CAB_PRECISION_AS_IS, and parameters are trainable, the device has memory of its own, or the file has no quantised matrix. */
+ * CAB_PRECISION_AS_IS, and parameters are trainable or the file has no quantised matrix. */
 cab_status cab_model_open(const char *directory, cab_backend *backend, cab_precision precision, bool trainable,
                           cab_model **model);
 /* What decodes fastest: cab_precision_auto(), and as-is of a .gguf file on the processor if its embedding is quantised. A file that cannot be

@@ -53,6 +53,12 @@ cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows)
                             .accumulate = true};
 }
 
+cab_status cab_linear_no_way_back(const cab_tensor *w)
+{
+    return cab_fail(CAB_EUNSUPPORTED, "\"%s\" stays in %s: no gradient flows back through it", w->name,
+                    cab_dtype_name(w->dtype));
+}
+
 static double linear_flops(const cab_node *node)
 {
     const cab_tensor *y = node->backward ? node->gout[0] : node->out[0];

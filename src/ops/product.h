@@ -5,7 +5,7 @@
 #include "tensor/tensor.h"
 
 /* An operand: element (i, r, c) of an operand is data[i[0] * batch[0] + i[1] * batch[1] + r * row + c * column]. One of row and column
- * is 1. F32 or BF16; on the CPU B may be a frozen matrix in blocks (tensor/blocks.h), its row 1. */
+ * is 1. F32 or BF16; B may be a frozen matrix in blocks (tensor/blocks.h), its row 1. */
 typedef struct cab_side {
     cab_dtype dtype;
     int64_t row, column;
@@ -23,6 +23,9 @@ typedef struct cab_gemm_shape {
     cab_dtype bias_dtype;
     bool serial; /* to be run by single threads within the caller's parallel region of at most backend->threads */
 } cab_gemm_shape;
+
+/* Of a shape whose B is in blocks. CAB_EUNSUPPORTED: not the forward product of a linear layer. */
+cab_status cab_product_check_blocks(const cab_gemm_shape *shape);
 
 /* A tensor's (rows, columns) as an operand, or its transpose. */
 static inline cab_side cab_side_of(const cab_tensor *t, bool transposed)

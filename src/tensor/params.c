@@ -357,23 +357,30 @@ cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const flo
     return parameter->low != NULL ? refresh(params, parameter) : CAB_OK;
 }
 
+cab_status cab_params_write_blocks(cab_params *params, cab_tensor *parameter, const void *blocks)
+{
+    parameter->version++;
+    return params->backend->upload(params->backend, parameter->data, blocks, cab_tensor_bytes(parameter));
+}
+
 static cab_status download_as(const cab_params *params, const cab_tensor *t, float *values)
 {
-    const size_t n = (size_t)cab_elements(t), size = cab_dtype_size(t->dtype);
-    const size_t piece = n < CONVERT_PIECE ? n : CONVERT_PIECE;
+    const size_t n = (size_t)cab_elements(t), piece = n < CONVERT_PIECE ? n : CONVERT_PIECE; /* whole blocks */
+    const bool blocks = cab_dtype_is_blocks(t->dtype);
     if (t->dtype == CAB_F32)
         return params->backend->download(params->backend, values, t->data, cab_tensor_bytes(t));
-    if (cab_dtype_is_blocks(t->dtype)) { /* on the host alone */
-        cab_blocks_expand(t->dtype, t->data, values, cab_elements(t));
-        return CAB_OK;
-    }
     void *raw = NULL;
     cab_status status;
-    CAB_TRY(cab_alloc(&raw, piece, size, t->name));
+    CAB_TRY(cab_alloc(&raw, cab_dtype_bytes(t->dtype, (int64_t)piece), 1, t->name));
     for (size_t first = 0; first < n; first += piece) {
         const size_t count = n - first < piece ? n - first : piece;
-        CAB_GOTO(params->backend->download(params->backend, raw, (const char *)t->data + first * size, count * size));
-        cab_convert(values + first, CAB_F32, raw, t->dtype, count);
+        CAB_GOTO(params->backend->download(params->backend, raw,
+                                           (const char *)t->data + cab_dtype_bytes(t->dtype, (int64_t)first),
+                                           cab_dtype_bytes(t->dtype, (int64_t)count)));
+        if (blocks)
+            cab_blocks_expand(t->dtype, raw, values + first, (int64_t)count);
+        else
+            cab_convert(values + first, CAB_F32, raw, t->dtype, count);
     }
     status = CAB_OK;
 done:

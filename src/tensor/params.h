@@ -43,6 +43,8 @@ cab_status cab_params_set_trainable(cab_params *params, const char *pattern, boo
 /* Host access: fp32 values in, whatever the parameter's dtype; bumps the version and refreshes the bf16 copy. Mapped
  * parameters cannot be written. */
 cab_status cab_params_write(cab_params *params, cab_tensor *parameter, const float *values);
+/* Of a parameter in blocks (blocks.h), added and not mapped: its cab_tensor_bytes() as they are. */
+cab_status cab_params_write_blocks(cab_params *params, cab_tensor *parameter, const void *blocks);
 cab_status cab_params_read(const cab_params *params, const cab_tensor *parameter, float *values);
 cab_status cab_params_read_grad(const cab_params *params, const cab_tensor *parameter, float *values);
 cab_status cab_params_zero_grad(cab_params *params);

@@ -10,8 +10,6 @@
 /* Rows of A up to which B is read once and goes nowhere. */
 enum { CAB_BLOCK_FEW = 4 };
 
-/* CAB_EUNSUPPORTED: not the forward product of a linear layer. */
-cab_status cab_block_gemm_check(const cab_gemm_shape *shape);
 size_t cab_block_gemm_scratch(const cab_backend *backend, const cab_gemm_shape *shape);
 /* Rows of B in a tile. */
 int64_t cab_block_gemm_tile(const cab_gemm_shape *shape);

@@ -110,7 +110,7 @@ static cab_status make_gemm(const cab_backend *backend, const cab_gemm_shape *sh
     const bool in_blocks = cab_dtype_is_blocks(shape->b.dtype);
     cab_gemm *gemm;
     if (in_blocks)
-        CAB_TRY(cab_block_gemm_check(shape));
+        CAB_TRY(cab_product_check_blocks(shape));
     CAB_TRY(CAB_NEW(&gemm, 1, "products"));
     gemm->key = *key;
     gemm->shape = *shape;
@@ -166,16 +166,6 @@ size_t cab_gemm_scratch_of(const cab_backend *backend, const cab_gemm_shape *sha
 }
 
 /* ---- B in blocks --------------------------------------------------------------------------------------------------- */
-
-cab_status cab_block_gemm_check(const cab_gemm_shape *s)
-{
-    if (s->b.row != 1 || s->a.column != 1 || s->batch[0] * s->batch[1] != 1 || s->serial || s->accumulate)
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "a matrix in %s is multiplied from the right by a linear layer, forward; nothing flows back "
-                        "through it",
-                        cab_dtype_name(s->b.dtype));
-    return CAB_OK;
-}
 
 /* About a MiB of bf16: what is expanded is still in the second-level cache when it is multiplied. */
 int64_t cab_block_gemm_tile(const cab_gemm_shape *s)

@@ -38,8 +38,7 @@ cab_status CAB_ISA(cab_linear_backward)(const cab_node *node, cab_backend *backe
 {
     const cab_tensor *w = node->in[1], *dy = node->gout[0], *dx = node->gin[0];
     if (dx && cab_dtype_is_blocks(w->dtype))
-        return cab_fail(CAB_EUNSUPPORTED, "\"%s\" stays in %s: no gradient flows back through it", w->name,
-                        cab_dtype_name(w->dtype));
+        return cab_linear_no_way_back(w);
     if (dx) {
         cab_gemm_shape shape = cab_linear_dx(node);
         CAB_TRY(product(node, backend, &shape, dy->data, w->data, dx->data, NULL));

@@ -7,7 +7,7 @@
  *   backward   dtable[v] += sum of dy[b, l] over all (b, l) with ids[b, l] = v
  *              dpositions[first + l] += sum_b dy[b, l]
  *
- * Layout, forward: a thread moves a packet of neighbouring columns of one token.
+ * Layout, forward: a thread moves a packet of neighbouring columns of one token. Of a table in blocks of few bits it expands them.
  *
  * Layout, backward: the tokens are sorted by id, so that the tokens of one id are neighbours. The sort is a stable
  * radix sort of 8 bits a pass (2 passes up to 65,536 ids). One warp ranks a chunk of CHUNK tokens by matching digits
@@ -16,6 +16,7 @@
  * in scratch, and a last kernel adds these in order. The sum of an id therefore has one order.
  *
  * Bytes: dy is read once; the rows of the table that occur are read and written once. */
+#include "ops/cuda/blocks.cuh"
 #include "ops/cuda/each.cuh"
 
 extern "C" {
@@ -26,9 +27,43 @@ enum { CHUNK = 512, DIGITS = 256, SCAN_THREADS = 1024, PIECE = 32, THREADS = 128
 
 /* ---- forward ---------------------------------------------------------------------------------------------------------- */
 
-template <typename T> struct gather_rows {
+/* A table of plain numbers. */
+struct plain_table {
+    parameter_of values;
+    int64_t width;
+
+    plain_table(const cab_tensor *t) : values(parameter(t)), width(cab_columns(t))
+    {
+    }
+    template <int N> __device__ __forceinline__ void load(int64_t row, int64_t column, float (&to)[N]) const
+    {
+        values.load(row * width + column, to);
+    }
+};
+
+/* One in blocks, whose rows are packets of 8. */
+template <cab_dtype Q> struct block_table {
+    const uint8_t *data;
+    int64_t row_bytes;
+
+    block_table(const cab_tensor *t)
+        : data((const uint8_t *)t->data), row_bytes(cab_columns(t) / block_of<Q>::ELEMENTS * block_of<Q>::BYTES)
+    {
+    }
+    template <int N> __device__ __forceinline__ void load(int64_t row, int64_t column, float (&to)[N]) const
+    {
+        float packet[BLOCK_PACKET];
+        load_packet<Q>(data + row * row_bytes, column / BLOCK_PACKET * BLOCK_PACKET, packet);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            to[i] = packet[N == BLOCK_PACKET ? i : column % BLOCK_PACKET + i];
+    }
+};
+
+template <typename T, typename TABLE> struct gather_rows {
     const int32_t *ids, *first, *starts; /* first and starts: NULL for 0 */
-    parameter_of table, positions;
+    TABLE table;
+    parameter_of positions;
     int64_t n_id, n_position, length, width;
     rows_of<T> y;
     cab_cuda_fault *fault;
@@ -43,7 +78,7 @@ template <typename T> struct gather_rows {
     template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
     {
         float v[N];
-        table.load(checked(ids[row], n_id, CAB_CUDA_FAULT_ID) * width + column, v);
+        table.load(checked(ids[row], n_id, CAB_CUDA_FAULT_ID), column, v);
         if (positions.data) {
             float p[N];
             const int64_t l = (int64_t)((uint32_t)row % (uint32_t)length) + (first ? *first : 0) -
@@ -63,15 +98,16 @@ static const int32_t *first_of(const cab_node *node)
     return first ? (const int32_t *)first->data : NULL;
 }
 
-template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
+/* packed: what of the table must begin at multiples of packets; NULL: nothing. */
+template <typename T, typename TABLE>
+static cab_status gather(const cab_node *node, const cab_tensor *packed, cab_backend *backend)
 {
     const cab_tensor *ids = node->in[CAB_EMBEDDING_IDS], *table = node->in[CAB_EMBEDDING_TABLE];
     const cab_tensor *positions = node->in[CAB_EMBEDDING_POSITIONS], *y = node->out[0];
-    gather_rows<T> f = {};
+    gather_rows<T, TABLE> f = {NULL, NULL, NULL, TABLE(table)};
     f.ids = (const int32_t *)ids->data;
     f.first = first_of(node);
     f.starts = node->in[CAB_EMBEDDING_STARTS] ? (const int32_t *)node->in[CAB_EMBEDDING_STARTS]->data : NULL;
-    f.table = parameter(table);
     f.positions = parameter(positions);
     f.n_id = cab_rows(table);
     f.n_position = positions ? cab_rows(positions) : 0;
@@ -79,7 +115,17 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     f.width = cab_columns(y);
     f.y = rows<T>(y);
     f.fault = cab_cuda_of(backend)->fault;
-    return each(f, extent_of(y, {table, positions, y}), backend, "embedding");
+    return each(f, extent_of(y, {packed, positions, y}), backend, "embedding");
+}
+
+template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *table = node->in[CAB_EMBEDDING_TABLE];
+    cab_status status;
+    if (!cab_dtype_is_blocks(table->dtype))
+        return gather<T, plain_table>(node, table, backend);
+    BY_BLOCKS(table->dtype, (status = gather<T, block_table<Q>>(node, NULL, backend)));
+    return status;
 }
 
 extern "C" cab_status cab_embedding_forward_cuda(const cab_node *node, cab_backend *backend)

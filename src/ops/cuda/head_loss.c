@@ -5,7 +5,7 @@
  * place of these logits. cuBLASLt then computes dhidden and dW. Scratch, with V' = V rounded up to 64:
  *
  *   [ student's logits (R, V') ] [ teacher's logits (R, V') ] [ both biases as the logits' dtype ]
- *   [ results, 3 floats per row of all ] [ parts of the bias's gradient ]
+ *   [ results, 3 floats per row of all ] [ parts of the bias's gradient ] [ rows of a head in blocks of few bits, expanded ]
  *
  * R is as large as LOGITS allows, for two reasons: every chunk reads and writes the whole fp32 dW once more, and
  * dhidden, a narrow product, fills the GPU only with many rows.
@@ -15,8 +15,8 @@
  * in evaluation, logits are fp32. */
 #include "ops/head_loss.h"
 
+#include "ops/cuda/block_gemm.h"
 #include "ops/cuda/column_sums.h"
-#include "ops/cuda/cublaslt.h"
 #include "ops/cuda/head_loss_rows.h"
 #include "ops/cuda/kernels.h"
 #include "ops/head_loss_workspace.h"
@@ -27,7 +27,7 @@ static const int64_t LOGITS = INT64_C(512) << 20;
 typedef struct workspace {
     cab_dtype dtype; /* of the logits */
     int64_t rows, V, ld, chunk;
-    size_t teacher, bias[2], results, sums, bytes; /* from the start; the student's logits stand first */
+    size_t teacher, bias[2], results, sums, expanded, bytes; /* from the start; the student's logits stand first */
 } workspace;
 
 typedef struct pass {
@@ -53,6 +53,20 @@ static int64_t chunk_of(int64_t rows, int64_t bytes_per_row)
     return ((rows + chunks - 1) / chunks + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
 }
 
+/* Bytes of expanded rows of either head. */
+static size_t expanded_of(const cab_node *node, const workspace *w)
+{
+    size_t most = 0;
+    for (int p = CAB_HEAD_LOGITS; p <= CAB_HEAD_TEACHER_LOGITS; p++) {
+        if (!cab_head_needs(node, (cab_head_product)p))
+            continue;
+        const cab_gemm_shape shape = cab_head_shape(node, (cab_head_product)p, w->chunk, w->ld, true);
+        const size_t bytes = cab_block_gemm_scratch_cuda(&shape);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 static workspace workspace_of(const cab_node *node)
 {
     const cab_tensor *hidden = node->in[CAB_HEAD_HIDDEN];
@@ -74,7 +88,8 @@ static workspace workspace_of(const cab_node *node)
     }
     w.results = end;
     w.sums = w.results + round_up((size_t)w.rows * 3 * sizeof(float));
-    w.bytes = w.sums + (node->gin[CAB_HEAD_B] != NULL ? cab_column_sums_scratch(w.chunk, w.V) : 0);
+    w.expanded = w.sums + round_up(node->gin[CAB_HEAD_B] != NULL ? cab_column_sums_scratch(w.chunk, w.V) : 0);
+    w.bytes = w.expanded + expanded_of(node, &w);
     return w;
 }
 
@@ -136,7 +151,7 @@ static cab_status multiply(const pass *p, cab_head_product product, int64_t firs
     cab_gemm_shape shape = cab_head_shape(p->node, product, n, p->w.ld, first == 0);
     if (product == CAB_HEAD_LOGITS || product == CAB_HEAD_TEACHER_LOGITS)
         shape.c.dtype = shape.bias_dtype = p->w.dtype;
-    return cab_cublaslt_run(p->backend, &shape, a, b, c, bias);
+    return cab_gemm_cuda(p->backend, &shape, a, b, c, bias, (char *)p->node->scratch + p->w.expanded);
 }
 
 static void *row_of(const cab_tensor *t, int64_t row)

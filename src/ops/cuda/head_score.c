@@ -3,12 +3,12 @@
  * Layout: rows go by chunks. Of a chunk, cuBLASLt computes the logits in fp32, and a block per row takes from them what is wanted
  * (head_score_rows.cu). Scratch, with V' = V rounded up to 64:
  *
- *   [ logits (R, V') fp32 ] [ the bias in fp32, where it is not ]
+ *   [ logits (R, V') fp32 ] [ the bias in fp32, where it is not ] [ rows of a head in blocks of few bits, expanded ]
  *
  * Arithmetic: logits = hidden w^T + b in fp32, whatever the activations are. */
 #include "ops/head_score.h"
 
-#include "ops/cuda/cublaslt.h"
+#include "ops/cuda/block_gemm.h"
 #include "ops/cuda/head_loss_rows.h"
 #include "ops/cuda/head_score_rows.h"
 #include "ops/cuda/kernels.h"
@@ -19,7 +19,7 @@ static const int64_t LOGITS = INT64_C(256) << 20;
 
 typedef struct workspace {
     int64_t rows, V, ld, chunk;
-    size_t bias, bytes; /* from the start; the logits stand first */
+    size_t bias, expanded, bytes; /* from the start; the logits stand first */
 } workspace;
 
 static size_t round_up(size_t bytes)
@@ -36,7 +36,9 @@ static workspace workspace_of(const cab_node *node)
     w.chunk = fits < ROW_STEP ? ROW_STEP : fits;
     w.chunk = w.chunk < w.rows ? w.chunk : w.rows;
     w.bias = round_up((size_t)(w.chunk * w.ld) * sizeof(float));
-    w.bytes = w.bias + (bias != NULL && bias->dtype != CAB_F32 ? round_up((size_t)w.V * sizeof(float)) : 0);
+    w.expanded = w.bias + (bias != NULL && bias->dtype != CAB_F32 ? round_up((size_t)w.V * sizeof(float)) : 0);
+    const cab_gemm_shape shape = cab_head_shape(node, CAB_HEAD_LOGITS, w.chunk, w.ld, true);
+    w.bytes = w.expanded + cab_block_gemm_scratch_cuda(&shape);
     return w;
 }
 
@@ -70,7 +72,8 @@ cab_status cab_head_score_forward_cuda(const cab_node *node, cab_backend *backen
         cab_gemm_shape shape = cab_head_shape(node, CAB_HEAD_LOGITS, n, w.ld, true);
         shape.bias_dtype = CAB_F32;
         const char *from = (const char *)hidden->data + first * hidden->ld * (int64_t)cab_dtype_size(hidden->dtype);
-        CAB_TRY(cab_cublaslt_run(backend, &shape, from, node->in[CAB_HEAD_W]->data, node->scratch, bias));
+        CAB_TRY(cab_gemm_cuda(backend, &shape, from, node->in[CAB_HEAD_W]->data, node->scratch, bias,
+                              (char *)node->scratch + w.expanded));
         CAB_TRY(cab_score_rows_cuda(backend, &rows, first, n));
     }
     return CAB_OK;

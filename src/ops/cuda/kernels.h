@@ -11,9 +11,9 @@ extern "C" {
 
 /* ROW(op, direction, kernel, fits, scratch) */
 #define CAB_CUDA_KERNELS(ROW)                                                                                          \
-    ROW(linear, FORWARD, cab_linear_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
-    ROW(linear, BACKWARD, cab_linear_backward_cuda, cab_fits_all, cab_linear_scratch_cuda)                             \
-    ROW(linear_gelu, FORWARD, cab_linear_gelu_forward_cuda, cab_fits_all, cab_no_scratch)                              \
+    ROW(linear, FORWARD, cab_linear_forward_cuda, cab_fits_all, cab_linear_forward_scratch_cuda)                       \
+    ROW(linear, BACKWARD, cab_linear_backward_cuda, cab_fits_all, cab_linear_backward_scratch_cuda)                    \
+    ROW(linear_gelu, FORWARD, cab_linear_gelu_forward_cuda, cab_fits_all, cab_linear_forward_scratch_cuda)             \
     ROW(quantise, FORWARD, cab_quantise_forward_cuda, cab_multiplies_fp8_cuda, cab_quantise_scratch_cuda)              \
     ROW(linear_fp8, FORWARD, cab_linear_fp8_forward_cuda, cab_linear_fp8_fits_cuda, cab_no_scratch)                    \
     ROW(embedding, FORWARD, cab_embedding_forward_cuda, cab_fits_all, cab_no_scratch)                                  \

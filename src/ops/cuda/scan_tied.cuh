@@ -477,7 +477,7 @@ static inline bool multiplies(const cab_node *product)
 {
     const cab_tensor *x = product->in[0], *w = product->in[1];
     const cab_tensor *const factors[] = {x, w};
-    return product->in[2] == NULL &&
+    return product->in[2] == NULL && w->dtype == x->dtype &&
            cab_linear_layout(product) == CAB_OUT_IN && cab_columns(x) <= 16 * MOST_DEPTH && scan_fits(factors, 2, 4);
 }
 
