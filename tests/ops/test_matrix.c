@@ -46,6 +46,9 @@ static void test_linear(void **state)
         run(CHECK_PARAMETER, flags, 1, 3, 1, 5);
         run(CHECK_PARAMETER, flags, 1, 4, 7, 1);
         run(CHECK_FROZEN, flags, 1, 7, 20, 8);
+        run(CHECK_FROZEN, flags, 1, 1, 75,
+            1035); /* a few rows: threads, pieces of columns, and what is left of vectors */
+        run(CHECK_FROZEN, flags, 1, 4, 35, 513);
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "ops/cpu/bf16_few.h"
 #include "ops/cpu/block_gemm.h"
 #include "ops/cpu/device.h"
 #include "ops/cpu/onednn.h"
@@ -24,6 +25,7 @@ struct cab_gemm {
     cab_onednn *onednn; /* NULL: own */
     cab_own_gemm *own;
     cab_block_gemm *blocks;     /* B is in blocks; NULL: it is not */
+    cab_bf16_few *few;          /* a few rows; NULL: it is not of bf16, or there are more */
     const cab_backend *backend; /* whose products those with blocks are made of */
 };
 
@@ -107,6 +109,7 @@ static cab_status make_gemm(const cab_backend *backend, const cab_gemm_shape *sh
 {
     static cab_own_gemm *const own[CAB_ISAS] = {cab_own_gemm_v1, cab_own_gemm_v3, cab_own_gemm_v4};
     static cab_block_gemm *const blocks[CAB_ISAS] = {cab_block_gemm_v1, cab_block_gemm_v3, cab_block_gemm_v4};
+    static cab_bf16_few *const few[CAB_ISAS] = {cab_bf16_few_v1, cab_bf16_few_v3, cab_bf16_few_v4};
     const bool in_blocks = cab_dtype_is_blocks(shape->b.dtype);
     cab_gemm *gemm;
     if (in_blocks)
@@ -118,8 +121,9 @@ static cab_status make_gemm(const cab_backend *backend, const cab_gemm_shape *sh
     gemm->backend = backend;
     gemm->own = own[cab_cpu_isa(backend)];
     gemm->blocks = in_blocks ? blocks[cab_cpu_isa(backend)] : NULL;
+    gemm->few = cab_bf16_few_suits(shape) ? few[cab_cpu_isa(backend)] : NULL;
     cab_status status = CAB_OK;
-    if (!in_blocks && cab_onednn_suits(backend, shape))
+    if (!in_blocks && gemm->few == NULL && cab_onednn_suits(backend, shape))
         status = cab_onednn_new(shape, backend->threads, &gemm->onednn);
     if (status == CAB_OK)
         *out = gemm;
@@ -156,6 +160,8 @@ size_t cab_gemm_scratch(const cab_gemm *gemm)
 {
     if (gemm->blocks != NULL)
         return cab_block_gemm_scratch(gemm->backend, &gemm->shape);
+    if (gemm->few != NULL)
+        return cab_bf16_few_scratch(&gemm->shape);
     return gemm->onednn != NULL ? cab_onednn_scratch(gemm->onednn) : cab_own_gemm_scratch(own_threads(gemm));
 }
 
@@ -163,6 +169,19 @@ size_t cab_gemm_scratch_of(const cab_backend *backend, const cab_gemm_shape *sha
 {
     const cab_gemm *gemm;
     return cab_gemm_get(backend, shape, &gemm) == CAB_OK ? cab_gemm_scratch(gemm) : 0;
+}
+
+/* ---- a few rows ---------------------------------------------------------------------------------------------------- */
+
+bool cab_bf16_few_suits(const cab_gemm_shape *s)
+{
+    return s->m <= CAB_BF16_FEW && s->a.dtype == CAB_BF16 && s->b.dtype == CAB_BF16 && s->a.column == 1 &&
+           s->batch[0] * s->batch[1] == 1 && !s->serial && !s->accumulate;
+}
+
+size_t cab_bf16_few_scratch(const cab_gemm_shape *s)
+{
+    return ((size_t)(s->m * s->k) * sizeof(float) + 63) / 64 * 64;
 }
 
 /* ---- B in blocks --------------------------------------------------------------------------------------------------- */
@@ -198,6 +217,10 @@ cab_status cab_gemm_run(const cab_gemm *gemm, const void *a, const void *b, void
 {
     if (gemm->blocks != NULL)
         return gemm->blocks(gemm->backend, &gemm->shape, a, b, c, bias, scratch);
+    if (gemm->few != NULL) {
+        gemm->few(gemm->backend, &gemm->shape, a, b, c, bias, scratch);
+        return CAB_OK;
+    }
     if (gemm->onednn != NULL)
         return cab_onednn_run(gemm->onednn, a, b, c, bias, scratch);
     gemm->own(&gemm->shape, own_threads(gemm), a, b, c, bias, scratch);
