@@ -274,6 +274,44 @@ typedef struct cab_bridge_layers {
 cab_tensor *cab_bridge_loss(cab_graph *g, cab_tensor *x, const cab_bridge_layers *layers, cab_tensor *target,
                             const cab_alignment *how);
 
+/* ---- mixer_matrix.c: the matrix of a mixer against that of attention ------------------------------------------------ */
+
+/* Of every token and head, (B, L, H) F32. */
+typedef struct cab_mixer_decays {
+    cab_tensor *log_a; /* logarithm of what the state is multiplied by */
+    cab_tensor *step;  /* delta; NULL: 1 */
+} cab_mixer_decays;
+
+/* delta = softplus(dt + dt_bias), log a = -delta exp(A_log); where A_log is NULL, the discrete recurrence, log a = -delta, and the step is
+ * 1. dt (B, L, H), dt_bias (H) F32 or NULL, A_log (H) F32 or, if it is tied, (H, N). */
+cab_mixer_decays cab_mixer_decay(cab_graph *g, cab_tensor *dt, cab_tensor *dt_bias, cab_tensor *A_log);
+
+typedef struct cab_mixer_direction {
+    cab_tensor *C, *B; /* (B, L, G * N), N at most 256 */
+    cab_mixer_decays decays;
+    cab_tensor *D; /* (H) F32, on the diagonal; NULL: zero */
+} cab_mixer_direction;
+
+typedef struct cab_mixer_matrix {
+    /* From the first token to the last; and, if `both`, back. The second may be empty: it then has C and B of the first, its decays are
+     * columns H .. 2 H of the first's, or, where these have H columns, the same, and the diagonal is the first's alone. */
+    cab_mixer_direction directions[2];
+    bool both;
+    int n_head, n_group; /* head h reads group h / (n_head / n_group) */
+    /* `share` heads, one behind the other, stand for the same columns of attention: for width / of of its heads. */
+    int share, width, of;
+    float scale; /* of the matrix */
+    cab_tensor *q, *k;
+    cab_tensor *starts; /* as of cab_ssd(), or NULL */
+    cab_attention_shape attention;
+    const cab_row_map *rows; /* which rows of q and k are compared; NULL: row by row */
+} cab_mixer_matrix;
+
+/* The mean over sequences and over pairs of a head of the mixer and a head of attention that it stands for, of ||M - A||^2 / ||A||^2: M
+ * is what the mixer multiplies x by, A the softmax (Frobenius norms; 1 is no better than no mixer) -> scalar F32. q and k get no gradient.
+ * No matrix of L x L elements is ever in memory. Value and gradient come from one pass (backward_computes_outputs). */
+cab_tensor *cab_mixer_matrix_loss(cab_graph *g, const cab_mixer_matrix *matrix);
+
 /* ---- next_token.c: the end of a decoding step -------------------------------------------------------------------- */
 
 typedef struct cab_sampling {

@@ -52,6 +52,11 @@
     ROW(align_loss, FORWARD, cab_align_loss_forward, cab_align_loss_scratch)                                           \
     ROW(align_loss, BACKWARD, cab_align_loss_backward, cab_align_loss_scratch)                                         \
     ROW(inverse_variance, FORWARD, cab_inverse_variance_forward, cab_inverse_variance_scratch)                         \
+    ROW(mixer_decay, FORWARD, cab_mixer_decay_forward, cab_no_scratch)                                                 \
+    ROW(mixer_decay, BACKWARD, cab_mixer_decay_backward, cab_mixer_decay_backward_scratch)                             \
+    ROW(attention_rows, FORWARD, cab_attention_rows_forward, cab_attention_rows_scratch)                               \
+    ROW(mixer_matrix_loss, FORWARD, cab_mixer_matrix_loss_forward, cab_mixer_matrix_loss_scratch)                      \
+    ROW(mixer_matrix_loss, BACKWARD, cab_mixer_matrix_loss_backward, cab_mixer_matrix_loss_scratch)                    \
     ROW(head_loss, FORWARD, cab_head_loss_forward, cab_head_loss_scratch)                                              \
     ROW(head_loss, BACKWARD, cab_head_loss_backward, cab_head_loss_scratch)                                            \
     ROW(head_score, FORWARD, cab_head_score_forward, cab_head_score_scratch)                                           \

@@ -4,6 +4,7 @@
 #include "ops/cpu/head_score_workspace.h"
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/matrix.h"
+#include "ops/cpu/mixer_matrix_workspace.h"
 #include "ops/cpu/scan_workspace.h"
 #include "ops/cpu/ssd_workspace.h"
 #include "ops/cpu/vec.h"
@@ -136,6 +137,23 @@ size_t cab_inverse_variance_scratch(const cab_node *node, const cab_backend *bac
     (void)backend;
     const int64_t blocks = cab_align_blocks(cab_align_length(node->attributes, node->in[0]));
     return align_scratch(node, node->in[0], 2 * node->in[0]->shape[0] * blocks);
+}
+
+/* Partial sums of dt_bias's gradient and of A_log's. */
+size_t cab_mixer_decay_backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    return 2 * (size_t)cab_columns(node->in[CAB_DECAY_DT]) * CAB_BLOCKS * sizeof(float);
+}
+
+size_t cab_attention_rows_scratch(const cab_node *node, const cab_backend *backend)
+{
+    return cab_rows_workspace_bytes(node, backend->threads);
+}
+
+size_t cab_mixer_matrix_loss_scratch(const cab_node *node, const cab_backend *backend)
+{
+    return cab_mixer_workspace_bytes(node, backend->threads);
 }
 
 size_t cab_head_loss_scratch(const cab_node *node, const cab_backend *backend)
