@@ -204,6 +204,7 @@ static cab_status objective_record(cab_objective *o, const cab_model *student, c
     record_words(o, &want);
     in.labels = o->labels;
     in.valid = o->valid;
+    in.starts = o->starts;
     if (teacher != NULL && o->words.ids == NULL) {
         CAB_GOTO(taps_new(&teacher_taps, want.teacher_taps, teacher->config.n_layer));
         in.teacher_taps = &teacher_taps.taps;

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 /* The published methods, in the order of enum CAB_METHOD_VANILLA ...; recipe_text.c and recipe_images.c have what they set. */
-#define CAB_METHOD_WORDS "vanilla|soft|cab-published|cab|weight-reuse|cab-best"
+#define CAB_METHOD_WORDS "vanilla|soft|cab-published|cab|weight-reuse|multi-stage|attention-copy|cab-best"
 
 #define CAB_RECIPE_TOP(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                        \
     ENUM(method, 0, "custom|" CAB_METHOD_WORDS,                                                                        \
@@ -264,6 +264,8 @@ enum {
     CAB_METHOD_CAB_PUBLISHED,
     CAB_METHOD_CAB,
     CAB_METHOD_WEIGHT_REUSE,
+    CAB_METHOD_MULTI_STAGE,
+    CAB_METHOD_ATTENTION_COPY,
     CAB_METHOD_CAB_BEST
 };
 enum { CAB_RECIPE_AUTO, CAB_RECIPE_FP32, CAB_RECIPE_BF16 };

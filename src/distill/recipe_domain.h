@@ -29,6 +29,14 @@ typedef struct cab_recipe_domain {
     cab_status (*check)(const cab_recipe *recipe);
 } cab_recipe_domain;
 
+/* MOHAWK's three stages (Bick et al. 2024): the mixers' matrices against attention's, the mixers' outputs, then all of the student by KL; of
+ * 3.0 G tokens 80 M, 160 M and the rest. As settings of a preset. */
+#define CAB_PRESET_MULTI_STAGE                                                                                         \
+    "stages[0].name=matrix", "stages[0].share=0.0267", "stages[0].matrix=1", "stages[1].name=layers",                  \
+        "stages[1].share=0.0533", "stages[1].layer=1", "stages[2].name=distil", "stages[2].kl=1"
+/* Mixers alone in their own blocks bear a higher rate. */
+#define CAB_PRESET_MIXER_RATE(lr) "stages[0].lr=" lr, "stages[1].lr=" lr
+
 extern const cab_recipe_domain cab_recipe_text, cab_recipe_images;
 
 /* What the recipe's method sets for the recipe's student. */

@@ -5,6 +5,8 @@
  *   cab-published  KL + 3 align, softmax map            from scratch, A at the identity, squared errors
  *   cab            CE + KL + 3 align                    from scratch
  *   weight-reuse   CE + KL                              from the teacher's weights
+ *   multi-stage    stage 1: matrix; 2: layer; 3: KL     from the teacher's weights (Bick et al. 2024)
+ *   attention-copy KL                                   from the teacher's weights; V, K, Q stay in x, B, C: the collapse
  *   cab-best       CE + KL + 10 align, wider bridges    from the teacher's weights
  *
  * Weights of the teacher are reused behind a convolution that passes the current token, and alignment is with Q and K as they are
@@ -51,6 +53,22 @@ static const char *const weight_reuse[] = {"bridge.error=relative",
                                            "stages[0].kl=1",
                                            NULL};
 
+static const char *const multi_stage[] = {
+    "bridge.error=relative", "student.tied_decay=true", "bridge.feature_map=softmax", "bridge.hidden=128",
+    "init.weights=teacher",  "init.conv_identity=true", CAB_PRESET_MULTI_STAGE,       NULL};
+
+static const char *const attention_copy[] = {"bridge.error=relative",
+                                             "student.tied_decay=true",
+                                             "bridge.feature_map=softmax",
+                                             "bridge.hidden=128",
+                                             "init.weights=teacher",
+                                             "init.conv_identity=true",
+                                             "init.near_identity=true",
+                                             "stages[0].name=distil",
+                                             "stages[0].kl=1",
+                                             "stages[0].freeze=*in_proj*",
+                                             NULL};
+
 static const char *const cab_best[] = {"bridge.error=squared",
                                        "student.tied_decay=true",
                                        "bridge.feature_map=none",
@@ -70,6 +88,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0, 0},
     [CAB_METHOD_CAB] = {cab, 1, 0, 0},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0, 0},
+    [CAB_METHOD_MULTI_STAGE] = {multi_stage, 3, 0, 0},
+    [CAB_METHOD_ATTENTION_COPY] = {attention_copy, 1, 0, 0},
     [CAB_METHOD_CAB_BEST] = {cab_best, 1, 0, 0},
 };
 

@@ -5,6 +5,8 @@
  *   cab-published  stage 1: align; stage 2: CE + KL     from scratch, squared errors (Wang et al. 2025)
  *   cab            CE + KL + align, 6 fading to 0       from scratch, relative errors
  *   weight-reuse   CE + KL                              from the teacher's weights (Wang et al. 2024)
+ *   multi-stage    stage 1: matrix; 2: layer; 3: KL     from the teacher's weights, folded exactly (Bick et al. 2024)
+ *   attention-copy KL                                   from the teacher's weights; V, K, Q stay in x, B, C: the collapse
  *   cab-best       KL at temperature 2, a little CE     from the teacher's weights, folded exactly
  *
  * All start with a convolution that passes the current token. Settings and learning rates are the winners of the search in
@@ -31,14 +33,26 @@ static const char *const cab[] = {
 static const char *const weight_reuse[] = {SCRATCH,          "init.weights=teacher", "stages[0].name=distil",
                                            "stages[0].ce=1", "stages[0].kl=1",       NULL};
 
-static const char *const cab_best[] = {SCRATCH,
-                                       "init.weights=teacher",
-                                       "init.fold=true",
-                                       "init.qk_scale=0.15",
-                                       "init.near_identity=true",
-                                       "init.decay=0.9",
-                                       "init.gate_open=true",
-                                       "init.skip=0",
+/* Nothing but what attention has: no decay, the gate open, Q and K as they are. */
+static const char *const attention_copy[] = {SCRATCH,
+                                             "init.weights=teacher",
+                                             "init.fold=true",
+                                             "init.near_identity=true",
+                                             "init.decay=0.999",
+                                             "init.gate_open=true",
+                                             "init.skip=0",
+                                             "stages[0].name=distil",
+                                             "stages[0].kl=1",
+                                             "stages[0].freeze=*.in_proj.*",
+                                             NULL};
+
+#define FOLDED                                                                                                         \
+    SCRATCH, "init.weights=teacher", "init.fold=true", "init.qk_scale=0.15", "init.near_identity=true",                \
+        "init.decay=0.9", "init.gate_open=true", "init.skip=0"
+
+static const char *const multi_stage[] = {FOLDED, CAB_PRESET_MULTI_STAGE, NULL};
+
+static const char *const cab_best[] = {FOLDED,
                                        "stages[0].name=distil",
                                        "stages[0].kl=1",
                                        "stages[0].temperature=2",
@@ -54,6 +68,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 8e-3, 1},
     [CAB_METHOD_CAB] = {cab, 1, 8e-3, 1},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3, 1},
+    [CAB_METHOD_MULTI_STAGE] = {multi_stage, 3, 2e-3, 0.5},
+    [CAB_METHOD_ATTENTION_COPY] = {attention_copy, 1, 4e-3, 1},
     [CAB_METHOD_CAB_BEST] = {cab_best, 1, 2e-3, 0.5},
 };
 

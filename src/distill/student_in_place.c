@@ -283,6 +283,18 @@ static const char *const cab[] = {FROM_ATTENTION,
 static const char *const weight_reuse[] = {FROM_ATTENTION,   "stages[0].name=distil",   "stages[0].ce=1",
                                            "stages[0].kl=1", "stages[0].temperature=2", NULL};
 
+static const char *const multi_stage[] = {FROM_ATTENTION, CAB_PRESET_MULTI_STAGE, CAB_PRESET_MIXER_RATE("4e-3"), NULL};
+
+static const char *const attention_copy[] = {"bridge.error=relative",
+                                             "init.conv_identity=true",
+                                             "init.decay=0.999",
+                                             "init.weights=teacher",
+                                             "init.skip=0",
+                                             "stages[0].name=distil",
+                                             "stages[0].kl=1",
+                                             "stages[0].freeze=*.mamba.in_proj.*",
+                                             NULL};
+
 static const char *const cab_best[] = {FROM_ATTENTION,
                                        "stages[0].name=layers",
                                        "stages[0].share=0.4",
@@ -303,6 +315,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 2, 4e-3, 1},
     [CAB_METHOD_CAB] = {cab, 1, 4e-3, 1},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 4e-3, 1},
+    [CAB_METHOD_MULTI_STAGE] = {multi_stage, 3, 4e-3, 1},
+    [CAB_METHOD_ATTENTION_COPY] = {attention_copy, 1, 4e-3, 1},
     [CAB_METHOD_CAB_BEST] = {cab_best, 2, 4e-3, 1},
 };
 

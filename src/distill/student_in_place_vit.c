@@ -127,6 +127,17 @@ static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=joint", "sta
 static const char *const weight_reuse[] = {FROM_ATTENTION, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1",
                                            NULL};
 
+static const char *const multi_stage[] = {FROM_ATTENTION, CAB_PRESET_MULTI_STAGE, CAB_PRESET_MIXER_RATE("2e-3"),
+                                          "stages[2].lr=2e-4", NULL};
+
+static const char *const attention_copy[] = {SCRATCH,
+                                             "init.weights=teacher",
+                                             "init.gate_open=true",
+                                             "stages[0].name=distil",
+                                             "stages[0].kl=1",
+                                             "stages[0].freeze=*.mamba.in_proj.*",
+                                             NULL};
+
 static const char *const cab_best[] = {
     FROM_ATTENTION,          "stages[0].name=layers", "stages[0].share=0.5", "stages[0].lr=2e-3", "stages[0].layer=1",
     "stages[1].name=distil", "stages[1].lr=2e-4",     "stages[1].kl=1",      "stages[1].ce=0.3",  NULL};
@@ -138,6 +149,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_PUBLISHED] = {cab_published, 1, 0, 0},
     [CAB_METHOD_CAB] = {cab, 1, 0, 0},
     [CAB_METHOD_WEIGHT_REUSE] = {weight_reuse, 1, 0, 0},
+    [CAB_METHOD_MULTI_STAGE] = {multi_stage, 3, 0, 0},
+    [CAB_METHOD_ATTENTION_COPY] = {attention_copy, 1, 0, 0},
     [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0, 0},
 };
 

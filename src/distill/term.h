@@ -37,8 +37,9 @@ typedef struct cab_term_inputs {
     const cab_taps *student_taps, *teacher_taps; /* the taps that the term asked for, and perhaps others */
     cab_tensor *student_hidden, *teacher_hidden; /* behind the final norm: (B, L, D), of images (B, 1, D) */
     cab_tensor *labels, *valid;                  /* (B, L) I32 */
-    cab_head_losses head;                        /* if the term needs the head */
-    void *state;                                 /* what open() made; NULL if the term has no open() */
+    cab_tensor *starts;   /* (B, L) I32, the first token of each token's document; NULL: one each */
+    cab_head_losses head; /* if the term needs the head */
+    void *state;          /* what open() made; NULL if the term has no open() */
 } cab_term_inputs;
 
 /* What a term records: scalars F32, kept. */

@@ -16,7 +16,8 @@
     X(CE, ce, "the cross-entropy", CAB_TERM_NO_KEYS, __VA_ARGS__)                                                      \
     X(KL, kl, "KL(teacher || student)", CAB_TERM_KL_KEYS, __VA_ARGS__)                                                 \
     X(ALIGN, align, "the alignment loss", CAB_TERM_NO_KEYS, __VA_ARGS__)                                               \
-    X(LAYER, layer, "the layer-wise error", CAB_TERM_NO_KEYS, __VA_ARGS__)
+    X(LAYER, layer, "the layer-wise error", CAB_TERM_NO_KEYS, __VA_ARGS__)                                             \
+    X(MATRIX, matrix, "the matrix error", CAB_TERM_NO_KEYS, __VA_ARGS__)
 
 /* Further keys, as rows of recipe.h. */
 #define CAB_TERM_NO_KEYS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)

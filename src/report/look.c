@@ -9,8 +9,9 @@ struct method_look {
 };
 
 static const struct method_look methods[] = {
-    {"vanilla", "#8d6e3f", 2}, {"soft", "#c96f16", 1},         {"cab-published", "#3b7dd8", 3},
-    {"cab", "#1f9468", 4},     {"weight-reuse", "#c9477f", 5}, {"cab-best", "#8365cf", 0},
+    {"vanilla", "#8d6e3f", 2},     {"soft", "#c96f16", 1},           {"cab-published", "#3b7dd8", 3},
+    {"cab", "#1f9468", 4},         {"weight-reuse", "#c9477f", 5},   {"cab-best", "#8365cf", 0},
+    {"multi-stage", "#1687a0", 6}, {"attention-copy", "#7d7c22", 2},
 };
 static const char *const spare[] = {"#1687a0", "#cc4e3c", "#7d7c22", "#5f7f9f", "#b05fc0", "#5a8a35"};
 static const char *const dashes[] = {"", "9 3", "2 3", "9 3 2 3", "14 4", "5 2", "14 3 2 3 2 3"};

@@ -112,6 +112,12 @@ one layers "$TMP/layers.yaml"
 ranks 2 0 layers2 "$TMP/layers.yaml"
 near layers layers2
 
+# the matrix error
+sed 's/name: layers, steps: 3, layer: 1/name: matrix, steps: 3, matrix: 1/' "$TMP/layers.yaml" >"$TMP/matrix.yaml"
+one matrix "$TMP/matrix.yaml"
+ranks 2 0 matrix2 "$TMP/matrix.yaml"
+near matrix matrix2
+
 # pictures are mixed with those of the same rank
 if python3 tests/campaigns/make_images.py "$TMP" 2>/dev/null; then
     cat >"$TMP/images.yaml" <<END

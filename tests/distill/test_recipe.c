@@ -61,9 +61,10 @@ static void test_presets(void **state)
         const char *method;
         unsigned stages;
         int weights;
-    } cases[] = {{"vanilla", 1, CAB_INIT_SCRATCH},       {"soft", 1, CAB_INIT_SCRATCH},
-                 {"cab-published", 2, CAB_INIT_SCRATCH}, {"cab", 1, CAB_INIT_SCRATCH},
-                 {"weight-reuse", 1, CAB_INIT_TEACHER},  {"cab-best", 1, CAB_INIT_TEACHER}};
+    } cases[] = {{"vanilla", 1, CAB_INIT_SCRATCH},        {"soft", 1, CAB_INIT_SCRATCH},
+                 {"cab-published", 2, CAB_INIT_SCRATCH},  {"cab", 1, CAB_INIT_SCRATCH},
+                 {"weight-reuse", 1, CAB_INIT_TEACHER},   {"multi-stage", 3, CAB_INIT_TEACHER},
+                 {"attention-copy", 1, CAB_INIT_TEACHER}, {"cab-best", 1, CAB_INIT_TEACHER}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char name[32];
         cab_recipe *recipe = complete(cases[i].method);
@@ -358,7 +359,7 @@ static void test_validate(void **state)
         {"data.classes", "c.tsv",
          "data.classes, image_size, min_side and image_cache are of images, the student phi-mamba reads text; its "
          "teacher must read images, and student.reads be images where that is not there"},
-        {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl, align or layer a weight"},
+        {"stages[0].align", "0", "stages[0] \"align\": no loss term; give ce, kl, align, layer or matrix a weight"},
         {"stages[1].kl_end", "-0.5", "stages[1].kl_end: found -0.5, expected 0 or more, or -1"},
         {"stages[0].tokens", "5", "stages[0] \"align\": give one of share, tokens, steps and passes, found 2"},
         {"stages[0].share", "1", "stages[1] \"distil\": the other stages leave none of the 1000000 tokens"},
@@ -438,9 +439,9 @@ static void test_images(void **state)
         set(recipe, "train.passes", "2.5");
         if (cab_recipe_validate(recipe) != CAB_OK)
             fail_msg("%s", cab_error_text());
-        uint64_t steps = 0;
-        assert_int_equal(cab_recipe_stage_steps(recipe, 1, 1000, &steps), CAB_OK);
-        assert_int_equal(steps, 39); /* 2500 images in batches of 64 */
+        uint64_t steps[3] = {0};
+        assert_int_equal(cab_recipe_stage_steps(recipe, 1, 1000, steps), CAB_OK);
+        assert_int_equal(steps[0] + steps[1] + steps[2], 39); /* 2500 images in batches of 64 */
         cab_recipe_free(recipe);
     }
 }
