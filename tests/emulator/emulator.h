@@ -285,6 +285,8 @@ void emulator_mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
 void emulator_mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]);
 /* d (64, n) = a b, or += with `add`, of four warps; a (64, 16) and b (16, n) by their descriptors. Done when it is waited for. */
 void emulator_wgmma_bf16(float *d, int n, uint64_t a, uint64_t b, bool add, bool a_transposed, bool b_transposed);
+/* The same with a warp's 16 rows of a in its registers, as they are now. */
+void emulator_wgmma_bf16_left(float *d, int n, const uint32_t (&a)[4], uint64_t b, bool add, bool b_transposed);
 void emulator_wgmma_fence();
 void emulator_wgmma_commit();
 void emulator_wgmma_wait(int groups);

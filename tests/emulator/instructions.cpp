@@ -119,6 +119,8 @@ struct product {
     uint64_t a, b;
     bool add, a_transposed, b_transposed;
     const void *code;
+    bool left;         /* a is in registers */
+    float rows[2][16]; /* g and g + 8, if so */
 };
 
 /* Of a thread: products in groups, the last of which is not closed, and whether sums may be touched no more. */
@@ -173,7 +175,7 @@ static int warp_of_four()
 static void look(const product &p)
 {
     const int lane = emulator_lane();
-    for (int i = lane; i < 16 * 16; i += EMULATOR_LANES)
+    for (int i = lane; i < 16 * 16 && !p.left; i += EMULATOR_LANES)
         emulator_reads_asynchronously(element_at(p.a, p.a_transposed, 16 * warp_of_four() + i / 16, i % 16), 2, p.code);
     for (int i = lane; i < p.n * 16; i += EMULATOR_LANES)
         emulator_reads_asynchronously(element_at(p.b, p.b_transposed, i / 16, i % 16), 2, p.code);
@@ -186,7 +188,8 @@ static void multiply(const product &p)
     float rows[2][16];
     for (int i = 0; i < 2; i++)
         for (int k = 0; k < 16; k++)
-            rows[i][k] = element(p.a, p.a_transposed, 16 * warp_of_four() + g + 8 * i, k);
+            rows[i][k] =
+                p.left ? p.rows[i][k] : element(p.a, p.a_transposed, 16 * warp_of_four() + g + 8 * i, k);
     for (int i = 0; i < p.n / 2; i++) {
         const float *row = rows[i % 4 / 2];
         float sum = 0.0f;
@@ -199,11 +202,25 @@ static void multiply(const product &p)
 void emulator_wgmma_bf16(float *d, int n, uint64_t a, uint64_t b, bool add, bool a_transposed, bool b_transposed)
 {
     products &mine = of_threads[(size_t)emulator_now.thread];
-    const product p = {d, n, a, b, add, a_transposed, b_transposed, __builtin_return_address(0)};
+    const product p = {d, n, a, b, add, a_transposed, b_transposed, __builtin_return_address(0), false, {}};
     const uint64_t both[2] = {a, b};
     emulator_gifts &gifts = emulator_exchange(0xffffffffu, both, sizeof both, EMULATOR_WGMMA);
     if (!mine.fenced || memcmp(gifts[0], both, sizeof both) != 0)
         abort(); /* no wgmma.fence, or lanes that want different products */
+    look(p);
+    mine.groups.back().push_back(p);
+}
+
+void emulator_wgmma_bf16_left(float *d, int n, const uint32_t (&a)[4], uint64_t b, bool add, bool b_transposed)
+{
+    products &mine = of_threads[(size_t)emulator_now.thread];
+    product p = {d, n, 0, b, add, false, b_transposed, __builtin_return_address(0), true, {}};
+    const uint32_t given[6] = {a[0], a[1], a[2], a[3], (uint32_t)b, (uint32_t)(b >> 32)};
+    emulator_gifts &gifts = emulator_exchange(0xffffffffu, given, sizeof given, EMULATOR_WGMMA);
+    if (!mine.fenced || memcmp(gifts[0] + 16, given + 4, sizeof b) != 0)
+        abort();
+    for (int i = 0; i < 2; i++)
+        line(gifts, emulator_lane() / 4 * 4, i, i + 2, p.rows[i]);
     look(p);
     mine.groups.back().push_back(p);
 }

@@ -23,6 +23,8 @@ ASSEMBLY = [
     (r'cp\.async\.c[ag]\.shared\.global \[%0\], \[%1\], (\d+), %2;.*?', r'emulator_copy(to, from, \1, bytes);'),
     (r'cp\.async\.ca\.shared\.global \[%0\], \[%1\], %2, %3;.*?', 'emulator_copy(shared, from, BYTES, copy ? BYTES : 0);'),
     (r'cp\.async\.ca\.shared\.global \[%0\], \[%1\], %2;.*?', 'emulator_copy(shared, from, BYTES, BYTES);'),
+    (r'\{ \.reg \.pred p; setp\.ne\.b32 p, %(?:37|69), 0; "\s*"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.bf16\.bf16 .*?',
+     r'emulator_wgmma_bf16_left(&d[0][0], \1, a, b, add, RIGHT_TRANSPOSED);'),
     (r'\{ \.reg \.pred p; setp\.ne\.b32 p, %\d+, 0; "\s*"wgmma\.mma_async\.sync\.aligned\.m64n(\d+)k16\.f32\.bf16\.bf16 .*?',
      r'emulator_wgmma_bf16(&d[0][0], \1, a, b, add, LEFT_TRANSPOSED, RIGHT_TRANSPOSED);'),
     (r'bar\.sync %0, (\d+);" ::"r"\((.*?)\) : "memory"', r'emulator_team_barrier(\2, \1);'),

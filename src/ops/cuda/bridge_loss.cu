@@ -307,22 +307,10 @@ static size_t round_up(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-/* Whether the kernel for Hopper is in this build and runs here. */
-static bool has_wgmma(const cab_backend *backend)
-{
-#ifdef CAB_WGMMA
-    const cab_cuda *cuda = cab_cuda_of(backend);
-    return cuda->major == 9 && cuda->minor == 0 && bridge_wgmma_bytes(MOST) <= cuda->shared_limit;
-#else
-    (void)backend;
-    return false;
-#endif
-}
-
 static scratch scratch_of(const cab_node *node, const cab_backend *backend)
 {
     const cab_tensor *x = node->in[CAB_BRIDGE_X], *target = node->in[CAB_BRIDGE_TARGET];
-    const int64_t tiles = ceil_div(cab_rows(x), has_wgmma(backend) ? BRIDGE_WGMMA_TOKENS : TOKENS),
+    const int64_t tiles = ceil_div(cab_rows(x), has_wgmma(backend, bridge_wgmma_bytes(MOST)) ? BRIDGE_WGMMA_TOKENS : TOKENS),
                   out = cab_columns(target);
     const int64_t most = out < MOST * TILE_SIDE ? out : MOST * TILE_SIDE, columns = (most + IN + 1) * HIDDEN + most;
     const int64_t at_once = cab_cuda_of(backend)->multiprocessors; /* a block has most of one's shared memory */
@@ -379,7 +367,7 @@ static cab_status launch(const cab_node *node, const bridge &b, int64_t blocks, 
     const bridge_targets<OUTS> targets = {
         gradient_of(node, CAB_BRIDGE_W2, b.first * HIDDEN), gradient_of(node, CAB_BRIDGE_W1, 0),
         gradient_of(node, CAB_BRIDGE_B2, b.first), gradient_of(node, CAB_BRIDGE_B1, 0), true};
-    if (has_wgmma(backend)) {
+    if (has_wgmma(backend, bridge_wgmma_bytes(MOST))) {
         CAB_TRY(bridge_wgmma_launch(b, OUTS, blocks, backend));
     } else {
         CAB_TRY(cab_cuda_shared((const void *)bridge_tiles<OUTS>, sizeof(memory<OUTS>), "bridge_loss"));

@@ -21,8 +21,6 @@
 namespace bridge_wgmma
 {
 enum { TEAMS = 3, THREADS = TEAMS * WARPGROUP, TOKENS = BRIDGE_WGMMA_TOKENS };
-/* Bytes from 16 columns of a tile to the next, and from 16 rows. */
-enum { COLUMNS_16 = 32, ROWS_16 = 16 * TILE_ROW_BYTES };
 
 /* Nearly all of the 227 KB that a block can have. */
 template <int OUTS> struct memory {

@@ -188,6 +188,19 @@ static inline cudaStream_t stream_of(cab_backend *backend)
     return cab_cuda_of(backend)->stream;
 }
 
+/* Whether kernels for Hopper alone (wgmma.cuh) are in this build and run here, with so much shared memory. */
+static inline bool has_wgmma(const cab_backend *backend, size_t bytes)
+{
+#ifdef CAB_WGMMA
+    const cab_cuda *cuda = cab_cuda_of(backend);
+    return cuda->major == 9 && cuda->minor == 0 && bytes <= cuda->shared_limit;
+#else
+    (void)backend;
+    (void)bytes;
+    return false;
+#endif
+}
+
 /* Whether all rows of t can be moved n elements at a time. NULL can. */
 static inline bool fits_packets(const cab_tensor *t, int64_t n)
 {

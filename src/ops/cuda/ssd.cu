@@ -749,9 +749,12 @@ static cab_status forward(const cab_node *node, const cab_ssd_shape *s, const wo
     CAB_TRY(begin(node, s, w, &c, backend));
     c.y = y;
     if constexpr (sizeof(T) == sizeof(bf16)) {
-        if (on_tensor_cores(node, s))
-            return by_groups(s, false) ? ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend)
-                               : ssd_tiles_forward(c, backend);
+        if (on_tensor_cores(node, s)) {
+            if (by_groups(s, false))
+                return ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend);
+            return s->H > s->G && has_wgmma(backend, ssd_walk_wgmma_bytes()) ? ssd_walk_wgmma_forward(c, backend)
+                                                                              : ssd_tiles_forward(c, backend);
+        }
     }
     return general_forward(c, node->scratch, backend);
 }

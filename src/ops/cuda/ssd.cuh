@@ -175,6 +175,10 @@ template <typename T> __device__ __forceinline__ bool ssd_wants_steps(const ssd_
 cab_status ssd_tiles_forward(const ssd_call<bf16> &c, cab_backend *backend);
 cab_status ssd_tiles_backward(const ssd_call<bf16> &c, void *states, cab_backend *backend);
 
+/* ssd_walk_wgmma.cu: the same sizes. */
+size_t ssd_walk_wgmma_bytes(void); /* of shared memory */
+cab_status ssd_walk_wgmma_forward(const ssd_call<bf16> &c, cab_backend *backend);
+
 /* ssd_groups.cu: any P, N up to 256. */
 typedef struct ssd_group_scratch {
     void *states, *dstates; /* (B, H pieces, chunks, tiles of N) tiles each; forward, dstates is NULL */

@@ -33,10 +33,7 @@
  * Bytes per piece and chunk, in tiles of 8 KiB: forward 1 + NT for the walk and 2 + NT for the outputs; backward 2 + 2 NT
  * and 3 + 2 NT. They are not the limit: instructions that wait for one another are, with two warps to a scheduler
  * (dev/log.md). */
-#include "ops/cuda/ssd_tiles.cuh"
-
-enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
-enum { MAKER = 3, FINISHER = 7 }; /* warps with the least else to do, which share a scheduler: of steps, of ddt */
+#include "ops/cuda/ssd_groups.cuh"
 
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
 
@@ -74,26 +71,6 @@ __device__ __forceinline__ void load_walk(state_tiles<NT> &shared, const ssd_cal
     copies_commit();
 }
 
-/* The warp's 16 rows of a state to memory, in bf16, as tiles stand in shared memory. */
-template <int NT> __device__ __forceinline__ void save_state(uint4 *to, const tile_sums (&state)[NT], const place &p)
-{
-#pragma unroll
-    for (int t = 0; t < NT; t++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = 16 * p.warp + p.g + 8 * half;
-#pragma unroll
-            for (int n = 0; n < 8; n += 4) {
-                uint32_t v[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    v[i] = pack(state[t][n + i][2 * half], state[t][n + i][2 * half + 1]);
-                quad_transpose(v, p.q);
-                to[(t * TILE_BYTES + tile_at(row, n + p.q, 0)) / 16] = make_uint4(v[0], v[1], v[2], v[3]);
-            }
-        }
-}
-
 /* states, then dstates: (B, H pieces, chunks, NT) tiles each. What is zero, h of the first chunk and dh of the last, is not written. */
 template <int NT>
 static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 4 : 2) walk_states(ssd_call<bf16> c, uint4 *states, uint4 *dstates)
@@ -125,7 +102,9 @@ static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 4 : 2) walk_states(s
         if (more && p.warp == writer)
             raw = read_decays(c, w.h, w.chunk(step + 1), p.lane);
         if (step > 0)
-            save_state(w.to + (int64_t)w.chunk(step) * PIECES, state, p);
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+                save_tile(w.to + (int64_t)w.chunk(step) * PIECES + t * (TILE_BYTES / 16), state[t], p);
         if (step + 1 == c.chunks)
             break;
         const ssd_decays &d = shared.decays[step & 1];
@@ -134,77 +113,6 @@ static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 4 : 2) walk_states(s
         if (more && p.warp == writer)
             ssd_make_decays(&shared.decays[(step + 1) & 1], raw, rate, !c.A_log, p.lane);
     }
-}
-
-/* ---- a chunk and its heads --------------------------------------------------------------------------------------------- */
-
-/* The block's chunk and pieces of heads, counted over all heads. */
-struct chunk_of {
-    int64_t row, sequence; /* of its first token */
-    int chunk, n_row, group, begin, end;
-    int64_t part;                       /* which partial dB, dC of the group the block gives */
-    bool first, last;
-};
-
-__device__ __forceinline__ chunk_of chunk_here(const ssd_call<bf16> &c, int slices)
-{
-    chunk_of k;
-    const int groups = c.H / c.heads, slice = (int)(blockIdx.x % (unsigned)slices);
-    const int64_t index = blockIdx.x / (unsigned)slices;
-    k.group = (int)(index % groups);
-    k.chunk = (int)(index / groups % c.chunks);
-    k.sequence = index / groups / c.chunks;
-    k.row = k.sequence * c.L + (int64_t)k.chunk * Q;
-    k.n_row = rows_in(c, k.chunk);
-    k.begin = (k.group * c.heads + c.heads * slice / slices) * c.pieces;
-    k.end = (k.group * c.heads + c.heads * (slice + 1) / slices) * c.pieces;
-    k.part = (int64_t)k.group * slices + slice;
-    k.first = k.chunk == 0;
-    k.last = k.chunk == c.chunks - 1;
-    return k;
-}
-
-/* A piece on its turn: `at` counts those of all heads. */
-struct piece_of {
-    int at, turn, head, first; /* turn: of the block's; first: column of P */
-};
-
-__device__ __forceinline__ piece_of piece_at(const ssd_call<bf16> &c, const chunk_of &k, int at)
-{
-    return {at, at - k.begin, at / c.pieces, at % c.pieces * TILE_SIDE};
-}
-
-__device__ __forceinline__ int64_t column_of(const ssd_call<bf16> &c, const piece_of &v)
-{
-    return (int64_t)v.head * c.P + v.first;
-}
-
-/* Which of two buffers has the sums of the piece's head. */
-__device__ __forceinline__ int sums_of(const ssd_call<bf16> &c, const piece_of &v)
-{
-    return v.turn / c.pieces & 1;
-}
-
-__device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_of &k, int head)
-{
-    return {k.sequence * c.L, head, k.group};
-}
-
-__device__ __forceinline__ ssd_raw read_steps(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v, int lane)
-{
-    return read_decays(c, head_in(c, k, v.head), k.chunk, lane);
-}
-
-__device__ __forceinline__ void make_steps(ssd_decays *d, const ssd_call<bf16> &c, const piece_of &v, const ssd_raw &raw,
-                                           int lane)
-{
-    ssd_make_decays(d, raw, ssd_rate(c, v.head), !c.A_log, lane);
-}
-
-/* Where the state of a piece begins among all of a call's. */
-__device__ __forceinline__ int64_t state_at(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v)
-{
-    return (k.sequence * c.H * c.pieces + v.at) * c.chunks + k.chunk;
 }
 
 /* ---- outputs ----------------------------------------------------------------------------------------------------------- */
@@ -304,156 +212,9 @@ static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 2 : 1) group_outputs
     }
 }
 
-/* ---- gradients --------------------------------------------------------------------------------------------------------- */
-
-/* Shared memory of a block. Of pieces and the sums of heads, two by turns; three of the decays, which are read longest. */
-template <int NT> struct group_tiles {
-    char B[NT * TILE_BYTES], C[NT * TILE_BYTES];
-    struct stage {
-        char x[TILE_BYTES], dy[TILE_BYTES], state[NT * TILE_BYTES], dstate[NT * TILE_BYTES];
-    } stages[2];
-    ssd_decays decays[3];
-    struct alignas(16) sums {
-        float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
-        float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
-        float through_u[Q];                     /* <du, x> per token */
-        float end[GROUP_WARPS], D[WARPS];       /* <h_end, dh> and <x, dy>, in parts */
-    } sums[2];
-};
-
-template <int NT>
-__device__ __forceinline__ void load_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                           const uint4 *states, const uint4 *dstates, const piece_of &v)
-{
-    enum { PIECES = NT * TILE_BYTES / 16 };
-    auto &stage = shared.stages[v.turn & 1];
-    const int64_t at = state_at(c, k, v) * PIECES;
-    load_tile<GROUP_THREADS>(stage.x, c.x, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
-    load_tile<GROUP_THREADS>(stage.dy, c.dy, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
-#pragma unroll
-    for (int i = threadIdx.x; i < PIECES; i += GROUP_THREADS) {
-        if (!k.first)
-            copy_16(shared_address(stage.state) + i * 16, states + at + i, true);
-        if (!k.last)
-            copy_16(shared_address(stage.dstate) + i * 16, dstates + at + i, true);
-    }
-    copies_commit();
-}
-
-/* to = value, or with `add` to += value: the pieces of a head add up. */
-__device__ __forceinline__ void leave(float &to, float value, bool add)
-{
-    to = add ? to + value : value;
-}
-
-/* The sums over the quad of two values, to rows m + g and m + g + 8 of `to`. */
-__device__ __forceinline__ void leave_rows(float *to, float upper, float lower, int m, bool add, const place &p)
-{
-    upper = quad_sum(upper);
-    lower = quad_sum(lower);
-    if (p.q == 0) {
-        leave(to[m + p.g], upper, add);
-        leave(to[m + p.g + 8], lower, add);
-    }
-}
-
-/* What warps 0 to 3 keep: G^T, and the sum of dG^T. */
-struct shared_products {
-    tile_sums G, dG;
-};
-
-/* Sums over the eight lanes g of v[n][e]; lane g gets those of n = g. */
-__device__ __forceinline__ float2 sum_columns(float (&v)[8][2], const place &p)
-{
-#pragma unroll
-    for (int half = 4; half > 0; half /= 2)
-#pragma unroll
-        for (int n = 0; n < half; n++)
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const bool upper = p.g & half;
-                const float got = __shfl_xor_sync(0xffffffffu, upper ? v[n][e] : v[n + half][e], 4 * half);
-                v[n][e] = (upper ? v[n + half][e] : v[n][e]) + got;
-            }
-    return make_float2(v[0][0], v[0][1]);
-}
-
-/* This lane's part of the trace of 16 x 16 sums. */
-__device__ __forceinline__ float trace(const float (&left)[4], const float (&right)[4], const place &p)
-{
-    return (p.g == 2 * p.q ? left[0] + right[2] : 0.0f) + (p.g == 2 * p.q + 1 ? left[1] + right[3] : 0.0f);
-}
-
-/* The warp's part of <x, dy>, which stands on the diagonal of x dy^T. */
-__device__ __forceinline__ void leave_trace(float &to, const tile_sums &product, bool add, const place &p)
-{
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < WARPS; w++)
-        if (w == p.warp)
-            sum = trace(product[2 * w], product[2 * w + 1], p);
-    sum = warp_sum(sum);
-    if (p.lane == 0)
-        leave(to, sum, add);
-}
-
-/* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. */
-template <int NT>
-__device__ __forceinline__ void mix_piece(typename group_tiles<NT>::sums &sums, bool add, const ssd_decays &d,
-                                          tile_rows &mixed, tile_sums &dproduct, shared_products &keep, const ssd_call<bf16> &c,
-                                          bool steps, const place &p)
-{
-    const int j = 16 * p.warp + p.g;
-    const float upper = d.s[j], lower = d.s[j + 8], delta = d.delta[j], delta_lower = d.delta[j + 8];
-    float of_rows[8][2] = {}, up = 0.0f, low = 0.0f;
-    tile_sums product;
-#pragma unroll
-    for (int n = 0; n < 8; n++) {
-        if (n < 2 * p.warp) {
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                product[n][e] = 0.0f;
-            continue;
-        }
-        const int i = 8 * n + 2 * p.q;
-        const float2 at = *(const float2 *)(d.s + i);
-        float decay[4] = {at.x - upper, at.y - upper, at.x - lower, at.y - lower};
-        if (c.starts || n < 2 * p.warp + 2) {
-            const int2 first = *(const int2 *)(d.first + i);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int token = i + e % 2, of = e % 2 ? first.y : first.x, by = j + e / 2 * 8;
-                decay[e] = token + c.own > by && of <= by ? decay[e] : -INFINITY;
-            }
-        }
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            decay[e] = exp2_fast(decay[e]);
-        float z[4];
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const float dG = dproduct[n][e] * decay[e] * (e < 2 ? delta : delta_lower);
-            product[n][e] = keep.G[n][e] * decay[e];
-            keep.dG[n][e] += dG;
-            z[e] = dG * keep.G[n][e];
-        }
-        up += z[0] + z[1];
-        low += z[2] + z[3];
-        of_rows[n][0] = z[0] + z[2];
-        of_rows[n][1] = z[1] + z[3];
-    }
-    pack_rows(mixed, product);
-    if (!steps)
-        return;
-    const float2 of_row = sum_columns(of_rows, p);
-    leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q], of_row.x, add);
-    leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q + 1], of_row.y, add);
-    leave_rows(sums.of_columns, up, low, 16 * p.warp, add, p);
-}
-
 /* Tokens as j, by warps 0 to 3: dx of rows 16 r .. of a piece, and what it adds to the sum of dG. */
 template <int NT>
-__device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+__device__ __forceinline__ void x_gradient(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                            const piece_of &v, shared_products &keep, bool steps, const place &p)
 {
     const int m = 16 * p.warp, width = c.P - v.first;
@@ -468,7 +229,7 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT> &shared, const ssd_ca
     clear(sums);
     multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
     leave_trace(of_head.D[p.warp], sums, v.first > 0, p);
-    mix_piece<NT>(of_head, v.first > 0, d, mixed, sums, keep, c, steps, p);
+    mix_piece(of_head, v.first > 0, d, mixed, sums, keep, c, steps, p);
     clear(sums);
     if (!k.last) {
 #pragma unroll
@@ -516,7 +277,7 @@ __device__ __forceinline__ float2 through_state(tile_sums &sum, const tile_rows 
 /* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states. Returns this lane's part of
  * the sum of delta W <x dh, B>. */
 template <int NT>
-__device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const ssd_call<bf16> &c,
+__device__ __forceinline__ float state_gradients(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c,
                                                  const chunk_of &k, const piece_of &v, tile_sums (&dB)[NT],
                                                  tile_sums (&dC)[NT], const place &p)
 {
@@ -547,78 +308,9 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT> &shared, const 
     return from_B.x + from_B.y;
 }
 
-/* This lane's part of <h, dh>: the trace of h dh^T, of which a warp has 16 rows and half the depth. */
-template <int NT>
-__device__ __forceinline__ float state_product(const typename group_tiles<NT>::stage &stage, int warp, const place &p)
-{
-    const uint32_t h = shared_address(stage.state), dh = shared_address(stage.dstate);
-    float left[4] = {}, right[4] = {};
-#pragma unroll
-    for (int i = 0; i < 2 * NT; i++) {
-        const int step = warp / WARPS * 2 * NT + i;
-        uint32_t a[4], b[4];
-        load_left(a, h + step / 4 * TILE_BYTES, p.lanes, p.warp, step % 4);
-        load_matrices(b, dh + step / 4 * TILE_BYTES + p.warp * 16 * TILE_ROW_BYTES + p.lanes.columns_first +
-                             ((uint32_t)(step % 4 * 32) ^ p.lanes.columns_piece));
-        mma(left, a, b[0], b[1]);
-        mma(right, a, b[2], b[3]);
-    }
-    return trace(left, right, p);
-}
-
-/* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp; v: the head's
- * last piece. */
-template <int NT>
-__device__ __forceinline__ void finish_head(const group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                            const piece_of &v, bool steps, int lane)
-{
-    const auto &sums = shared.sums[sums_of(c, v)];
-    const int64_t at = (k.sequence * c.chunks + k.chunk) * c.H + v.head;
-    if (lane == 0 && !c.more)
-        c.dD[at] = sums.D[0] + sums.D[1] + sums.D[2] + sums.D[3];
-    if (!steps)
-        return;
-    float difference[2], end = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const int t = 2 * lane + i;
-        difference[i] = sums.from_C[t] - sums.from_B[t] - sums.of_columns[t];
-#pragma unroll
-        for (int w = 0; w < WARPS; w++)
-            difference[i] += sums.of_rows[w][t];
-    }
-#pragma unroll
-    for (int w = 0; w < GROUP_WARPS; w++)
-        end += sums.end[w];
-    const ssd_step_sums of_steps =
-        ssd_write_decays(c, k.row, k.n_row, v.head, make_float2(difference[0], difference[1]),
-                         ((const float2 *)sums.through_u)[lane], end, &shared.decays[v.turn % 3], lane);
-    if (lane == 0 && c.dA_log)
-        leave(c.dA_log[at], of_steps.dA_log, c.more);
-    if (lane == 0 && c.ddt_bias)
-        leave(c.ddt_bias[at], of_steps.ddt_bias, c.more);
-}
-
-/* Rows 16 r .. of dB or dC, tile t: to the gradient, or as the block's part of it. */
-__device__ __forceinline__ void store_group(rows_of<bf16> to, float *parts, const ssd_call<bf16> &c, const chunk_of &k,
-                                            int slices, tile_sums &sums, int t, bool add, const place &p)
-{
-    const int m = 16 * p.warp, column = c.n_first + t * TILE_SIDE, width = c.N - column;
-    const int64_t parts_ld = (int64_t)(c.H / c.heads) * slices * c.N;
-    if (!to.data)
-        return;
-    if (parts) {
-        store_sums(parts + k.row * parts_ld + k.part * c.N + column, parts_ld, k.n_row, width, c.N % 2 == 0, sums, m, p);
-        return;
-    }
-    const int64_t at = (int64_t)k.group * c.N + column;
-    const row_pieces before = fetch_rows(to, k.row, k.n_row, at, width, m, add && c.aligned, p);
-    put_rows(to, k.row, k.n_row, at, width, sums, before, m, add, c.aligned, p);
-}
-
 /* By warps 4 to 7: the products of the heads' sum of dG, (j, i) in a tile, then dB and dC leave. */
 template <int NT>
-__device__ __forceinline__ void finish_group(const group_tiles<NT> &shared, const char *dG, const ssd_call<bf16> &c,
+__device__ __forceinline__ void finish_group(const group_tiles<NT, 2> &shared, const char *dG, const ssd_call<bf16> &c,
                                              const chunk_of &k, int slices, tile_sums (&dB)[NT], tile_sums (&dC)[NT],
                                              const place &p)
 {
@@ -648,7 +340,7 @@ __device__ __forceinline__ void finish_group(const group_tiles<NT> &shared, cons
 /* Between pieces: waits for the rows of one, asks for the next's, and finishes the head before. Returns what the decays of
  * the next come from. */
 template <int NT>
-__device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+__device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                                const uint4 *states, const uint4 *dstates, const piece_of &v, bool steps,
                                                int warp, int lane)
 {
@@ -657,6 +349,7 @@ __device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ss
     __syncthreads();
     if (v.at + 1 < k.end) {
         load_piece(shared, c, k, states, dstates, piece_at(c, k, v.at + 1));
+        copies_commit();
         if (warp == MAKER)
             raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
     }
@@ -667,14 +360,16 @@ __device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT> &shared, const ss
 
 /* After a piece: its part of <h_end, dh> from the warp, and the decays of the next. */
 template <int NT>
-__device__ __forceinline__ void leave_piece(group_tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+__device__ __forceinline__ void leave_piece(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                             const piece_of &v, float through_dh, const ssd_raw &next, bool steps, int warp,
                                             const place &p)
 {
     if (steps) {
         float end = through_dh;
+        const auto &stage = shared.stages[v.turn & 1];
         if (!k.first && !k.last)
-            end += shared.decays[v.turn % 3].from_start[Q - 1] * state_product<NT>(shared.stages[v.turn & 1], warp, p);
+            end += shared.decays[v.turn % 3].from_start[Q - 1] *
+                   state_product<NT>(shared_address(stage.state), shared_address(stage.dstate), warp, p);
         end = warp_sum(end);
         if (p.lane == 0)
             leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
@@ -685,7 +380,7 @@ __device__ __forceinline__ void leave_piece(group_tiles<NT> &shared, const ssd_c
 
 /* Warps 0 to 3; leave the sum of dG in `tile`. */
 template <int NT>
-__device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, const ssd_call<bf16> &c, const chunk_of &k,
+__device__ __forceinline__ void walk_as_j(group_tiles<NT, 2> &shared, char *tile, const ssd_call<bf16> &c, const chunk_of &k,
                                           const uint4 *states, const uint4 *dstates, bool steps, const place &p)
 {
     shared_products keep;
@@ -718,7 +413,7 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT> &shared, char *tile, c
 
 /* Warps 4 to 7. */
 template <int NT>
-__device__ __forceinline__ void walk_through_states(group_tiles<NT> &shared, const char *tile, const ssd_call<bf16> &c,
+__device__ __forceinline__ void walk_through_states(group_tiles<NT, 2> &shared, const char *tile, const ssd_call<bf16> &c,
                                                     const chunk_of &k, const uint4 *states, const uint4 *dstates,
                                                     bool steps, int slices, const place &p)
 {
@@ -745,7 +440,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
     group_gradients(ssd_call<bf16> c, const uint4 *states, const uint4 *dstates, int slices)
 {
     extern __shared__ __align__(128) char memory[];
-    group_tiles<NT> &shared = *(group_tiles<NT> *)memory;
+    group_tiles<NT, 2> &shared = *(group_tiles<NT, 2> *)memory;
     char *const tile = shared.stages[0].x; /* free when the last piece is done */
     place p = here();
     const bool as_j = p.warp < WARPS, steps = ssd_wants_steps(c);
@@ -758,6 +453,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
     load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
     load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
     load_piece(shared, c, k, states, dstates, first);
+    copies_commit();
     if (as_j)
         walk_as_j(shared, tile, c, k, states, dstates, steps, p);
     else
@@ -798,8 +494,10 @@ static cab_status forward(const ssd_call<bf16> &c, const ssd_group_scratch &w, c
 template <int NT>
 static cab_status backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
 {
-    const size_t bytes = sizeof(group_tiles<NT>);
+    const size_t bytes = sizeof(group_tiles<NT, 2>);
     uint4 *states = (uint4 *)w.states, *dstates = (uint4 *)w.dstates;
+    if (has_wgmma(backend, ssd_groups_wgmma_bytes()))
+        return ssd_groups_wgmma_backward(c, w, backend);
     CAB_TRY(launch_walk<NT>(c, states, dstates, backend));
     CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, bytes, "ssd backward"));
     group_gradients<NT><<<blocks_of(c, w), GROUP_THREADS, bytes, stream_of(backend)>>>(c, states, dstates, w.slices);

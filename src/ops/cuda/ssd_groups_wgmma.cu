@@ -1,0 +1,431 @@
+/* ssd_groups_wgmma.cu - the gradients of ssd_groups.cu for Hopper, whose tensor cores multiply 64 rows at a time out of shared
+ * memory.
+ *
+ * Layout: a block is a chunk and a group of heads, or a slice of them, as there. Two teams of four warps, 16 tokens to a
+ * warp. Team 0 has tokens as j: G^T and the sum of dG^T in registers; dx. Team 1 has dB and dC in registers. Pieces of heads
+ * pass through STAGES places in shared memory, and are copied there STAGES - 1 pieces ahead.
+ *
+ * Arithmetic per piece, bf16 operands, fp32 sums, in products of 64 x 64 x 64:
+ *
+ *   team 0    x dy^T                      1        dG^T, M^T
+ *             B dh^T                      NT       du = W (B dh^T) + M^T dy
+ *             M^T dy                      1
+ *   team 1    C h^T                       NT       for <dy, C h^T>, which is <dy h, C>
+ *             dB += (delta W x) dh        NT
+ *             dC += (E dy) h              NT
+ *
+ * Left operands that decays scale are in registers, rounded to bf16. Of the sums that dlog a comes from, <x dh, B> is
+ * <x, B dh^T>, and <M^T dy, x> the column sums of M^T * x dy^T, so that <du, x> costs no product of its own.
+ *
+ * Limits per piece, NT = 2: 56 KB at the copy rate, 3,100 cycles of a multiprocessor; 10 products, 1,280 cycles. */
+#include "ops/cuda/ssd_groups.cuh"
+#include "ops/cuda/ssd_wgmma.cuh"
+
+namespace ssd_wgmma
+{
+#ifndef SSD_STAGES
+#define SSD_STAGES 3
+#endif
+enum { STAGES = SSD_STAGES };
+template <int NT> using tiles = group_tiles<NT, STAGES>;
+/* Until the oldest piece that was asked for is there, for all to see. */
+__device__ __forceinline__ void piece_there(void)
+{
+    copies_wait_but<STAGES - 2>();
+    publish();
+    __syncthreads();
+}
+
+/* ---- states ------------------------------------------------------------------------------------------------------------ */
+
+enum { PAIR = 2, PAIR_THREADS = PAIR * WARPGROUP };
+
+/* Shared memory of two walks: of a chunk's turn its rows of x and B, or of dy and C. */
+template <int NT> struct pair_tiles {
+    struct stage {
+        char right[NT * TILE_BYTES], left[PAIR][TILE_BYTES];
+    } stages[STAGES];
+    ssd_decays decays[2][PAIR];
+};
+
+/* Two pieces of a group's heads that walk together, a team each: h from x and B, from the first chunk on, or dh from dy and C,
+ * from the last. Of an odd number of pieces, the last one walks twice and is stored once. */
+struct pair_walk {
+    int64_t sequence;
+    int group, first, count; /* pieces, counted over all heads */
+    bool back;
+
+    __device__ __forceinline__ int piece(int team) const
+    {
+        return first + (team < count ? team : 0);
+    }
+    __device__ __forceinline__ int chunk(const ssd_call<bf16> &c, int step) const
+    {
+        return back ? c.chunks - 1 - step : step;
+    }
+    __device__ __forceinline__ head_of head(const ssd_call<bf16> &c, int team) const
+    {
+        return {sequence * c.L, piece(team) / c.pieces, group};
+    }
+};
+
+__device__ __forceinline__ pair_walk pair_here(const ssd_call<bf16> &c)
+{
+    const unsigned pieces = (unsigned)(c.heads * c.pieces), pairs = (pieces + 1) / PAIR, groups = (unsigned)(c.H / c.heads);
+    const unsigned walks = (unsigned)c.sequences * groups * pairs, index = blockIdx.x % walks;
+    const unsigned pair = index % pairs, group = index / pairs % groups;
+    const unsigned left = pieces - pair * PAIR;
+    return {index / pairs / groups, (int)group, (int)(group * pieces + pair * PAIR), left < PAIR ? (int)left : (int)PAIR,
+            blockIdx.x >= walks};
+}
+
+template <int NT>
+__device__ __forceinline__ void load_step(pair_tiles<NT> &shared, const ssd_call<bf16> &c, const pair_walk &w, int step)
+{
+    if (step + 1 < c.chunks) { /* the last chunk's rows are not needed */
+        const int chunk = w.chunk(c, step), n_row = rows_in(c, chunk);
+        const int64_t row = w.sequence * c.L + (int64_t)chunk * Q;
+        auto &stage = shared.stages[step % STAGES];
+        load_states<NT, PAIR_THREADS>(stage.right, w.back ? c.C : c.B, row, n_row, c, w.head(c, 0));
+#pragma unroll
+        for (int i = 0; i < PAIR; i++) {
+            const int piece = w.piece(i), column = piece % c.pieces * TILE_SIDE;
+            load_tile<PAIR_THREADS>(stage.left[i], w.back ? c.dy : c.x, row, n_row,
+                                    (int64_t)(piece / c.pieces) * c.P + column, c.P - column, c.aligned);
+        }
+    }
+    copies_commit();
+}
+
+/* states, then dstates, as walk_states() of ssd_groups.cu leaves them. */
+template <int NT>
+static __global__ void __launch_bounds__(PAIR_THREADS, 2) walk_pairs(ssd_call<bf16> c, uint4 *states, uint4 *dstates)
+{
+#if CAB_CUDA_WGMMA
+    extern __shared__ __align__(1024) char memory[];
+    enum { PIECES = NT * TILE_BYTES / 16 };
+    pair_tiles<NT> &shared = *(pair_tiles<NT> *)memory;
+    place p = here();
+    const int team = p.warp / WARPS;
+    p.warp %= WARPS;
+    const pair_walk w = pair_here(c);
+    const head_of h = w.head(c, team);
+    const float rate = ssd_rate(c, h.head);
+    uint4 *const to = (w.back ? dstates : states) +
+                      (w.sequence * c.H * c.pieces + w.piece(team)) * (int64_t)c.chunks * PIECES;
+    wide_sums<NT> state;
+    clear_sums(state);
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        load_step(shared, c, w, i);
+    if (p.warp == 0)
+        ssd_make_decays(&shared.decays[0][team], read_decays(c, h, w.chunk(c, 0), p.lane), rate, !c.A_log, p.lane);
+    for (int step = 0;; step++) {
+        const bool maker = p.warp == step % WARPS && step + 2 < c.chunks;
+        ssd_raw raw = {};
+        piece_there();
+        load_step(shared, c, w, step + STAGES - 1);
+        if (maker)
+            raw = read_decays(c, h, w.chunk(c, step + 1), p.lane);
+        if (step > 0 && team < w.count)
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+                save_tile(to + (int64_t)w.chunk(c, step) * PIECES + t * (TILE_BYTES / 16), state + 8 * t, p);
+        if (step + 1 == c.chunks)
+            break;
+        const auto &stage = shared.stages[step % STAGES];
+        const ssd_decays &d = shared.decays[step & 1][team];
+        advance_state<NT>(state, stage.left[team], stage.right, w.back ? d.from_start : d.into, d.from_start[Q - 1], p);
+        if (maker)
+            ssd_make_decays(&shared.decays[(step + 1) & 1][team], raw, rate, !c.A_log, p.lane);
+    }
+#endif
+}
+
+/* ---- gradients --------------------------------------------------------------------------------------------------------- */
+
+/* What is not yet there is asked for; the stage that the piece before left is free. */
+template <int NT>
+__device__ __forceinline__ void load_ahead(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const uint4 *states,
+                                           const uint4 *dstates, int at)
+{
+    if (at < k.end)
+        load_piece(shared, c, k, states, dstates, piece_at(c, k, at));
+    copies_commit();
+}
+
+/* Between pieces: asks for one ahead, and finishes the head before. Returns what the decays of the next come from. */
+template <int NT>
+__device__ __forceinline__ ssd_raw enter_piece(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                               const uint4 *states, const uint4 *dstates, const piece_of &v, bool steps,
+                                               int warp, int lane)
+{
+    ssd_raw raw = {};
+    piece_there();
+    load_ahead(shared, c, k, states, dstates, v.at + STAGES - 1);
+    if (v.at + 1 < k.end && warp == MAKER)
+        raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
+    if (v.turn > 0 && v.first == 0 && warp == FINISHER)
+        finish_head(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
+    return raw;
+}
+
+/* After a piece: its part of <h_end, dh> from the warp, and the decays of the next. */
+template <int NT>
+__device__ __forceinline__ void leave_piece(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v,
+                                            float through_dh, const ssd_raw &next, bool steps, int warp, const place &p)
+{
+    if (steps) {
+        const auto &stage = shared.stages[v.turn % STAGES];
+        const float product =
+            state_product<NT>(shared_address(stage.state), shared_address(stage.dstate), warp, p);
+        const float end = warp_sum(through_dh + shared.decays[v.turn % 3].from_start[Q - 1] * product);
+        if (p.lane == 0)
+            leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
+    }
+    if (v.at + 1 < k.end && warp == MAKER)
+        make_steps(&shared.decays[(v.turn + 1) % 3], c, piece_at(c, k, v.at + 1), next, p.lane);
+}
+
+/* Rows times scale, rounded again. */
+__device__ __forceinline__ void scale_left(tile_rows &a, float upper, float lower)
+{
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const float by = i % 2 == 0 ? upper : lower;
+        const uint32_t pair = a[i / 4][i % 4];
+        a[i / 4][i % 4] = pack(by * low_half(pair), by * high_half(pair));
+    }
+}
+
+/* dx of a piece, by team 0. Returns this lane's part of the sum of delta W <x dh, B>. */
+template <int NT>
+__device__ __forceinline__ float x_gradient(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v,
+                                            shared_products &kept, bool steps, const place &p)
+{
+    const int m = 16 * p.warp, upper = m + p.g, lower = upper + 8, width = c.P - v.first;
+    const ssd_decays &d = shared.decays[v.turn % 3];
+    const auto &stage = shared.stages[v.turn % STAGES];
+    head_sums &of_head = shared.sums[sums_of(c, v)];
+    const int64_t column = column_of(c, v);
+    const bool add = v.first > 0;
+    tile_sums product, through;
+    tile_rows mixed, rows;
+    begin_rows<1>(product, stage.x, stage.dy);
+    begin_rows<NT>(through, shared.B, stage.dstate);
+    const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, width, m, c.dx.data && c.add_x && c.aligned, p);
+    wgmma_wait<1>();
+    keep(product);
+    leave_trace(of_head.D[p.warp], product, add, p);
+    const float2 of_columns = mix_piece(of_head, add, d, mixed, product, kept, c, steps, p);
+    begin_through(product, mixed, stage.dy, false);
+    load_rows(rows, shared_address(stage.x), p.lanes, p.warp);
+    wgmma_wait<1>();
+    keep(through);
+    float2 of_states;
+    scale_rows(through, d.to_end[upper], d.to_end[lower]);
+    row_products(through, rows, of_states.x, of_states.y);
+    const float2 from_B = make_float2(d.delta[upper] * of_states.x, d.delta[lower] * of_states.y);
+    if (steps) {
+        leave_rows(of_head.from_B, from_B.x, from_B.y, m, add, p);
+        leave_rows(of_head.through_u, of_states.x + of_columns.x, of_states.y + of_columns.y, m, add, p);
+    }
+    load_rows(rows, shared_address(stage.dy), p.lanes, p.warp);
+    const float D = c.more ? 0.0f : c.D[v.head], delta = d.delta[upper], delta_lower = d.delta[lower];
+    wgmma_wait<0>();
+    keep(product);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const uint32_t pair = rows[n / 2][n % 2 * 2 + e / 2];
+            product[n][e] = (e < 2 ? delta : delta_lower) * (product[n][e] + through[n][e]) +
+                            D * (e % 2 ? high_half(pair) : low_half(pair));
+        }
+    if (c.dx.data)
+        put_rows(c.dx, k.row, k.n_row, column, width, product, before, m, c.add_x, c.aligned, p);
+    return from_B.x + from_B.y;
+}
+
+/* What a piece adds to dB and dC through its states, by team 1. */
+template <int NT>
+__device__ __forceinline__ void state_gradients(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+                                                const piece_of &v, wide_sums<NT> &dB, wide_sums<NT> &dC, bool steps,
+                                                const place &p)
+{
+    const int m = 16 * p.warp, upper = m + p.g, lower = upper + 8;
+    const ssd_decays &d = shared.decays[v.turn % 3];
+    const auto &stage = shared.stages[v.turn % STAGES];
+    tile_sums y;
+    tile_rows x, dy;
+    begin_rows<NT>(y, shared.C, stage.state);
+    load_rows(x, shared_address(stage.x), p.lanes, p.warp);
+    scale_left(x, d.into[upper], d.into[lower]);
+    begin_through(dB, x, stage.dstate, true);
+    load_rows(dy, shared_address(stage.dy), p.lanes, p.warp);
+    wgmma_wait<1>();
+    keep(y);
+    const float scale = d.from_start[upper], scale_lower = d.from_start[lower];
+    if (steps) {
+        float up, low;
+        row_products(y, dy, up, low);
+        leave_rows(shared.sums[sums_of(c, v)].from_C, scale * up, scale_lower * low, m, v.first > 0, p);
+    }
+    scale_left(dy, scale, scale_lower);
+    begin_through(dC, dy, stage.state, true);
+}
+
+/* Team 0; leaves the sum of dG in `tile`. */
+template <int NT>
+__device__ __forceinline__ void walk_as_j(tiles<NT> &shared, char *tile, const ssd_call<bf16> &c, const chunk_of &k,
+                                          const uint4 *states, const uint4 *dstates, bool steps, const place &p)
+{
+    shared_products kept;
+    clear(kept.dG);
+    begin_rows<NT>(kept.G, shared.B, shared.C);
+    wgmma_wait<0>();
+    keep(kept.G);
+    for (int at = k.begin; at < k.end; at++) {
+        const piece_of v = piece_at(c, k, at);
+        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, p.warp, p.lane);
+        const float end = x_gradient(shared, c, k, v, kept, steps, p);
+        leave_piece(shared, c, k, v, end, next, steps, p.warp, p);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+            *(uint32_t *)(tile + tile_at(16 * p.warp + p.g + 8 * half, n, p.q)) =
+                pack(kept.dG[n][2 * half], kept.dG[n][2 * half + 1]);
+    publish();
+    __syncthreads();
+    if (p.warp == 0)
+        finish_head(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
+}
+
+template <int NT>
+__device__ __forceinline__ void store_tiles(rows_of<bf16> to, float *parts, const ssd_call<bf16> &c, const chunk_of &k,
+                                            int slices, const wide_sums<NT> &sums, bool add, const place &p)
+{
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
+        tile_sums one;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                one[n][e] = sums[8 * t + n][e];
+        store_group(to, parts, c, k, slices, one, t, add, p);
+    }
+}
+
+/* The products of the heads' sum of dG, (j, i) in a tile, then dB and dC leave; by team 1. */
+template <int NT>
+__device__ __forceinline__ void finish_group(const tiles<NT> &shared, const char *dG, const ssd_call<bf16> &c,
+                                             const chunk_of &k, int slices, wide_sums<NT> &dB, wide_sums<NT> &dC,
+                                             const place &p)
+{
+    const uint64_t left = operand_at(shared_address(dG)), B = operand_at(shared_address(shared.B), TILE_BYTES),
+                   C = operand_at(shared_address(shared.C), TILE_BYTES);
+    keep(dB);
+    keep(dC);
+    wgmma_begin();
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        wgmma<false, true>(dB, further(left, step * COLUMNS_16), further(C, step * ROWS_16), true);
+        wgmma<true, true>(dC, further(left, step * ROWS_16), further(B, step * ROWS_16), true);
+    }
+    wgmma_commit();
+    wgmma_wait<0>();
+    keep(dB);
+    keep(dC);
+    store_tiles<NT>(c.dB, c.dB_parts, c, k, slices, dB, c.add_B, p);
+    store_tiles<NT>(c.dC, c.dC_parts, c, k, slices, dC, c.add_C, p);
+}
+
+/* Team 1. */
+template <int NT>
+__device__ __forceinline__ void walk_through_states(tiles<NT> &shared, const char *tile, const ssd_call<bf16> &c,
+                                                    const chunk_of &k, const uint4 *states, const uint4 *dstates,
+                                                    bool steps, int slices, const place &p)
+{
+    wide_sums<NT> dB, dC;
+    clear_sums(dB);
+    clear_sums(dC);
+    for (int at = k.begin; at < k.end; at++) {
+        const int warp = WARPS + p.warp;
+        const piece_of v = piece_at(c, k, at);
+        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
+        state_gradients<NT>(shared, c, k, v, dB, dC, steps, p);
+        leave_piece(shared, c, k, v, 0.0f, next, steps, warp, p);
+        wgmma_wait<0>();
+        keep(dB);
+        keep(dC);
+    }
+    __syncthreads();
+    __syncthreads();
+    finish_group<NT>(shared, tile, c, k, slices, dB, dC, p);
+}
+
+template <int NT>
+static __global__ void __launch_bounds__(GROUP_THREADS, 1)
+    group_gradients(ssd_call<bf16> c, const uint4 *states, const uint4 *dstates, int slices)
+{
+#if CAB_CUDA_WGMMA
+    extern __shared__ __align__(1024) char memory[];
+    tiles<NT> &shared = *(tiles<NT> *)memory;
+    place p = here();
+    const bool as_j = p.warp < WARPS, steps = ssd_wants_steps(c);
+    const chunk_of k = chunk_here(c, slices);
+    const piece_of first = piece_at(c, k, k.begin);
+    const head_of h = head_in(c, k, first.head);
+    if (p.warp == 0)
+        make_steps(&shared.decays[0], c, first, read_steps(c, k, first, p.lane), p.lane);
+    p.warp %= WARPS; /* which rows it has */
+    load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
+    load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        load_ahead(shared, c, k, states, dstates, k.begin + i);
+    piece_there();
+    if (as_j)
+        walk_as_j(shared, shared.stages[0].x, c, k, states, dstates, steps, p);
+    else
+        walk_through_states(shared, shared.stages[0].x, c, k, states, dstates, steps, slices, p);
+#endif
+}
+
+template <int NT>
+static cab_status launch_walks(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    const int64_t walks = c.sequences * (c.H / c.heads) * ceil_div(c.heads * c.pieces, PAIR);
+    if (c.chunks == 1)
+        return CAB_OK;
+    CAB_TRY(cab_cuda_shared((const void *)walk_pairs<NT>, sizeof(pair_tiles<NT>), "ssd states"));
+    walk_pairs<NT><<<(unsigned)(2 * walks), PAIR_THREADS, sizeof(pair_tiles<NT>), stream_of(backend)>>>(
+        c, (uint4 *)w.states, (uint4 *)w.dstates);
+    return cab_cuda_launched("ssd states");
+}
+
+template <int NT>
+static cab_status backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    const unsigned blocks = (unsigned)(c.sequences * c.chunks * (c.H / c.heads) * w.slices);
+    CAB_TRY(launch_walks<NT>(c, w, backend));
+    CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, sizeof(tiles<NT>), "ssd backward"));
+    group_gradients<NT><<<blocks, GROUP_THREADS, sizeof(tiles<NT>), stream_of(backend)>>>(
+        c, (const uint4 *)w.states, (const uint4 *)w.dstates, w.slices);
+    return cab_cuda_launched("ssd backward");
+}
+} // namespace ssd_wgmma
+
+size_t ssd_groups_wgmma_bytes(void)
+{
+    return sizeof(ssd_wgmma::tiles<2>);
+}
+
+cab_status ssd_groups_wgmma_backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, cab_backend *backend)
+{
+    return ssd_group_tiles(c.N, true) == 1 ? ssd_wgmma::backward<1>(c, w, backend) : ssd_wgmma::backward<2>(c, w, backend);
+}
