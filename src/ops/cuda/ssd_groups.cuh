@@ -37,6 +37,12 @@ __device__ __forceinline__ chunk_of chunk_here(const ssd_call<bf16> &c, int slic
     return k;
 }
 
+/* Heads are of one piece as a rule, and divisions dear. */
+__device__ __forceinline__ int head_of_piece(const ssd_call<bf16> &c, int piece)
+{
+    return c.pieces == 1 ? piece : piece / c.pieces;
+}
+
 /* A piece on its turn: `at` counts those of all heads. */
 struct piece_of {
     int at, turn, head, first; /* turn: of the block's; first: column of P */
@@ -44,7 +50,8 @@ struct piece_of {
 
 __device__ __forceinline__ piece_of piece_at(const ssd_call<bf16> &c, const chunk_of &k, int at)
 {
-    return {at, at - k.begin, at / c.pieces, at % c.pieces * TILE_SIDE};
+    const int head = head_of_piece(c, at);
+    return {at, at - k.begin, head, (at - head * c.pieces) * TILE_SIDE};
 }
 
 __device__ __forceinline__ int64_t column_of(const ssd_call<bf16> &c, const piece_of &v)
@@ -55,7 +62,7 @@ __device__ __forceinline__ int64_t column_of(const ssd_call<bf16> &c, const piec
 /* Which of two buffers has the sums of the piece's head. */
 __device__ __forceinline__ int sums_of(const ssd_call<bf16> &c, const piece_of &v)
 {
-    return v.turn / c.pieces & 1;
+    return head_of_piece(c, v.turn) & 1;
 }
 
 __device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_of &k, int head)

@@ -65,7 +65,7 @@ struct pair_walk {
     }
     __device__ __forceinline__ head_of head(const ssd_call<bf16> &c, int team) const
     {
-        return {sequence * c.L, piece(team) / c.pieces, group};
+        return {sequence * c.L, head_of_piece(c, piece(team)), group};
     }
 };
 
@@ -89,9 +89,9 @@ __device__ __forceinline__ void load_step(pair_tiles<NT> &shared, const ssd_call
         load_states<NT, PAIR_THREADS>(stage.right, w.back ? c.C : c.B, row, n_row, c, w.head(c, 0));
 #pragma unroll
         for (int i = 0; i < PAIR; i++) {
-            const int piece = w.piece(i), column = piece % c.pieces * TILE_SIDE;
-            load_tile<PAIR_THREADS>(stage.left[i], w.back ? c.dy : c.x, row, n_row,
-                                    (int64_t)(piece / c.pieces) * c.P + column, c.P - column, c.aligned);
+            const int head = w.head(c, i).head, column = (w.piece(i) - head * c.pieces) * TILE_SIDE;
+            load_tile<PAIR_THREADS>(stage.left[i], w.back ? c.dy : c.x, row, n_row, (int64_t)head * c.P + column,
+                                    c.P - column, c.aligned);
         }
     }
     copies_commit();
