@@ -79,12 +79,9 @@ emulate() {
     export EMULATOR_SEED="${EMULATOR_SEED:-1}" CAB_TEST_SLOW="${CAB_TEST_SLOW:-1}"
     CAB_TEST_DEVICE=cuda ctest --test-dir build/emulate --output-on-failure -j "$JOBS" \
         -R "^ops/test_($(printf %s "$ops" | tr ' \n' '||'))\$"
-    case " $(printf %s "$ops" | tr '\n' ' ') " in
-    *" bridge_loss "*)
-        echo "the kernel for other GPUs where Hopper has its own:"
-        EMULATOR_MAJOR=8 CAB_TEST_DEVICE=cuda ctest --test-dir build/emulate --output-on-failure -R '^ops/test_bridge_loss$'
-        ;;
-    esac
+    echo "the kernels for other GPUs where Hopper has its own:"
+    EMULATOR_MAJOR=8 CAB_TEST_DEVICE=cuda ctest --test-dir build/emulate --output-on-failure -j "$JOBS" \
+        -R "^ops/test_($(for op in $ops; do case $op in bridge_loss | ssd | ssd_both) printf '%s|' "$op" ;; esac done)none)\$"
 }
 
 # compute-sanitizer's tools over the tests of operations, several at a time, a line for each. Races are looked for in kernels of ours

@@ -1,5 +1,6 @@
 /* ssd.cu - the Mamba-2 recurrence on the GPU, in fp32, for any P and N. src/ops/ssd.c has the formulas, src/ops/cpu/ssd.c
- * those of the backward pass. ssd_tiles.cu and ssd_groups.cu take bf16 with N up to 256, on tensor cores.
+ * those of the backward pass. ssd_tiles.cu and ssd_groups.cu take bf16 with N up to 256, on tensor cores, or ssd_walk_wgmma.cu and
+ * ssd_groups_wgmma.cu on those of Hopper.
  *
  * Arithmetic, in chunks of Q tokens; S[i] is the sum of log a from the chunk's start to token i:
  *

@@ -1,5 +1,6 @@
 /* ssd.cuh - what the forms of the Mamba-2 recurrence on the GPU share: ssd.cu (any size, fp32) and ssd_tiles.cu and
- * ssd_groups.cu (bf16, N up to 256, tensor cores). src/ops/ssd.c has the formulas.
+ * ssd_groups.cu (bf16, N up to 256, tensor cores), of which Hopper has its own where heads share B and C: ssd_walk_wgmma.cu
+ * (forward) and ssd_groups_wgmma.cu (backward). src/ops/ssd.c has the formulas.
  *
  * Layout: a chunk is Q tokens of one head of one sequence. One warp computes the steps and decays of a chunk, two tokens
  * to a lane, and leaves them in shared memory (ssd_decays). On the way back one warp turns differences into ddt in the

@@ -28,7 +28,8 @@
  *
  * Layout of group_outputs: four warps with 16 tokens each, G in registers. Of group_gradients: eight warps, 16 tokens
  * each, twice. Warps 0 to 3 have tokens as j: G^T and the sum of dG^T in registers; dx. Warps 4 to 7 have dB and dC in
- * registers. The next piece's x, dy, h, dh are copied to shared memory meanwhile.
+ * registers. The next piece's x, dy, h, dh are copied to shared memory meanwhile. Hopper has both backward kernels of its own,
+ * ssd_groups_wgmma.cu.
  *
  * Bytes per piece and chunk, in tiles of 8 KiB: forward 1 + NT for the walk and 2 + NT for the outputs; backward 2 + 2 NT
  * and 3 + 2 NT. They are not the limit: instructions that wait for one another are, with two warps to a scheduler

@@ -1,7 +1,10 @@
-/* ssd_groups_wgmma.cu - the gradients of ssd_groups.cu for Hopper, whose tensor cores multiply 64 rows at a time out of shared
- * memory.
+/* ssd_groups_wgmma.cu - the backward pass of ssd_groups.cu for Hopper, whose tensor cores multiply 64 rows at a time out of
+ * shared memory.
  *
- * Layout: a block is a chunk and a group of heads, or a slice of them, as there. Two teams of four warps, 16 tokens to a
+ * walk_pairs: a block is two pieces of a group's heads, a team of four warps each, and one of the directions. The two share B,
+ * or C.
+ *
+ * group_gradients: a block is a chunk and a group of heads, or a slice of them, as there. Two teams of four warps, 16 tokens to a
  * warp. Team 0 has tokens as j: G^T and the sum of dG^T in registers; dx. Team 1 has dB and dC in registers. Pieces of heads
  * pass through STAGES places in shared memory, and are copied there STAGES - 1 pieces ahead.
  *
@@ -17,16 +20,13 @@
  * Left operands that decays scale are in registers, rounded to bf16. Of the sums that dlog a comes from, <x dh, B> is
  * <x, B dh^T>, and <M^T dy, x> the column sums of M^T * x dy^T, so that <du, x> costs no product of its own.
  *
- * Limits per piece, NT = 2: 56 KB at the copy rate, 3,100 cycles of a multiprocessor; 10 products, 1,280 cycles. */
+ * Limits per piece and chunk, NT = 2: 48 KB for the walks; for the gradients 56 KB at the copy rate, 3,100 cycles of a multiprocessor; 10 products, 1,280 cycles. */
 #include "ops/cuda/ssd_groups.cuh"
 #include "ops/cuda/ssd_wgmma.cuh"
 
 namespace ssd_wgmma
 {
-#ifndef SSD_STAGES
-#define SSD_STAGES 3
-#endif
-enum { STAGES = SSD_STAGES };
+enum { STAGES = 3 };
 template <int NT> using tiles = group_tiles<NT, STAGES>;
 /* Until the oldest piece that was asked for is there, for all to see. */
 __device__ __forceinline__ void piece_there(void)
