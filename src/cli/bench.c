@@ -20,11 +20,13 @@
     INT(layers, 0, "N", 0, 0, 1024, "layers of a student made after the teacher; 0: as many")                          \
     ENUM(stage, 0, "NAME", 2, "align|soft|joint", "step: which terms it has")                                          \
     INTS(batch, 'b', "N,...", "sequences or images (default 16); decode: several (default 1,32,256)")                  \
-    INT(seq_len, 'l', "L", 0, 0, 1048576, "step: tokens per sequence; 0: the teacher's context")                       \
+    INT(seq_len, 'l', "L", 0, 0, 1048576,                                                                              \
+        "step, forward: tokens per sequence; 0: the context, forward: at most 1024 of it")                             \
     INTS(length, 0, "L,...", "decode: tokens before (default 0,1024,4096, the context's end, twice that)")             \
     INTS(image_size, 0, "PX,...",                                                                                      \
          "step: pixels of a side (default the teacher's); forward: several (default 224,448,896,1792)")                \
-    ENUM(precision, 'p', "NAME", 0, "auto|fp32|bf16", "activations and matrix inputs")                                 \
+    ENUM(precision, 'p', "NAME", 0, "auto|fp32|bf16|as-is",                                                            \
+         "activations and matrix inputs; forward: as-is: matrices of a .gguf file stay as quantised as they are")      \
     ENUM(teacher_precision, 0, "NAME", 0, "auto|fp8", "step: fp8: the teacher's layers multiply 8-bit floats")         \
     TEXT(device, 0, "NAME", "cpu", "cpu or cuda")                                                                      \
     INT(threads, 0, "N", 0, 0, 1024, "processor threads; 0: all this process may use")                                 \
@@ -47,7 +49,8 @@ static const char *given_or_null(const char *text)
 
 static cab_precision precision_of(const struct bench_options *o)
 {
-    const cab_precision precisions[] = {cab_precision_auto(o->device), CAB_PRECISION_FP32, CAB_PRECISION_BF16};
+    const cab_precision fitting = cab_precision_auto(o->device);
+    const cab_precision precisions[] = {fitting, CAB_PRECISION_FP32, CAB_PRECISION_BF16, fitting | CAB_PRECISION_AS_IS};
     return precisions[o->precision];
 }
 
@@ -174,6 +177,7 @@ static cab_status run_forward(const struct bench_options *o, const cab_list *ope
                                                    .device = o->device,
                                                    .precision = precision_of(o),
                                                    .batch = o->batch.count == 1 ? o->batch.items[0] : 16,
+                                                   .seq_len = o->seq_len,
                                                    .sizes = o->image_size.count > 0 ? o->image_size.items : usual,
                                                    .n_size = o->image_size.count > 0 ? o->image_size.count : 4,
                                                    .steps = o->steps > 0 ? (int)o->steps : 3};
@@ -193,12 +197,14 @@ static cab_status run_bench(const void *given, const cab_list *operands)
         const char *name;
         cab_status (*run)(const struct bench_options *o, const cab_list *operands, FILE *out);
     } kinds[] = {{"run", bench_recipe}, {"step", run_step}, {"decode", run_decode}, {"forward", run_forward}};
-    enum { KINDS = sizeof kinds / sizeof *kinds };
+    enum { FORWARD = 3, KINDS = sizeof kinds / sizeof *kinds, AS_IS = 3 };
     size_t kind = 0;
     while (kind < KINDS && strcmp(operands->items[0], kinds[kind].name) != 0)
         kind++;
     if (kind == KINDS)
         return cab_fail(CAB_EARG, "found \"%.40s\", expected run, step, decode or forward", operands->items[0]);
+    if (kind != FORWARD && o->precision == AS_IS)
+        return cab_fail(CAB_EARG, "--precision as-is is for bench forward");
     if (kind > 0 && (operands->count > 1 || o->set.count > 0))
         return cab_fail(CAB_EARG, "a recipe and --set are for bench run");
     if (o->threads)
@@ -215,6 +221,8 @@ static const cli_example examples[] = {
     {"cab bench decode --teacher examples/tales/teacher --batch 1,32", "generating, beside a student of those sizes"},
     {"cab bench forward --teacher vit-tiny --student runs/in-place --batch 1",
      "from which size on the student is faster"},
+    {"cab bench forward --teacher smollm2.gguf --seq-len 1024 --precision as-is --device cuda",
+     "a quantised teacher's pass, beside its products alone"},
     {0}};
 
 const cli_command cli_bench = {
@@ -236,7 +244,10 @@ const cli_command cli_bench = {
         "rate at which these and the weights are read.\n\n"
         "forward sends images through each of the given models and prints for every size of images the "
         "tokens, milliseconds, "
-        "images per second, and memory of activations.\n\n"
+        "images per second, and memory of activations. Of a model of text it prints the time of a pass, logits "
+        "included, beside that of the products of its linear layers alone, each shape timed back to back in the same "
+        "run: "
+        "their ratio is how near the pass comes to the matrix rate that its shapes allow.\n\n"
         "step, decode and forward need no checkpoint: a config.json stands for a model of random weights.\n\n"
         "Started by mpirun, srun or torchrun, step is of all ranks together: --batch is the whole batch.",
     .examples = examples,

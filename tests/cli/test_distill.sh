@@ -154,6 +154,19 @@ expect 2 "$CAB" bench step --teacher examples/tales/teacher --batch 1,2
 says err '--batch: expected one number'
 expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 4 --threads 1
 awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
+# a pass of text beside its products alone: of four blocks, and the head
+expect 0 "$CAB" bench forward --teacher examples/tales/teacher --batch 2 -n 1 --threads 1
+says out 'gpt2 (1.0 M), batch 2 x 256 tokens'
+for product in '512 x 384 x 128 + b  *4' '512 x 128 x 128 + b  *4' '512 x 512 x 128 + b  *4' '512 x 128 x 512 + b  *4' '512 x 1024 x 128  *1'; do
+    grep -q "^  $product " "$TMP/out" || fail "cab bench forward: no $product in $(cat "$TMP/out")"
+done
+[ "$(grep -c ' x ' "$TMP/out")" -eq 6 ] || fail "cab bench forward: $(cat "$TMP/out")"
+awk '$1 == "these" {alone = $3} $1 == "forward" {all = $2; share = $6}
+    END {exit !(alone > 0 && all > 0 && (share - 100 * alone / all) ^ 2 < 0.01)}' "$TMP/out" || fail "cab bench forward: $(cat "$TMP/out")"
+expect 2 "$CAB" bench decode --teacher examples/tales/teacher --precision as-is
+says err '--precision as-is is for bench forward'
+expect 5 "$CAB" bench forward --teacher examples/tales/teacher --precision as-is
+says err 'precision as-is: no matrix is quantised'
 expect 2 "$CAB" bench fly
 says err 'expected run, step, decode or forward'
 expect 0 "$CAB" bench run "$TMP/small.yaml" --set train.tokens=2560 --set out="$TMP/timed" -n 2

@@ -39,11 +39,9 @@ expect 5 small --out "$TMP/x" --train examples/tales/train.txt
 says err 'expected a folder of classes, an archive of one, or a .csv list'
 [ ! -e "$TMP/x" ] || fail 'a refused run left a directory'
 
-# a forward pass, size by size; models of text have none of it
+# a forward pass, size by size
 expect 0 "$CAB" bench forward --student "$TMP/runs/cab" --student-config bench/configs/vit-tiny-in-place.json --image-size 16,48 \
     --batch 2 -n 1 --threads 1
 [ "$(grep -c '^ *\(16\|48\) ' "$TMP/out")" -eq 4 ] || fail "bench forward: $(cat "$TMP/out")"
-expect 2 "$CAB" bench forward --teacher examples/tales/teacher
-says err 'not a model of images'
 expect 2 "$CAB" bench forward --batch 2
 says err 'give a model'

@@ -61,6 +61,8 @@ done
 # the last of them, its matrices expanded only where they are multiplied: scored, and written with
 expect 0 "$CAB" eval "$TMP/books.gguf" --data ../shared/data/tales/val.txt -n 1024 --json -q --threads 1 --cache "$TMP/cache" --precision as-is
 sed -n 's/.*"loss": \([0-9.]*\).*/as-is \1/p' "$TMP/out" >>"$TMP/losses"
+expect 0 "$CAB" bench forward --teacher "$TMP/books.gguf" --batch 1 --seq-len 32 -n 1 --threads 1 --precision as-is
+says out 'matrices as they are'
 expect 0 "$CAB" generate "$TMP/books.gguf" -p 'It was' -n 8 -t 0 -q --threads 1 --precision fp32
 cp "$TMP/out" "$TMP/first"
 expect 0 "$CAB" generate "$TMP/books.gguf" -p 'It was' -n 8 -t 0 -q --threads 1 --precision as-is
