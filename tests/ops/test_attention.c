@@ -87,15 +87,16 @@ static void test_attention(void **state)
 static void test_attention_blocks(void **state)
 {
     (void)state;
-    static const int windows[] = {0, 70};
+    static const int windows[] = {0, 70, 0}, widths[] = {16, 16, 40};
     for (int causal = 0; causal < 2; causal++)
-        for (size_t i = 0; i < 2; i++) {
-            cab_attention_shape s = {2, 1, 16, 0.25f, causal, windows[i], causal ? 0 : 3};
+        for (size_t i = 0; i < 3; i++) {
+            const int64_t width = widths[i];
+            cab_attention_shape s = {2, 1, widths[i], 0.25f, causal, windows[i], causal ? 0 : 3};
             check_run(&(check_case){.name = "attention",
                                     .n_in = 3,
-                                    .in = {{CHECK_ACTIVATION, 3, {1, 200, 32}, -2, 2},
-                                           {CHECK_ACTIVATION, 3, {1, 200, 16}, -2, 2},
-                                           {CHECK_ACTIVATION, 3, {1, 200, 16}, 0, 0}},
+                                    .in = {{CHECK_ACTIVATION, 3, {1, 200, 2 * width}, -2, 2},
+                                           {CHECK_ACTIVATION, 3, {1, 200, width}, -2, 2},
+                                           {CHECK_ACTIVATION, 3, {1, 200, width}, 0, 0}},
                                     .n_out = 1,
                                     .record = record_attention,
                                     .reference = reference_attention,

@@ -2,7 +2,10 @@
  * one head at a time against the keys that they can see. */
 #include "ops/cpu/attention_blocks.h"
 
+#include "ops/cpu/attention_bf16.h"
+#include "ops/cpu/device.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cpu/onednn.h"
 
 static const cab_attention_shape *shape_of(const cab_node *node)
 {
@@ -136,6 +139,43 @@ size_t cab_attention_scratch(const cab_node *node, const cab_backend *backend)
     cab_attention_memory m = cab_attention_memory_of(node, most);
     return m.table + m.size * (size_t)backend->threads;
 }
+
+/* ---- with bf16 instructions ----------------------------------------------------------------------------------------- */
+
+static int64_t whole_lines(int64_t n)
+{
+    return (n + CAB_ATTENTION_LINE - 1) / CAB_ATTENTION_LINE * CAB_ATTENTION_LINE;
+}
+
+cab_attention_packing cab_attention_packing_of(const cab_node *node)
+{
+    enum { APART = 16 }; /* rows of 2^n floats would meet in the same places of the first-level cache */
+    const int64_t length = cab_attention_length(node), groups = node->in[0]->shape[0] * shape_of(node)->n_kv_head;
+    cab_attention_packing m = {
+        .length = length, .padded = whole_lines(length), .depth = whole_lines(shape_of(node)->head_dim)};
+    const size_t packed = (size_t)(groups * m.padded * m.depth) * sizeof(cab_bf16);
+    m.score_ld = m.padded + APART;
+    place(&m.shared, packed);
+    m.values = place(&m.shared, packed);
+    place(&m.own, (size_t)(CAB_ATTENTION_TILE * m.depth) * sizeof(cab_bf16));
+    m.p = place(&m.own, (size_t)(CAB_ATTENTION_TILE * m.padded) * sizeof(cab_bf16));
+    m.s = place(&m.own, (size_t)(CAB_ATTENTION_TILE * m.score_ld) * sizeof(float));
+    return m;
+}
+
+size_t cab_attention_bf16_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const cab_attention_packing m = cab_attention_packing_of(node);
+    return m.shared + m.own * (size_t)backend->threads;
+}
+
+bool cab_attention_bf16_fits(const cab_node *node, const cab_backend *backend)
+{
+    return node->in[0]->dtype == CAB_BF16 && cab_cpu_isa(backend) == CAB_ISA_V4 &&
+           __builtin_cpu_supports("avx512bf16") && !cab_onednn_has_amx();
+}
+
+/* ---- the others ----------------------------------------------------------------------------------------------------- */
 
 /* Per thread: the scores of all positions, and one row of q, k or v. */
 size_t cab_attention_step_scratch(const cab_node *node, const cab_backend *backend)

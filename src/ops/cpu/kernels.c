@@ -4,6 +4,7 @@
 #include "ops/attention.h"
 #include "ops/collective.h"
 #include "ops/conv1d.h"
+#include "ops/cpu/attention_bf16.h"
 #include "ops/cpu/device.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -46,6 +47,11 @@ static bool has_v3(const cab_node *node, const cab_backend *backend)
 
 /* Between ranks no arithmetic differs by instruction set. */
 static const cab_kernel_row rows[] = {
+    {.op = &cab_op_attention,
+     .direction = CAB_FORWARD,
+     .run = cab_attention_bf16_forward,
+     .fits = cab_attention_bf16_fits,
+     .scratch = cab_attention_bf16_scratch},
     CAB_CPU_KERNELS(ROWS){.op = &cab_op_reduce, .direction = CAB_FORWARD, .run = cab_cpu_reduce},
     {.op = &cab_op_gather, .direction = CAB_FORWARD, .run = cab_cpu_gather},
     {.op = &cab_op_collect, .direction = CAB_FORWARD, .run = cab_cpu_collect}};

@@ -224,6 +224,11 @@ bool cab_onednn_suits(const cab_backend *backend, const cab_gemm_shape *shape)
     return cab_cpu_isa(backend) == CAB_ISA_V4 && (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
+bool cab_onednn_has_amx(void)
+{
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
+}
+
 cab_status cab_onednn_new(const cab_gemm_shape *shape, int threads, cab_onednn **out)
 {
     cab_onednn *product;
@@ -292,6 +297,11 @@ bool cab_onednn_suits(const cab_backend *backend, const cab_gemm_shape *shape)
 {
     (void)backend;
     (void)shape;
+    return false;
+}
+
+bool cab_onednn_has_amx(void)
+{
     return false;
 }
 
