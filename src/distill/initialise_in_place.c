@@ -510,19 +510,19 @@ static cab_status fill(const start *s, cab_tensor *t, double value)
 
 static cab_status start_convolution(const start *s, const cab_mamba2 *m)
 {
-    const int64_t n = cab_elements(m->conv_w), K = m->conv_w->shape[2];
+    const int64_t n = cab_elements(m->conv_w), K = n / m->conv_w->shape[0]; /* taps, of which one is the token itself */
     float *values = NULL;
     CAB_TRY(CAB_NEW(&values, (size_t)n, "a convolution"));
     draw(s, m->conv_w, values, 0, n, 1 / sqrt((double)K));
     for (int64_t i = 0; s->recipe->init.conv_identity && i < n; i++)
-        values[i] = i % K == K - 1;
+        values[i] = i % K == (m->both ? K / 2 : K - 1);
     const cab_status status = put(s, m->conv_w, values);
     cab_free(values);
     return status;
 }
 
-/* Where there is no convolution, what it would add is added before: the bias of in_proj. Its first part opens the gate. */
-static cab_status start_bias(const start *s, int l, const cab_mamba2 *m)
+/* Of both directions: in_proj has the biases, and the first part of its own opens the gate. */
+static cab_status start_both(const start *s, int l, const cab_mamba2 *m)
 {
     float *bias = NULL;
     cab_status status;
@@ -530,7 +530,9 @@ static cab_status start_bias(const start *s, int l, const cab_mamba2 *m)
     for (int j = 0; s->recipe->init.gate_open && j < m->d_inner; j++)
         bias[j] = open_gate;
     CAB_GOTO(start_projections(s, l, m, bias + m->d_inner));
-    status = put(s, m->in_proj.b, bias);
+    CAB_GOTO(put(s, m->in_proj.b, bias));
+    CAB_GOTO(fill(s, m->conv_b, 0));
+    status = m->conv_w != NULL ? start_convolution(s, m) : CAB_OK;
 done:
     cab_free(bias);
     return status;
@@ -558,7 +560,7 @@ static double decay_rate(const start *s)
 
 static cab_status start_mixer(const start *s, int l, const cab_mamba2 *m)
 {
-    CAB_TRY(m->both ? start_bias(s, l, m) : start_convolved(s, l, m));
+    CAB_TRY(m->both ? start_both(s, l, m) : start_convolved(s, l, m));
     CAB_TRY(fill(s, m->dt_bias, step_of_one));
     CAB_TRY(fill(s, m->A_log, log(decay_rate(s))));
     CAB_TRY(fill(s, m->D, s->recipe->init.skip));

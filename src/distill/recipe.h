@@ -73,6 +73,7 @@
     INT(n_group, 0, 0, 1024, "groups of heads that share B and C; 0: as many as the teacher has heads of K and V")     \
     REAL(token_scale, 4, 0, 1e6,                                                                                       \
          "what tokens take of one another is multiplied by this over their number; 0: it is not")                      \
+    INT(grid_conv, 0, 0, 7, "side of a convolution over the grid of patches, 3, 5 or 7; 0: none")                      \
     BOOL(shared_decay, false, "both directions have the same decays")                                                  \
     INT(patch_size, 0, 0, 4096, "pixels of a patch's side; 0: as the teacher")                                         \
     ENUM(classes, 0, "data|teacher", "classes it tells apart: those of the data, or all of the teacher's")

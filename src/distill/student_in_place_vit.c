@@ -43,7 +43,11 @@ static cab_status derive_mixer(const cab_student_source *source, cab_config *c)
     c->out_bias = source->teacher->network.blocks[0].attention.out.b != NULL;
     c->token_scale = s->token_scale;
     c->shared_decay = s->shared_decay;
+    c->grid_conv = (int)s->grid_conv;
+    c->conv_bias = c->grid_conv > 0;
     c->d_conv = 1;
+    if (c->grid_conv > 0 && (c->grid_conv < 3 || c->grid_conv % 2 == 0))
+        return cab_fail(CAB_EARG, "student.grid_conv is %d; supported are 3, 5 and 7, and 0 for none", c->grid_conv);
     c->d_inner = (int)s->expand * c->n_head * c->head_dim;
     c->d_state = cab_student_chosen(s->d_state, 2 * c->head_dim < STATE_MOST ? 2 * c->head_dim : STATE_MOST);
     if (c->d_inner % width != 0)
@@ -110,7 +114,7 @@ static cab_status initialise(cab_model *student, const cab_student_source *sourc
 /* ---- recipes ---------------------------------------------------------------------------------------------------------- */
 
 /* Where all methods but vanilla and soft start. */
-#define SCRATCH "bridge.error=relative", "init.decay=0", "init.skip=0"
+#define SCRATCH "bridge.error=relative", "init.conv_identity=true", "init.decay=0", "init.skip=0"
 #define FROM_ATTENTION SCRATCH, "init.weights=teacher", "init.qk_scale=0.35", "init.gate_open=true"
 
 static const char *const vanilla[] = {SCRATCH, "stages[0].name=train", "stages[0].ce=1", NULL};
@@ -118,8 +122,8 @@ static const char *const vanilla[] = {SCRATCH, "stages[0].name=train", "stages[0
 static const char *const soft[] = {SCRATCH, "stages[0].name=distil", "stages[0].ce=1", "stages[0].kl=1", NULL};
 
 static const char *const cab_published[] = {
-    "bridge.error=squared", "init.decay=0",      "init.skip=0", "stages[0].name=joint",
-    "stages[0].kl=1",       "stages[0].align=3", NULL};
+    "bridge.error=squared", "init.conv_identity=true", "init.decay=0",      "init.skip=0",
+    "stages[0].name=joint", "stages[0].kl=1",          "stages[0].align=3", NULL};
 
 static const char *const cab[] = {FROM_ATTENTION,   "stages[0].name=joint", "stages[0].ce=1",
                                   "stages[0].kl=1", "stages[0].align=3",    NULL};
@@ -155,17 +159,10 @@ static const cab_preset presets[] = {
 };
 
 static const cab_student_default defaults[] = {{"train.batch", "64"}, {"train.weight_decay", "0.05"}, {NULL, NULL}};
-static const char *const keys[] = {"student.expand",
-                                   "student.keep",
-                                   "student.keep_list",
-                                   "student.head_dim",
-                                   "student.n_group",
-                                   "student.token_scale",
-                                   "student.shared_decay",
-                                   "student.classes",
-                                   "init.skip",
-                                   "init.gate_open",
-                                   NULL};
+static const char *const keys[] = {
+    "student.expand",  "student.keep",        "student.keep_list",    "student.head_dim",
+    "student.n_group", "student.token_scale", "student.shared_decay", "student.grid_conv",
+    "student.classes", "init.skip",           "init.gate_open",       NULL};
 static const char *const fresh[] = {"*.mamba.*", NULL};
 
 const cab_student cab_student_in_place_vit = {

@@ -28,13 +28,27 @@ static const cab_setting mixer_settings[] = {{"kind", NULL},
                                              {"projectors_bias", NULL},
                                              {NULL, NULL}};
 static const cab_setting *const mixer_tables[] = {mixer_settings, cab_settings_mamba2, NULL};
-/* Of both directions: there is no convolution. */
+/* Of both directions: there is no convolution, or one over the grid of patches. */
+static const cab_setting no_conv_settings[] = {{"mamba_conv_bias", "false"}, {NULL, NULL}};
 static const cab_setting both_settings[] = {
-    {"mamba_d_conv", "1"}, {"mamba_conv_bias", "false"}, {"shared_decay", NULL}, {"token_scale", NULL}, {NULL, NULL}};
-static const cab_setting *const both_tables[] = {both_settings, mixer_settings, cab_settings_mamba2, NULL};
+    {"mamba_d_conv", "1"}, {"grid_conv", NULL}, {"shared_decay", NULL}, {"token_scale", NULL}, {NULL, NULL}};
+static const cab_setting *const both_tables[] = {no_conv_settings, both_settings, mixer_settings, cab_settings_mamba2,
+                                                 NULL};
+static const cab_setting *const grid_tables[] = {both_settings, mixer_settings, cab_settings_mamba2, NULL};
 
 /* Mamba-2 of both directions, of images. */
 static const char both_ways[] = "mamba2-both-ways";
+
+static cab_status parse_grid(const cab_json *json, cab_config *c)
+{
+    int64_t side = 0;
+    CAB_TRY(cab_json_int_or(json, NULL, "grid_conv", 3, 7, 0, &side));
+    c->grid_conv = (int)side;
+    if (side > 0 && side % 2 == 0)
+        return cab_fail(CAB_EUNSUPPORTED, "%s: \"grid_conv\" is %d; supported are 3, 5 and 7", json->name,
+                        c->grid_conv);
+    return cab_settings_check(json, NULL, side > 0 ? grid_tables : both_tables, true);
+}
 
 static cab_status parse_mixer(const cab_json *json, cab_config *c)
 {
@@ -48,7 +62,7 @@ static cab_status parse_mixer(const cab_json *json, cab_config *c)
     if (c->both_ways != (c->image_size > 0))
         return cab_fail(CAB_EUNSUPPORTED, "%s: \"kind\" is \"%s\", the teacher reads %s", json->name, kind,
                         c->image_size > 0 ? "images" : "text");
-    CAB_TRY(cab_settings_check(json, NULL, c->both_ways ? both_tables : mixer_tables, true));
+    CAB_TRY(c->both_ways ? parse_grid(json, c) : cab_settings_check(json, NULL, mixer_tables, true));
     CAB_TRY(cab_json_int(json, NULL, "mamba_d_ssm", 1, 1 << 18, &inner));
     CAB_TRY(cab_switches_parse(json, switches, c));
     if (json_object_object_get_ex(json->root, "input_scale", NULL))
@@ -69,6 +83,8 @@ static json_object *describe_mixer(const cab_config *c)
     cab_switches_describe(switches, c, mixer);
     if (c->input_scale > 0)
         json_object_object_add(mixer, "input_scale", json_object_new_double(c->input_scale));
+    if (c->grid_conv > 0)
+        json_object_object_add(mixer, "grid_conv", json_object_new_int(c->grid_conv));
     if (c->shared_decay)
         json_object_object_add(mixer, "shared_decay", json_object_new_boolean(true));
     if (c->token_scale > 0)

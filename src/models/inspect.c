@@ -60,6 +60,7 @@ static void print_sizes(const cab_config *c, FILE *out)
                  {"head width", c->head_dim},
                  {"state per head", c->d_state},
                  {"convolution", c->d_conv},
+                 {"grid convolution", c->grid_conv},
                  {"rotary features", c->rope.dim},
                  {"vocabulary", c->vocab_size},
                  {"context", c->max_length},

@@ -48,11 +48,12 @@ typedef struct cab_config {
     bool in_bias, conv_bias, out_bias;   /* of a state-space mixer's projections and convolution */
     bool gated_norm;                     /* Mamba-2: an RMS norm beside the gate, */
     bool norm_first;                     /* which it then reads; else the norm reads what is gated */
-    bool both_ways;                      /* Mamba-2: in both directions, without a convolution, */
-    bool shared_decay;                   /* which have the same decays, */
-    double token_scale;                  /* with a mean over tokens times this in the place of the sum */
-    bool residual_fp32;                  /* the residual sum is fp32 whatever the activations are */
-    cab_multipliers multipliers;         /* Falcon-H1 */
+    bool both_ways;                      /* Mamba-2: in both directions, */
+    int grid_conv;               /* with a convolution over the grid of patches, of this side; 0: without one, */
+    bool shared_decay;           /* which have the same decays, */
+    double token_scale;          /* with a mean over tokens times this in the place of the sum */
+    bool residual_fp32;          /* the residual sum is fp32 whatever the activations are */
+    cab_multipliers multipliers; /* Falcon-H1 */
     bool tied_decay; /* Mamba-1: a channel's decay is the same in all states, A_log's rows are one number each */
     int image_size, patch_size; /* image models: pixels of a side */
     int n_classes;

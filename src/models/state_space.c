@@ -152,7 +152,7 @@ cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *nam
 {
     const int64_t H = c->n_state_head, steps = steps_of(c);
     const int64_t channels = c->d_inner + 2 * (int64_t)c->n_group * c->d_state;
-    const int64_t filter[3] = {channels, 1, c->d_conv};
+    const int64_t filter[3] = {channels, 1, c->d_conv}, square[4] = {channels, 1, c->grid_conv, c->grid_conv};
     char norm[CAB_NAME_MAX];
     m->d_inner = c->d_inner;
     m->n_head = c->n_state_head;
@@ -161,13 +161,17 @@ cab_status cab_mamba2_build(cab_builder *b, const cab_config *c, const char *nam
     m->norm_first = c->norm_first;
     m->input_scale = (float)c->input_scale;
     m->both = c->both_ways;
+    m->grid_first = c->n_special;
+    m->grid_width = c->patch_size > 0 ? c->image_size / c->patch_size : 0;
     m->shared_decay = c->shared_decay;
     m->token_scale = (float)c->token_scale;
     CAB_TRY(build_projections(b, c, name, m));
     if (!c->both_ways)
         CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 3, filter, "%s.conv1d.weight", name));
-    if (!c->both_ways && c->conv_bias)
-        CAB_TRY(cab_builder_vector(b, &m->conv_b, channels, "%s.conv1d.bias", name));
+    else if (c->grid_conv > 0)
+        CAB_TRY(cab_builder_shaped(b, &m->conv_w, CAB_NO_DECAY, 4, square, "%s.conv2d.weight", name));
+    if (m->conv_w != NULL && c->conv_bias)
+        CAB_TRY(cab_builder_vector(b, &m->conv_b, channels, c->both_ways ? "%s.conv2d.bias" : "%s.conv1d.bias", name));
     CAB_TRY(cab_builder_vector(b, &m->dt_bias, steps, "%s.dt_bias", name));
     CAB_TRY(cab_builder_vector(b, &m->A_log, steps, "%s.A_log", name));
     CAB_TRY(cab_builder_vector(b, &m->D, H, "%s.D", name));

@@ -11,14 +11,22 @@ static void project(cab_graph *g, const cab_mamba2 *m, cab_tensor *u, cab_tensor
     cab_split(g, cab_linear_padded(g, u, m->in_proj.w, m->in_proj.b, m->in_proj.layout), 3, sizes, parts);
 }
 
+/* silu(conv(xBC)) */
+static cab_tensor *activated(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *xBC)
+{
+    if (m->conv_w == NULL)
+        return cab_activate(g, xBC, CAB_SILU);
+    if (m->both)
+        return cab_conv2d(g, xBC, m->conv_w, m->conv_b, m->grid_first, m->grid_width);
+    return cab_short_conv_record(g, context, m->conv_w, m->conv_b, xBC, true);
+}
+
 static void convolve(cab_graph *g, const cab_context *context, const cab_mamba2 *m, cab_tensor *xBC,
                      cab_tensor *parts[3])
 {
     const int64_t groups = (int64_t)m->n_group * m->d_state;
     const int64_t sizes[3] = {m->d_inner, groups, groups};
-    xBC = m->conv_w != NULL ? cab_short_conv_record(g, context, m->conv_w, m->conv_b, xBC, true)
-                            : cab_activate(g, xBC, CAB_SILU);
-    cab_split(g, xBC, 3, sizes, parts);
+    cab_split(g, activated(g, context, m, xBC), 3, sizes, parts);
 }
 
 static cab_tensor *scan(cab_graph *g, const cab_context *context, const cab_mamba2 *m, const cab_ssd_inputs *in)

@@ -11,7 +11,8 @@
  * H heads of width P = E / H; head h reads B and C of group h / (H / G).
  *
  * Of both directions at once, for images (`both`): in_proj gives two dt to a head, D -> E + (E + 2 G N) + 2 H, for the tokens before and
- * behind (with shared_decay one for both), and y is multiplied by token_scale / L, so that it is a mean over as many tokens as there are. There is no convolution. */
+ * behind (with shared_decay one for both), and y is multiplied by token_scale / L, so that it is a mean over as many tokens as there are.
+ * The convolution, if there is one, is over the grid of patches (cab_conv2d()). */
 #ifndef CAB_NN_MAMBA2_H
 #define CAB_NN_MAMBA2_H
 
@@ -20,7 +21,9 @@
 
 typedef struct cab_mamba2 {
     cab_dense in_proj, out_proj;
-    cab_tensor *conv_w, *conv_b; /* (E + 2 G N, 1, K), or NULL: none; (E + 2 G N) or NULL */
+    cab_tensor *conv_w,
+        *conv_b; /* (E + 2 G N, 1, K), of both directions (E + 2 G N, 1, K, K), or NULL: none; (E + 2 G N) or NULL */
+    int grid_first, grid_width; /* of both directions: tokens before the grid of patches, patches of one of its rows */
     cab_tensor *dt_bias, *A_log,
         *D;            /* (H); of both directions dt_bias and A_log (2 H), first those of the tokens before */
     cab_norm norm;     /* (E); w NULL: none */

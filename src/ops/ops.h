@@ -162,6 +162,14 @@ void cab_conv1d_both(cab_graph *g, cab_tensor *x, const cab_conv1d_filter filter
  * x in. No backward. */
 cab_tensor *cab_conv1d_step(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, cab_tensor *state, bool silu);
 
+/* ---- conv2d.c ---------------------------------------------------------------------------------------------------- */
+
+/* Over a grid of patches, a filter per channel, then SiLU: y = silu(u), u[b, r, c, e] = bias[e] + sum_ij w[e, i, j]
+ * x[b, r + i - h, c + j - h, e], h = (K - 1) / 2; x is zero outside the grid. Row r, column c is token first + r * width + c.
+ * Of the `first` tokens before the grid y = silu(x). x (B, L, E), w (E, 1, K, K) F32, K 3, 5 or 7, bias (E) F32 or
+ * NULL -> (B, L, E). */
+cab_tensor *cab_conv2d(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *bias, int64_t first, int64_t width);
+
 /* ---- ssd.c: the recurrence of Mamba-2 ---------------------------------------------------------------------------- */
 
 typedef struct cab_ssd_inputs {

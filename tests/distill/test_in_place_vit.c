@@ -242,6 +242,30 @@ static void test_start(void **state)
     close_fixture(&f);
 }
 
+/* A convolution that passes the patch itself on changes nothing at the start. */
+static void test_grid_start(void **state)
+{
+    static const char *const grid[] = {"student.grid_conv", "3", NULL};
+    static const char *const drawn[] = {"student.grid_conv", "5", "init.conv_identity", "false", NULL};
+    for (int kind = 0; kind < KINDS; kind++) {
+        fixture plain = open_fixture(state, kind, NULL), with = open_fixture(state, kind, grid),
+                random = open_fixture(state, kind, drawn);
+        assert_ok(make(&plain));
+        assert_ok(make(&with));
+        assert_ok(make(&random));
+        const cab_mamba2 *m = &with.student->network.blocks[0].mamba2;
+        assert_true(m->conv_w != NULL && m->conv_b != NULL && m->conv_w->shape[0] == E + 2 * GROUPS);
+        expect_equal(plain.student, with.student, 1e-6, kinds[kind]);
+        float *a = logits_of(plain.student), *b = logits_of(random.student);
+        assert_true(tiny_distance(a, b, BATCH * CLASSES) > 1e-3);
+        free(a);
+        free(b);
+        close_fixture(&plain);
+        close_fixture(&with);
+        close_fixture(&random);
+    }
+}
+
 /* ---- what a mixer computes -------------------------------------------------------------------------------------------- */
 
 static double silu(double x)
@@ -270,6 +294,27 @@ static double mixed(const double *z, int tokens, const float *A, const float *dt
     return sum * silu(z[i * columns + channel]);
 }
 
+enum { GRID = 3, TOKENS = 1 + GRID * GRID };
+
+/* x, B and C of the patches, after the convolution of side GRID by w (channels, GRID, GRID) and b. */
+static void convolve(double *z, int columns, const float *w, const float *b)
+{
+    double before[GRID * GRID];
+    for (int e = 0; e < E + 2 * GROUPS; e++) {
+        for (int i = 0; i < GRID * GRID; i++)
+            before[i] = z[(1 + i) * columns + E + e];
+        for (int i = 0; i < GRID * GRID; i++) {
+            double sum = (double)b[e];
+            for (int k = 0; k < GRID * GRID; k++) {
+                const int r = i / GRID + k / GRID - 1, c = i % GRID + k % GRID - 1;
+                if (r >= 0 && r < GRID && c >= 0 && c < GRID)
+                    sum += (double)w[e * GRID * GRID + k] * before[r * GRID + c];
+            }
+            z[(1 + i) * columns + E + e] = sum;
+        }
+    }
+}
+
 static void randomise(const cab_model *model, cab_tensor *t, float *values)
 {
     cab_random random = {.seed = 5, .stream = CAB_STREAM_TEST, .sub = (uint32_t)t->n_dim * 100 + (uint32_t)t->shape[0]};
@@ -278,21 +323,23 @@ static void randomise(const cab_model *model, cab_tensor *t, float *values)
     assert_ok(cab_params_write(model->params, t, values));
 }
 
-static void check_mixer(void **state, bool shared)
+static void check_mixer(void **state, bool shared, bool grid)
 {
-    enum { TOKENS = 7, COLUMNS_MOST = 2 * E + 2 * GROUPS + 4 * HEADS };
+    enum { COLUMNS_MOST = 2 * E + 2 * GROUPS + 4 * HEADS, PARAMETERS_MOST = 9 };
     const int n_column = shared ? COLUMNS_MOST - 2 * HEADS : COLUMNS_MOST;
-    const char *const settings[] = {"student.token_scale", "3", "student.shared_decay", shared ? "true" : "false",
-                                    NULL};
+    const char *const settings[] = {
+        "student.token_scale", "3", "student.shared_decay", shared ? "true" : "false", "student.grid_conv",
+        grid ? "3" : "0",      NULL};
+    const int n_parameter = grid ? PARAMETERS_MOST : PARAMETERS_MOST - 2;
     fixture f = open_fixture(state, 0, settings);
     assert_ok(make(&f));
     const cab_block *b = &f.student->network.blocks[0];
     const cab_mamba2 *m = &b->mamba2;
-    cab_tensor *const parameters[] = {m->in_proj.w, m->in_proj.b, m->out_proj.w, m->out_proj.b,
-                                      m->A_log,     m->dt_bias,   m->D};
-    float *p[7], u[TOKENS * D], got[TOKENS * D];
+    cab_tensor *const parameters[] = {m->in_proj.w, m->in_proj.b, m->out_proj.w, m->out_proj.b, m->A_log,
+                                      m->dt_bias,   m->D,         m->conv_w,     m->conv_b};
+    float *p[PARAMETERS_MOST], u[TOKENS * D], got[TOKENS * D];
     double z[TOKENS * COLUMNS_MOST];
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < n_parameter; i++) {
         p[i] = values_of(f.student, parameters[i]);
         randomise(f.student, parameters[i], p[i]);
     }
@@ -314,6 +361,8 @@ static void check_mixer(void **state, bool shared)
         for (int d = 0; d < D; d++)
             z[i] += (double)p[0][i % n_column * D + d] * (double)u[i / n_column * D + d];
     }
+    if (grid)
+        convolve(z, n_column, p[7], p[8]);
     for (int i = 0; i < TOKENS; i++)
         for (int r = 0; r < D; r++) {
             double expected = (double)p[3][r];
@@ -322,7 +371,7 @@ static void check_mixer(void **state, bool shared)
             if (!(fabs((double)got[i * D + r] - expected) < 1e-4 * (1 + fabs(expected))))
                 fail_msg("token %d, %d: %g, expected %g", i, r, (double)got[i * D + r], expected);
         }
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < n_parameter; i++)
         free(p[i]);
     cab_graph_free(g);
     close_fixture(&f);
@@ -330,8 +379,9 @@ static void check_mixer(void **state, bool shared)
 
 static void test_mixer(void **state)
 {
-    check_mixer(state, false);
-    check_mixer(state, true);
+    check_mixer(state, false, false);
+    check_mixer(state, true, false);
+    check_mixer(state, false, true);
 }
 
 /* ---- directories ------------------------------------------------------------------------------------------------------ */
@@ -339,7 +389,7 @@ static void test_mixer(void **state)
 static void test_saved(void **state)
 {
     static const char *const settings[] = {
-        "student.keep_list", "1", "student.n_group", "1", "student.expand", "1", NULL};
+        "student.keep_list", "1", "student.n_group", "1", "student.expand", "1", "student.grid_conv", "5", NULL};
     for (int kind = 0; kind < KINDS; kind++) {
         fixture f = open_fixture(state, kind, settings);
         cab_model *again = NULL, *trainable = NULL, *larger = NULL, *teacher = NULL;
@@ -372,6 +422,34 @@ static void test_saved(void **state)
     }
 }
 
+/* Images of another size have another grid: the convolution that passes patches on changes nothing there, and another does. */
+static void test_grid_of_another_size(void **state)
+{
+    static const char *const grid[] = {"student.grid_conv", "3", NULL};
+    fixture plain = open_fixture(state, 0, NULL), with = open_fixture(state, 0, grid);
+    cab_model *models[2] = {0};
+    assert_ok(make(&plain));
+    assert_ok(make(&with));
+    assert_ok(cab_model_save(plain.student, temp_path(state, "plain")));
+    assert_ok(cab_model_save(with.student, temp_path(state, "with")));
+    for (int i = 0; i < 2; i++)
+        assert_ok(cab_model_open_sized(temp_path(state, i == 0 ? "plain" : "with"), 20, plain.backend,
+                                       CAB_PRECISION_FP32, true, &models[i]));
+    expect_equal(models[0], models[1], 1e-6, "a grid of 5");
+    cab_tensor *w = models[1]->network.blocks[0].mamba2.conv_w;
+    float *values = values_of(models[1], w);
+    randomise(models[1], w, values);
+    float *a = logits_of(models[0]), *b = logits_of(models[1]);
+    assert_true(tiny_distance(a, b, BATCH * CLASSES) > 1e-3);
+    free(a);
+    free(b);
+    free(values);
+    cab_model_free(models[0]);
+    cab_model_free(models[1]);
+    close_fixture(&plain);
+    close_fixture(&with);
+}
+
 static void test_damaged(void **state)
 {
     static const struct {
@@ -389,6 +467,10 @@ static void test_damaged(void **state)
         {"\"token_scale\":4", "\"token_scale\":-4", "config.json: mixer: \"token_scale\""},
         {"\"mamba_d_conv\":1", "\"mamba_d_conv\":4", "mamba_d_conv"},
         {"\"mamba_conv_bias\":false", "\"mamba_conv_bias\":true", "mamba_conv_bias"},
+        {"\"mamba_d_conv\":1", "\"mamba_d_conv\":1,\"grid_conv\":4",
+         "config.json: mixer: \"grid_conv\" is 4; supported are 3, 5 and 7"},
+        {"\"mamba_d_conv\":1", "\"mamba_d_conv\":1,\"grid_conv\":9", "config.json: mixer: \"grid_conv\""},
+        {"\"mamba_d_conv\":1", "\"mamba_d_conv\":1,\"grid_conv\":3", "tensor \"layers.0.mamba.conv2d.weight\""},
     };
     fixture f = open_fixture(state, 0, NULL);
     cab_json json = {0};
@@ -429,6 +511,8 @@ static void test_refused(void **state)
         {{"student.d_model", "24", NULL}, "student.d_model is 24; an in-place student has its teacher's, 12"},
         {{"student.head_dim", "5", NULL}, "student.head_dim 5 does not divide the inner width 24"},
         {{"student.n_group", "4", NULL}, "student.n_group 4 does not divide 6 heads"},
+        {{"student.grid_conv", "4", NULL}, "student.grid_conv is 4; supported are 3, 5 and 7"},
+        {{"student.grid_conv", "1", NULL}, "student.grid_conv is 1; supported are 3, 5 and 7"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         fixture f = open_fixture(state, 0, bad[i].settings);
@@ -445,8 +529,10 @@ int main(void)
                                        TEMP_TEST(test_half_the_layers),
                                        TEMP_TEST(test_classes),
                                        TEMP_TEST(test_start),
+                                       TEMP_TEST(test_grid_start),
                                        TEMP_TEST(test_mixer),
                                        TEMP_TEST(test_saved),
+                                       TEMP_TEST(test_grid_of_another_size),
                                        TEMP_TEST(test_damaged),
                                        TEMP_TEST(test_refused)};
     cab_log_quiet(true);

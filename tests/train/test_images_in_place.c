@@ -64,8 +64,8 @@ static cab_term_values first_step(cab_recipe *recipe, double *norm)
 
 static void test_recompute(void **state)
 {
-    static const char *const kept[] = {"student.keep_list=3,7", NULL}, *const again[] = {"student.keep_list=3,7",
-                                                                                         "train.recompute=true", NULL};
+    static const char *const kept[] = {"student.keep_list=3,7", "student.grid_conv=3", NULL};
+    static const char *const again[] = {"student.keep_list=3,7", "student.grid_conv=3", "train.recompute=true", NULL};
     double norms[2];
     if (!images_present())
         skip();

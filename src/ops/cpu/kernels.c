@@ -4,6 +4,7 @@
 #include "ops/attention.h"
 #include "ops/collective.h"
 #include "ops/conv1d.h"
+#include "ops/conv2d.h"
 #include "ops/cpu/attention_bf16.h"
 #include "ops/cpu/device.h"
 #include "ops/elementwise.h"

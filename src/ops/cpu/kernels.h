@@ -43,6 +43,8 @@
     ROW(conv1d, FORWARD, cab_conv1d_forward, cab_conv1d_forward_scratch)                                               \
     ROW(conv1d, BACKWARD, cab_conv1d_backward, cab_conv1d_backward_scratch)                                            \
     ROW(conv1d_step, FORWARD, cab_conv1d_step_forward, cab_no_scratch)                                                 \
+    ROW(conv2d, FORWARD, cab_conv2d_forward, cab_conv2d_forward_scratch)                                               \
+    ROW(conv2d, BACKWARD, cab_conv2d_backward, cab_conv2d_backward_scratch)                                            \
     ROW(ssd, FORWARD, cab_ssd_forward, cab_ssd_forward_scratch)                                                        \
     ROW(ssd, BACKWARD, cab_ssd_backward, cab_ssd_backward_scratch)                                                     \
     ROW(ssd_step, FORWARD, cab_ssd_step_forward, cab_no_scratch)                                                       \

@@ -1,5 +1,6 @@
 /* scratch.c - how much memory the CPU's kernels work in, in bytes. */
 #include "ops/conv1d.h"
+#include "ops/conv2d.h"
 #include "ops/cpu/gemm.h"
 #include "ops/cpu/head_score_workspace.h"
 #include "ops/cpu/kernels.h"
@@ -91,6 +92,21 @@ size_t cab_conv1d_backward_scratch(const cab_node *node, const cab_backend *back
     const int64_t *shape = node->in[0]->shape;
     const int64_t partials = shape[0] * ((shape[1] + CAB_CONV1D_TOKENS - 1) / CAB_CONV1D_TOKENS);
     return filter_bytes(node) * (size_t)(1 + partials);
+}
+
+size_t cab_conv2d_forward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    (void)backend;
+    const cab_conv2d_shape s = cab_conv2d_shape_of(node);
+    return (size_t)(s.E * (s.side * s.side + 1)) * sizeof(float);
+}
+
+/* Besides, one partial gradient of filters and bias per image, and per thread the gradients of u of a block of channels of an image. */
+size_t cab_conv2d_backward_scratch(const cab_node *node, const cab_backend *backend)
+{
+    const cab_conv2d_shape s = cab_conv2d_shape_of(node);
+    const size_t grids = (size_t)(s.height * s.width * CAB_CONV2D_BLOCK) * (size_t)backend->threads * sizeof(float);
+    return cab_conv2d_forward_scratch(node, backend) * (size_t)(1 + s.images) + grids;
 }
 
 size_t cab_ssd_forward_scratch(const cab_node *node, const cab_backend *backend)

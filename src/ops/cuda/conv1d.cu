@@ -435,22 +435,6 @@ static __global__ void __launch_bounds__(THREADS, K == 4 ? backward_blocks(sizeo
     }
 }
 
-/* Columns of the partial sums: dw tap by tap, then dbias. */
-struct filter_targets {
-    float *w, *bias;
-    int64_t E;
-    int taps;
-    bool add;
-
-    __device__ float *target(int64_t column) const
-    {
-        const int64_t tap = column / E, channel = column - tap * E;
-        if (tap < taps)
-            return w != NULL ? w + channel * taps + tap : NULL;
-        return bias != NULL ? bias + channel : NULL;
-    }
-};
-
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
 /* Tokens of a stretch: of all lengths, the one at which the waves of blocks go through the fewest tokens, halos and the

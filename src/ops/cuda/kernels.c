@@ -9,6 +9,7 @@
 #include "ops/bridge_loss.h"
 #include "ops/collective.h"
 #include "ops/conv1d.h"
+#include "ops/conv2d.h"
 #include "ops/cuda/collective.h"
 #include "ops/cuda/optimise.h"
 #include "ops/elementwise.h"

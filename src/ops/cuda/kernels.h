@@ -53,6 +53,8 @@ extern "C" {
     ROW(conv1d, FORWARD, cab_conv1d_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
     ROW(conv1d, BACKWARD, cab_conv1d_backward_cuda, cab_fits_all, cab_conv1d_backward_scratch_cuda)                    \
     ROW(conv1d_step, FORWARD, cab_conv1d_step_forward_cuda, cab_fits_all, cab_no_scratch)                              \
+    ROW(conv2d, FORWARD, cab_conv2d_forward_cuda, cab_fits_all, cab_no_scratch)                                        \
+    ROW(conv2d, BACKWARD, cab_conv2d_backward_cuda, cab_fits_all, cab_conv2d_backward_scratch_cuda)                    \
     ROW(ssd, FORWARD, cab_ssd_forward_cuda, cab_fits_all, cab_ssd_forward_scratch_cuda)                                \
     ROW(ssd, BACKWARD, cab_ssd_backward_cuda, cab_fits_all, cab_ssd_backward_scratch_cuda)                             \
     ROW(ssd_step, FORWARD, cab_ssd_step_forward_cuda, cab_fits_all, cab_no_scratch)                                    \

@@ -47,4 +47,20 @@ static cab_status launch_partials(const F &f, const float *partials, int64_t n_r
     return cab_cuda_launched("partial sums");
 }
 
+/* Of filters, one per channel: columns are dw tap by tap, then dbias. w (E, taps) and bias (E) may be NULL. */
+struct filter_targets {
+    float *w, *bias;
+    int64_t E;
+    int taps;
+    bool add;
+
+    __device__ float *target(int64_t column) const
+    {
+        const int64_t tap = column / E, channel = column - tap * E;
+        if (tap < taps)
+            return w != NULL ? w + channel * taps + tap : NULL;
+        return bias != NULL ? bias + channel : NULL;
+    }
+};
+
 #endif
