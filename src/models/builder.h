@@ -59,7 +59,7 @@ cab_status cab_builder_filter(cab_builder *b, cab_tensor **out, int n_dim, const
 cab_status cab_builder_shaped(cab_builder *b, cab_tensor **out, cab_decay decay, int n_dim, const int64_t *shape,
                               const char *format, ...) CAB_PRINTF(6, 7);
 /* Position embedding of an image model, (1, T + n_special, D) fp32 without decay, T = grid * grid. Stored for the image size that
- * the checkpoint states; where the model was asked for with another, it is interpolated (bicubic). class_at is where the n_special
+ * the checkpoint states; where the model was asked for with another, it is interpolated (bicubic, with smooth_positions antialiased). class_at is where the n_special
  * tokens stand, in both at the same part. */
 cab_status cab_builder_positions(cab_builder *b, cab_tensor **out, const cab_config *c, const char *name);
 

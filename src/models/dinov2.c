@@ -5,7 +5,7 @@
  *   per layer:  x = x + scale1 * out(attention(norm1(x)))     x = x + scale2 * fc2(gelu(fc1(norm2(x))))
  *   logits = classifier(norm(x)[0], mean of norm(x)[patches])
  *
- * The giant's MLP is gated: weights_out(silu(g) * u), (g, u) = weights_in(norm2(x)). The scales are multiplied into the matrices before them. */
+ * Positions for another image size are interpolated, of the model with registers with antialiasing, of the other without. The giant's MLP is gated: weights_out(silu(g) * u), (g, u) = weights_in(norm2(x)). The scales are multiplied into the matrices before them. */
 #include "models/architectures.h"
 #include "models/vision.h"
 
@@ -67,6 +67,7 @@ static cab_status configure_registers(const cab_json *json, cab_config *c)
     CAB_TRY(parse(json, 16, c));
     CAB_TRY(cab_sizes_parse(json, register_sizes, c));
     c->n_special = 1 + c->n_register;
+    c->smooth_positions = true;
     return CAB_OK;
 }
 
@@ -86,12 +87,6 @@ static cab_status measure(const cab_checkpoint *source, cab_config *c)
 static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
     static const char *const prefixes[] = {"dinov2.", "dinov2_with_registers.", "", NULL};
-    if (c->n_register > 0 && b->image_size != c->image_size)
-        return cab_fail(
-            CAB_EUNSUPPORTED,
-            "%s: images of %d: with registers, positions are resized with antialiasing, which is not supported; "
-            "supported is image_size, %d",
-            cab_checkpoint_directory(b->source), c->image_size, b->image_size);
     n->read_count = 2;
     n->pool_from = c->n_special;
     cab_builder_prefixes(b, prefixes);

@@ -323,10 +323,6 @@ static cab_status build(cab_builder *b, const cab_config *c, cab_network *n)
 {
     cab_outline outline = {0};
     cab_status status;
-    if (c->n_register > 0 && b->image_size != c->image_size)
-        return cab_fail(CAB_EUNSUPPORTED,
-                        "images of %d: with registers, positions are not resized; supported is image_size, %d",
-                        c->image_size, b->image_size);
     CAB_GOTO(cab_outline_build(c->base, c, b->dtype, &outline, n));
     if (c->two_heads) /* of two tokens side by side */
         n->head.w->shape[1] = 2 * (int64_t)c->d_model;

@@ -61,6 +61,7 @@ typedef struct cab_config {
     int n_register;           /* of these the last, which have no position */
     bool class_middle;        /* they stand in the middle of the patches, as Vim's, not in front */
     int class_at;             /* the first of them, counted in tokens */
+    bool smooth_positions;    /* those of another size are made with antialiasing */
     bool qkv_bias;            /* ViT: whether Q, K and V have one */
     bool gated;               /* image models: whether the MLP is */
     bool two_heads;           /* the class and the distillation token have a classifier each; their mean counts */

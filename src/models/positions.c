@@ -1,13 +1,23 @@
 /* positions.c - position embeddings of image models, for another image size than they were trained with.
  *
  * (1, n + s * s, D) as stored: n tokens beside the patches (at the front, or in the middle of the patches), and a square grid
- * of patches. A grid of another size is interpolated by Keys' cubic convolution, a = -0.75, without antialiasing, a sample
- * at (i + 1/2) s / s' - 1/2 and the border repeated: torch's "bicubic" with align_corners=False, which transformers uses. */
+ * of patches. A grid of another size is interpolated by Keys' cubic convolution, row i of s' at x = (i + 1/2) s / s' - 1/2:
+ * torch's "bicubic" with align_corners=False, as transformers has it. There are two kinds:
+ *
+ *   plain          a = -0.75, the four samples around x, the border repeated
+ *   antialiased    a = -0.5, all samples less than 2 max(s / s', 1) from x, the filter as wide; what is outside has no weight, and
+ *                  the weights add up to 1 (DINOv2 with registers) */
 #include "base/memory.h"
 #include "models/builder.h"
 
 #include <math.h>
 #include <string.h>
+
+/* For every row of the new grid the rows of the old one that it is made of, `most` or fewer, and their weights. */
+typedef struct samples {
+    int64_t most, *count, *at;
+    double *w;
+} samples;
 
 /* Weights of the four samples around a point that lies t behind the second. */
 static void cubic(double t, double w[4])
@@ -20,8 +30,7 @@ static void cubic(double t, double w[4])
     w[3] = ((a * last - 5 * a) * last + 8 * a) * last - 4 * a;
 }
 
-/* Which samples stand around point i of `to`, and their weights. */
-static void sample(int64_t i, int64_t from, int64_t to, int64_t at[4], double w[4])
+static int64_t sample_plain(int64_t i, int64_t from, int64_t to, int64_t *at, double *w)
 {
     const double x = ((double)i + 0.5) * (double)from / (double)to - 0.5, floor_x = floor(x);
     cubic(x - floor_x, w);
@@ -29,21 +38,61 @@ static void sample(int64_t i, int64_t from, int64_t to, int64_t at[4], double w[
         const int64_t j = (int64_t)floor_x - 1 + k;
         at[k] = j < 0 ? 0 : j >= from ? from - 1 : j;
     }
+    return 4;
+}
+
+/* Keys' filter, a = -0.5. */
+static double smooth_cubic(double x)
+{
+    x = fabs(x);
+    return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+static int64_t sample_smoothly(int64_t i, int64_t from, int64_t to, int64_t *at, double *w)
+{
+    const double scale = (double)from / (double)to, width = scale > 1 ? scale : 1, center = ((double)i + 0.5) * scale;
+    const int64_t first = (int64_t)(center - 2 * width + 0.5), end = (int64_t)(center + 2 * width + 0.5);
+    double sum = 0;
+    int64_t n = 0;
+    for (int64_t j = first > 0 ? first : 0; j < end && j < from; j++) {
+        at[n] = j;
+        sum += w[n++] = smooth_cubic(((double)j + 0.5 - center) / width);
+    }
+    for (int64_t k = 0; k < n; k++)
+        w[k] /= sum;
+    return n;
+}
+
+static void samples_close(samples *s)
+{
+    cab_free(s->count);
+    cab_free(s->at);
+    cab_free(s->w);
+}
+
+static cab_status samples_open(int64_t from, int64_t to, bool smooth, samples *s)
+{
+    *s = (samples){.most = smooth ? from : 4};
+    CAB_TRY(CAB_NEW(&s->count, (size_t)to, "position embedding"));
+    CAB_TRY(CAB_NEW(&s->at, (size_t)(to * s->most), "position embedding"));
+    CAB_TRY(CAB_NEW(&s->w, (size_t)(to * s->most), "position embedding"));
+    for (int64_t i = 0; i < to; i++)
+        s->count[i] = (smooth ? sample_smoothly : sample_plain)(i, from, to, s->at + i * s->most, s->w + i * s->most);
+    return CAB_OK;
 }
 
 /* grid (from * from, D) -> (to * to, D); a row of the grid starts at rows[i]. */
-static void interpolate(const float *const *rows, int64_t from, float *const *out, int64_t to, int64_t D)
+static void interpolate(const samples *s, const float *const *rows, int64_t from, float *const *out, int64_t to,
+                        int64_t D)
 {
     for (int64_t y = 0; y < to; y++)
         for (int64_t x = 0; x < to; x++) {
-            int64_t row[4], column[4];
-            double wy[4], wx[4];
-            sample(y, from, to, row, wy);
-            sample(x, from, to, column, wx);
+            const int64_t *row = s->at + y * s->most, *column = s->at + x * s->most;
+            const double *wy = s->w + y * s->most, *wx = s->w + x * s->most;
             for (int64_t d = 0; d < D; d++) {
                 double sum = 0;
-                for (int i = 0; i < 4; i++)
-                    for (int j = 0; j < 4; j++)
+                for (int64_t i = 0; i < s->count[y]; i++)
+                    for (int64_t j = 0; j < s->count[x]; j++)
                         sum += wy[i] * wx[j] * (double)rows[row[i] * from + column[j]][d];
                 out[y * to + x][d] = (float)sum;
             }
@@ -63,17 +112,20 @@ static cab_status resized(const cab_config *c, const float *stored, int64_t from
     const int64_t D = c->d_model, to = c->image_size / c->patch_size;
     const float **rows = NULL;
     float **places = NULL;
+    samples s = {0};
     cab_status status;
+    CAB_GOTO(samples_open(from, to, c->smooth_positions, &s));
     CAB_GOTO(CAB_NEW(&rows, (size_t)(from * from), "position embedding"));
     CAB_GOTO(CAB_NEW(&places, (size_t)(to * to), "position embedding"));
     for (int64_t i = 0; i < from * from; i++)
         rows[i] = stored + patch_row(i, from * from, n, middle) * D;
     for (int64_t i = 0; i < to * to; i++)
         places[i] = out + patch_row(i, to * to, n, middle) * D;
-    interpolate(rows, from, places, to, D);
+    interpolate(&s, rows, from, places, to, D);
     memcpy(out + (middle ? to * to / 2 : 0) * D, stored + (middle ? from * from / 2 : 0) * D,
            (size_t)(n * D) * sizeof *out);
 done:
+    samples_close(&s);
     cab_free(rows);
     cab_free(places);
     return status;

@@ -315,6 +315,46 @@ static void test_gated_mlp(void **state)
     cab_model_free(plain);
 }
 
+/* How much of each of 3 samples is in each of 1, 2 ... 5: torch's bicubic interpolation with antialiasing
+ * (dev/reference/dinov2_sizes.py --weights). */
+static const double smooth_weights[][3] = {{0.3043478, 0.3913043, 0.3043478},
+                                           {0.6500803, 0.3900481, -0.0401285},
+                                           {-0.0401285, 0.3900481, 0.6500803},
+                                           {1, 0, 0},
+                                           {0, 1, 0},
+                                           {0, 0, 1},
+                                           {1.0522388, -0.0522388, 0.0},
+                                           {0.373246, 0.696913, -0.070159},
+                                           {-0.070159, 0.696913, 0.373246},
+                                           {0, -0.0522388, 1.0522388},
+                                           {1.0754716, -0.0754717, 0.0},
+                                           {0.6492537, 0.3955224, -0.0447761},
+                                           {0, 1, 0},
+                                           {-0.0447761, 0.3955222, 0.6492538},
+                                           {0, -0.0754717, 1.0754716}};
+
+/* The class token's position as it was, and the patches' of a grid of `to` from those of a grid of 3; registers have none. */
+static void expect_smooth(const cab_model *model, tiny *t, int to)
+{
+    const char *name = "dinov2_with_registers.embeddings.position_embeddings";
+    const double(*w)[3] = smooth_weights + to * (to - 1) / 2;
+    const cab_tensor *positions = cab_params_find(model->params, name);
+    float *stored = tiny_values(tiny_find(t, name)), got[26 * 12];
+    assert_non_null(positions);
+    assert_int_equal(positions->shape[1], 1 + to * to);
+    assert_int_equal(model->config.max_length, 1 + 3 + to * to);
+    assert_ok(cab_params_read(model->params, positions, got));
+    assert_memory_equal(got, stored, 12 * sizeof *got);
+    for (int i = 0; i < to * to; i++)
+        for (int d = 0; d < 12; d++) {
+            double expected = 0;
+            for (int k = 0; k < 9; k++)
+                expected += w[i / to][k / 3] * w[i % to][k % 3] * (double)stored[(1 + k) * 12 + d];
+            assert_true(fabs((double)got[(1 + i) * 12 + d] - expected) < 1e-6);
+        }
+    free(stored);
+}
+
 static void test_dinov2_sizes(void **state)
 {
     tiny plain = tiny_dinov2(CAB_F32, 0), registers = tiny_dinov2(CAB_F32, 3);
@@ -326,8 +366,12 @@ static void test_dinov2_sizes(void **state)
     free(image_logits(model));
     cab_model_free(model);
     tiny_write(state, &registers, 1);
-    assert_fails(cab_model_open_sized(*state, 20, backend, CAB_PRECISION_FP32, false, &model), CAB_EUNSUPPORTED,
-                 "supported is image_size, 12");
+    for (int to = 1; to < 6; to++) {
+        assert_ok(cab_model_open_sized(*state, 4 * to, backend, CAB_PRECISION_FP32, false, &model));
+        expect_smooth(model, &registers, to);
+        free(image_logits(model));
+        cab_model_free(model);
+    }
     cab_backend_close(backend);
 }
 
