@@ -174,13 +174,18 @@ static void test_groups_gpu(void **state)
     }
 }
 
-/* argument: how many terms, 2 or 3, and whether the sum comes out as well */
+typedef struct sum_case {
+    int terms; /* 2 or 3 */
+    bool both; /* the sum comes out as well */
+    bool rms;
+} sum_case;
+
 static void record_norm_of_sum(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
-    const int *terms = argument;
-    cab_tensor *sum = cab_add(g, terms[0], in);
-    out[0] = cab_layer_norm(g, sum, in[3], in[4], 1e-5f);
-    if (terms[1])
+    const sum_case *c = argument;
+    cab_tensor *sum = cab_add(g, c->terms, in);
+    out[0] = c->rms ? cab_rms_norm(g, sum, in[3], 1, 1e-5f) : cab_layer_norm(g, sum, in[3], in[4], 1e-5f);
+    if (c->both)
         out[1] = sum;
 }
 
@@ -190,26 +195,26 @@ static void test_norm_of_sum_gpu(void **state)
     (void)state;
     const int64_t columns[] = {192, 384, 768, 1000, 2048, 3072, 37, 4104};
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
-        for (int way = 0; way < 8; way += check_slow() ? 3 : 1) {
+        for (int way = 0; way < 16; way += check_slow() ? 3 : 1) {
             const int64_t n = columns[i];
-            const int terms[] = {2 + way % 2, way / 2 % 2};
-            gpu_compare(&(check_case){.name = "layer_norm of a sum",
-                                      .n_in = 5,
+            const sum_case sum = {.terms = 2 + way % 2, .both = way / 2 % 2, .rms = way / 8 > 0};
+            gpu_compare(&(check_case){.name = sum.rms ? "rms_norm of a sum" : "layer_norm of a sum",
+                                      .n_in = sum.rms ? 4 : 5,
                                       .in = {{CHECK_ACTIVATION, 3, {2, 51, n}, -2, 3},
                                              {CHECK_ACTIVATION, 3, {2, 51, n}, -2, 2},
                                              {way % 2 ? CHECK_ACTIVATION : CHECK_CONSTANT, 3, {2, 51, n}, -1, 2},
                                              {CHECK_PARAMETER, 1, {n}, 0.5, 1.5},
                                              {CHECK_PARAMETER, 1, {n}, 0, 0}},
-                                      .n_out = 1 + terms[1],
-                                      .n_seeded = way / 4 > 0 ? 1 : 0,
+                                      .n_out = sum.both ? 2 : 1,
+                                      .n_seeded = way / 4 % 2,
                                       .record = record_norm_of_sum,
-                                      .argument = terms},
+                                      .argument = &sum},
                         1e-5, 1e-2);
         }
 }
 
-/* Nodes that are left of an add and a layer norm. */
-static int nodes_of_sum(int64_t columns)
+/* Nodes that are left of an add and a norm. */
+static int nodes_of_sum(int64_t columns, bool rms)
 {
     cab_backend *backend;
     cab_params *params;
@@ -223,7 +228,7 @@ static int nodes_of_sum(int64_t columns)
         in[i] = cab_graph_input(g, "x", CAB_BF16, 2, (int64_t[]){3, columns});
     check_ok(cab_params_add(params, "w", CAB_F32, 1, &columns, CAB_NO_DECAY, &in[3]));
     check_ok(cab_params_add(params, "b", CAB_F32, 1, &columns, CAB_NO_DECAY, &in[4]));
-    record_norm_of_sum(g, in, out, (int[]){3, 0});
+    record_norm_of_sum(g, in, out, &(sum_case){.terms = 3, .rms = rms});
     cab_graph_keep(g, out[0]);
     check_ok(cab_graph_plan(g, &plan));
     cab_graph_free(g);
@@ -235,8 +240,10 @@ static int nodes_of_sum(int64_t columns)
 static void test_norm_of_sum_is_one(void **state)
 {
     (void)state;
-    assert_int_equal(nodes_of_sum(768), strcmp(check_device(), "cpu") == 0 ? 2 : 1);
-    assert_int_equal(nodes_of_sum(37), 2);
+    for (int rms = 0; rms < 2; rms++) {
+        assert_int_equal(nodes_of_sum(768, rms), strcmp(check_device(), "cpu") == 0 ? 2 : 1);
+        assert_int_equal(nodes_of_sum(37, rms), 2);
+    }
 }
 
 int main(void)

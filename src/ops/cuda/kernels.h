@@ -32,7 +32,8 @@ extern "C" {
     ROW(rms_norm, BACKWARD, cab_rms_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                           \
     ROW(add_rms_norm, FORWARD, cab_add_rms_norm_forward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(add_rms_norm, BACKWARD, cab_add_rms_norm_backward_cuda, cab_fits_all, cab_norm_scratch_cuda)                   \
-    ROW(add_layer_norm, FORWARD, cab_add_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                        \
+    ROW(layer_norm_of_sum, FORWARD, cab_layer_norm_of_sum_forward_cuda, cab_fits_all, cab_no_scratch)                  \
+    ROW(rms_norm_of_sum, FORWARD, cab_rms_norm_of_sum_forward_cuda, cab_fits_all, cab_no_scratch)                      \
     ROW(activate, FORWARD, cab_activate_forward_cuda, cab_fits_all, cab_no_scratch)                                    \
     ROW(activate, BACKWARD, cab_activate_backward_cuda, cab_fits_all, cab_no_scratch)                                  \
     ROW(glu, FORWARD, cab_glu_forward_cuda, cab_fits_all, cab_no_scratch)                                              \

@@ -29,8 +29,10 @@ extern "C" {
 
 enum { WIDTH = 8, GENERAL_THREADS = 256, PART_ROWS = 32 };
 
-enum norm_kind { LAYER, RMS, SUM_RMS, SUM_LAYER };
-template <norm_kind KIND> constexpr bool CENTRED = KIND == LAYER || KIND == SUM_LAYER;
+/* SUM_RMS: of x and an fp32 residual. LAYER_OF_SUM, RMS_OF_SUM: of up to CAB_ADD_MAX terms, whose sum is rounded to T. */
+enum norm_kind { LAYER, RMS, SUM_RMS, LAYER_OF_SUM, RMS_OF_SUM };
+template <norm_kind KIND> constexpr bool CENTRED = KIND == LAYER || KIND == LAYER_OF_SUM;
+template <norm_kind KIND> constexpr bool OF_SUM = KIND == LAYER_OF_SUM || KIND == RMS_OF_SUM;
 
 __device__ __forceinline__ float element(parameter_of w, int64_t i)
 {
@@ -60,7 +62,7 @@ template <typename T> struct norm_call {
     rows_of<const float> residual; /* sum and RMS; NULL: none */
     rows_of<T> y;
     rows_of<float> total; /* sum and RMS */
-    rows_of<const T> terms[CAB_ADD_MAX]; /* of a layer norm's sum, behind x; NULL: no more */
+    rows_of<const T> terms[CAB_ADD_MAX]; /* of a norm's sum, behind x; NULL: no more */
     rows_of<T> sum;                      /* NULL: nobody reads it */
     parameter_of w, b;
     int64_t n_row;
@@ -110,7 +112,7 @@ template <int LANES> struct block_of {
     enum { THREADS = 128, ROWS = THREADS / LANES };
 };
 
-/* Adds the other terms of a layer norm's sum, in order, and rounds it to T. */
+/* Adds the other terms of a norm's sum, in order, and rounds it to T. */
 template <typename T>
 __device__ __forceinline__ void add_terms(const norm_call<T> &c, int64_t at, int column, float (&sum)[WIDTH])
 {
@@ -147,7 +149,7 @@ static __global__ void __launch_bounds__(block_of<LANES>::THREADS) norm_forward(
         if (column >= c.n)
             continue;
         load_floats(c.x.data + at * c.x.ld + column, row[p]);
-        if (KIND == SUM_LAYER)
+        if (OF_SUM<KIND>)
             add_terms(c, at, column, row[p]);
         if (KIND != SUM_RMS)
             continue;
@@ -284,22 +286,24 @@ template <typename T, norm_kind KIND> static cab_status start_forward(const cab_
     return forward<T, KIND>(node, c, backend);
 }
 
-extern "C" bool cab_add_layer_norm_fits_cuda(const cab_node *node, const cab_node *next, const cab_backend *backend)
+extern "C" bool cab_norm_of_sum_fits_cuda(const cab_node *node, const cab_node *next, const cab_backend *backend)
 {
     (void)backend;
     const int64_t columns = cab_columns(node->out[0]);
     bool fits = ((const cab_add_attributes *)node->attributes)->scale == 1.0f && columns % WIDTH == 0 &&
-                columns <= BLOCK_COLUMNS && cab_rows_begin_at(node->out[0], WIDTH) &&
-                cab_rows_begin_at(next->out[0], WIDTH) && fits_packets(next->in[1], WIDTH) &&
-                fits_packets(next->in[2], WIDTH);
+                columns <= BLOCK_COLUMNS && groups_of(next) == 1 && cab_rows_begin_at(node->out[0], WIDTH) &&
+                cab_rows_begin_at(next->out[0], WIDTH);
+    for (int i = 1; i < next->n_in; i++)
+        fits = fits && fits_packets(next->in[i], WIDTH);
     for (int i = 0; i < node->n_in; i++)
         fits = fits && cab_rows_begin_at(node->in[i], WIDTH);
     return fits;
 }
 
-template <typename T> static cab_status norm_of_sum(const cab_node *node, cab_backend *backend)
+/* in: terms w b, or terms w   out: y sum */
+template <typename T, norm_kind KIND> static cab_status norm_of_sum(const cab_node *node, cab_backend *backend)
 {
-    const int terms = node->n_in - 2;
+    const int terms = node->n_in - (CENTRED<KIND> ? 2 : 1);
     norm_call<T> c = {};
     c.x = rows<const T>(node->in[0]);
     for (int i = 1; i < terms; i++)
@@ -307,20 +311,27 @@ template <typename T> static cab_status norm_of_sum(const cab_node *node, cab_ba
     c.y = rows<T>(node->out[0]);
     c.sum = rows<T>(node->out[1]);
     c.w = parameter(node->in[terms]);
-    c.b = parameter(node->in[terms + 1]);
+    c.b = parameter(CENTRED<KIND> ? node->in[terms + 1] : NULL);
     c.n_row = cab_rows(node->in[0]);
     c.n = (int)cab_columns(node->in[0]);
     c.groups = 1;
     c.eps = ((const cab_norm_attributes *)node->attributes)->eps;
     if (c.n_row > 0)
-        forward_in_registers<T, SUM_LAYER>(c, stream_of(backend));
-    return cab_cuda_launched("add and layer_norm");
+        forward_in_registers<T, KIND>(c, stream_of(backend));
+    return cab_cuda_launched(node->op->name);
 }
 
-extern "C" cab_status cab_add_layer_norm_forward_cuda(const cab_node *node, cab_backend *backend)
+extern "C" cab_status cab_layer_norm_of_sum_forward_cuda(const cab_node *node, cab_backend *backend)
 {
     cab_status status;
-    BY_DTYPE(node->in[0]->dtype, status = norm_of_sum<T>(node, backend));
+    BY_DTYPE(node->in[0]->dtype, status = (norm_of_sum<T, LAYER_OF_SUM>(node, backend)));
+    return status;
+}
+
+extern "C" cab_status cab_rms_norm_of_sum_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->in[0]->dtype, status = (norm_of_sum<T, RMS_OF_SUM>(node, backend)));
     return status;
 }
 

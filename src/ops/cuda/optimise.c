@@ -1,7 +1,7 @@
 /* optimise.c - what the GPU changes in a recorded list before the list runs (src/tensor/rewrite.h).
  *
  *   linear_gelu        a linear layer and the GELU that follows: GELU is applied while the product is in registers
- *   add_layer_norm     a sum and the layer norm of it: the norm need not read the sum again
+ *   layer_norm_of_sum, rms_norm_of_sum   a sum and the norm of it: the norm need not read the sum again
  *   saved states       a scan with one decay per channel saves its states for its backward node
  *   scan_of_product    such a scan computes dt itself from the inputs of the linear layer that gives dt, if these are
  *                      few: the layer would write 32 times as much as it reads
@@ -22,7 +22,8 @@ static double linear_flops(const cab_node *node)
 }
 
 const cab_op cab_op_linear_gelu = {.name = "linear_gelu", .flops = linear_flops};
-const cab_op cab_op_add_layer_norm = {.name = "add_layer_norm"};
+const cab_op cab_op_layer_norm_of_sum = {.name = "layer_norm_of_sum"};
+const cab_op cab_op_rms_norm_of_sum = {.name = "rms_norm_of_sum"};
 const cab_op cab_op_scan_of_product = {.name = "scan_of_product"};
 
 void cab_cuda_adapt(cab_graph *g, cab_node *node)
@@ -54,8 +55,13 @@ cab_status cab_cuda_optimise(cab_graph *g)
                                           .fits = cab_linear_gelu_fits_cuda},
                                          {.first = &cab_op_add,
                                           .second = &cab_op_layer_norm,
-                                          .fused = &cab_op_add_layer_norm,
-                                          .fits = cab_add_layer_norm_fits_cuda,
+                                          .fused = &cab_op_layer_norm_of_sum,
+                                          .fits = cab_norm_of_sum_fits_cuda,
+                                          .attributes_of_second = true},
+                                         {.first = &cab_op_add,
+                                          .second = &cab_op_rms_norm,
+                                          .fused = &cab_op_rms_norm_of_sum,
+                                          .fits = cab_norm_of_sum_fits_cuda,
                                           .attributes_of_second = true}};
     CAB_TRY(cab_rewrite_save_for_backward(g, &cab_op_scan, cab_scan_saved_cuda));
     CAB_TRY(cab_rewrite_recompute_in_readers(g, multiplies_dt, multiply_dt));
