@@ -22,6 +22,7 @@
 #include <math.h>
 #include <string.h>
 
+static const double token_bound = 0.03;               /* of tokens and positions that nothing is known of */
 static const double step_of_one = 0.5413248546129181; /* softplus of it is 1 */
 static const float open_gate = 1.2784645427610738f;   /* silu of it is 1 */
 
@@ -48,6 +49,42 @@ static cab_status take(const start *s, cab_part part, int layer, cab_part_values
 static cab_status put(const start *s, cab_tensor *t, const float *values)
 {
     return cab_params_write(s->student->params, t, values);
+}
+
+/* ---- values that are not the teacher's --------------------------------------------------------------------------------- */
+
+static cab_status fill(const start *s, cab_tensor *t, double value)
+{
+    float *values = NULL;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    for (int64_t i = 0; i < cab_elements(t); i++)
+        values[i] = (float)value;
+    const cab_status status = put(s, t, values);
+    cab_free(values);
+    return status;
+}
+
+static void draw(const start *s, const cab_tensor *t, float *values, int64_t first, int64_t n, double bound)
+{
+    cab_random random = {.seed = (uint64_t)s->recipe->seed,
+                         .stream = CAB_STREAM_INIT,
+                         .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
+    for (int64_t i = 0; i < n; i++)
+        values[first + i] = (float)(bound * (2.0 * cab_random_uniform(&random) - 1.0));
+}
+
+static cab_status draw_all(const start *s, cab_tensor *t, double bound)
+{
+    float *values = NULL;
+    if (t == NULL)
+        return CAB_OK;
+    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
+    draw(s, t, values, 0, cab_elements(t), bound);
+    const cab_status status = put(s, t, values);
+    cab_free(values);
+    return status;
 }
 
 /* ---- copies ----------------------------------------------------------------------------------------------------------- */
@@ -126,6 +163,12 @@ static cab_status note_place(void *user, cab_tensor **place)
     return CAB_OK;
 }
 
+/* Whether the student's classes are known to be the teacher's: all of them, or those of a class map. */
+static bool knows_classes(const start *s)
+{
+    return s->class_map != NULL || s->student->config.n_classes == s->teacher->config.n_classes;
+}
+
 /* The rows of the classes that the student tells apart. */
 static cab_status copy_classes(const start *s, cab_tensor *t, const cab_tensor *from)
 {
@@ -167,14 +210,22 @@ static cab_status copy_places(const start *s, const places *to, const places *fr
     return CAB_OK;
 }
 
+static cab_status copy_head(const start *s, const cab_dense *to, const cab_dense *from)
+{
+    if (!knows_classes(s)) {
+        CAB_TRY(draw_all(s, to->w, 1 / sqrt((double)cab_columns(to->w))));
+        return fill(s, to->b, 0);
+    }
+    CAB_TRY(copy_classes(s, to->w, from->w));
+    return to->b != NULL ? copy_classes(s, to->b, from->b) : CAB_OK;
+}
+
 static cab_status copy_own_ends(const start *s)
 {
     cab_network to = s->student->network, from = s->teacher->network;
     places into = {.count = 0}, out = {.count = 0};
     if (to.patches.w != NULL) {
-        CAB_TRY(copy_classes(s, to.head.w, from.head.w));
-        if (to.head.b != NULL)
-            CAB_TRY(copy_classes(s, to.head.b, from.head.b));
+        CAB_TRY(copy_head(s, &to.head, &from.head));
         to.head = from.head = (cab_dense){0};
     }
     CAB_TRY(cab_network_ends(&to, note_place, &into));
@@ -312,15 +363,6 @@ static cab_status copy_attention(const start *s, int l, const cab_attention_mixe
 }
 
 /* ---- mixers ----------------------------------------------------------------------------------------------------------- */
-
-static void draw(const start *s, const cab_tensor *t, float *values, int64_t first, int64_t n, double bound)
-{
-    cab_random random = {.seed = (uint64_t)s->recipe->seed,
-                         .stream = CAB_STREAM_INIT,
-                         .sub = (uint32_t)cab_hash(CAB_HASH_START, t->name, strlen(t->name))};
-    for (int64_t i = 0; i < n; i++)
-        values[first + i] = (float)(bound * (2.0 * cab_random_uniform(&random) - 1.0));
-}
 
 /* A projection of the teacher with its bias. */
 typedef struct projection {
@@ -495,19 +537,6 @@ done:
     return status;
 }
 
-static cab_status fill(const start *s, cab_tensor *t, double value)
-{
-    float *values = NULL;
-    if (t == NULL)
-        return CAB_OK;
-    CAB_TRY(CAB_NEW(&values, (size_t)cab_elements(t), t->name));
-    for (int64_t i = 0; i < cab_elements(t); i++)
-        values[i] = (float)value;
-    const cab_status status = put(s, t, values);
-    cab_free(values);
-    return status;
-}
-
 static cab_status start_convolution(const start *s, const cab_mamba2 *m)
 {
     const int64_t n = cab_elements(m->conv_w), K = n / m->conv_w->shape[0]; /* taps, of which one is the token itself */
@@ -567,14 +596,57 @@ static cab_status start_mixer(const start *s, int l, const cab_mamba2 *m)
     return fill(s, m->norm.w, 1);
 }
 
+/* ---- without the teacher's weights ------------------------------------------------------------------------------------ */
+
+/* Matrices; vectors are 0 until they are known to be more. */
+static cab_status draw_place(void *user, cab_tensor **place)
+{
+    const start *s = user;
+    cab_tensor *t = *place;
+    return t != NULL && t->n_dim == 2 ? draw_all(s, t, 1 / sqrt((double)cab_columns(t))) : fill(s, t, 0);
+}
+
+static cab_status draw_ends(start *s)
+{
+    cab_network n = s->student->network;
+    CAB_TRY(cab_network_ends(&n, draw_place, s));
+    for (int i = 0; i < CAB_SPECIAL_MAX; i++)
+        CAB_TRY(draw_all(s, n.special[i], token_bound));
+    for (int i = 0; i < CAB_REGISTERS_MAX; i++)
+        CAB_TRY(draw_all(s, n.registers[i], token_bound));
+    CAB_TRY(draw_all(s, n.positions, token_bound));
+    return fill(s, n.final_norm.w, 1);
+}
+
+static cab_status draw_block(start *s, int l)
+{
+    cab_block b = s->student->network.blocks[l];
+    const cab_mamba2 mixer = b.mamba2;
+    cab_norm *const norms[] = {&b.norm,     &b.mlp_norm,         &b.mixed_norm,
+                               &b.fed_norm, &b.attention.q_norm, &b.attention.k_norm};
+    b.mamba2 = (cab_mamba2){0};
+    CAB_TRY(cab_block_parameters(&b, draw_place, s));
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++)
+        CAB_TRY(fill(s, norms[i]->w, 1));
+    if (mixer.out_proj.w == NULL)
+        return CAB_OK;
+    CAB_TRY(fill(s, mixer.out_proj.b, 0));
+    return start_mixer(s, l, &mixer);
+}
+
+/* ---- all of it -------------------------------------------------------------------------------------------------------- */
+
 static void report(const start *s)
 {
     const cab_config *c = &s->student->config;
-    if (c->image_size > 0)
-        cab_log_info("reuse    patches, tokens, positions, head of %d classes; norms, MLP, and Q, K, V, output "
+    if (c->d_model != s->teacher->config.d_model)
+        cab_log_info("reuse    nothing: the student is %d wide, its teacher %d", c->d_model,
+                     s->teacher->config.d_model);
+    else if (c->image_size > 0)
+        cab_log_info("reuse    patches, tokens, positions, %s of %d classes; norms, MLP, and Q, K, V, output "
                      "projection with their "
                      "biases of %d layers",
-                     c->n_classes, c->n_layer);
+                     knows_classes(s) ? "head" : "and a new head", c->n_classes, c->n_layer);
     else
         cab_log_info("reuse    embedding, norms, MLP, head of %d layers, as they are", c->n_layer);
     if (s->kept->count > 0 && s->kept->layers)
@@ -583,6 +655,16 @@ static void report(const start *s)
         cab_log_info("keep     %d of %d heads of every layer as attention", s->kept->count, s->kept->n_head);
     cab_log_info("mixer    inner width %d, %d heads, %d groups, state %d", c->d_inner, c->n_state_head, c->n_group,
                  c->d_state);
+}
+
+cab_status cab_initialise_in_place_anew(cab_model *student, const cab_student_source *source)
+{
+    start s = {.student = student, .teacher = source->teacher, .recipe = source->recipe, .kept = source->kept};
+    CAB_TRY(draw_ends(&s));
+    for (int l = 0; l < student->config.n_layer; l++)
+        CAB_TRY(draw_block(&s, l));
+    report(&s);
+    return CAB_OK;
 }
 
 cab_status cab_initialise_in_place(cab_model *student, const cab_student_source *source)

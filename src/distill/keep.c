@@ -202,14 +202,22 @@ static cab_status take_list(const cab_recipe *recipe, cab_kept *k)
     return CAB_OK;
 }
 
+int cab_kept_layers(const cab_model *teacher, const cab_recipe *recipe, bool layers)
+{
+    return layers && recipe->student.n_layer > 0 ? (int)recipe->student.n_layer : teacher->config.n_layer;
+}
+
 cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, bool layers, const cab_windows *windows,
                            cab_kept *k)
 {
     const cab_config *t = &teacher->config;
-    const int listed = (int)recipe->student.keep_list.count, most = layers ? t->n_layer : t->n_head;
-    const int rows = layers ? 1 : t->n_layer;
+    const int n_layer = cab_kept_layers(teacher, recipe, layers);
+    const int listed = (int)recipe->student.keep_list.count, most = layers ? n_layer : t->n_head;
+    const int rows = layers ? 1 : n_layer;
+    if (n_layer > t->n_layer)
+        return cab_fail(CAB_ESHAPE, "student.n_layer is %d, the teacher has %d layers", n_layer, t->n_layer);
     *k = (cab_kept){.layers = layers,
-                    .n_layer = t->n_layer,
+                    .n_layer = n_layer,
                     .n_head = t->n_head,
                     .count = (int)recipe->student.keep,
                     .by = (int)recipe->student.keep_by};
@@ -218,8 +226,10 @@ cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, b
     if (listed > 0 && k->count != listed)
         return cab_fail(CAB_EARG, "student.keep is %d, student.keep_list has %d entries", k->count, listed);
     if (k->count > most)
-        return cab_fail(CAB_ESHAPE, "student.keep is %d, the teacher has %d %s", k->count, most,
-                        layers ? "layers" : "heads in a layer");
+        return cab_fail(CAB_ESHAPE,
+                        layers ? "student.keep is %d, there are %d layers"
+                               : "student.keep is %d, the teacher has %d heads in a layer",
+                        k->count, most);
     if (k->count == 0)
         return CAB_OK;
     CAB_TRY(CAB_NEW(&k->units, (size_t)(rows * k->count), "kept attention"));

@@ -16,15 +16,18 @@ typedef struct cab_windows {
 } cab_windows;
 
 typedef struct cab_kept {
-    bool layers;         /* whole layers are kept, else heads of every layer */
-    int n_layer, n_head; /* of the teacher */
-    int count;           /* heads kept in each layer, or layers kept */
-    int *units;          /* heads, (n_layer, count), or layers, (count); rising */
+    bool layers; /* whole layers are kept, else heads of every layer */
+    int n_layer,
+        n_head;  /* of the teacher; n_layer: of whole layers, the student's, each of which is one of the teacher's */
+    int count;   /* heads kept in each layer, or layers kept */
+    int *units;  /* heads, (n_layer, count), or layers, (count); rising */
     int by;      /* what the cost is: CAB_KEEP_BY_ERROR, in shares of variance, or CAB_KEEP_BY_KL, in nats per token */
     float *cost; /* of leaving one out: (n_layer, n_head), or (n_layer); NULL: not measured */
     bool open;   /* the cost is still to be measured, and to be followed by cab_kept_decide() */
 } cab_kept;
 
+/* Layers to choose from, or in which heads are chosen: cab_kept's n_layer. */
+int cab_kept_layers(const cab_model *teacher, const cab_recipe *recipe, bool layers);
 /* What the recipe says: student.keep_list, or student.keep of them, ranked by KL; if they are to be ranked by error, kept->open.
  * windows may have no ids if nothing is ranked. CAB_ESHAPE for units that the teacher has not. The caller closes it, also after a failure. */
 cab_status cab_kept_choose(const cab_model *teacher, const cab_recipe *recipe, bool layers, const cab_windows *windows,

@@ -3,7 +3,8 @@
  * models/in_place.h, which opens here.
  *
  * E = expand * width, heads of the width of the teacher's, a group for each of the teacher's heads, N = 2 * their width: V goes into
- * x in pairs (+, -), (k, -k) and (q, -q) into B and C. Fewer layers than the teacher has are those of the layer map. */
+ * x in pairs (+, -), (k, -k) and (q, -q) into B and C. Fewer layers than the teacher has are those of the layer map. A student of another
+ * width has the teacher's architecture and nothing of its weights. */
 #include "distill/initialise_in_place.h"
 #include "distill/students.h"
 #include "models/architectures.h"
@@ -16,6 +17,13 @@ static bool is(const cab_model *model)
     return model->arch == &cab_arch_in_place && cab_model_reads_images(model);
 }
 
+/* Whether the student is as wide as its teacher, and can have its weights. */
+static bool same_width(const cab_student_source *source)
+{
+    const int64_t given = source->recipe->student.d_model;
+    return given == 0 || given == source->teacher->config.d_model;
+}
+
 static cab_status check_sizes(const cab_student_source *source)
 {
     const struct cab_recipe_student *s = &source->recipe->student;
@@ -24,14 +32,37 @@ static cab_status check_sizes(const cab_student_source *source)
         const char *key;
         int64_t given;
         int own;
-    } sizes[] = {{"d_model", s->d_model, t->d_model}, {"d_mlp", s->d_mlp, t->d_mlp}, {"n_head", s->n_head, t->n_head}};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    } sizes[] = {{"d_mlp", s->d_mlp, t->d_mlp}, {"n_head", s->n_head, t->n_head}};
+    for (size_t i = 0; same_width(source) && i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].given > 0 && sizes[i].given != sizes[i].own)
-            return cab_fail(CAB_EARG, "student.%s is %d; an in-place student has its teacher's, %d", sizes[i].key,
-                            (int)sizes[i].given, sizes[i].own);
+            return cab_fail(CAB_EARG,
+                            "student.%s is %d; an in-place student of its teacher's width has its teacher's, %d",
+                            sizes[i].key, (int)sizes[i].given, sizes[i].own);
+    if (!same_width(source) && source->recipe->init.weights == CAB_INIT_TEACHER)
+        return cab_fail(CAB_EARG,
+                        "student.d_model is %d, the teacher's %d: weights of one width say nothing to another; "
+                        "init.weights must be scratch",
+                        (int)s->d_model, t->d_model);
     if (s->n_layer > t->n_layer)
         return cab_fail(CAB_ESHAPE, "student.n_layer is %d; an in-place student has at most its teacher's %d",
                         (int)s->n_layer, t->n_layer);
+    return CAB_OK;
+}
+
+/* Heads as wide as the teacher's and an MLP as many times wider, where nothing else is said. */
+static cab_status derive_width(const cab_student_source *source, cab_config *c)
+{
+    const struct cab_recipe_student *s = &source->recipe->student;
+    const cab_config *t = &source->teacher->config;
+    if (same_width(source))
+        return CAB_OK;
+    c->d_model = (int)s->d_model;
+    c->d_mlp = cab_student_chosen(s->d_mlp, (int)(((int64_t)t->d_mlp * c->d_model + t->d_model - 1) / t->d_model));
+    c->n_head = cab_student_chosen(s->n_head, c->d_model > t->head_dim ? c->d_model / t->head_dim : 1);
+    if (c->d_model % c->n_head != 0)
+        return cab_fail(CAB_ESHAPE, "student.n_head %d does not divide student.d_model %d", c->n_head, c->d_model);
+    c->n_kv_head = c->n_head;
+    c->head_dim = c->d_model / c->n_head;
     return CAB_OK;
 }
 
@@ -81,29 +112,33 @@ static cab_status derive(const cab_student_source *source, const cab_arch **arch
     *c = source->teacher->config;
     c->n_layer = cab_student_chosen(s->n_layer, c->n_layer);
     c->n_classes = source->n_classes;
+    CAB_TRY(derive_width(source, c));
     CAB_TRY(derive_mixer(source, c));
     for (int i = 0; i < kept->count; i++)
         if (kept->units[i] >= c->n_layer)
             return cab_fail(CAB_ESHAPE, "student.keep_list has layer %d, the student has %d, counted from 0",
                             kept->units[i], c->n_layer);
     if (kept->count == c->n_layer)
-        return cab_fail(CAB_EARG, "student.keep_list keeps all %d layers: nothing is left to replace", kept->count);
+        return cab_fail(CAB_EARG, "student.keep keeps all %d layers: nothing is left to replace", kept->count);
     return cab_in_place_describe_teacher(source->teacher, list_kept(kept, c), c);
 }
 
 static cab_status keeps(const cab_student_source *source, const cab_windows *windows, cab_kept *kept)
 {
     const struct cab_recipe_student *s = &source->recipe->student;
-    if (s->keep > 0 && s->keep_list.count == 0 && s->n_layer > 0 && s->n_layer < source->teacher->config.n_layer)
-        return cab_fail(CAB_EARG,
-                        "student.keep is %d of %d layers: layers are ranked for a student of all %d; name them in "
-                        "student.keep_list",
-                        (int)s->keep, (int)s->n_layer, source->teacher->config.n_layer);
+    if (s->keep > 0 && s->keep_list.count == 0 && !same_width(source))
+        return cab_fail(
+            CAB_EARG,
+            "student.keep is %d: layers of another width than the teacher's, %d, are not ranked, as none of "
+            "them can be its own; name them in student.keep_list",
+            (int)s->keep, source->teacher->config.d_model);
     return cab_kept_choose(source->teacher, source->recipe, true, windows, kept);
 }
 
 static cab_status initialise(cab_model *student, const cab_student_source *source)
 {
+    if (!same_width(source))
+        return cab_initialise_in_place_anew(student, source);
     for (int l = 0; l < student->config.n_layer; l++)
         if (source->layer_map[l] < 0)
             return cab_fail(CAB_EARG,
@@ -158,7 +193,8 @@ static const cab_preset presets[] = {
     [CAB_METHOD_CAB_BEST] = {cab_best, 2, 0, 0},
 };
 
-static const cab_student_default defaults[] = {{"train.batch", "64"}, {"train.weight_decay", "0.05"}, {NULL, NULL}};
+static const cab_student_default defaults[] = {
+    {"train.batch", "64"}, {"train.weight_decay", "0.05"}, {"student.grid_conv", "3"}, {NULL, NULL}};
 static const char *const keys[] = {
     "student.expand",  "student.keep",        "student.keep_list",    "student.head_dim",
     "student.n_group", "student.token_scale", "student.shared_decay", "student.grid_conv",

@@ -13,6 +13,7 @@
 #include "base/temporary.h"
 #include "base/thread.h"
 #include "distill/augmentation.h"
+#include "distill/layer_map.h"
 #include "distill/students.h"
 #include "train/compare_internal.h"
 #include "train/evaluate_images.h"
@@ -78,7 +79,7 @@ static cab_status open_part(cab_image_data *i)
     return keep_decoded(r, i->part, "part");
 }
 
-/* Which of the teacher's classes the data's are. Without an answer only methods without KL can do. */
+/* Which of the teacher's classes the data's are. Without an answer only methods without KL can do, with a head that is new. */
 static cab_status map_classes(cab_image_data *i)
 {
     const cab_recipe *r = i->setup.recipe;
@@ -87,8 +88,7 @@ static cab_status map_classes(cab_image_data *i)
     const bool stated = r->data.classes[0] != '\0';
     const int32_t *map = NULL;
     if (!stated && (int64_t)classes->count != t->n_classes) {
-        if (cab_recipe_needs(r, CAB_NEEDS_TEACHER | CAB_NEEDS_HEAD) || r->student.classes == CAB_CLASSES_TEACHER ||
-            r->init.weights == CAB_INIT_TEACHER)
+        if (cab_recipe_needs(r, CAB_NEEDS_TEACHER | CAB_NEEDS_HEAD) || r->student.classes == CAB_CLASSES_TEACHER)
             return cab_fail(
                 CAB_EARG,
                 "data.classes is missing: the data has %zu classes, the teacher %s has %d; a class map says "
@@ -246,6 +246,24 @@ static cab_status trial_batch(void *data, int index, cab_batch *batch)
     return CAB_OK;
 }
 
+/* Each of the student's layers by the layer of the teacher that it is. */
+static cab_status try_layers(cab_image_data *i, const cab_student_source *source, const cab_trial_data *data)
+{
+    const struct cab_recipe_bridge *b = &i->setup.recipe->bridge;
+    const int n = i->kept.n_layer;
+    cab_student_source mapped = *source;
+    int *map = NULL;
+    cab_status status;
+    CAB_TRY(CAB_NEW(&map, (size_t)n, "a layer map"));
+    CAB_GOTO(
+        cab_layer_map((int)b->layer_map, b->layers.items, b->layers.count, n, source->teacher->config.n_layer, map));
+    mapped.layer_map = map;
+    status = cab_keep_trial(&i->setup, &mapped, data, &i->kept);
+done:
+    cab_free(map);
+    return status;
+}
+
 static cab_status rank_layers(cab_image_data *i, const cab_student_source *source)
 {
     cab_augment augment;
@@ -259,7 +277,7 @@ static cab_status rank_layers(cab_image_data *i, const cab_student_source *sourc
                                               .seed = (uint64_t)i->setup.recipe->seed,
                                               .backend = i->setup.backend};
     CAB_TRY(cab_image_loader_open(i->train, &options, &t.loader));
-    const cab_status status = cab_keep_trial(&i->setup, source, &data, &i->kept);
+    const cab_status status = try_layers(i, source, &data);
     cab_image_loader_free(t.loader);
     return status;
 }

@@ -21,7 +21,7 @@ typedef struct trial {
     cab_stage stage;
     cab_kept kept; /* nothing, or the same head of every layer */
     int32_t *no_labels;
-    int *layer_map; /* every layer is its own teacher */
+    int *layer_map; /* the run's; without one every layer is its own teacher */
     cab_model *student;
     cab_term_set terms;
     cab_objective *objective;
@@ -55,7 +55,7 @@ static cab_status trial_open(trial *t, const cab_domain_setup *setup, const cab_
     CAB_TRY(CAB_NEW(&t->kept.units, (size_t)kept->n_layer, "kept attention"));
     CAB_TRY(CAB_NEW(&t->no_labels, n, "labels"));
     for (int l = 0; l < kept->n_layer; l++)
-        t->layer_map[l] = l;
+        t->layer_map[l] = source->layer_map != NULL ? source->layer_map[l] : l;
     for (size_t i = 0; i < n; i++)
         t->no_labels[i] = -1;
     t->source.recipe = &t->recipe;
@@ -121,7 +121,7 @@ static cab_status run_batch(trial *t, int index, double weight)
 /* error[n_layer]: of every layer, after learning with the head kept; -1: with none. */
 static cab_status try_head(trial *t, int head, float *error)
 {
-    const int n_layer = t->source.teacher->config.n_layer;
+    const int n_layer = t->kept.n_layer;
     double norm;
     int count;
     t->kept.count = head >= 0;
@@ -137,9 +137,8 @@ static cab_status try_head(trial *t, int head, float *error)
     CAB_TRY(run_batch(t, 0, 0));
     CAB_TRY(cab_objective_term_scalars(t->objective, CAB_TERM_LAYER, error, n_layer, &count));
     close_student(t);
-    return count == n_layer
-               ? CAB_OK
-               : cab_fail(CAB_ESHAPE, "the layer-wise error has %d layers, the teacher %d", count, n_layer);
+    return count == n_layer ? CAB_OK
+                            : cab_fail(CAB_ESHAPE, "the layer-wise error has %d layers, expected %d", count, n_layer);
 }
 
 static cab_status measure(trial *t, cab_kept *kept, float *none, float *with)
@@ -215,8 +214,8 @@ cab_status cab_kept_recall(const cab_domain_setup *setup, cab_kept *kept, bool *
     if (!cab_path_exists(path))
         return CAB_OK;
     CAB_TRY(cab_kept_load(path, &k));
-    *found = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep && k.n_layer == t->n_layer &&
-             (k.layers || k.n_head == t->n_head);
+    *found = k.by == (int)r->student.keep_by && k.count == (int)r->student.keep &&
+             k.n_layer == cab_kept_layers(setup->teacher, r, k.layers) && (k.layers || k.n_head == t->n_head);
     if (!*found) {
         cab_kept_close(&k);
         return CAB_OK;

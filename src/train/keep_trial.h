@@ -20,7 +20,8 @@ typedef struct cab_trial_data {
 /* Those of CAB_TRIAL_WINDOWS windows of tokens. */
 cab_trial_data cab_trial_windows(cab_windows *windows);
 
-/* Measures kept->cost, which has units to choose from and no choice yet, and chooses. source->kept is ignored. */
+/* Measures kept->cost, which has units to choose from and no choice yet, and chooses. source->kept is ignored; of source->layer_map
+ * NULL every layer is its own teacher. */
 cab_status cab_keep_trial(const cab_domain_setup *setup, const cab_student_source *source, const cab_trial_data *data,
                           cab_kept *kept);
 

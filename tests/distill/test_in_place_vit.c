@@ -39,6 +39,8 @@ static fixture open_fixture(void **state, int kind, const char *const *settings)
     assert_int_equal(f.recipe->train.batch, 64);
     free(directory);
     assert_ok(cab_recipe_set(f.recipe, "method", "cab-best"));
+    assert_int_equal(f.recipe->student.grid_conv, 3);
+    assert_ok(cab_recipe_set(f.recipe, "student.grid_conv", "0"));
     for (; settings != NULL && *settings != NULL; settings += 2)
         assert_ok(cab_recipe_set(f.recipe, settings[0], settings[1]));
     return f;
@@ -177,6 +179,37 @@ static void test_half_the_layers(void **state)
     close_fixture(&f);
 }
 
+/* A student of another width has its teacher's architecture, and heads as wide where nothing else is said; it comes back from its
+ * directory, with an attention of its own in the layer that keeps one, and for images of another size. */
+static void test_another_width(void **state)
+{
+    static const char *const settings[] = {"method", "soft", "student.d_model", "8", "student.keep_list", "1", NULL};
+    for (int kind = 0; kind < KINDS; kind++) {
+        fixture f = open_fixture(state, kind, settings);
+        cab_model *again = NULL, *larger = NULL;
+        f.n_classes = 3;
+        assert_ok(make(&f));
+        const cab_config *c = &f.student->config;
+        const cab_block *b = f.student->network.blocks;
+        assert_true(c->d_model == 8 && c->n_head == 2 && c->head_dim == P && c->d_inner == 16 && c->n_classes == 3);
+        assert_int_equal(c->d_mlp, kind < 2 ? 14 : 14);
+        assert_true(cab_block_attends(&b[1]) && !cab_block_attends(&b[0]));
+        float *norm = values_of(f.student, b[0].norm.w), *logits = logits_of(f.student);
+        assert_true(norm[0] == 1 && norm[7] == 1 && isfinite(logits[0]));
+        assert_true(logits[0] != logits[3]); /* two pictures are told apart */
+        free(norm);
+        free(logits);
+        assert_ok(cab_model_save(f.student, temp_path(state, "student")));
+        assert_ok(cab_model_open(temp_path(state, "student"), f.backend, CAB_PRECISION_FP32, true, &again));
+        expect_equal(f.student, again, 0, kinds[kind]);
+        assert_ok(cab_model_open_sized(temp_path(state, "student"), 24, f.backend, CAB_PRECISION_FP32, false, &larger));
+        free(logits_of(larger));
+        cab_model_free(again);
+        cab_model_free(larger);
+        close_fixture(&f);
+    }
+}
+
 /* Classes of its own are the teacher's rows of the class map. */
 static void test_classes(void **state)
 {
@@ -196,6 +229,32 @@ static void test_classes(void **state)
         close_fixture(&all);
         close_fixture(&some);
     }
+}
+
+/* Classes that nobody says to be the teacher's get a head of their own; the rest is the teacher's. */
+static void test_new_classes(void **state)
+{
+    static const int counts[] = {3, CLASSES + 2};
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int i = 0; i < 2; i++) {
+            fixture f = open_fixture(state, kind, NULL);
+            f.n_classes = counts[i];
+            assert_ok(make(&f));
+            const cab_network *s = &f.student->network, *t = &f.teacher->network;
+            const int64_t columns = cab_columns(t->head.w);
+            float *head = values_of(f.student, s->head.w), *own = values_of(f.teacher, t->head.w);
+            float *bias = values_of(f.student, s->head.b);
+            float *norm = values_of(f.student, s->final_norm.w), *its = values_of(f.teacher, t->final_norm.w);
+            assert_int_equal(cab_elements(s->head.w), counts[i] * columns);
+            assert_true(tiny_distance(head, own, 3 * (size_t)columns) > 0.5);
+            for (int v = 0; v < counts[i]; v++)
+                assert_true(bias[v] == 0 && head[v * columns] != 0);
+            assert_memory_equal(norm, its, D * sizeof *norm);
+            float *all[] = {head, own, bias, norm, its};
+            for (size_t k = 0; k < sizeof all / sizeof *all; k++)
+                free(all[k]);
+            close_fixture(&f);
+        }
 }
 
 /* ---- where mixers begin ----------------------------------------------------------------------------------------------- */
@@ -498,12 +557,18 @@ static void test_refused(void **state)
     static const struct {
         const char *settings[5], *said;
     } bad[] = {
-        {{"student.n_layer", "1", "student.keep", "1", NULL},
-         "student.keep is 1 of 1 layers: layers are ranked for a student of all 2"},
-        {{"student.keep_list", "0,1", NULL}, "student.keep_list keeps all 2 layers"},
-        {{"student.n_layer", "1", "student.keep_list", "1", NULL}, "student.keep_list has layer 1, the student has 1"},
-        {{"student.n_layer", "3", NULL}, "student.n_layer is 3; an in-place student has at most its teacher's 2"},
-        {{"student.d_model", "24", NULL}, "student.d_model is 24; an in-place student has its teacher's, 12"},
+        {{"student.n_layer", "1", "student.keep", "1", NULL}, "student.keep keeps all 1 layers"},
+        {{"student.n_layer", "1", "student.keep", "2", NULL}, "student.keep is 2, there are 1 layers"},
+        {{"student.keep_list", "0,1", NULL}, "student.keep keeps all 2 layers"},
+        {{"student.n_layer", "1", "student.keep_list", "1", NULL},
+         "student.keep_list[0] is 1, expected rising numbers below 1"},
+        {{"student.n_layer", "3", NULL}, "student.n_layer is 3, the teacher has 2 layers"},
+        {{"student.d_mlp", "24", NULL},
+         "student.d_mlp is 24; an in-place student of its teacher's width has its teacher's, 20"},
+        {{"student.d_model", "24", NULL},
+         "student.d_model is 24, the teacher's 12: weights of one width say nothing to another"},
+        {{"student.d_model", "8", "student.keep", "1", NULL},
+         "student.keep is 1: layers of another width than the teacher's, 12, are not ranked"},
         {{"student.head_dim", "5", NULL}, "student.head_dim 5 does not divide the inner width 24"},
         {{"student.n_group", "4", NULL}, "student.n_group 4 does not divide 6 heads"},
         {{"student.grid_conv", "4", NULL}, "student.grid_conv is 4; supported are 3, 5 and 7"},
@@ -522,7 +587,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {TEMP_TEST(test_rest_is_the_teacher),
                                        TEMP_TEST(test_half_the_layers),
+                                       TEMP_TEST(test_another_width),
                                        TEMP_TEST(test_classes),
+                                       TEMP_TEST(test_new_classes),
                                        TEMP_TEST(test_start),
                                        TEMP_TEST(test_grid_start),
                                        TEMP_TEST(test_mixer),
