@@ -753,8 +753,8 @@ static cab_status forward(const cab_node *node, const cab_ssd_shape *s, const wo
         if (on_tensor_cores(node, s)) {
             if (by_groups(s, false))
                 return ssd_groups_forward(c, {node->scratch, NULL, slices_of(s, false, backend)}, backend);
-            return s->H > s->G && has_wgmma(backend, ssd_walk_wgmma_bytes()) ? ssd_walk_wgmma_forward(c, backend)
-                                                                              : ssd_tiles_forward(c, backend);
+            return s->H > s->G && c.aligned && has_wgmma(backend, ssd_walk_wgmma_bytes()) ? ssd_walk_wgmma_forward(c, backend)
+                                                                                          : ssd_tiles_forward(c, backend);
         }
     }
     return general_forward(c, node->scratch, backend);

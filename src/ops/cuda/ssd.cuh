@@ -59,30 +59,32 @@ __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
-/* What the decays of tokens 2 lane and 2 lane + 1 of a chunk come from. */
-struct ssd_raw {
-    float2 dt; /* with its bias */
-    int2 first;
+/* What the decays of tokens 2 lane and 2 lane + 1 of a chunk come from, as it stands in memory: to compute with it is to wait. */
+template <typename T> struct ssd_raw {
+    T dt[2];
+    float bias;
+    int begins[2];      /* of each token's document, in its sequence */
+    int start, n_row; /* of the chunk */
 };
 
-/* Of the chunk that begins at token `start` of its sequence, in row `row`, and has `n_row` tokens; past them what makes
- * a = 1 and the document of the last. */
+/* Of the chunk that begins at token `start` of its sequence, in row `row`, and has `n_row` tokens. */
 template <typename T>
-__device__ __forceinline__ ssd_raw ssd_read_decays(const ssd_call<T> &c, int64_t row, int start, int n_row, int head,
-                                                   int lane)
+__device__ __forceinline__ ssd_raw<T> ssd_read_decays(const ssd_call<T> &c, int64_t row, int start, int n_row, int head,
+                                                      int lane)
 {
-    const float bias = c.dt_bias ? c.dt_bias[head] : 0.0f;
-    float dt[2];
-    int first[2];
+    ssd_raw<T> raw = {};
+    raw.bias = c.dt_bias ? c.dt_bias[head] : 0.0f;
+    raw.start = start;
+    raw.n_row = n_row;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int t = 2 * lane + i;
-        dt[i] = t < n_row ? to_float(c.dt.data[(row + t) * c.dt.ld + head]) + bias : -INFINITY;
+        if (t < n_row)
+            raw.dt[i] = c.dt.data[(row + t) * c.dt.ld + head];
         /* Without starts, a sequence is a document. The discrete recurrence leaves to token 0 what rounding gives it. */
-        const int begins = c.starts ? c.starts[row + (t < n_row ? t : n_row - 1)] : c.A_log ? 0 : -1;
-        first[i] = begins < start ? -1 : begins - start;
+        raw.begins[i] = c.starts ? c.starts[row + (t < n_row ? t : n_row - 1)] : c.A_log ? 0 : -1;
     }
-    return {make_float2(dt[0], dt[1]), make_int2(first[0], first[1])};
+    return raw;
 }
 
 __device__ __forceinline__ float softplus(float x)
@@ -95,10 +97,18 @@ template <typename T> __device__ __forceinline__ float ssd_rate(const ssd_call<T
     return c.A_log ? expf(c.A_log[head]) : 1.0f;
 }
 
-/* By one warp, from what ssd_read_decays() gave its lanes. */
-__device__ __forceinline__ void ssd_make_decays(ssd_decays *d, const ssd_raw &raw, float rate, bool discrete, int lane)
+/* By one warp, from what ssd_read_decays() gave its lanes. Past the chunk's rows what makes a = 1, and the document of the last. */
+template <typename T>
+__device__ __forceinline__ void ssd_make_decays(ssd_decays *d, const ssd_raw<T> &raw, float rate, bool discrete, int lane)
 {
-    const float2 delta = make_float2(softplus(raw.dt.x), softplus(raw.dt.y));
+    float dt[2];
+    int begun[2]; /* counted from the chunk's first token; -1: before it */
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        dt[i] = 2 * lane + i < raw.n_row ? to_float(raw.dt[i]) + raw.bias : -INFINITY;
+        begun[i] = raw.begins[i] < raw.start ? -1 : raw.begins[i] - raw.start;
+    }
+    const float2 delta = make_float2(softplus(dt[0]), softplus(dt[1]));
     const float first = -1.44269504f * rate * delta.x, both = first - 1.44269504f * rate * delta.y;
     float sum = both; /* up to and with this lane */
 #pragma unroll
@@ -109,19 +119,19 @@ __device__ __forceinline__ void ssd_make_decays(ssd_decays *d, const ssd_raw &ra
     }
     const float up_to = __shfl_up_sync(0xffffffffu, sum, 1);
     const float start = lane > 0 ? up_to : 0.0f, end = __shfl_sync(0xffffffffu, sum, 31);
-    const int last = __shfl_sync(0xffffffffu, raw.first.y, 31);
+    const int last = __shfl_sync(0xffffffffu, begun[1], 31);
     const float2 s = make_float2(start + first, sum);
     const float2 to_end = make_float2(2 * lane >= last ? exp2_fast(end - s.x) : 0.0f,
                                       2 * lane + 1 >= last ? exp2_fast(end - s.y) : 0.0f);
     const float2 factor = discrete ? make_float2(1.0f, 1.0f) : delta;
     ((float2 *)d->s)[lane] = s;
-    ((float2 *)d->from_start)[lane] = make_float2(raw.first.x < 0 ? exp2_fast(s.x) : 0.0f, //
-                                                  raw.first.y < 0 ? exp2_fast(s.y) : 0.0f);
+    ((float2 *)d->from_start)[lane] = make_float2(begun[0] < 0 ? exp2_fast(s.x) : 0.0f, //
+                                                  begun[1] < 0 ? exp2_fast(s.y) : 0.0f);
     ((float2 *)d->to_end)[lane] = to_end;
     ((float2 *)d->delta)[lane] = factor;
     ((float2 *)d->into)[lane] = make_float2(factor.x * to_end.x, factor.y * to_end.y);
-    ((float2 *)d->slope)[lane] = make_float2(1.0f / (1.0f + expf(-raw.dt.x)), 1.0f / (1.0f + expf(-raw.dt.y)));
-    ((int2 *)d->first)[lane] = raw.first;
+    ((float2 *)d->slope)[lane] = make_float2(1.0f / (1.0f + expf(-dt[0])), 1.0f / (1.0f + expf(-dt[1])));
+    ((int2 *)d->first)[lane] = make_int2(begun[0], begun[1]);
     if (lane == 0)
         d->rate = rate;
 }

@@ -36,6 +36,8 @@
  * (dev/log.md). */
 #include "ops/cuda/ssd_groups.cuh"
 
+enum { MAKER = 3, FINISHER = 7 }; /* warps with the least else to do, which share a scheduler: of steps, of ddt */
+
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
 
 template <int NT> struct state_tiles {
@@ -86,7 +88,7 @@ static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 4 : 2) walk_states(s
                           (back ? dstates : states) + index * c.chunks * PIECES};
     const float rate = ssd_rate(c, w.h.head);
     tile_sums state[NT];
-    ssd_raw raw = {};
+    ssd_raw<bf16> raw = {};
 #pragma unroll
     for (int t = 0; t < NT; t++)
         clear(state[t]);
@@ -194,7 +196,7 @@ static __global__ void __launch_bounds__(THREADS, NT <= 2 ? 2 : 1) group_outputs
     for (int at = k.begin; at < k.end; at++) {
         const piece_of now = piece_at(c, k, at), next = piece_at(c, k, at + 1);
         const bool more = at + 1 < k.end, writer = p.warp == at % WARPS;
-        ssd_raw raw = {};
+        ssd_raw<bf16> raw = {};
         copies_wait();
         __syncthreads();
         if (more)
@@ -229,8 +231,10 @@ __device__ __forceinline__ void x_gradient(group_tiles<NT, 2> &shared, const ssd
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
     clear(sums);
     multiply_transposed(sums, x, shared_address(stage.dy), p.lanes, p.warp, 4);
-    leave_trace(of_head.D[p.warp], sums, v.first > 0, p);
-    mix_piece(of_head, v.first > 0, d, mixed, sums, keep, c, steps, p);
+    leave_diagonal(of_head.D, sums, v.first > 0, p);
+    const float2 columns = mix_piece(of_head, v.first > 0, d, mixed, sums, keep, c, steps, p);
+    if (steps)
+        leave_rows(of_head.of_columns, d.delta[m + p.g] * columns.x, d.delta[m + p.g + 8] * columns.y, m, v.first > 0, p);
     clear(sums);
     if (!k.last) {
 #pragma unroll
@@ -275,10 +279,9 @@ __device__ __forceinline__ float2 through_state(tile_sums &sum, const tile_rows 
     return make_float2(upper * products.x, lower * products.y);
 }
 
-/* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states. Returns this lane's part of
- * the sum of delta W <x dh, B>. */
+/* By warps 4 to 7: what a piece adds to dB and dC of rows 16 r .. through its states. */
 template <int NT>
-__device__ __forceinline__ float state_gradients(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c,
+__device__ __forceinline__ void state_gradients(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c,
                                                  const chunk_of &k, const piece_of &v, tile_sums (&dB)[NT],
                                                  tile_sums (&dC)[NT], const place &p)
 {
@@ -306,7 +309,6 @@ __device__ __forceinline__ float state_gradients(group_tiles<NT, 2> &shared, con
     }
     leave_rows(sums.from_B, from_B.x, from_B.y, m, add, p);
     leave_rows(sums.from_C, from_C.x, from_C.y, m, add, p);
-    return from_B.x + from_B.y;
 }
 
 /* By warps 4 to 7: the products of the heads' sum of dG, (j, i) in a tile, then dB and dC leave. */
@@ -341,37 +343,35 @@ __device__ __forceinline__ void finish_group(const group_tiles<NT, 2> &shared, c
 /* Between pieces: waits for the rows of one, asks for the next's, and finishes the head before. Returns what the decays of
  * the next come from. */
 template <int NT>
-__device__ __forceinline__ ssd_raw enter_piece(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
+__device__ __forceinline__ ssd_raw<bf16> enter_piece(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                                const uint4 *states, const uint4 *dstates, const piece_of &v, bool steps,
                                                int warp, int lane)
 {
-    ssd_raw raw = {};
+    ssd_raw<bf16> raw = {};
     copies_wait();
     __syncthreads();
     if (v.at + 1 < k.end) {
-        load_piece(shared, c, k, states, dstates, piece_at(c, k, v.at + 1));
+        load_piece<GROUP_THREADS>(shared, c, k, states, dstates, piece_at(c, k, v.at + 1));
         copies_commit();
         if (warp == MAKER)
             raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
     }
     if (v.turn > 0 && v.first == 0 && warp == FINISHER)
-        finish_head(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
+        finish_head<GROUP_WARPS>(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
     return raw;
 }
 
 /* After a piece: its part of <h_end, dh> from the warp, and the decays of the next. */
 template <int NT>
 __device__ __forceinline__ void leave_piece(group_tiles<NT, 2> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                            const piece_of &v, float through_dh, const ssd_raw &next, bool steps, int warp,
+                                            const piece_of &v, const ssd_raw<bf16> &next, bool steps, int warp,
                                             const place &p)
 {
     if (steps) {
-        float end = through_dh;
         const auto &stage = shared.stages[v.turn & 1];
-        if (!k.first && !k.last)
-            end += shared.decays[v.turn % 3].from_start[Q - 1] *
-                   state_product<NT>(shared_address(stage.state), shared_address(stage.dstate), warp, p);
-        end = warp_sum(end);
+        const float product =
+            state_product<NT, 2>(shared_address(stage.state), shared_address(stage.dstate), warp / WARPS, p);
+        const float end = shared.decays[v.turn % 3].from_start[Q - 1] * warp_sum(product);
         if (p.lane == 0)
             leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
     }
@@ -389,7 +389,7 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT, 2> &shared, char *tile
     clear(keep.dG);
     for (int at = k.begin; at < k.end; at++) {
         const piece_of v = piece_at(c, k, at);
-        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, p.warp, p.lane);
+        const ssd_raw<bf16> next = enter_piece(shared, c, k, states, dstates, v, steps, p.warp, p.lane);
         if (at == k.begin)
 #pragma unroll
             for (int t = 0; t < NT; t++) {
@@ -398,7 +398,7 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT, 2> &shared, char *tile
                 multiply_transposed(keep.G, B, shared_address(shared.C) + t * TILE_BYTES, p.lanes, p.warp, 4);
             }
         x_gradient(shared, c, k, v, keep, steps, p);
-        leave_piece(shared, c, k, v, 0.0f, next, steps, p.warp, p);
+        leave_piece(shared, c, k, v, next, steps, p.warp, p);
     }
     __syncthreads();
 #pragma unroll
@@ -409,7 +409,7 @@ __device__ __forceinline__ void walk_as_j(group_tiles<NT, 2> &shared, char *tile
                 pack(keep.dG[n][2 * half], keep.dG[n][2 * half + 1]);
     __syncthreads();
     if (p.warp == 0)
-        finish_head(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
+        finish_head<GROUP_WARPS>(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
 }
 
 /* Warps 4 to 7. */
@@ -427,9 +427,9 @@ __device__ __forceinline__ void walk_through_states(group_tiles<NT, 2> &shared, 
     for (int at = k.begin; at < k.end; at++) {
         const int warp = WARPS + p.warp;
         const piece_of v = piece_at(c, k, at);
-        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
-        const float end = state_gradients(shared, c, k, v, dB, dC, p);
-        leave_piece(shared, c, k, v, end, next, steps, warp, p);
+        const ssd_raw<bf16> next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
+        state_gradients(shared, c, k, v, dB, dC, p);
+        leave_piece(shared, c, k, v, next, steps, warp, p);
     }
     __syncthreads();
     __syncthreads();
@@ -453,7 +453,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
     p.warp %= WARPS; /* which rows it has */
     load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
     load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
-    load_piece(shared, c, k, states, dstates, first);
+    load_piece<GROUP_THREADS>(shared, c, k, states, dstates, first);
     copies_commit();
     if (as_j)
         walk_as_j(shared, tile, c, k, states, dstates, steps, p);
@@ -497,7 +497,7 @@ static cab_status backward(const ssd_call<bf16> &c, const ssd_group_scratch &w, 
 {
     const size_t bytes = sizeof(group_tiles<NT, 2>);
     uint4 *states = (uint4 *)w.states, *dstates = (uint4 *)w.dstates;
-    if (has_wgmma(backend, ssd_groups_wgmma_bytes()))
+    if (c.aligned && has_wgmma(backend, ssd_groups_wgmma_bytes()))
         return ssd_groups_wgmma_backward(c, w, backend);
     CAB_TRY(launch_walk<NT>(c, states, dstates, backend));
     CAB_TRY(cab_cuda_shared((const void *)group_gradients<NT>, bytes, "ssd backward"));

@@ -7,7 +7,6 @@
 #include "ops/cuda/ssd_tiles.cuh"
 
 enum { GROUP_WARPS = 8, GROUP_THREADS = 32 * GROUP_WARPS };
-enum { MAKER = 3, FINISHER = 7 }; /* warps with the least else to do, which share a scheduler: of steps, of ddt */
 
 /* ---- a chunk and its heads --------------------------------------------------------------------------------------------- */
 
@@ -70,12 +69,12 @@ __device__ __forceinline__ head_of head_in(const ssd_call<bf16> &c, const chunk_
     return {k.sequence * c.L, head, k.group};
 }
 
-__device__ __forceinline__ ssd_raw read_steps(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v, int lane)
+__device__ __forceinline__ ssd_raw<bf16> read_steps(const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v, int lane)
 {
     return read_decays(c, head_in(c, k, v.head), k.chunk, lane);
 }
 
-__device__ __forceinline__ void make_steps(ssd_decays *d, const ssd_call<bf16> &c, const piece_of &v, const ssd_raw &raw,
+__device__ __forceinline__ void make_steps(ssd_decays *d, const ssd_call<bf16> &c, const piece_of &v, const ssd_raw<bf16> &raw,
                                            int lane)
 {
     ssd_make_decays(d, raw, ssd_rate(c, v.head), !c.A_log, lane);
@@ -111,8 +110,8 @@ __device__ __forceinline__ void save_tile(uint4 *to, const float (*state)[4], co
 struct alignas(16) head_sums {
     float of_rows[WARPS][Q], of_columns[Q]; /* of dG * G, per i, in parts, and per j */
     float from_C[Q], from_B[Q];             /* E <dy h, C>, delta W <x dh, B> per token */
-    float through_u[Q];                     /* <du, x> per token */
-    float end[GROUP_WARPS], D[WARPS];       /* <h_end, dh> and <x, dy>, in parts */
+    float through_u[Q], D[Q];               /* <du, x>, <x, dy> per token */
+    float end[GROUP_WARPS];                 /* exp(S[end]) <h, dh>, in parts */
 };
 
 /* Shared memory of a block. Of pieces STAGES by turns and of the sums of heads two; three of the decays, which are read longest. */
@@ -126,17 +125,17 @@ template <int NT, int STAGES> struct group_tiles {
 };
 
 /* Of the first chunk's state and the last one's dstate, which are zero and not in memory, zeros. */
-template <int NT, int STAGES>
+template <int N_THREADS, int NT, int STAGES>
 __device__ __forceinline__ void load_piece(group_tiles<NT, STAGES> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                            const uint4 *states, const uint4 *dstates, const piece_of &v)
 {
     enum { PIECES = NT * TILE_BYTES / 16 };
     auto &stage = shared.stages[v.turn % STAGES];
     const int64_t at = state_at(c, k, v) * PIECES;
-    load_tile<GROUP_THREADS>(stage.x, c.x, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
-    load_tile<GROUP_THREADS>(stage.dy, c.dy, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
+    load_tile<N_THREADS>(stage.x, c.x, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
+    load_tile<N_THREADS>(stage.dy, c.dy, k.row, k.n_row, column_of(c, v), c.P - v.first, c.aligned);
 #pragma unroll
-    for (int i = threadIdx.x; i < PIECES; i += GROUP_THREADS) {
+    for (int i = threadIdx.x % N_THREADS; i < PIECES; i += N_THREADS) {
         copy_16(shared_address(stage.state) + i * 16, states + at + i, !k.first);
         copy_16(shared_address(stage.dstate) + i * 16, dstates + at + i, !k.last);
     }
@@ -186,21 +185,20 @@ __device__ __forceinline__ float trace(const float (&left)[4], const float (&rig
     return (p.g == 2 * p.q ? left[0] + right[2] : 0.0f) + (p.g == 2 * p.q + 1 ? left[1] + right[3] : 0.0f);
 }
 
-/* The warp's part of <x, dy>, which stands on the diagonal of x dy^T. */
-__device__ __forceinline__ void leave_trace(float &to, const tile_sums &product, bool add, const place &p)
+/* <x, dy> of the warp's tokens, the diagonal of x dy^T. */
+__device__ __forceinline__ void leave_diagonal(float *to, const tile_sums &product, bool add, const place &p)
 {
-    float sum = 0.0f;
 #pragma unroll
     for (int w = 0; w < WARPS; w++)
-        if (w == p.warp)
-            sum = trace(product[2 * w], product[2 * w + 1], p);
-    sum = warp_sum(sum);
-    if (p.lane == 0)
-        leave(to, sum, add);
+        if (w == p.warp && p.g / 2 == p.q) {
+            const float *upper = product[2 * w], *lower = product[2 * w + 1];
+            leave(to[16 * w + p.g], p.g % 2 ? upper[1] : upper[0], add);
+            leave(to[16 * w + p.g + 8], p.g % 2 ? lower[3] : lower[2], add);
+        }
 }
 
-/* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row and column sums of dG * G. Returns the
- * latter without delta, this lane's part of rows g and g + 8: <M^T dy, x>. */
+/* M^T of rows j = 16 r .., without delta; dG^T, from x dy^T, to the sum; the row sums of dG * G, per i. Returns this lane's
+ * part of the column sums without delta, of rows g and g + 8: <M^T dy, x>. */
 __device__ __forceinline__ float2 mix_piece(head_sums &sums, bool add, const ssd_decays &d, tile_rows &mixed,
                                             const tile_sums &dproduct, shared_products &keep, const ssd_call<bf16> &c,
                                             bool steps, const place &p)
@@ -245,19 +243,18 @@ __device__ __forceinline__ float2 mix_piece(head_sums &sums, bool add, const ssd
         const float2 of_row = sum_columns(of_rows, p);
         leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q], of_row.x, add);
         leave(sums.of_rows[p.warp][8 * p.g + 2 * p.q + 1], of_row.y, add);
-        leave_rows(sums.of_columns, delta * up, delta_lower * low, 16 * p.warp, add, p);
     }
     return make_float2(up, low);
 }
 
-/* This lane's part of <h, dh>: the trace of h dh^T, of which a warp has 16 rows and half the depth. */
-template <int NT>
-__device__ __forceinline__ float state_product(uint32_t h, uint32_t dh, int warp, const place &p)
+/* This lane's part of <h, dh>: the trace of h dh^T, of which a warp has 16 rows and PARTS warps share the depth. */
+template <int NT, int PARTS>
+__device__ __forceinline__ float state_product(uint32_t h, uint32_t dh, int part, const place &p)
 {
     float left[4] = {}, right[4] = {};
 #pragma unroll
-    for (int i = 0; i < 2 * NT; i++) {
-        const int step = warp / WARPS * 2 * NT + i;
+    for (int i = 0; i < 4 * NT / PARTS; i++) {
+        const int step = part * (4 * NT / PARTS) + i;
         uint32_t a[4], b[4];
         load_left(a, h + step / 4 * TILE_BYTES, p.lanes, p.warp, step % 4);
         load_matrices(b, dh + step / 4 * TILE_BYTES + p.warp * 16 * TILE_ROW_BYTES + p.lanes.columns_first +
@@ -268,19 +265,20 @@ __device__ __forceinline__ float state_product(uint32_t h, uint32_t dh, int warp
     return trace(left, right, p);
 }
 
-/* ddt of a head whose parts all warps have left in shared memory, and its sums over the chunk, by one warp; v: the head's
- * last piece. */
-template <int NT, int STAGES>
+/* ddt of a head whose parts all warps have left in shared memory, <h, dh> in PARTS, and its sums over the chunk, by one warp;
+ * v: the head's last piece. */
+template <int PARTS, int NT, int STAGES>
 __device__ __forceinline__ void finish_head(const group_tiles<NT, STAGES> &shared, const ssd_call<bf16> &c, const chunk_of &k,
                                             const piece_of &v, bool steps, int lane)
 {
     const head_sums &sums = shared.sums[sums_of(c, v)];
     const int64_t at = (k.sequence * c.chunks + k.chunk) * c.H + v.head;
+    const float dD = warp_sum(sums.D[2 * lane] + sums.D[2 * lane + 1]);
     if (lane == 0 && !c.more)
-        c.dD[at] = sums.D[0] + sums.D[1] + sums.D[2] + sums.D[3];
+        c.dD[at] = dD;
     if (!steps)
         return;
-    float difference[2], end = 0.0f;
+    float difference[2], end = warp_sum(sums.from_B[2 * lane] + sums.from_B[2 * lane + 1]); /* <h_end, dh> */
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int t = 2 * lane + i;
@@ -290,7 +288,7 @@ __device__ __forceinline__ void finish_head(const group_tiles<NT, STAGES> &share
             difference[i] += sums.of_rows[w][t];
     }
 #pragma unroll
-    for (int w = 0; w < GROUP_WARPS; w++)
+    for (int w = 0; w < PARTS; w++)
         end += sums.end[w];
     const ssd_step_sums of_steps =
         ssd_write_decays(c, k.row, k.n_row, v.head, make_float2(difference[0], difference[1]),

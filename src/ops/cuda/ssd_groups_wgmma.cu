@@ -27,13 +27,13 @@
 namespace ssd_wgmma
 {
 enum { STAGES = 3 };
+enum { MAKER = 2, FINISHER = 3 }; /* warps of team 1: of the next piece's steps, of ddt */
 template <int NT> using tiles = group_tiles<NT, STAGES>;
-/* Until the oldest piece that was asked for is there, for all to see. */
-__device__ __forceinline__ void piece_there(void)
+/* Until the oldest rows that this thread asked for are there, for all to see behind a barrier. */
+__device__ __forceinline__ void rows_there(void)
 {
     copies_wait_but<STAGES - 2>();
     publish();
-    __syncthreads();
 }
 
 /* ---- states ------------------------------------------------------------------------------------------------------------ */
@@ -106,6 +106,7 @@ static __global__ void __launch_bounds__(PAIR_THREADS, 2) walk_pairs(ssd_call<bf
     enum { PIECES = NT * TILE_BYTES / 16 };
     pair_tiles<NT> &shared = *(pair_tiles<NT> *)memory;
     place p = here();
+    c.aligned = true; /* as below */
     const int team = p.warp / WARPS;
     p.warp %= WARPS;
     const pair_walk w = pair_here(c);
@@ -122,8 +123,9 @@ static __global__ void __launch_bounds__(PAIR_THREADS, 2) walk_pairs(ssd_call<bf
         ssd_make_decays(&shared.decays[0][team], read_decays(c, h, w.chunk(c, 0), p.lane), rate, !c.A_log, p.lane);
     for (int step = 0;; step++) {
         const bool maker = p.warp == step % WARPS && step + 2 < c.chunks;
-        ssd_raw raw = {};
-        piece_there();
+        ssd_raw<bf16> raw = {};
+        rows_there();
+        __syncthreads();
         load_step(shared, c, w, step + STAGES - 1);
         if (maker)
             raw = read_decays(c, h, w.chunk(c, step + 1), p.lane);
@@ -144,47 +146,14 @@ static __global__ void __launch_bounds__(PAIR_THREADS, 2) walk_pairs(ssd_call<bf
 
 /* ---- gradients --------------------------------------------------------------------------------------------------------- */
 
-/* What is not yet there is asked for; the stage that the piece before left is free. */
+/* What is not yet there is asked for, by team 1; the stage that the piece before left is free. */
 template <int NT>
 __device__ __forceinline__ void load_ahead(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const uint4 *states,
                                            const uint4 *dstates, int at)
 {
     if (at < k.end)
-        load_piece(shared, c, k, states, dstates, piece_at(c, k, at));
+        load_piece<WARPGROUP>(shared, c, k, states, dstates, piece_at(c, k, at));
     copies_commit();
-}
-
-/* Between pieces: asks for one ahead, and finishes the head before. Returns what the decays of the next come from. */
-template <int NT>
-__device__ __forceinline__ ssd_raw enter_piece(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                               const uint4 *states, const uint4 *dstates, const piece_of &v, bool steps,
-                                               int warp, int lane)
-{
-    ssd_raw raw = {};
-    piece_there();
-    load_ahead(shared, c, k, states, dstates, v.at + STAGES - 1);
-    if (v.at + 1 < k.end && warp == MAKER)
-        raw = read_steps(c, k, piece_at(c, k, v.at + 1), lane);
-    if (v.turn > 0 && v.first == 0 && warp == FINISHER)
-        finish_head(shared, c, k, piece_at(c, k, v.at - 1), steps, lane);
-    return raw;
-}
-
-/* After a piece: its part of <h_end, dh> from the warp, and the decays of the next. */
-template <int NT>
-__device__ __forceinline__ void leave_piece(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v,
-                                            float through_dh, const ssd_raw &next, bool steps, int warp, const place &p)
-{
-    if (steps) {
-        const auto &stage = shared.stages[v.turn % STAGES];
-        const float product =
-            state_product<NT>(shared_address(stage.state), shared_address(stage.dstate), warp, p);
-        const float end = warp_sum(through_dh + shared.decays[v.turn % 3].from_start[Q - 1] * product);
-        if (p.lane == 0)
-            leave(shared.sums[sums_of(c, v)].end[warp], end, v.first > 0);
-    }
-    if (v.at + 1 < k.end && warp == MAKER)
-        make_steps(&shared.decays[(v.turn + 1) % 3], c, piece_at(c, k, v.at + 1), next, p.lane);
 }
 
 /* Rows times scale, rounded again. */
@@ -198,9 +167,9 @@ __device__ __forceinline__ void scale_left(tile_rows &a, float upper, float lowe
     }
 }
 
-/* dx of a piece, by team 0. Returns this lane's part of the sum of delta W <x dh, B>. */
+/* dx of a piece, by team 0. */
 template <int NT>
-__device__ __forceinline__ float x_gradient(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v,
+__device__ __forceinline__ void x_gradient(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k, const piece_of &v,
                                             shared_products &kept, bool steps, const place &p)
 {
     const int m = 16 * p.warp, upper = m + p.g, lower = upper + 8, width = c.P - v.first;
@@ -216,22 +185,29 @@ __device__ __forceinline__ float x_gradient(tiles<NT> &shared, const ssd_call<bf
     const row_pieces before = fetch_rows(c.dx, k.row, k.n_row, column, width, m, c.dx.data && c.add_x && c.aligned, p);
     wgmma_wait<1>();
     keep(product);
-    leave_trace(of_head.D[p.warp], product, add, p);
-    const float2 of_columns = mix_piece(of_head, add, d, mixed, product, kept, c, steps, p);
+    leave_diagonal(of_head.D, product, add, p);
+    float2 of_columns = mix_piece(of_head, add, d, mixed, product, kept, c, steps, p), of_states;
     begin_through(product, mixed, stage.dy, false);
     load_rows(rows, shared_address(stage.x), p.lanes, p.warp);
+    const float delta = d.delta[upper], delta_lower = d.delta[lower];
     wgmma_wait<1>();
     keep(through);
-    float2 of_states;
     scale_rows(through, d.to_end[upper], d.to_end[lower]);
     row_products(through, rows, of_states.x, of_states.y);
-    const float2 from_B = make_float2(d.delta[upper] * of_states.x, d.delta[lower] * of_states.y);
-    if (steps) {
-        leave_rows(of_head.from_B, from_B.x, from_B.y, m, add, p);
-        leave_rows(of_head.through_u, of_states.x + of_columns.x, of_states.y + of_columns.y, m, add, p);
-    }
     load_rows(rows, shared_address(stage.dy), p.lanes, p.warp);
-    const float D = c.more ? 0.0f : c.D[v.head], delta = d.delta[upper], delta_lower = d.delta[lower];
+    if (steps) {
+        of_columns = make_float2(quad_sum(of_columns.x), quad_sum(of_columns.y));
+        of_states = make_float2(quad_sum(of_states.x), quad_sum(of_states.y));
+        if (p.q == 0) {
+            leave(of_head.of_columns[upper], delta * of_columns.x, add);
+            leave(of_head.of_columns[lower], delta_lower * of_columns.y, add);
+            leave(of_head.from_B[upper], delta * of_states.x, add);
+            leave(of_head.from_B[lower], delta_lower * of_states.y, add);
+            leave(of_head.through_u[upper], of_columns.x + of_states.x, add);
+            leave(of_head.through_u[lower], of_columns.y + of_states.y, add);
+        }
+    }
+    const float D = c.more ? 0.0f : c.D[v.head];
     wgmma_wait<0>();
     keep(product);
 #pragma unroll
@@ -244,21 +220,18 @@ __device__ __forceinline__ float x_gradient(tiles<NT> &shared, const ssd_call<bf
         }
     if (c.dx.data)
         put_rows(c.dx, k.row, k.n_row, column, width, product, before, m, c.add_x, c.aligned, p);
-    return from_B.x + from_B.y;
 }
 
-/* What a piece adds to dB and dC through its states, by team 1. */
+/* What a piece adds to dB and dC through its states, by team 1. y: C h^T, begun. */
 template <int NT>
 __device__ __forceinline__ void state_gradients(tiles<NT> &shared, const ssd_call<bf16> &c, const chunk_of &k,
-                                                const piece_of &v, wide_sums<NT> &dB, wide_sums<NT> &dC, bool steps,
-                                                const place &p)
+                                                const piece_of &v, tile_sums &y, wide_sums<NT> &dB, wide_sums<NT> &dC,
+                                                bool steps, const place &p)
 {
     const int m = 16 * p.warp, upper = m + p.g, lower = upper + 8;
     const ssd_decays &d = shared.decays[v.turn % 3];
     const auto &stage = shared.stages[v.turn % STAGES];
-    tile_sums y;
     tile_rows x, dy;
-    begin_rows<NT>(y, shared.C, stage.state);
     load_rows(x, shared_address(stage.x), p.lanes, p.warp);
     scale_left(x, d.into[upper], d.into[lower]);
     begin_through(dB, x, stage.dstate, true);
@@ -273,12 +246,18 @@ __device__ __forceinline__ void state_gradients(tiles<NT> &shared, const ssd_cal
     }
     scale_left(dy, scale, scale_lower);
     begin_through(dC, dy, stage.state, true);
+    if (steps) {
+        const float product = state_product<NT, 1>(shared_address(stage.state), shared_address(stage.dstate), 0, p);
+        const float end = d.from_start[Q - 1] * warp_sum(product);
+        if (p.lane == 0)
+            leave(shared.sums[sums_of(c, v)].end[p.warp], end, v.first > 0);
+    }
 }
 
 /* Team 0; leaves the sum of dG in `tile`. */
 template <int NT>
 __device__ __forceinline__ void walk_as_j(tiles<NT> &shared, char *tile, const ssd_call<bf16> &c, const chunk_of &k,
-                                          const uint4 *states, const uint4 *dstates, bool steps, const place &p)
+                                          bool steps, const place &p)
 {
     shared_products kept;
     clear(kept.dG);
@@ -286,10 +265,8 @@ __device__ __forceinline__ void walk_as_j(tiles<NT> &shared, char *tile, const s
     wgmma_wait<0>();
     keep(kept.G);
     for (int at = k.begin; at < k.end; at++) {
-        const piece_of v = piece_at(c, k, at);
-        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, p.warp, p.lane);
-        const float end = x_gradient(shared, c, k, v, kept, steps, p);
-        leave_piece(shared, c, k, v, end, next, steps, p.warp, p);
+        __syncthreads();
+        x_gradient(shared, c, k, piece_at(c, k, at), kept, steps, p);
     }
     __syncthreads();
 #pragma unroll
@@ -301,7 +278,7 @@ __device__ __forceinline__ void walk_as_j(tiles<NT> &shared, char *tile, const s
     publish();
     __syncthreads();
     if (p.warp == 0)
-        finish_head(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
+        finish_head<WARPS>(shared, c, k, piece_at(c, k, k.end - 1), steps, p.lane);
 }
 
 template <int NT>
@@ -354,11 +331,21 @@ __device__ __forceinline__ void walk_through_states(tiles<NT> &shared, const cha
     clear_sums(dB);
     clear_sums(dC);
     for (int at = k.begin; at < k.end; at++) {
-        const int warp = WARPS + p.warp;
-        const piece_of v = piece_at(c, k, at);
-        const ssd_raw next = enter_piece(shared, c, k, states, dstates, v, steps, warp, p.lane);
-        state_gradients<NT>(shared, c, k, v, dB, dC, steps, p);
-        leave_piece(shared, c, k, v, 0.0f, next, steps, warp, p);
+        const piece_of v = piece_at(c, k, at), next = piece_at(c, k, at + 1);
+        const bool maker = p.warp == MAKER && at + 1 < k.end;
+        ssd_raw<bf16> raw = {};
+        tile_sums y;
+        rows_there();
+        __syncthreads();
+        begin_rows<NT>(y, shared.C, shared.stages[v.turn % STAGES].state);
+        load_ahead(shared, c, k, states, dstates, at + STAGES - 1);
+        if (maker)
+            raw = read_steps(c, k, next, p.lane);
+        state_gradients<NT>(shared, c, k, v, y, dB, dC, steps, p);
+        if (maker)
+            make_steps(&shared.decays[next.turn % 3], c, next, raw, p.lane);
+        if (p.warp == FINISHER && v.turn > 0 && v.first == 0)
+            finish_head<WARPS>(shared, c, k, piece_at(c, k, at - 1), steps, p.lane);
         wgmma_wait<0>();
         keep(dB);
         keep(dC);
@@ -376,6 +363,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
     extern __shared__ __align__(1024) char memory[];
     tiles<NT> &shared = *(tiles<NT> *)memory;
     place p = here();
+    c.aligned = true; /* others are not launched, and code for both does not fit the instruction cache */
     const bool as_j = p.warp < WARPS, steps = ssd_wants_steps(c);
     const chunk_of k = chunk_here(c, slices);
     const piece_of first = piece_at(c, k, k.begin);
@@ -385,12 +373,19 @@ static __global__ void __launch_bounds__(GROUP_THREADS, 1)
     p.warp %= WARPS; /* which rows it has */
     load_states<NT, GROUP_THREADS>(shared.B, c.B, k.row, k.n_row, c, h);
     load_states<NT, GROUP_THREADS>(shared.C, c.C, k.row, k.n_row, c, h);
+    copies_commit();
+    if (!as_j)
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        load_ahead(shared, c, k, states, dstates, k.begin + i);
-    piece_there();
+        for (int i = 0; i < STAGES - 1; i++)
+            load_ahead(shared, c, k, states, dstates, k.begin + i);
     if (as_j)
-        walk_as_j(shared, shared.stages[0].x, c, k, states, dstates, steps, p);
+        copies_wait();
+    else
+        copies_wait_but<STAGES - 1>();
+    publish();
+    __syncthreads();
+    if (as_j)
+        walk_as_j(shared, shared.stages[0].x, c, k, steps, p);
     else
         walk_through_states(shared, shared.stages[0].x, c, k, states, dstates, steps, slices, p);
 #endif

@@ -108,7 +108,7 @@ static __global__ void __launch_bounds__(THREADS, NT == 2  ? 2
     const float D = c.D[h.head], rate = ssd_rate(c, h.head);
     const int last = c.chunks - 1;
     tile_sums state[NT];
-    ssd_raw raw = {};
+    ssd_raw<bf16> raw = {};
 #pragma unroll
     for (int t = 0; t < NT; t++)
         clear(state[t]);
@@ -477,7 +477,7 @@ static __global__ void __launch_bounds__(THREADS, STAGES + NT == 2   ? 3
         __syncthreads();
         if (p.warp == 1 && chunk < last && steps)
             finish_decays(sums, shared, c, h, chunk + 1, p);
-        ssd_raw raw = {};
+        ssd_raw<bf16> raw = {};
         if (STAGES == 2 && chunk > 0)
             load_chunk(shared, c, states, h, chunk - 1);
         if (p.warp == 0 && chunk > 0)

@@ -42,7 +42,7 @@ __device__ __forceinline__ int rows_in(const ssd_call<bf16> &c, int chunk)
     return left < Q ? (int)left : Q;
 }
 
-__device__ __forceinline__ ssd_raw read_decays(const ssd_call<bf16> &c, const head_of &h, int chunk, int lane)
+__device__ __forceinline__ ssd_raw<bf16> read_decays(const ssd_call<bf16> &c, const head_of &h, int chunk, int lane)
 {
     return ssd_read_decays(c, h.first + (int64_t)chunk * Q, chunk * Q, rows_in(c, chunk), h.head, lane);
 }
@@ -52,9 +52,10 @@ template <int N_THREADS>
 __device__ __forceinline__ void load_tile(char *tile, rows_of<const bf16> from, int64_t row, int n_row, int64_t column,
                                           int width, bool aligned)
 {
+    const int thread = threadIdx.x % N_THREADS;
 #pragma unroll
     for (int i = 0; i < Q * 8 / N_THREADS; i++) {
-        const int r = (threadIdx.x + i * N_THREADS) / 8, piece = threadIdx.x % 8;
+        const int r = (thread + i * N_THREADS) / 8, piece = thread % 8;
         char *to = tile + tile_at(r, piece, 0);
         const bf16 *at = from.data + (row + r) * from.ld + column + piece * 8;
         if (aligned) {

@@ -166,7 +166,7 @@ __device__ __forceinline__ void walk_state(walk_tiles<NT> &shared, const ssd_cal
     write_state<NT>(shared.state[0][team], state, p);
     for (int chunk = 0; chunk < c.chunks; chunk++) {
         const bool maker = p.warp == WARPS - 1 && chunk + 1 < c.chunks;
-        ssd_raw raw = {};
+        ssd_raw<bf16> raw = {};
         enter_chunk(shared, c, all, chunk);
         if (maker)
             raw = read_decays(c, h, chunk + 1, p.lane);
@@ -185,6 +185,7 @@ template <int NT> static __global__ void __launch_bounds__(WALK_THREADS, 1) walk
     extern __shared__ __align__(1024) char memory[];
     walk_tiles<NT> &shared = *(walk_tiles<NT> *)memory;
     place p = here();
+    c.aligned = true; /* others are not launched, and code for both does not fit the instruction cache */
     const int team = p.warp / WARPS % HEADS;
     const bool has_state = p.warp >= HEADS * WARPS;
     const heads_of all = heads_here(c);
