@@ -5,8 +5,9 @@
  * or C.
  *
  * group_gradients: a block is a chunk and a group of heads, or a slice of them, as there. Two teams of four warps, 16 tokens to a
- * warp. Team 0 has tokens as j: G^T and the sum of dG^T in registers; dx. Team 1 has dB and dC in registers. Pieces of heads
- * pass through STAGES places in shared memory, and are copied there STAGES - 1 pieces ahead.
+ * warp. Team 0 has tokens as j: G^T and the sum of dG^T in registers; dx. Team 1 has dB and dC in registers, makes the decays
+ * and finishes heads. Pieces of heads pass through STAGES places in shared memory, to which team 1 copies them STAGES - 1
+ * pieces ahead.
  *
  * Arithmetic per piece, bf16 operands, fp32 sums, in products of 64 x 64 x 64:
  *
@@ -20,7 +21,8 @@
  * Left operands that decays scale are in registers, rounded to bf16. Of the sums that dlog a comes from, <x dh, B> is
  * <x, B dh^T>, and <M^T dy, x> the column sums of M^T * x dy^T, so that <du, x> costs no product of its own.
  *
- * Limits per piece and chunk, NT = 2: 48 KB for the walks; for the gradients 56 KB at the copy rate, 3,100 cycles of a multiprocessor; 10 products, 1,280 cycles. */
+ * Limits per piece and chunk, NT = 2: 48 KB for the walks. For the gradients 56 KB at the copy rate, 3,100 cycles of a
+ * multiprocessor; 10 products, 1,280 cycles. */
 #include "ops/cuda/ssd_groups.cuh"
 #include "ops/cuda/ssd_wgmma.cuh"
 
@@ -29,6 +31,7 @@ namespace ssd_wgmma
 enum { STAGES = 3 };
 enum { MAKER = 2, FINISHER = 3 }; /* warps of team 1: of the next piece's steps, of ddt */
 template <int NT> using tiles = group_tiles<NT, STAGES>;
+
 /* Until the oldest rows that this thread asked for are there, for all to see behind a barrier. */
 __device__ __forceinline__ void rows_there(void)
 {
