@@ -7,6 +7,8 @@
 
 typedef struct cab_layerwise {
     int count;
+    bool ordered; /* the tokens of both stand in the same order; else rows says how */
+    cab_row_map rows;
     int *teacher; /* of every student layer; -1: it takes no part, because it has no mixer or no teacher */
 } cab_layerwise;
 

@@ -147,7 +147,7 @@
     REAL(std, 0, 0, 10, "standard deviation of fresh matrices; 0: uniform in +-1/sqrt(fan in)")
 
 #define CAB_RECIPE_BRIDGE(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                     \
-    INT(n_layer, 2, 1, 3, "linear layers of each bridge MLP")                                                          \
+    INT(n_layer, 2, 1, 4, "linear layers of each bridge MLP; 1: a linear map")                                         \
     INT(hidden, 0, 0, 65536, "hidden width; 0: the teacher's width")                                                   \
     ENUM(activation, 0, "silu|gelu|relu|tanh", "between the bridge's layers")                                          \
     ENUM(feature_map, 0, "none|softmax|relu|exp",                                                                      \

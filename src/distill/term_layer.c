@@ -22,8 +22,9 @@ static cab_status layer_record(const cab_term_inputs *in, cab_term_output *out)
     out->over = s->count;
     for (int l = 0; l < in->student->config.n_layer; l++)
         if (s->teacher[l] >= 0) {
+            const cab_alignment how = {.rows = s->ordered ? NULL : &s->rows, .relative = true};
             cab_tensor *target = in->teacher_taps->mixer_out[s->teacher[l]];
-            CAB_TRY(cab_term_add(in->g, out, cab_relative_error(in->g, cab_layerwise_record(in, l, NULL), target)));
+            CAB_TRY(cab_term_add(in->g, out, cab_align_loss(in->g, cab_layerwise_record(in, l, NULL), target, &how)));
         }
     return CAB_OK;
 }

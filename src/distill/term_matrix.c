@@ -91,6 +91,7 @@ static void describe_mamba2(cab_graph *g, const cab_mamba2 *mixer, const tapped 
 
 static cab_tensor *record_pair(const cab_term_inputs *in, int l, int teacher)
 {
+    const cab_layerwise *layers = in->state;
     tapped t = {0};
     const cab_taps taps = {.C = &t.C,
                            .B = &t.B,
@@ -104,6 +105,7 @@ static cab_tensor *record_pair(const cab_term_inputs *in, int l, int teacher)
                           .q = in->teacher_taps->query[teacher],
                           .k = in->teacher_taps->key[teacher],
                           .starts = in->starts,
+                          .rows = layers->ordered ? NULL : &layers->rows,
                           .attention = in->teacher->network.blocks[teacher].attention.shape};
     cab_layerwise_record(in, l, &taps);
     if (block->mamba2.out_proj.w != NULL) {

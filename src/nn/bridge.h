@@ -13,10 +13,10 @@
 
 #include "nn/layers.h"
 
-enum { CAB_BRIDGE_MAX_LAYERS = 3 };
+enum { CAB_BRIDGE_MAX_LAYERS = 4 };
 
 typedef struct cab_bridge_options {
-    int n_layer; /* linear layers per MLP, 1 to 3 */
+    int n_layer; /* linear layers per MLP, 1 to 4 */
     int64_t hidden;
     cab_activation_kind activation;
     bool softmax;        /* psi: softmax over features for Q, over tokens for K */
@@ -32,7 +32,7 @@ typedef struct cab_bridge_widths {
     int64_t B, C, K, Q;
 } cab_bridge_widths;
 
-/* layer_map[l] is the teacher layer that teaches student layer l, or -1; widths[l] are the sizes of this pair. Parameters are "bridge.B.<l>.<0|2|4>.weight|bias" in `params` (B, C, B_b, C_b), freshly drawn
+/* layer_map[l] is the teacher layer that teaches student layer l, or -1; widths[l] are the sizes of this pair. Parameters are "bridge.B.<l>.<0|2|4|6>.weight|bias" in `params` (B, C, B_b, C_b), freshly drawn
  * (uniform in +-1/sqrt(fan in), as torch.nn.Linear) from `seed`, and trainable. */
 cab_status cab_bridge_new(cab_params *params, const cab_bridge_options *options, const int *layer_map, int n_layer,
                           const cab_bridge_widths *widths, uint64_t seed, cab_bridge **bridge);

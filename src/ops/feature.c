@@ -93,8 +93,3 @@ cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_ali
     cab_graph_append(g, &cab_op_inverse_variance, 1, &target, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }
-
-cab_tensor *cab_relative_error(cab_graph *g, cab_tensor *pred, cab_tensor *target)
-{
-    return cab_align_loss(g, pred, target, &(cab_alignment){.relative = true});
-}

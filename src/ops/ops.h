@@ -82,6 +82,16 @@ cab_tensor *cab_select_tokens(cab_graph *g, cab_tensor *x, int64_t first, int64_
 /* x (B, L, D) -> (B, 2, D): the first token of every sequence, and the mean of those from `first` on, summed in fp32. */
 cab_tensor *cab_pool_tokens(cab_graph *g, cab_tensor *x, int64_t first);
 
+/* Which of an image teacher's tokens each of a student's is. The teacher's are the class token, then `skip` others (DeiT's
+ * distillation token), then the patches; the student's the patches, with the class token at row class_at among them. */
+typedef struct cab_row_map {
+    int64_t class_at; /* row of the student's class token */
+    int64_t skip;     /* the teacher's rows behind its first that the student has not */
+} cab_row_map;
+
+/* x (B, L + rows->skip, D), in the order of the teacher's tokens -> (B, L, D) in that of the student's. No backward: teachers are frozen. */
+cab_tensor *cab_order_tokens(cab_graph *g, cab_tensor *x, const cab_row_map *rows);
+
 /* ---- norm.c ------------------------------------------------------------------------------------------------------ */
 
 /* y = (x - mean) / sqrt(var + eps) * w + b over the last dimension; mean and var in fp32. x (..., D), w and b (D) F32
@@ -241,14 +251,6 @@ typedef enum cab_feature_map {
     CAB_MAP_EXP
 } cab_feature_map;
 
-/* Which row of an image teacher's Q or K each row of pred is compared with. The teacher's tokens are the class token,
- * then `skip` others (DeiT's distillation token), then the patches. pred's tokens are the patches, with the class token
- * at row class_at among them. */
-typedef struct cab_row_map {
-    int64_t class_at; /* row of pred's class token */
-    int64_t skip;     /* rows of the target behind its first that nothing is compared with */
-} cab_row_map;
-
 /* How a prediction is compared with its target. */
 typedef struct cab_alignment {
     cab_feature_map map;     /* psi */
@@ -265,9 +267,6 @@ cab_tensor *cab_align_loss(cab_graph *g, cab_tensor *pred, cab_tensor *target, c
 /* 1 / var(psi(target)) of every sequence, over what is compared of it -> (B) F32; 0 if all elements are equal. No backward.
  * Recorded once for every target and map. */
 cab_tensor *cab_inverse_variance(cab_graph *g, cab_tensor *target, const cab_alignment *how);
-
-/* cab_align_loss() of the identity map, relative: the share of the target's variance that pred does not explain. */
-cab_tensor *cab_relative_error(cab_graph *g, cab_tensor *pred, cab_tensor *target);
 
 /* ---- bridge_loss.c ----------------------------------------------------------------------------------------------- */
 

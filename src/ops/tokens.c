@@ -5,6 +5,7 @@
  *                   dx: those rows of dy    dtoken i = sum_b dy[b, at[i]]    dpositions[l] = sum_b dy[b, l]
  *   select_tokens:  y[b, i] = x[b, first + i]    dx: those rows of dy, zero elsewhere
  *   pool_tokens:    y[b, 0] = x[b, 0]    y[b, 1] = sum over l >= first of x[b, l] / (L - first)
+ *   order_tokens:   y[b, l] = x[b, 0] for l = class_at, else the next of x[b, 1 + skip ..]
  *
  * image: (B, C, H, W) F32    x: (B, T, D)    tokens: D elements F32    positions: L * D elements F32 */
 #include "ops/tokens.h"
@@ -25,6 +26,10 @@ const cab_op cab_op_select_tokens = {
 
 const cab_op cab_op_pool_tokens = {
     .name = "pool_tokens", /* in: x   out: y */
+};
+
+const cab_op cab_op_order_tokens = {
+    .name = "order_tokens", /* in: x   out: y */
 };
 
 /* The same patches recorded before, as a teacher's are where its student reads them too, or NULL. */
@@ -122,5 +127,22 @@ cab_tensor *cab_pool_tokens(cab_graph *g, cab_tensor *x, int64_t first)
     cab_tensor *y = cab_graph_activation(g, "pooled", x->dtype, 3, (int64_t[]){x->shape[0], 2, cab_columns(x)});
     const cab_pool_attributes attributes = {.first = first};
     cab_graph_append(g, &cab_op_pool_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
+    return cab_graph_failed(g) ? NULL : y;
+}
+
+cab_tensor *cab_order_tokens(cab_graph *g, cab_tensor *x, const cab_row_map *rows)
+{
+    char a[96];
+    if (cab_graph_failed(g) || !x || !cab_expect_dtype(g, "order_tokens", x, CAB_DTYPES))
+        return NULL;
+    if (x->n_dim != 3 || rows->skip < 0 || rows->class_at < 0 || rows->class_at >= x->shape[1] - rows->skip)
+        return cab_graph_fail(g, CAB_ESHAPE,
+                              "order_tokens: \"%s\" is %s, expected a first token that comes to %" PRId64
+                              " when %" PRId64 " are left out",
+                              x->name, cab_shape_text(x, a), rows->class_at, rows->skip);
+    const int64_t shape[3] = {x->shape[0], x->shape[1] - rows->skip, cab_columns(x)};
+    cab_tensor *y = cab_graph_activation(g, "ordered", x->dtype, 3, shape);
+    const cab_order_attributes attributes = {.rows = *rows};
+    cab_graph_append(g, &cab_op_order_tokens, 1, &x, 1, &y, &attributes, sizeof attributes);
     return cab_graph_failed(g) ? NULL : y;
 }

@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-extern const cab_op cab_op_patches, cab_op_insert_tokens, cab_op_select_tokens, cab_op_pool_tokens;
+extern const cab_op cab_op_patches, cab_op_insert_tokens, cab_op_select_tokens, cab_op_pool_tokens, cab_op_order_tokens;
 
 enum { CAB_TOKENS_MAX = 2 };
 
@@ -27,6 +27,16 @@ typedef struct cab_select_attributes {
 typedef struct cab_pool_attributes {
     int64_t first;
 } cab_pool_attributes;
+
+typedef struct cab_order_attributes {
+    cab_row_map rows;
+} cab_order_attributes;
+
+/* The row of x that row l is. */
+static inline int64_t cab_order_source(const cab_order_attributes *a, int64_t l)
+{
+    return l == a->rows.class_at ? 0 : 1 + a->rows.skip + (l < a->rows.class_at ? l : l - 1);
+}
 
 /* The inserted token that stands at row l, or -1 and in *from the row of x. */
 static inline int cab_insert_source(const cab_insert_attributes *a, int64_t l, int64_t *from)

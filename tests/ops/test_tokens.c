@@ -138,6 +138,41 @@ static void test_select(void **state)
     }
 }
 
+static void record_order(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    const select_shape *s = argument; /* first: where the first token comes to; n: left out */
+    out[0] = cab_order_tokens(g, in[0], &(cab_row_map){.class_at = s->first, .skip = s->n});
+}
+
+static void reference_order(const check_case *c, double *const *in, double **out)
+{
+    const select_shape *s = c->argument;
+    for (int64_t b = 0; b < s->B; b++)
+        for (int64_t l = 0, next = 1 + s->n; l < s->L - s->n; l++) {
+            const int64_t from = l == s->first ? 0 : next++;
+            memcpy(out[0] + (b * (s->L - s->n) + l) * s->D, in[0] + (b * s->L + from) * s->D,
+                   (size_t)s->D * sizeof **out);
+        }
+}
+
+static void test_order(void **state)
+{
+    (void)state;
+    const select_shape shapes[] = {{2, 5, 3, 2, 1}, {1, 1, 4, 0, 0}, {3, 6, 2, 0, 2}, {2, 7, 9, 6, 0}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const select_shape *s = &shapes[i];
+        check_case c = {.name = "order tokens",
+                        .n_in = 1,
+                        .in = {{CHECK_CONSTANT, 3, {s->B, s->L, s->D}, 0, 0}},
+                        .n_out = 1,
+                        .record = record_order,
+                        .reference = reference_order,
+                        .argument = s,
+                        .no_nan = s->n > 0};
+        check_run(&c);
+    }
+}
+
 static void record_pool(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
 {
     out[0] = cab_pool_tokens(g, in[0], ((const select_shape *)argument)->first);
@@ -318,9 +353,9 @@ static void test_patches_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_patches),      cmocka_unit_test(test_insert),
-                                       cmocka_unit_test(test_select),       cmocka_unit_test(test_wide),
-                                       cmocka_unit_test(test_gpu),          cmocka_unit_test(test_shape_errors),
-                                       cmocka_unit_test(test_patches_once), cmocka_unit_test(test_pool)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_patches),      cmocka_unit_test(test_insert),       cmocka_unit_test(test_select),
+        cmocka_unit_test(test_order),        cmocka_unit_test(test_wide),         cmocka_unit_test(test_gpu),
+        cmocka_unit_test(test_shape_errors), cmocka_unit_test(test_patches_once), cmocka_unit_test(test_pool)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

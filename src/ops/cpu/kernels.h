@@ -19,6 +19,7 @@
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward, cab_no_scratch)                                           \
     ROW(select_tokens, FORWARD, cab_select_tokens_forward, cab_no_scratch)                                             \
     ROW(select_tokens, BACKWARD, cab_select_tokens_backward, cab_no_scratch)                                           \
+    ROW(order_tokens, FORWARD, cab_order_tokens_forward, cab_no_scratch)                                               \
     ROW(pool_tokens, FORWARD, cab_pool_tokens_forward, cab_no_scratch)                                                 \
     ROW(pool_tokens, BACKWARD, cab_pool_tokens_backward, cab_no_scratch)                                               \
     ROW(layer_norm, FORWARD, cab_layer_norm_forward, cab_norm_forward_scratch)                                         \

@@ -117,6 +117,17 @@ cab_status CAB_ISA(cab_select_tokens_forward)(const cab_node *node, cab_backend 
     return CAB_OK;
 }
 
+cab_status CAB_ISA(cab_order_tokens_forward)(const cab_node *node, cab_backend *backend)
+{
+    const cab_tensor *x = node->in[0], *y = node->out[0];
+    const int64_t L = y->shape[1], rows = cab_rows(y);
+#pragma omp parallel for num_threads(cab_threads_for(backend, cab_elements(y))) schedule(static)
+    for (int64_t row = 0; row < rows; row++)
+        memcpy(cab_at(y, row, 0), cab_at(x, row / L * x->shape[1] + cab_order_source(node->attributes, row % L), 0),
+               row_bytes(y));
+    return CAB_OK;
+}
+
 cab_status CAB_ISA(cab_select_tokens_backward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *dy = node->gout[0], *dx = node->gin[0];

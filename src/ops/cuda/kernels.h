@@ -24,6 +24,7 @@ extern "C" {
     ROW(insert_tokens, BACKWARD, cab_insert_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                        \
     ROW(select_tokens, FORWARD, cab_select_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                          \
     ROW(select_tokens, BACKWARD, cab_select_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                        \
+    ROW(order_tokens, FORWARD, cab_order_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(pool_tokens, FORWARD, cab_pool_tokens_forward_cuda, cab_fits_all, cab_no_scratch)                              \
     ROW(pool_tokens, BACKWARD, cab_pool_tokens_backward_cuda, cab_fits_all, cab_no_scratch)                            \
     ROW(layer_norm, FORWARD, cab_layer_norm_forward_cuda, cab_fits_all, cab_no_scratch)                                \

@@ -270,6 +270,38 @@ extern "C" cab_status cab_select_tokens_backward_cuda(const cab_node *node, cab_
     return status;
 }
 
+/* ---- order_tokens ------------------------------------------------------------------------------------------------------ */
+
+template <typename T> struct order_rows {
+    rows_of<const T> x;
+    rows_of<T> y;
+    int64_t n, length, class_at, skip;
+
+    template <int N> __device__ __forceinline__ void at(int64_t row, int64_t column) const
+    {
+        const int64_t b = (uint32_t)row / (uint32_t)n, l = (uint32_t)row % (uint32_t)n;
+        const int64_t from = l == class_at ? 0 : 1 + skip + (l < class_at ? l : l - 1);
+        float v[N];
+        load_floats(x.at(b * length + from, column), v);
+        store_floats(y.at(row, column), v);
+    }
+};
+
+template <typename T> static cab_status order_any(const cab_node *node, cab_backend *backend)
+{
+    const cab_row_map *map = &((const cab_order_attributes *)node->attributes)->rows;
+    const cab_tensor *x = node->in[0], *y = node->out[0];
+    const order_rows<T> f = {rows<const T>(x), rows<T>(y), y->shape[1], x->shape[1], map->class_at, map->skip};
+    return each(f, extent_of(y, {x, y}), backend, "order_tokens");
+}
+
+extern "C" cab_status cab_order_tokens_forward_cuda(const cab_node *node, cab_backend *backend)
+{
+    cab_status status;
+    BY_DTYPE(node->out[0]->dtype, status = order_any<T>(node, backend));
+    return status;
+}
+
 /* ---- pool_tokens ------------------------------------------------------------------------------------------------------- */
 
 /* Row 2 b + i of y, i = 0 the first token, i = 1 the mean: over_batch() sums over the tokens, not over the batch. */
