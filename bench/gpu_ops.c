@@ -321,6 +321,47 @@ static cab_tensor *ssd_both(bench *b, const shape *s)
     return ssd_of(b, s, 3, true);
 }
 
+/* A mixer of n heads, each with C and B of 2 P states of its own, against attention of as many heads over E columns. */
+static cab_tensor *mixer_matrix_of(bench *b, const shape *s, bool both)
+{
+    const int64_t heads = s->n, states = 2 * s->E, steps = both ? 2 * heads : heads;
+    const int head_dim = (int)(s->E / s->n);
+    cab_tensor *mixer[2], *qk[2];
+    cab_split(b->graph, tokens(b, s, 2 * states), 2, (int64_t[]){states, states}, mixer);
+    cab_split(b->graph, tokens(b, s, 2 * s->E), 2, (int64_t[]){s->E, s->E}, qk);
+    const cab_mixer_matrix m = {
+        .directions[0] = {.C = mixer[0],
+                          .B = mixer[1],
+                          .decays = cab_mixer_decay(b->graph, tokens(b, s, steps), parameter(b, 1, &steps),
+                                                    parameter(b, 1, &steps)),
+                          .D = parameter(b, 1, &heads)},
+        .both = both,
+        .n_head = (int)heads,
+        .n_group = (int)heads,
+        .share = 1,
+        .width = 1,
+        .of = 1,
+        .scale = 1.0f / (float)s->L,
+        .q = qk[0],
+        .k = qk[1],
+        .attention = {.n_head = (int)heads,
+                      .n_kv_head = (int)heads,
+                      .head_dim = head_dim,
+                      .scale = 1.0f / sqrtf((float)head_dim),
+                      .causal = !both}};
+    return cab_mixer_matrix_loss(b->graph, &m);
+}
+
+static cab_tensor *mixer_matrix_causal(bench *b, const shape *s)
+{
+    return mixer_matrix_of(b, s, false);
+}
+
+static cab_tensor *mixer_matrix_both(bench *b, const shape *s)
+{
+    return mixer_matrix_of(b, s, true);
+}
+
 static cab_tensor *layer_norm(bench *b, const shape *s)
 {
     return cab_layer_norm(b->graph, tokens(b, s, s->E), parameter(b, 1, &s->E), parameter(b, 1, &s->E), 1e-5f);
@@ -402,6 +443,9 @@ static const operation operations[] = {
     {"attention causal 32 x 1024, H 12, P 64", attention_causal, {32, 1024, 768, 12}},
     {"attention causal 4 x 2048, H 32, P 64", attention_causal, {4, 2048, 2048, 32}},
     {"attention 128 x 197, H 3, P 64", attention, {128, 197, 192, 3}},
+    {"mixer matrix causal 32 x 1024, H 12, P 64", mixer_matrix_causal, {32, 1024, 768, 12}},
+    {"mixer matrix causal 4 x 2048, H 32, P 64", mixer_matrix_causal, {4, 2048, 2048, 32}},
+    {"mixer matrix both 128 x 197, H 3, P 64", mixer_matrix_both, {128, 197, 192, 3}},
 };
 
 /* ---- measuring ----------------------------------------------------------------------------------------------------- */

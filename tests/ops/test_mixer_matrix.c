@@ -284,7 +284,7 @@ static void test_gpu(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
         check_case c = make_case(&large[i]);
-        gpu_compare(&c, 5e-5, 3e-2);
+        gpu_compare(&c, 1e-5, 1e-2);
     }
 }
 

@@ -19,6 +19,7 @@
 #include "ops/head_loss.h"
 #include "ops/head_score.h"
 #include "ops/matrix.h"
+#include "ops/mixer_matrix.h"
 #include "ops/next_token.h"
 #include "ops/norm.h"
 #include "ops/optimizer.h"

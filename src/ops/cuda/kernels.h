@@ -69,6 +69,11 @@ extern "C" {
     ROW(align_loss, BACKWARD, cab_align_loss_backward_cuda, cab_fits_all, cab_align_scratch_cuda)                      \
     ROW(inverse_variance, FORWARD, cab_inverse_variance_forward_cuda, cab_fits_all, cab_inverse_variance_scratch_cuda) \
     ROW(align_stats, FORWARD, cab_align_stats_forward_cuda, cab_fits_all, cab_no_scratch)                              \
+    ROW(mixer_decay, FORWARD, cab_mixer_decay_forward_cuda, cab_fits_all, cab_no_scratch)                              \
+    ROW(mixer_decay, BACKWARD, cab_mixer_decay_backward_cuda, cab_fits_all, cab_mixer_decay_scratch_cuda)              \
+    ROW(attention_rows, FORWARD, cab_attention_rows_forward_cuda, cab_fits_all, cab_attention_rows_scratch_cuda)       \
+    ROW(mixer_matrix_loss, FORWARD, cab_mixer_matrix_loss_cuda, cab_fits_all, cab_mixer_matrix_scratch_cuda)           \
+    ROW(mixer_matrix_loss, BACKWARD, cab_mixer_matrix_loss_cuda, cab_fits_all, cab_mixer_matrix_scratch_cuda)          \
     ROW(bridge_loss, FORWARD, cab_bridge_loss_cuda, cab_bridge_loss_fits_cuda, cab_bridge_loss_scratch_cuda)           \
     ROW(bridge_loss, BACKWARD, cab_bridge_loss_cuda, cab_bridge_loss_fits_cuda, cab_bridge_loss_scratch_cuda)          \
     ROW(head_loss, FORWARD, cab_head_loss_forward_cuda, cab_fits_all, cab_head_loss_scratch_cuda)                      \
