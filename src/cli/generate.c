@@ -24,7 +24,8 @@
 #define GENERATE_OPTIONS(INT, REAL, BOOL, TEXT, ENUM, LIST, INTS)                                                      \
     LIST(prompt, 'p', "TEXT", "text to continue; without one the model begins a document")                             \
     LIST(file, 'f', "FILE", "the same, from a file; -: from standard input")                                           \
-    BOOL(interactive, 'i', "in turns: you write a line, the model goes on, until the input ends")                      \
+    BOOL(interactive, 'i',                                                                                             \
+         "in turns: you write a line, the model goes on, until the input ends; with --chat: it answers")               \
     BOOL(chat, 'c', "the prompt is what a user says: put through the model's chat template, for an answer")            \
     INT(samples, 'N', "N", 1, 1, 65536, "continuations of each prompt, generated together")                            \
     INT(max_tokens, 'n', "N", 128, 1, INT64_MAX, "tokens to generate at most")                                         \
@@ -212,7 +213,7 @@ static bool read_line(char **line, size_t *capacity)
     return size >= 0;
 }
 
-/* One turn after another in one text: every line begins on a line of its own. */
+/* One turn after another in one text: every line begins on a line of its own. In a conversation an empty line says nothing. */
 static cab_status turns(cab_model *model, const struct generate_options *options, uint64_t seed,
                         const cli_results *results)
 {
@@ -226,7 +227,9 @@ static cab_status turns(cab_model *model, const struct generate_options *options
     CAB_TRY(cab_dialogue_new(model, &sampling, &dialogue));
     for (bool first = true; read_line(&line, &capacity); first = false) {
         words.count = 0;
-        if (!first)
+        if (options->chat && line[0] == '\0')
+            continue;
+        if (!first && !options->chat)
             CAB_GOTO(cab_bytes_append(&words, "\n", 1));
         CAB_GOTO(cab_bytes_append(&words, line, strlen(line) + 1));
         CAB_GOTO(cab_dialogue_turn(dialogue, words.data, take_turn, (void *)results, &g));
@@ -262,8 +265,6 @@ static cab_status check(const struct generate_options *o)
 {
     if (o->interactive && (o->prompt.count > 0 || o->file.count > 0 || o->samples > 1 || o->json || o->out[0]))
         return cab_fail(CAB_EARG, "--interactive excludes --prompt, --file, --samples, --json and --out");
-    if (o->interactive && o->chat)
-        return cab_fail(CAB_EARG, "--interactive excludes --chat: it goes on with one text");
     for (unsigned i = 0; i < o->stop.count; i++)
         if (o->stop.items[i][0] == '\0')
             return cab_fail(CAB_EARG, "--stop: the text is empty");
@@ -309,6 +310,7 @@ static const cli_example examples[] = {
     {"cab generate runs/tales/student -f opening.txt --stop 'The end' --json", "from a file, for a script"},
     {"cab generate smollm2.gguf --chat -p \"What is the capital of France?\"", "an answer"},
     {"cab generate runs/tales/student -i", "in turns: type a line, read on"},
+    {"cab generate smollm2.gguf --chat -i", "a conversation"},
     {0}};
 
 const cli_command cli_generate = {

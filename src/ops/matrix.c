@@ -53,10 +53,15 @@ cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows)
                             .accumulate = true};
 }
 
-cab_status cab_linear_no_way_back(const cab_tensor *w)
+cab_status cab_linear_check_backward(const cab_node *node)
 {
-    return cab_fail(CAB_EUNSUPPORTED, "\"%s\" stays in %s: no gradient flows back through it", w->name,
-                    cab_dtype_name(w->dtype));
+    const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
+    if (node->gin[0] != NULL && cab_dtype_is_blocks(w->dtype))
+        return cab_fail(CAB_EUNSUPPORTED, "\"%s\" stays in %s: no gradient flows back through it", w->name,
+                        cab_dtype_name(w->dtype));
+    if (x != NULL && dy != NULL && dy->dtype != x->dtype)
+        return cab_fail(CAB_EUNSUPPORTED, "\"%s\" gives logits: no gradient flows back through it", w->name);
+    return CAB_OK;
 }
 
 static double linear_flops(const cab_node *node)
@@ -73,7 +78,8 @@ const cab_op cab_op_linear = {
 };
 
 /* The rows of y begin at multiples of so many elements. */
-static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout,
+/* dtype: of y. */
+static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout, cab_dtype dtype,
                           int64_t multiple)
 {
     if (cab_graph_failed(g) || !x || !w || !cab_expect_dtype(g, "linear", x, CAB_DTYPES))
@@ -87,13 +93,13 @@ static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor
     if (b && !cab_expect_vector(g, "linear", b, out))
         return NULL;
     cab_tensor *weight = cab_graph_weight(g, w, x->dtype);
-    cab_tensor *product = w->fp8 && weight == w ? cab_fp8_linear(g, x, w, b, layout) : NULL;
+    cab_tensor *product = w->fp8 && weight == w && dtype == x->dtype ? cab_fp8_linear(g, x, w, b, layout) : NULL;
     if (product || cab_graph_failed(g))
         return product;
     int64_t shape[CAB_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[x->n_dim - 1] = out;
-    cab_tensor *y = cab_graph_padded(g, w->name, x->dtype, x->n_dim, shape, multiple);
+    cab_tensor *y = cab_graph_padded(g, w->name, dtype, x->n_dim, shape, multiple);
     if (!weight || !y)
         return NULL;
     cab_linear_attributes attributes = {.layout = layout};
@@ -103,10 +109,15 @@ static cab_tensor *record(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor
 
 cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
 {
-    return record(g, x, w, b, layout, 1);
+    return record(g, x, w, b, layout, x != NULL ? x->dtype : CAB_F32, 1);
 }
 
 cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
 {
-    return record(g, x, w, b, layout, CAB_PRODUCT_STEP);
+    return record(g, x, w, b, layout, x != NULL ? x->dtype : CAB_F32, CAB_PRODUCT_STEP);
+}
+
+cab_tensor *cab_linear_logits(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout)
+{
+    return record(g, x, w, b, layout, CAB_F32, CAB_PRODUCT_STEP);
 }

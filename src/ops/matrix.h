@@ -21,7 +21,7 @@ cab_gemm_shape cab_linear_y(const cab_node *node);
 cab_gemm_shape cab_linear_dx(const cab_node *node);
 cab_gemm_shape cab_linear_dw(const cab_node *node, int64_t rows);
 
-/* CAB_EUNSUPPORTED, with the name of w, a matrix in blocks: dx is not computed. */
-cab_status cab_linear_no_way_back(const cab_tensor *w);
+/* CAB_EUNSUPPORTED, with the name of w, of a backward node: w is in blocks and dx is wanted, or y is not in x's dtype. */
+cab_status cab_linear_check_backward(const cab_node *node);
 
 #endif

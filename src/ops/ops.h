@@ -33,6 +33,9 @@ cab_tensor *cab_linear(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b
 /* The same, but every row of y begins at a multiple of 8 elements: y->ld is the width rounded up. A GPU reads such rows
  * faster. For wide y whose width is no multiple of 8. Split y, or read it by its ld. */
 cab_tensor *cab_linear_padded(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
+/* The same in F32, whatever x is: logits of which the largest is taken. Between 16 and 32 those of bf16 are multiples of 1/8, and words that are
+ * a tenth apart in probability are equals. No gradient flows back. */
+cab_tensor *cab_linear_logits(cab_graph *g, cab_tensor *x, cab_tensor *w, cab_tensor *b, cab_layout layout);
 
 /* ---- embedding.c ------------------------------------------------------------------------------------------------- */
 

@@ -82,7 +82,7 @@ static cab_status decode_record(cab_decode *d, feed *f, const cab_decode_row *ro
     d->position = cab_graph_state(g, "position", CAB_I32, 1, (int64_t[]){1});
     const cab_head_side head = cab_model_head(d->model);
     cab_tensor *hidden = cab_model_record_step(g, d->model, d->tokens, d->position);
-    cab_tensor *logits = cab_linear_padded(g, hidden, head.w, head.b, CAB_OUT_IN);
+    cab_tensor *logits = cab_linear_logits(g, hidden, head.w, head.b, CAB_OUT_IN);
     d->logits = cab_network_cap(g, &d->model->network, logits);
     cab_graph_keep(g, d->logits);
     cab_tensor *seen = NULL;

@@ -52,20 +52,33 @@ typedef struct session {
     cab_decode_row *rows;
     continuation *texts;
     int32_t *tokens; /* the next of each row */
+    cab_ids *drawn;  /* gets what the only row draws; NULL: not wanted */
     double started;  /* when the first token could be drawn; 0: not yet */
     cab_text_bounds bounds;
 } session;
 
-/* A prompt as what a user says, for the model to answer. */
-static cab_status encode_turn(const session *s, const char *prompt, cab_ids *ids)
+/* A conversation for the model to answer. */
+static cab_status encode_messages(const session *s, const cab_message *messages, size_t count, cab_ids *ids)
 {
-    const cab_message said = {CAB_CHAT_USER, prompt, strlen(prompt)};
     cab_conversation text = {0};
-    cab_status status = cab_chat_render(s->chat, &said, 1, true, &text);
+    cab_status status = cab_chat_render(s->chat, messages, count, true, &text);
     if (status == CAB_OK)
         status = cab_tokenizer_encode(s->tokenizer, text.text.data, text.text.count, ids);
     cab_conversation_free(&text);
     return status;
+}
+
+/* A prompt as what a user says. */
+static cab_status encode_turn(const session *s, const char *prompt, cab_ids *ids)
+{
+    return encode_messages(s, &(cab_message){CAB_CHAT_USER, prompt, strlen(prompt)}, 1, ids);
+}
+
+static cab_status check_ids(const session *s, const cab_ids *ids)
+{
+    for (size_t i = 0; i < ids->count; i++)
+        CAB_TRY(cab_tokenizer_check_id(s->tokenizer, ids->data[i], s->model->config.vocab_size, "the prompt"));
+    return CAB_OK;
 }
 
 /* The template, and the end of an answer as an end of texts. */
@@ -84,8 +97,7 @@ static cab_status encode(const session *s, const char *prompt, cab_ids *ids, boo
 {
     CAB_TRY(s->chat != NULL ? encode_turn(s, prompt, ids)
                             : cab_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), ids));
-    for (size_t i = 0; i < ids->count; i++)
-        CAB_TRY(cab_tokenizer_check_id(s->tokenizer, ids->data[i], s->model->config.vocab_size, "the prompt"));
+    CAB_TRY(check_ids(s, ids));
     *empty = ids->count == 0;
     if (!*empty)
         return CAB_OK;
@@ -115,9 +127,8 @@ static cab_status open_rows(session *s, const char *const *prompts, uint32_t sam
     return CAB_OK;
 }
 
-static cab_status session_open(session *s, const char *const *prompts, uint32_t samples)
+static cab_status open_decode(session *s)
 {
-    const cab_model *model = s->model;
     const cab_generate_options *o = s->options;
     const cab_sampling sampling = {.temperature = o->temperature,
                                    .top_k = o->top_k,
@@ -125,6 +136,13 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
                                    .seed = o->seed,
                                    .min_p = o->min_p,
                                    .repeat_penalty = o->repeat_penalty};
+    return cab_decode_new(s->model, s->rows, (int64_t)s->n_rows, &sampling, &s->decode);
+}
+
+static cab_status session_open(session *s, const char *const *prompts, uint32_t samples)
+{
+    const cab_model *model = s->model;
+    const cab_generate_options *o = s->options;
     if (s->n_prompts == 0 || samples == 0 || samples > INT32_MAX)
         return cab_fail(CAB_EARG, "%zu prompts with %u samples each: nothing to generate", s->n_prompts, samples);
     for (size_t i = 0; i < o->stop_count; i++)
@@ -141,7 +159,7 @@ static cab_status session_open(session *s, const char *const *prompts, uint32_t 
     if (o->chat)
         CAB_TRY(open_chat(s));
     CAB_TRY(open_rows(s, prompts, samples));
-    return cab_decode_new(model, s->rows, (int64_t)s->n_rows, &sampling, &s->decode);
+    return open_decode(s);
 }
 
 static void session_close(session *s)
@@ -238,6 +256,8 @@ static cab_status take(session *s, size_t row)
     const int32_t token = s->tokens[row];
     if (t->ended || (size_t)cab_decode_position(s->decode) < s->rows[row].length)
         return CAB_OK;
+    if (s->drawn != NULL)
+        CAB_TRY(cab_ids_push(s->drawn, token));
     if (cab_text_bounds_ends(&s->bounds, token) && !s->options->ignore_end)
         return session_finish(s, row, CAB_STOP_END);
     size_t size = 0;
@@ -351,28 +371,59 @@ cab_status cab_generate(cab_model *model, const char *prompt, const cab_generate
 struct cab_dialogue {
     session session; /* of one row; opened by the first turn */
     one_sink sink;
+    /* options->chat: what has been said, texts owned; the tokens that the model has read, and the last that it drew; its answer. */
+    cab_message *messages;
+    size_t count, capacity;
+    cab_ids read;
+    cab_bytes answer;
+    cab_status status; /* of keeping the answer */
 };
+
+/* What the model says goes on, and is kept where the next turn repeats it. */
+static bool take_answer(void *user, size_t row, const char *text, size_t size)
+{
+    cab_dialogue *d = user;
+    if (d->session.options->chat && d->status == CAB_OK)
+        d->status = cab_bytes_append(&d->answer, text, size);
+    return d->status == CAB_OK && pass_on(&d->sink, row, text, size);
+}
 
 cab_status cab_dialogue_new(cab_model *model, const cab_generate_options *options, cab_dialogue **dialogue)
 {
     CAB_TRY(CAB_NEW(dialogue, 1, "a dialogue"));
-    (*dialogue)->session =
-        (session){.model = model, .options = options, .sink = pass_on, .user = &(*dialogue)->sink, .n_prompts = 1};
+    cab_dialogue *d = *dialogue;
+    d->session = (session){.model = model, .options = options, .sink = take_answer, .user = d, .n_prompts = 1};
+    d->session.drawn = options->chat ? &d->read : NULL;
     return CAB_OK;
 }
 
-/* The model is fed the last token that it drew, unless that ended its text, and the words but for their last token, which the
- * next step takes. */
-static cab_status feed(session *s, const cab_ids *ids)
+/* The model is fed the tokens from `first` on, but for the last one, which the next step takes. */
+static cab_status read_on(session *s, const cab_ids *ids, size_t first)
 {
-    if (s->texts[0].account.stop != CAB_STOP_END)
-        CAB_TRY(cab_decode_step(s->decode));
-    for (size_t i = 0; i < ids->count; i++) {
+    for (size_t i = first; i < ids->count; i++) {
         CAB_TRY(cab_decode_put(s->decode, &ids->data[i]));
         if (i + 1 < ids->count)
             CAB_TRY(cab_decode_step(s->decode));
     }
     return CAB_OK;
+}
+
+/* The model is fed the last token that it drew, unless that ended its text, and the words. */
+static cab_status feed(session *s, const cab_ids *ids)
+{
+    if (s->texts[0].account.stop != CAB_STOP_END)
+        CAB_TRY(cab_decode_step(s->decode));
+    return read_on(s, ids, 0);
+}
+
+/* A new answer, after prompt_tokens more. */
+static void begin_answer(session *s, size_t prompt_tokens)
+{
+    s->texts[0].account = (cab_generation){.prompt_tokens = prompt_tokens};
+    s->texts[0].ended = false;
+    s->texts[0].held.count = 0;
+    s->started = 0;
+    cab_decoder_begin(&s->texts[0].decoder, s->tokenizer, false);
 }
 
 static cab_status next_turn(session *s, const char *words)
@@ -385,14 +436,70 @@ static cab_status next_turn(session *s, const char *words)
         goto done;
     }
     CAB_GOTO(feed(s, &ids));
-    s->texts[0].account = (cab_generation){.prompt_tokens = ids.count};
-    s->texts[0].ended = false;
-    s->texts[0].held.count = 0;
-    s->started = 0;
-    cab_decoder_begin(&s->texts[0].decoder, s->tokenizer, false);
+    begin_answer(s, ids.count);
 done:
     cab_ids_free(&ids);
     return status;
+}
+
+/* ---- a conversation -------------------------------------------------------------------------------------------------- */
+
+static cab_status add_message(cab_dialogue *d, cab_chat_role role, const char *text, size_t size)
+{
+    char *copy = NULL;
+    CAB_TRY(CAB_GROW(&d->messages, &d->capacity, d->count + 1, "a conversation"));
+    CAB_TRY(cab_alloc((void **)&copy, size + 1, 1, "a conversation"));
+    if (size > 0)
+        memcpy(copy, text, size);
+    d->messages[d->count++] = (cab_message){role, copy, size};
+    return CAB_OK;
+}
+
+/* The model reads all of it from the beginning. */
+static cab_status read_anew(cab_dialogue *d, const cab_ids *ids)
+{
+    session *s = &d->session;
+    s->prompts[0].count = 0;
+    for (size_t i = 0; i < ids->count; i++)
+        CAB_TRY(cab_ids_push(&s->prompts[0], ids->data[i]));
+    s->rows[0] = (cab_decode_row){s->prompts[0].data, ids->count, (int32_t)(d->count / 2)};
+    cab_decode_free(s->decode);
+    s->decode = NULL;
+    return open_decode(s);
+}
+
+/* The conversation as the template has it, all of it. What the model has read is mostly its beginning; not where a template changes what
+ * has been said, or where an answer's text has other tokens than the model drew. */
+static cab_status next_question(cab_dialogue *d)
+{
+    session *s = &d->session;
+    const size_t read = (size_t)cab_decode_position(s->decode);
+    cab_ids ids = {0};
+    cab_status status;
+    CAB_GOTO(encode_messages(s, d->messages, d->count, &ids));
+    CAB_GOTO(check_ids(s, &ids));
+    const bool begins =
+        ids.count > read && read <= d->read.count && memcmp(ids.data, d->read.data, read * sizeof *ids.data) == 0;
+    CAB_GOTO(begins ? read_on(s, &ids, read) : read_anew(d, &ids));
+    begin_answer(s, begins ? ids.count - read : ids.count);
+    cab_ids_free(&d->read);
+    d->read = ids;
+    return CAB_OK;
+done:
+    cab_ids_free(&ids);
+    return status;
+}
+
+static cab_status chat_turn(cab_dialogue *d, const char *words)
+{
+    session *s = &d->session;
+    CAB_TRY(add_message(d, CAB_CHAT_USER, words, strlen(words)));
+    if (s->decode != NULL)
+        return next_question(d);
+    CAB_TRY(session_open(s, &words, 1));
+    for (size_t i = 0; i < s->prompts[0].count; i++)
+        CAB_TRY(cab_ids_push(&d->read, s->prompts[0].data[i]));
+    return CAB_OK;
 }
 
 cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text_sink sink, void *user,
@@ -400,10 +507,16 @@ cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text
 {
     session *s = &dialogue->session;
     dialogue->sink = (one_sink){sink, user};
-    CAB_TRY(s->decode == NULL ? session_open(s, &words, 1) : next_turn(s, words));
+    dialogue->answer.count = 0;
+    if (s->options->chat)
+        CAB_TRY(chat_turn(dialogue, words));
+    else
+        CAB_TRY(s->decode == NULL ? session_open(s, &words, 1) : next_turn(s, words));
     CAB_TRY(session_run(s));
+    CAB_TRY(dialogue->status);
     *generation = s->texts[0].account;
-    return CAB_OK;
+    return s->options->chat ? add_message(dialogue, CAB_CHAT_ASSISTANT, dialogue->answer.data, dialogue->answer.count)
+                            : CAB_OK;
 }
 
 void cab_dialogue_free(cab_dialogue *dialogue)
@@ -411,5 +524,10 @@ void cab_dialogue_free(cab_dialogue *dialogue)
     if (dialogue == NULL)
         return;
     session_close(&dialogue->session);
+    for (size_t i = 0; i < dialogue->count; i++)
+        cab_free((void *)dialogue->messages[i].text);
+    cab_free(dialogue->messages);
+    cab_ids_free(&dialogue->read);
+    cab_bytes_free(&dialogue->answer);
     cab_free(dialogue);
 }

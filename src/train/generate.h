@@ -35,11 +35,12 @@ cab_status cab_generate_samples(cab_model *model, size_t n, const char *const *p
                                 uint32_t samples, const cab_generate_options *options, cab_texts_sink sink, void *user,
                                 cab_generation *generations);
 
-/* One text that a person and a model write in turns. The model's state stays between turns, so a turn of a student costs the
- * tokens of that turn alone. Model and options must outlive it. */
+/* One text that a person and a model write in turns; with options->chat a conversation, which the model's template renders. The model's state
+ * stays between turns, so a turn of a student costs the tokens of that turn alone; unless what the template makes of all that was said does
+ * not begin with what the model has read, which it then reads anew. Model and options must outlive it. */
 typedef struct cab_dialogue cab_dialogue;
 cab_status cab_dialogue_new(cab_model *model, const cab_generate_options *options, cab_dialogue **dialogue);
-/* Adds `words` to the text and lets the model go on for max_tokens at most. CAB_ESHAPE when the context of a teacher is full. */
+/* Adds `words` to the text, or as what the user says, and lets the model go on for max_tokens at most. CAB_ESHAPE when the context of a teacher is full. */
 cab_status cab_dialogue_turn(cab_dialogue *dialogue, const char *words, cab_text_sink sink, void *user,
                              cab_generation *generation);
 void cab_dialogue_free(cab_dialogue *dialogue);

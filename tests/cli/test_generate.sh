@@ -85,5 +85,25 @@ printf 'Once upon a time\nThen Tom\n' | "$CAB" generate $teacher -i -n 9 -t 0 -q
 printf 'Once upon a time%s\nThen Tom' "$(sed -n 1p "$TMP/turns")" >"$TMP/prompt.txt"
 expect 0 "$CAB" generate $teacher -f "$TMP/prompt.txt" --no-echo -n 9 -t 0 -q --threads 1
 [ "$(cat "$TMP/out")" = "$(sed -n 2p "$TMP/turns")" ] || fail "turns: $(cat "$TMP/turns"), at once: $(cat "$TMP/out")"
+# a conversation: a line is what the user says, an empty one nothing; the second answer knows the first
+mkdir "$TMP/chat"
+cp $teacher/* "$TMP/chat"
+cat >"$TMP/chat/chat_template.jinja" <<'EOF'
+{% for message in messages %}{{'<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}
+EOF
+printf 'Once upon a time\n\nAnd then?\n' | "$CAB" generate "$TMP/chat" --chat -i -n 9 -t 0 -q --threads 1 >"$TMP/turns"
+"$CAB" generate "$TMP/chat" --chat -p 'Once upon a time' -n 9 -t 0 -q --threads 1 >"$TMP/first"
+{
+    printf '<|im_start|>user\nOnce upon a time<|im_end|>\n<|im_start|>assistant\n'
+    head -c -1 "$TMP/first"
+    printf '<|im_end|>\n<|im_start|>user\nAnd then?<|im_end|>\n<|im_start|>assistant\n\n' # the last end of a line is the file's
+} >"$TMP/prompt.txt"
+"$CAB" generate $teacher -f "$TMP/prompt.txt" --no-echo -n 9 -t 0 -q --threads 1 >"$TMP/second"
+cat "$TMP/first" "$TMP/second" | cmp -s - "$TMP/turns" || fail "conversation: $(cat "$TMP/turns"), at once: $(cat "$TMP/first" "$TMP/second")"
+printf 'Hello\n' | "$CAB" generate $teacher --chat -i -q >"$TMP/out" 2>"$TMP/err" && fail 'no template, and an answer'
+says err 'it has no chat template'
 expect 2 "$CAB" generate $teacher -i -p Once
 says err '--interactive excludes'

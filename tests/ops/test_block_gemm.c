@@ -115,6 +115,9 @@ static void multiplies_as_what_is_expanded_first(void **state)
                          isas[i]);
                 run_case(&(blocks_case){.stored = type, .dtype = dtype, .m = 19, .n = 71, .k = 1280, .biased = true},
                          isas[i]);
+                run_case(&(blocks_case){.stored = type, .dtype = dtype, .m = 11, .n = 48, .k = 256}, isas[i]);
+                run_case(&(blocks_case){.stored = type, .dtype = dtype, .m = 35, .n = 19, .k = 512, .biased = true},
+                         isas[i]);
             }
     }
 }
@@ -133,7 +136,7 @@ static void more_rows_than_a_tile(void **state)
 static void gives_the_bits_of_what_is_expanded_first(void **state)
 {
     (void)state;
-    enum { M = 9, K = 256, MOST = 77 };
+    enum { M = 33, K = 256, MOST = 77 };
     static const int64_t widths[] = {77, 77, 72, 72,
                                      64}; /* GELU is fused with multiples of 8; 64 are for kernels of our own */
     float x[M * K], y[2][M * MOST];

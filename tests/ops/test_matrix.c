@@ -52,6 +52,56 @@ static void test_linear(void **state)
     }
 }
 
+static void record_logits(cab_graph *g, cab_tensor **in, cab_tensor **out, const void *argument)
+{
+    int flags = *(const int *)argument;
+    out[0] = cab_linear_logits(g, in[0], in[1], flags & 2 ? NULL : in[2], flags & 1 ? CAB_IN_OUT : CAB_OUT_IN);
+}
+
+/* Not rounded to the activations' dtype: a few rows and many, few columns and many. */
+static void test_logits(void **state)
+{
+    (void)state;
+    static const int64_t sizes[][3] = {{1, 24, 40}, {3, 96, 16}, {17, 72, 72}, {9, 16, 128}};
+    for (int flags = 0; flags < 4; flags++)
+        for (int i = 0; i < 4; i++)
+            check_run(&(check_case){
+                .name = "logits",
+                .n_in = flags & 2 ? 2 : 3,
+                .in = {{CHECK_CONSTANT, 3, {1, sizes[i][0], sizes[i][1]}, 0, 0},
+                       {CHECK_FROZEN, 2, {sizes[i][flags & 1 ? 1 : 2], sizes[i][flags & 1 ? 2 : 1]}, 0, 0},
+                       {CHECK_FROZEN, 1, {sizes[i][2]}, 0, 0}},
+                .n_out = 1,
+                .record = record_logits,
+                .reference = reference,
+                .argument = &flags,
+                .low_forward = 1e-5});
+}
+
+/* Words of which the largest is taken, and no more: a gradient is refused. */
+static void test_logits_do_not_train(void **state)
+{
+    (void)state;
+    cab_backend *backend;
+    cab_params *params;
+    cab_graph *g;
+    cab_tensor *w;
+    check_ok(cab_backend_open(check_device(), &backend));
+    check_ok(cab_params_new(backend, &params));
+    check_ok(cab_params_add(params, "head", CAB_F32, 2, (int64_t[]){16, 8}, CAB_DECAY, &w));
+    check_ok(cab_params_set_trainable(params, "head", true, NULL));
+    check_ok(cab_graph_new(backend, &g));
+    cab_tensor *y = cab_linear_logits(g, cab_graph_input(g, "x", CAB_BF16, 2, (int64_t[]){3, 8}), w, NULL, CAB_OUT_IN);
+    cab_tensor *seed = cab_graph_input(g, "r", CAB_F32, 2, (int64_t[]){3, 16});
+    cab_graph_backward(g, 1, &y, &seed);
+    check_ok(cab_graph_plan(g, NULL));
+    assert_int_equal(cab_graph_run(g), CAB_EUNSUPPORTED);
+    assert_non_null(strstr(cab_error_text(), "\"head\" gives logits: no gradient flows back through it"));
+    cab_graph_free(g);
+    cab_params_free(params);
+    cab_backend_close(backend);
+}
+
 /* More rows than a chunk of dW. */
 static void test_linear_long(void **state)
 {
@@ -414,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_linear_padded),    cmocka_unit_test(test_linear_padded_gpu),
         cmocka_unit_test(test_linear_gelu_gpu),  cmocka_unit_test(test_linear_gpu),
         cmocka_unit_test(test_linear_parts_gpu), cmocka_unit_test(test_linear_repeats),
-        cmocka_unit_test(test_wrong_shapes),     cmocka_unit_test(test_products)};
+        cmocka_unit_test(test_wrong_shapes),     cmocka_unit_test(test_products),
+        cmocka_unit_test(test_logits),           cmocka_unit_test(test_logits_do_not_train)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -274,6 +274,92 @@ static void test_models_without_a_tokenizer(void **state)
     cab_model_free(model);
 }
 
+/* The bundled teacher in a directory with a template: ChatML, whose answers are trimmed or not. */
+static cab_model *open_chat_model(void **state, bool trims)
+{
+    static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"};
+    char directory[CAB_PATH_MAX], from[CAB_PATH_MAX], to[CAB_PATH_MAX], template[512];
+    cab_model *model = NULL;
+    snprintf(directory, sizeof directory, "%s", temp_path(state, trims ? "trims" : "plain"));
+    assert_ok(cab_directory_make(directory));
+    for (int i = 0; i < 4; i++) {
+        assert_ok(cab_path_join(from, runs_teacher, files[i]));
+        assert_ok(cab_path_join(to, directory, files[i]));
+        assert_ok(cab_file_copy(from, to));
+    }
+    snprintf(
+        template, sizeof template,
+        "{%% for message in messages %%}{{'<|im_start|>' + message['role'] + '\n' + message['content']%s + "
+        "'<|im_end|>' + '\n'}}{%% endfor %%}{%% if add_generation_prompt %%}{{ '<|im_start|>assistant\n' }}{%% endif "
+        "%%}",
+        trims ? " | trim" : "");
+    assert_ok(cab_path_join(to, directory, "chat_template.jinja"));
+    assert_ok(cab_file_write(to, template, strlen(template)));
+    assert_ok(cab_model_load_on(test_device(), directory, CAB_PRECISION_FP32, &model));
+    return model;
+}
+
+/* Puts more behind a text of at most 4096 bytes. */
+static void add(char whole[4096], const char *format, const char *words)
+{
+    const size_t used = strlen(whole);
+    assert_true(used + strlen(format) + strlen(words) < 4096);
+    sprintf(whole + used, format, words);
+}
+
+/* Every answer is the one that the whole conversation, rendered anew, would get. The model reads what is new alone; all of it, where the
+ * template has taken away the blanks that an answer began with. */
+static void test_conversation(void **state)
+{
+    static const char *const says[] = {"Once upon a time there was a cat.", "Tom ran to the park.", "Why?"};
+    for (int trims = 0; trims < 2; trims++) {
+        cab_model *model = open_chat_model(state, trims);
+        cab_dialogue *dialogue = NULL;
+        cab_generation g = {0};
+        cab_generate_options o = cab_generate_defaults(), plain;
+        char whole[4096] = "";
+        size_t last = 0;
+        o.max_tokens = 9;
+        o.temperature = 0;
+        plain = o;
+        o.chat = true;
+        assert_ok(cab_dialogue_new(model, &o, &dialogue));
+        for (int turn = 0; turn < 3; turn++) {
+            collected c = {.limit = 0};
+            add(whole, "<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n", says[turn]);
+            assert_ok(cab_dialogue_turn(dialogue, says[turn], collect, &c, &g));
+            assert_string_equal(c.text, generate(model, whole, plain, 0).text);
+            assert_true(c.text[0] == '\n'); /* a blank: what trims is seen */
+            assert_true(turn == 0 || (trims ? g.prompt_tokens > last + 9 : g.prompt_tokens < last + 9));
+            last = trims || turn == 0 ? g.prompt_tokens : last;
+            add(whole, "%s<|im_end|>\n", c.text + (trims ? strspn(c.text, " \n") : 0));
+        }
+        cab_dialogue_free(dialogue);
+        cab_model_free(model);
+    }
+}
+
+/* Words whose logits differ by less than bf16 tells apart are told apart: logits of a step are fp32. */
+static void test_logits_are_not_rounded(void **state)
+{
+    (void)state;
+    const int32_t prompt[3] = {5, 17, 300};
+    cab_model *model = NULL;
+    cab_decode *decode = NULL;
+    float logits[1024];
+    int rounded = 0;
+    assert_ok(cab_model_load_on(test_device(), runs_teacher, CAB_PRECISION_BF16, &model));
+    assert_ok(cab_decode_new(model, &(cab_decode_row){prompt, 3, 0}, 1, &(cab_sampling){.top_p = 1}, &decode));
+    for (int i = 0; i < 3; i++)
+        assert_ok(cab_decode_step(decode));
+    assert_ok(cab_decode_logits(decode, logits));
+    for (int i = 0; i < 1024; i++)
+        rounded += cab_bf16_to_f32(cab_bf16_from_f32(logits[i])) == logits[i];
+    assert_true(rounded < 64);
+    cab_decode_free(decode);
+    cab_model_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +369,8 @@ int main(void)
         cmocka_unit_test(test_stop_texts),
         cmocka_unit_test(test_filters),
         cmocka_unit_test(test_turns),
+        TEMP_TEST(test_conversation),
+        cmocka_unit_test(test_logits_are_not_rounded),
         TEMP_TEST(test_student_decodes),
         cmocka_unit_test(test_models_without_a_tokenizer),
     };

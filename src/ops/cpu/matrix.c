@@ -37,8 +37,7 @@ static cab_status add_dw(const cab_node *node, const cab_backend *backend)
 cab_status CAB_ISA(cab_linear_backward)(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *w = node->in[1], *dy = node->gout[0], *dx = node->gin[0];
-    if (dx && cab_dtype_is_blocks(w->dtype))
-        return cab_linear_no_way_back(w);
+    CAB_TRY(cab_linear_check_backward(node));
     if (dx) {
         cab_gemm_shape shape = cab_linear_dx(node);
         CAB_TRY(product(node, backend, &shape, dy->data, w->data, dx->data, NULL));

@@ -12,8 +12,8 @@ extern "C" {
 #include "ops/product.h"
 #include "tensor/backend.h"
 
-/* Rows of A up to which B is read once and goes nowhere. */
-enum { CAB_BLOCK_FEW_CUDA = 8 };
+/* Whether A has so few rows that B is read once and goes nowhere: 32 of bf16, 8 of fp32. */
+bool cab_block_gemm_few_cuda(const cab_gemm_shape *shape);
 
 /* Bytes of scratch of cab_gemm_cuda(); 0 where B is in no blocks. */
 size_t cab_block_gemm_scratch_cuda(const cab_gemm_shape *shape);

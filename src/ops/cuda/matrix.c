@@ -55,7 +55,7 @@ typedef struct expanded_layer {
 
 static bool expands_whole(const cab_node *node, const cab_gemm_shape *shape)
 {
-    return cab_dtype_is_blocks(node->in[1]->dtype) && shape->m > CAB_BLOCK_FEW_CUDA &&
+    return cab_dtype_is_blocks(node->in[1]->dtype) && !cab_block_gemm_few_cuda(shape) &&
            cab_block_gemm_tile_cuda(shape) >= shape->n;
 }
 
@@ -110,8 +110,6 @@ static cab_status products(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *dy = node->gout[0];
     const cab_tensor *dx = node->gin[0], *dw = node->gin[1];
-    if (dx && cab_dtype_is_blocks(w->dtype))
-        return cab_linear_no_way_back(w);
     if (dx) {
         const cab_gemm_shape shape = cab_linear_dx(node);
         CAB_TRY(cab_cublaslt_run(backend, &shape, dy->data, w->data, dx->data, NULL));
@@ -129,6 +127,7 @@ cab_status cab_linear_backward_cuda(const cab_node *node, cab_backend *backend)
 {
     const cab_tensor *dy = node->gout[0], *db = node->gin[2];
     bool summed = false; /* db is done */
+    CAB_TRY(cab_linear_check_backward(node));
     if (cab_narrow_fits(node))
         CAB_TRY(cab_narrow_backward(node, backend, &summed));
     else

@@ -214,7 +214,7 @@ static bool narrow_enough(int64_t n_narrow, int64_t n_wide)
 static bool layer_of(const cab_node *node, narrow_layer *layer)
 {
     const cab_tensor *x = node->in[0], *w = node->in[1], *y = node->backward ? node->gout[0] : node->out[0];
-    if (y == NULL || x->dtype != CAB_BF16 || w->dtype != CAB_BF16)
+    if (y == NULL || x->dtype != CAB_BF16 || w->dtype != CAB_BF16 || y->dtype != CAB_BF16)
         return false;
     const bool out_in = cab_linear_layout(node) == CAB_OUT_IN;
     const int64_t in = cab_columns(x), out = cab_columns(y);

@@ -29,8 +29,8 @@ const cab_op cab_op_scan_of_product = {.name = "scan_of_product"};
 void cab_cuda_adapt(cab_graph *g, cab_node *node)
 {
     const cab_tensor *bias = node->op == &cab_op_linear ? node->in[2] : NULL;
-    if (bias != NULL && bias->kind == CAB_PARAMETER && bias->dtype != node->in[0]->dtype)
-        node->in[2] = cab_graph_weight(g, node->in[2], node->in[0]->dtype);
+    if (bias != NULL && bias->kind == CAB_PARAMETER && bias->dtype != node->out[0]->dtype)
+        node->in[2] = cab_graph_weight(g, node->in[2], node->out[0]->dtype);
 }
 
 static bool multiplies_dt(const cab_node *node, int i, const cab_node *writer, const cab_backend *backend)
