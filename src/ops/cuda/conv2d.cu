@@ -10,7 +10,7 @@
  *
  * conv goes along a row with K sums under way: a column of x that comes in is added to those of the K patches that see it. Backward, one
  * pass over x and dy computes u again, writes p to scratch and sums dw and dbias, which needs a window of K x K of x; a second makes
- * dx of p. The sums of the rows of a block are added up, then by another kernel those of all blocks, in a fixed order.
+ * dx of p. The sums of a thread's rows are added up within its block, then by another kernel over the blocks, in a fixed order.
  *
  * Bytes per element in bf16: forward 4 (x, y); backward 10 (x, dy, p; p, dx), where the caches hold neighbouring rows. */
 #include "ops/cuda/activation.cuh"
@@ -22,15 +22,10 @@ extern "C" {
 
 enum {
     ACROSS = 32,
-    DOWN = 8,          /* rows of a block that convolves, */
-    GRADIENT_DOWN = 4, /* and of one that sums gradients, whose threads take ROUNDS rows each */
-    ROUNDS = 2,
-    VECTOR = 2
+    DOWN = 8,         /* rows of a block of conv, */
+    GRADIENT_DOWN = 4, /* and of the other, whose threads take ROUNDS rows each */
+    ROUNDS = 4
 };
-
-/* Blocks that the registers of a multiprocessor have room for, of filters in vectors. */
-template <int K, int V> constexpr int BLOCKS = K == 3 && V == VECTOR ? 4 : 1;
-template <int K, int V> constexpr int GRADIENT_BLOCKS = K == 3 && V == VECTOR ? 5 : 1;
 
 template <typename T> struct grid_pass {
     rows_of<const T> x, dy;
@@ -115,7 +110,7 @@ __device__ __forceinline__ void convolve_first(const grid_pass<T> &k, int64_t im
 
 /* Forward x -> y, or BACK p -> dx. sums[s] is that of the patch of column c - h + s while column c comes in. */
 template <typename T, int K, int V, bool BACK>
-static __global__ void __launch_bounds__(ACROSS *DOWN, BLOCKS<K, V>) convolve(const __grid_constant__ grid_pass<T> k)
+static __global__ void __launch_bounds__(ACROSS *DOWN) convolve(const __grid_constant__ grid_pass<T> k)
 {
     constexpr int H = K / 2;
     const unsigned tiles = (unsigned)ceil_div(k.E, ACROSS * V), group = blockIdx.x / tiles;
@@ -124,7 +119,7 @@ static __global__ void __launch_bounds__(ACROSS *DOWN, BLOCKS<K, V>) convolve(co
     if (e >= k.E || row >= k.rows)
         return;
     const grid_row at = row_at(k, row);
-    float w[K * K][V], bias[V], sums[K][V], column[K][V], next[K][V], behind[K][V];
+    float w[K * K][V], bias[V], sums[K][V], column[K][V], next[K][V];
     load_filters<K, V, BACK>(k.w, e, w);
 #pragma unroll
     for (int v = 0; v < V; v++)
@@ -137,16 +132,13 @@ static __global__ void __launch_bounds__(ACROSS *DOWN, BLOCKS<K, V>) convolve(co
     if (at.r == 0)
         convolve_first<T, V, BACK>(k, at.image, e);
     load_column<T, K, V>(k, at, 0, e, next);
-    load_column<T, K, V>(k, at, 1, e, behind);
-    for (int c = 0; c < k.width + H; c++) { /* two columns are on their way while one is worked on */
+    for (int c = 0; c < k.width + H; c++) {
 #pragma unroll
         for (int i = 0; i < K; i++)
 #pragma unroll
-            for (int v = 0; v < V; v++) {
+            for (int v = 0; v < V; v++)
                 column[i][v] = next[i][v];
-                next[i][v] = behind[i][v];
-            }
-        load_column<T, K, V>(k, at, c + 2, e, behind);
+        load_column<T, K, V>(k, at, c + 1, e, next);
 #pragma unroll
         for (int s = 0; s < K; s++)
 #pragma unroll
@@ -174,7 +166,6 @@ template <typename T, int K, int V> struct gradient_thread {
     const grid_pass<T> &k;
     const int64_t e;
     float w[K * K][V], bias[V], x[K][K][V], dw[K * K + 1][V]; /* the last is dbias */
-    float next[K][V], dy[V];                                  /* on their way */
 
     __device__ __forceinline__ gradient_thread(const grid_pass<T> &pass, int64_t channel) : k(pass), e(channel), dw()
     {
@@ -184,35 +175,32 @@ template <typename T, int K, int V> struct gradient_thread {
             bias[v] = k.bias != NULL ? k.bias[e + v] : 0.0f;
     }
 
-    /* The window goes one column on; column c is sent for. */
+    /* The window goes one column on; column c comes in. */
     __device__ __forceinline__ void advance(const grid_row &at, int c)
     {
+        float column[K][V];
+        load_column<T, K, V>(k, at, c, e, column);
 #pragma unroll
         for (int i = 0; i < K; i++)
 #pragma unroll
             for (int j = 0; j < K; j++)
 #pragma unroll
                 for (int v = 0; v < V; v++)
-                    x[i][j][v] = j + 1 < K ? x[i][j + 1][v] : next[i][v];
-        load_column<T, K, V>(k, at, c, e, next);
+                    x[i][j][v] = j + 1 < K ? x[i][j + 1][v] : column[i][v];
     }
 
-    /* `more`: the patch after it is of the same row. */
-    __device__ __forceinline__ void patch(int64_t token, bool more)
+    __device__ __forceinline__ void patch(int64_t token)
     {
         float u[V], p[V];
 #pragma unroll
-        for (int v = 0; v < V; v++) {
+        for (int v = 0; v < V; v++)
             u[v] = bias[v];
-            p[v] = dy[v];
-        }
-        if (more)
-            load_floats(k.dy.at(token + 1, e), dy);
 #pragma unroll
         for (int i = 0; i < K * K; i++)
 #pragma unroll
             for (int v = 0; v < V; v++)
                 u[v] += w[i][v] * x[i / K][i % K][v];
+        load_floats(k.dy.at(token, e), p);
         gradient_of(u, p);
         store_floats(k.to.at(token, e), p);
 #pragma unroll
@@ -227,7 +215,6 @@ template <typename T, int K, int V> struct gradient_thread {
 
     __device__ __forceinline__ void row(const grid_row &at)
     {
-        const int64_t begin = at.image + k.first + (int64_t)at.r * k.width;
         for (int t = 0; at.r == 0 && t < k.first; t++) {
             float u[V], p[V];
             load_floats(k.x.at(at.image + t, e), u);
@@ -240,21 +227,18 @@ template <typename T, int K, int V> struct gradient_thread {
 #pragma unroll
             for (int v = 0; v < V; v++)
                 x[i / K][i % K][v] = 0.0f;
-        load_column<T, K, V>(k, at, 0, e, next);
-        load_floats(k.dy.at(begin, e), dy);
 #pragma unroll
         for (int c = 0; c < K / 2; c++)
-            advance(at, c + 1);
+            advance(at, c);
         for (int c = 0; c < k.width; c++) {
-            advance(at, c + K / 2 + 1);
-            patch(begin + c, c + 1 < k.width);
+            advance(at, c + K / 2);
+            patch(at.image + k.first + (int64_t)at.r * k.width + c);
         }
     }
 };
 
 template <typename T, int K, int V>
-static __global__ void __launch_bounds__(ACROSS *GRADIENT_DOWN, GRADIENT_BLOCKS<K, V>)
-    gradients(const __grid_constant__ grid_pass<T> k)
+static __global__ void __launch_bounds__(ACROSS *GRADIENT_DOWN) gradients(const __grid_constant__ grid_pass<T> k)
 {
     constexpr int COLUMNS = ACROSS * V, SUMS = K * K + 1;
     __shared__ float sums[GRADIENT_DOWN][SUMS][COLUMNS];
@@ -337,7 +321,7 @@ static cab_status convolve_any(const grid_pass<T> &k, int side, bool vectors, ca
         return launch_convolve<T, 7, 1, BACK>(k, backend);
     if (side == 5)
         return launch_convolve<T, 5, 1, BACK>(k, backend);
-    return vectors ? launch_convolve<T, 3, VECTOR, BACK>(k, backend) : launch_convolve<T, 3, 1, BACK>(k, backend);
+    return vectors ? launch_convolve<T, 3, 4, BACK>(k, backend) : launch_convolve<T, 3, 1, BACK>(k, backend);
 }
 
 template <typename T, int K, int V> static cab_status launch_gradients(const grid_pass<T> &k, cab_backend *backend)
@@ -354,7 +338,7 @@ static cab_status gradients_any(const grid_pass<T> &k, int side, bool vectors, c
         return launch_gradients<T, 7, 1>(k, backend);
     if (side == 5)
         return launch_gradients<T, 5, 1>(k, backend);
-    return vectors ? launch_gradients<T, 3, VECTOR>(k, backend) : launch_gradients<T, 3, 1>(k, backend);
+    return vectors ? launch_gradients<T, 3, 2>(k, backend) : launch_gradients<T, 3, 1>(k, backend);
 }
 
 template <typename T> static cab_status backward(const cab_node *node, cab_backend *backend)
@@ -369,7 +353,7 @@ template <typename T> static cab_status backward(const cab_node *node, cab_backe
     k.dy = rows<const T>(dy);
     k.to = p;
     k.partials = (float *)node->scratch;
-    CAB_TRY(gradients_any(k, s.side, fits_packets(x, VECTOR) && fits_packets(dy, VECTOR), backend));
+    CAB_TRY(gradients_any(k, s.side, fits_packets(x, 2) && fits_packets(dy, 2), backend));
     if (targets.w != NULL || targets.bias != NULL)
         CAB_TRY(launch_partials(targets, k.partials, groups_of(s), s.E * (taps + 1), backend));
     if (dx == NULL)
@@ -377,7 +361,7 @@ template <typename T> static cab_status backward(const cab_node *node, cab_backe
     k.x = {p.data, p.ld};
     k.to = rows<T>(dx);
     k.add = (node->accumulate >> CAB_CONV2D_X & 1u) != 0;
-    return convolve_any<T, true>(k, s.side, fits_packets(dx, VECTOR), backend);
+    return convolve_any<T, true>(k, s.side, fits_packets(dx, 4), backend);
 }
 
 template <typename T> static cab_status forward(const cab_node *node, cab_backend *backend)
@@ -386,7 +370,7 @@ template <typename T> static cab_status forward(const cab_node *node, cab_backen
     grid_pass<T> k = pass_of<T>(node);
     k.to = rows<T>(y);
     return convolve_any<T, false>(k, (int)cab_columns(node->in[CAB_CONV2D_W]),
-                                  fits_packets(x, VECTOR) && fits_packets(y, VECTOR), backend);
+                                  fits_packets(x, 4) && fits_packets(y, 4), backend);
 }
 
 extern "C" cab_status cab_conv2d_forward_cuda(const cab_node *node, cab_backend *backend)
