@@ -2,10 +2,9 @@
  * began, and one that is interrupted ends with the same bits. */
 #include "base/log.h"
 #include "images.h"
+#include "interrupt.h"
 
 #include <math.h>
-#include <pthread.h>
-#include <time.h>
 
 /* Sizes are the teacher's. */
 #define SIZES                                                                                                          \
@@ -80,44 +79,10 @@ static void test_images(void **state)
 
 /* ---- an interruption ------------------------------------------------------------------------------------------------------ */
 
-typedef struct interruption {
-    char log[CAB_PATH_MAX];
-    int lines;
-    _Atomic bool over;
-} interruption;
-
-static int lines_of(const char *path)
-{
-    int lines = 0;
-    FILE *file = fopen(path, "r");
-    for (int c = 0; file != NULL && (c = fgetc(file)) != EOF;)
-        lines += c == '\n';
-    if (file != NULL)
-        fclose(file);
-    return lines;
-}
-
-static void *interrupt(void *user)
-{
-    interruption *i = user;
-    while (!i->over && lines_of(i->log) < i->lines)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    if (!i->over)
-        cab_distill_stop();
-    return NULL;
-}
-
 static void test_resumed(void **state)
 {
-    interruption i = {.lines = 4}; /* in the first stage */
-    pthread_t thread;
     cab_recipe *r = text(state, in_place, "stopped");
-    assert_ok(cab_path_join(i.log, r->out, CAB_RUN_LOG));
-    assert_int_equal(pthread_create(&thread, NULL, interrupt, &i), 0);
-    const cab_status status = cab_distill(r, NULL, NULL);
-    i.over = true;
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(status, CAB_EINTERRUPTED);
+    runs_interrupt(r, 4); /* in the first stage */
     runs_distill(r, NULL);
     runs_distill(text(state, in_place, "straight"), NULL);
     runs_expect_same_student(state, "stopped", "straight");

@@ -1,12 +1,9 @@
 /* Runs that make in-place students of layout own: of a Pythia and of a Gemma 3, both random and small. They learn, go on after an
  * interruption with equal bits, are evaluated, generate, and are gone on from. */
 #include "base/log.h"
+#include "interrupt.h"
 #include "models/families.h"
-#include "runs.h"
 #include "train/decode.h"
-
-#include <pthread.h>
-#include <time.h>
 
 #define SIZES                                                                                                          \
     "\"vocab_size\": 1024, \"hidden_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, "                \
@@ -52,53 +49,13 @@ static cab_recipe *recipe_of(void **state, const family *teacher, const char *ou
 
 /* ---- an interruption -------------------------------------------------------------------------------------------------- */
 
-typedef struct interruption {
-    char log[CAB_PATH_MAX];
-    int lines;
-    _Atomic bool over;
-} interruption;
-
-static int lines_of(const char *path)
-{
-    int lines = 0;
-    FILE *file = fopen(path, "r");
-    for (int c = 0; file != NULL && (c = fgetc(file)) != EOF;)
-        lines += c == '\n';
-    if (file != NULL)
-        fclose(file);
-    return lines;
-}
-
-/* Stops the run once its log is long enough. */
-static void *interrupt(void *user)
-{
-    interruption *i = user;
-    while (!i->over && lines_of(i->log) < i->lines)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    if (!i->over)
-        cab_distill_stop();
-    return NULL;
-}
-
-static void distill_interrupted(const cab_recipe *r, int lines)
-{
-    interruption i = {.lines = lines};
-    pthread_t thread;
-    assert_ok(cab_path_join(i.log, r->out, CAB_RUN_LOG));
-    assert_int_equal(pthread_create(&thread, NULL, interrupt, &i), 0);
-    const cab_status status = cab_distill(r, NULL, NULL);
-    i.over = true;
-    assert_int_equal(pthread_join(thread, NULL), 0);
-    assert_int_equal(status, CAB_EINTERRUPTED);
-}
-
 static void test_resumed(void **state)
 {
     static const char *const settings[] = {"train.tokens=3072", "stages[0].share=0.5", NULL};
     for (int i = 0; i < TEACHERS; i++) {
         cab_result resumed, unbroken;
         cab_recipe *r = recipe_of(state, &teachers[i], "stopped", settings);
-        distill_interrupted(r, i == 0 ? 5 : 30); /* in the first stage, in the second */
+        runs_interrupt(r, i == 0 ? 5 : 30); /* in the first stage, in the second */
         runs_distill(r, &resumed);
         runs_distill(recipe_of(state, &teachers[i], "straight", settings), &unbroken);
         runs_expect_same_student(state, "stopped", "straight");

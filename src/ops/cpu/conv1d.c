@@ -9,13 +9,10 @@
  * over tasks, both in order. */
 #include "ops/conv1d.h"
 
+#include "ops/cpu/convolution.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vec.h"
 
 enum { BLOCK = 512 }; /* channels */
-
-/* Inlined into callers that give constants, so that the loops over channels know the dtype and the number of taps. */
-#define INLINE static inline __attribute__((always_inline))
 
 /* Filters (K, E) and bias (E) in the node's scratch. */
 typedef struct filter {
@@ -37,29 +34,8 @@ static filter filter_load(const cab_node *node)
 {
     const cab_tensor *w = node->in[1], *bias = node->in[2];
     filter f = {.w = node->scratch, .E = w->shape[0], .K = (int)w->shape[2]};
-    f.bias = f.w + f.E * f.K;
-    const float *from = w->data;
-    for (int64_t e = 0; e < f.E; e++)
-        for (int k = 0; k < f.K; k++)
-            f.w[k * f.E + e] = from[e * f.K + k];
-    if (bias != NULL)
-        memcpy(f.bias, bias->data, (size_t)f.E * sizeof(float));
-    else
-        memset(f.bias, 0, (size_t)f.E * sizeof(float));
+    f.bias = cab_filters_by_taps(w, bias, f.E, f.K, f.w);
     return f;
-}
-
-INLINE float get(const void *row, int64_t e, bool low)
-{
-    return low ? cab_bf16_to_f32(((const cab_bf16 *)row)[e]) : ((const float *)row)[e];
-}
-
-INLINE void put(void *row, int64_t e, float value, bool low)
-{
-    if (low)
-        ((cab_bf16 *)row)[e] = cab_bf16_from_f32(value);
-    else
-        ((float *)row)[e] = value;
 }
 
 /* What stands before a sequence. */

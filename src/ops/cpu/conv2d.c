@@ -8,15 +8,12 @@
  * added in order. */
 #include "ops/conv2d.h"
 
+#include "ops/cpu/convolution.h"
 #include "ops/cpu/cpu.h"
-#include "ops/cpu/vec.h"
 
 #include <omp.h>
 
 enum { BLOCK = CAB_CONV2D_BLOCK, TAPS_MAX = CAB_CONV2D_MAX_SIDE * CAB_CONV2D_MAX_SIDE };
-
-/* Inlined into callers that give constants, so that the loops over channels know the dtype and the number of taps. */
-#define INLINE static inline __attribute__((always_inline))
 
 /* Filters (K * K, E) and bias (E) in the node's scratch, and what lies behind them. */
 typedef struct filter {
@@ -35,31 +32,10 @@ static filter filter_load(const cab_node *node, const cab_conv2d_shape *s)
 {
     const cab_tensor *w = node->in[CAB_CONV2D_W], *bias = node->in[CAB_CONV2D_BIAS];
     const int taps = s->side * s->side;
-    const float *from = w->data;
     filter f = {.w = node->scratch};
-    f.bias = f.w + s->E * taps;
+    f.bias = cab_filters_by_taps(w, bias, s->E, taps, f.w);
     f.rest = f.bias + s->E;
-    for (int64_t e = 0; e < s->E; e++)
-        for (int k = 0; k < taps; k++)
-            f.w[k * s->E + e] = from[e * taps + k];
-    if (bias != NULL)
-        memcpy(f.bias, bias->data, (size_t)s->E * sizeof(float));
-    else
-        memset(f.bias, 0, (size_t)s->E * sizeof(float));
     return f;
-}
-
-INLINE float get(const void *row, int64_t e, bool low)
-{
-    return low ? cab_bf16_to_f32(((const cab_bf16 *)row)[e]) : ((const float *)row)[e];
-}
-
-INLINE void put(void *row, int64_t e, float value, bool low)
-{
-    if (low)
-        ((cab_bf16 *)row)[e] = cab_bf16_from_f32(value);
-    else
-        ((float *)row)[e] = value;
 }
 
 /* What stands outside the grid. */
